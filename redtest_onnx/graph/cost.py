@@ -1,0 +1,194 @@
+"""What a graph costs: parameters, multiply-accumulates (1 MAC = 2 FLOPs) and the memory of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+
+import onnx
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import element_bits, subgraphs, tensor_elements
+from redtest_onnx.graph.shapes import Shape, Shapes
+
+_FLOAT_TYPES = frozenset(
+    code for name, code in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT", "BFLOAT", "DOUBLE"))
+)
+_LOW_BIT_TYPES = frozenset(
+    code
+    for name, code in onnx.TensorProto.DataType.items()
+    if name.lstrip("U").startswith(("INT8", "INT4", "INT2"))
+)
+# Running statistics of a BatchNormalization are measured, not learned.
+_STATISTICS = {"BatchNormalization": (3, 4)}
+# Operators whose result may take the place of their first input.
+_IN_PLACE = ops.POINTWISE | frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "BatchNormalization"})
+
+
+def count_parameters(index: GraphIndex, nodes: Iterable[int] | None = None) -> int:
+    """Number of learned values: floating-point or low-bit constants with more than one element.
+
+    Args:
+        index: the graph.
+        nodes: count only what these nodes alone read; the whole graph, with its branches, if None.
+    """
+    chosen = range(len(index.nodes)) if nodes is None else frozenset(nodes)
+    statistics = _statistics(index.nodes)
+    total = 0
+    for name, tensor in index.initializers.items():
+        readers = index.readers.get(name, ())
+        if name not in statistics and readers and all(reader in chosen for reader in readers):
+            total += _parameters(tensor)
+    for i in chosen:
+        node = index.nodes[i]
+        if node.op_type == "Constant" and isinstance(value := ops.attribute(node, "value"), onnx.TensorProto):
+            total += _parameters(value)
+        total += sum(count_parameters(GraphIndex(child)) for child in subgraphs([node]))
+    return total
+
+
+def parameter_bytes(index: GraphIndex) -> int:
+    """Bytes of all stored values: initializers and Constant nodes of any type, with branches."""
+    total = sum(_bytes(tuple(t.dims), t.data_type) for t in index.initializers.values())
+    for node in index.nodes:
+        if node.op_type == "Constant" and isinstance(value := ops.attribute(node, "value"), onnx.TensorProto):
+            total += _bytes(tuple(value.dims), value.data_type)
+        total += sum(parameter_bytes(GraphIndex(child)) for child in subgraphs([node]))
+    return total
+
+
+def count_macs(index: GraphIndex, shapes: Shapes, nodes: Iterable[int] | None = None) -> int | None:
+    """Multiply-accumulates of one run at the given sizes; None if a needed shape is unknown.
+
+    Convolutions, matrix products and recurrent cells count; what is done element by element doesn't.
+    """
+    total = 0
+    for i in range(len(index.nodes)) if nodes is None else nodes:
+        macs = _node_macs(index.nodes[i], shapes.sizes)
+        if macs is None:
+            return None
+        total += macs
+    return total
+
+
+def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
+    """Largest sum of simultaneously live activations in graph order; None if a shape is unknown."""
+    last_use = {name: readers[-1] for name, readers in index.readers.items()}
+    last_use.update(dict.fromkeys(index.outputs, len(index.nodes)))
+    constant = {name for name in index.producer if name not in index.fed} | index.initializers.keys()
+    live: dict[str, int] = {}
+    for value in index.graph.input:
+        if value.name not in constant:
+            live[value.name] = _bytes(shapes.sizes.get(value.name, ()), shapes.dtypes.get(value.name, 0))
+    peak = sum(live.values())
+    for i, node in enumerate(index.nodes):
+        made = [name for name in node.output if name and name not in constant]
+        if any(name not in shapes.sizes for name in made):
+            return None
+        ends = [name for name in index.reads[i] if name in live and last_use.get(name, 0) <= i]
+        for name in made:
+            live[name] = _bytes(shapes.sizes[name], shapes.dtypes.get(name, 0))
+        reused = ends and ops.qualified(node) in _IN_PLACE and made and live[ends[0]] == live[made[0]]
+        peak = max(peak, sum(live.values()) - (live[ends[0]] if reused else 0))
+        for name in (*ends, *(name for name in made if name not in last_use)):
+            del live[name]
+    return peak
+
+
+def _statistics(nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
+    return frozenset(
+        node.input[k]
+        for node in nodes
+        for k in _STATISTICS.get(ops.qualified(node), ())
+        if k < len(node.input)
+    )
+
+
+def _parameters(tensor: onnx.TensorProto) -> int:
+    count = tensor_elements(tensor.dims)
+    return count if count > 1 and tensor.data_type in _FLOAT_TYPES | _LOW_BIT_TYPES else 0
+
+
+def _bytes(shape: Shape, dtype: int) -> int:
+    return -(-prod(shape) * element_bits(dtype) // 8)
+
+
+def _node_macs(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int | None:
+    rule = _RULES.get(node.op_type)
+    if rule is None:
+        return 0
+    known = all(name in sizes for name in (*node.input[:2], *node.output[:1]) if name)
+    return rule(node, sizes) if known and len(node.input) > 1 else None
+
+
+def _conv(node: onnx.NodeProto, sizes: Mapping[str, Shape], weight: int = 1) -> int:
+    # [M, C / groups, kernel...]: every output element takes one product per kernel element and channel.
+    return prod(sizes[node.output[0]]) * prod(sizes[node.input[weight]][1:])
+
+
+def _conv_transpose(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    # [C, M / groups, kernel...]: every input element is spread over the kernel.
+    return prod(sizes[node.input[0]]) * prod(sizes[node.input[1]][1:])
+
+
+def _qlinear_conv(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    return _conv(node, sizes, weight=3)
+
+
+def _matmul(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    return prod(sizes[node.output[0]]) * sizes[node.input[0]][-1]
+
+
+def _gemm(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    inner = 0 if ops.attribute(node, "transA", 0) else 1
+    return prod(sizes[node.output[0]]) * sizes[node.input[0]][inner]
+
+
+def _recurrent(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    # W [directions, gates * hidden, input] and R [.., hidden] are applied once per step and sample.
+    sequence = sizes[node.input[0]]
+    return sequence[0] * sequence[1] * (prod(sizes[node.input[1]]) + prod(sizes[node.input[2]]))
+
+
+def _einsum(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    equation = ops.attribute(node, "equation", b"")
+    terms = (
+        (equation if isinstance(equation, bytes) else b"").decode().replace(" ", "").split("->")[0].split(",")
+    )
+    extents: dict[str, int] = {}
+    for term, name in zip(terms, node.input, strict=False):
+        extents.update(zip(term[::-1], sizes[name][::-1], strict=False))
+    return prod(extents.values())
+
+
+def _attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    # Scores q k^T and their product with v; q [.., n, d], k [.., m, d].
+    query, key = sizes[node.input[0]], sizes[node.input[1]]
+    return 2 * prod(query) * key[-2]
+
+
+_RULES: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape]], int]] = {
+    "Conv": _conv,
+    "ConvInteger": _conv,
+    "DeformConv": _conv,
+    "FusedConv": _conv,
+    "NhwcFusedConv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "QLinearConv": _qlinear_conv,
+    "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "QLinearMatMul": _matmul,
+    "FusedMatMul": _matmul,
+    "MatMulNBits": _matmul,
+    "MatMulIntegerToFloat": _matmul,
+    "DynamicQuantizeMatMul": _matmul,
+    "Gemm": _gemm,
+    "FusedGemm": _gemm,
+    "QGemm": _gemm,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "Einsum": _einsum,
+    "Attention": _attention,
+}

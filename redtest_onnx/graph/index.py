@@ -1,0 +1,149 @@
+"""Who makes and who reads each tensor of a graph, and which tensors carry activations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+import onnx
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.model import subgraphs
+
+
+class GraphIndex:
+    """Look-ups over one graph (main graph or branch) whose nodes are topologically sorted.
+
+    Args:
+        graph: the graph; not changed.
+        outer_fed: tensors of enclosing graphs whose values depend on what the caller feeds.
+        outer_activations: tensors of enclosing graphs that are activations.
+    """
+
+    def __init__(
+        self,
+        graph: onnx.GraphProto,
+        outer_fed: frozenset[str] = frozenset(),
+        outer_activations: frozenset[str] = frozenset(),
+    ) -> None:
+        self.graph = graph
+        self.nodes = tuple(graph.node)
+        self.initializers = {t.name: t for t in graph.initializer}
+        self.outputs = tuple(dict.fromkeys(v.name for v in graph.output))
+        self.reads = tuple(tuple(dict.fromkeys(reads(node))) for node in self.nodes)
+        self.producer = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
+        self._outer_fed = outer_fed
+        self._outer_activations = outer_activations
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[int, ...]]:
+        """Indices of the nodes that read each tensor, also from inside their subgraphs."""
+        found: dict[str, list[int]] = {}
+        for i, names in enumerate(self.reads):
+            for name in names:
+                found.setdefault(name, []).append(i)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def fed(self) -> frozenset[str]:
+        """Tensors whose values depend on what the caller feeds, not only on its sizes."""
+        fed = {v.name for v in self.graph.input if v.name not in self.initializers} | self._outer_fed
+        for i, node in enumerate(self.nodes):
+            if ops.qualified(node) not in ops.SIZE_ONLY and not fed.isdisjoint(self.reads[i]):
+                fed.update(node.output)
+        fed.discard("")
+        return frozenset(fed)
+
+    @cached_property
+    def weighted(self) -> frozenset[int]:
+        """Nodes that apply weights: a constant operand of a linear operator, embedding or recurrent cell."""
+        return frozenset(i for i in range(len(self.nodes)) if self._has_weights(i))
+
+    @cached_property
+    def activations(self) -> frozenset[str]:
+        """Tensors that depend on an input through at least one operator with weights."""
+        found = set(self._outer_activations)
+        for i, node in enumerate(self.nodes):
+            if ops.qualified(node) in ops.SIZE_ONLY:
+                continue
+            if i in self.weighted or not found.isdisjoint(self.reads[i]):
+                found.update(name for name in node.output if name)
+        return frozenset(found)
+
+    def activation_inputs(self, node: int) -> tuple[str, ...]:
+        """The activations a node reads, each once, in order."""
+        return tuple(name for name in self.reads[node] if name in self.activations)
+
+    def between(self, entry: str | None, exit_: str) -> frozenset[int]:
+        """Nodes on the paths of activations from `entry` (from the model's inputs if None) to `exit_`."""
+        found: set[int] = set()
+        stack = [exit_]
+        while stack:
+            name = stack.pop()
+            node = self.producer.get(name)
+            if name == entry or node is None or node in found:
+                continue
+            found.add(node)
+            stack.extend(self.activation_inputs(node))
+        return frozenset(found)
+
+    def dead_without(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
+        """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
+        gone = set(unread)
+        left = Counter({name: len(nodes) for name, nodes in self.readers.items()})
+        left.update((*kept, *(name for name in self.outputs if name not in gone)))
+        left.subtract({name: left[name] for name in gone})
+        dead: set[int] = set()
+        stack = [self.producer[name] for name in gone if name in self.producer]
+        while stack:
+            node = stack.pop()
+            if node in dead or any(left[name] > 0 for name in self.nodes[node].output):
+                continue
+            dead.add(node)
+            for name in self.reads[node]:
+                left[name] -= 1
+                if name in self.producer and left[name] == 0:
+                    stack.append(self.producer[name])
+        return frozenset(dead)
+
+    def _has_weights(self, i: int) -> bool:
+        node = self.nodes[i]
+        name = ops.qualified(node)
+        if not any(read in self.fed for read in self.reads[i]):
+            return False
+        if name in ops.WEIGHT_ATTRIBUTES:
+            return True
+        positions = ops.WEIGHT_INPUTS.get(name)
+        if positions is None:
+            # An operator nobody here knows is a layer if a stored matrix is among its inputs.
+            unknown = node.domain not in ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
+            positions = tuple(range(len(node.input))) if unknown else ()
+        operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
+        return any(name not in self.fed and self._is_matrix(name) for name in operands)
+
+    def _is_matrix(self, name: str) -> bool:
+        """Whether a constant has two axes or more; constants computed on the way count as such."""
+        if (tensor := self.initializers.get(name)) is not None:
+            return len(tensor.dims) >= 2
+        producer = self.producer.get(name)
+        if producer is not None and self.nodes[producer].op_type == "Constant":
+            value = ops.attribute(self.nodes[producer], "value")
+            return isinstance(value, onnx.TensorProto) and len(value.dims) >= 2
+        return True
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names a node reads, from inside its subgraphs too."""
+    yield from (name for name in node.input if name)
+    for graph in subgraphs([node]):
+        yield from captured(graph)
+
+
+def captured(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names a subgraph reads from the graphs around it."""
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    own.update(name for node in graph.node for name in node.output)
+    for node in graph.node:
+        yield from (name for name in reads(node) if name not in own)
+    yield from (v.name for v in graph.output if v.name not in own)

@@ -1,0 +1,137 @@
+"""Layers as users see them: a region with its name, cost, and whether it can go or why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.cost import count_macs, count_parameters
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.names import layer_names
+from redtest_onnx.graph.regions import Region, find_regions, leaving
+from redtest_onnx.graph.shapes import Shape, Shapes
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the series.
+
+    Attributes:
+        index: position in the series.
+        name: the exporter's scope or the tensor's name; unique in the series.
+        kind: operator, or what an indivisible block does.
+        input: the activation it starts from; None at the model's inputs.
+        tensor: the activation measured.
+        exit: the activation that leaves the layer.
+        shape: sizes of `tensor` for one sample; None if unknown.
+        parameters: learned values that go with the layer.
+        macs: multiply-accumulates for one sample that go with it; None if unknown.
+        action: how it can be removed, "bypass" or "adapter"; None if it can't.
+        reason: why it can't be removed, or why it needs an adapter; None for a plain bypass.
+    """
+
+    index: int
+    name: str
+    kind: str
+    input: str | None
+    tensor: str
+    exit: str
+    shape: Shape | None
+    parameters: int
+    macs: int | None
+    action: str | None
+    reason: str | None
+
+    @property
+    def removable(self) -> bool:
+        """Whether the layer can be taken out of the graph."""
+        return self.action is not None
+
+
+def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
+    """The default series of layers of a graph.
+
+    Args:
+        index: the graph.
+        shapes: sizes for one sample, as inferred or, better, as seen in a run.
+    """
+    ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
+    regions = find_regions(index, ranks)
+    names = layer_names(index, regions)
+    layers = []
+    for i, (region, name) in enumerate(zip(regions, names, strict=True)):
+        gone = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+        action, reason = _action(index, region, shapes)
+        layers.append(
+            Layer(
+                index=i,
+                name=name,
+                kind=_kind(index, region),
+                input=region.entry,
+                tensor=region.tensor,
+                exit=region.exit,
+                shape=shapes.sizes.get(region.tensor),
+                parameters=count_parameters(index, gone),
+                macs=count_macs(index, shapes, gone),
+                action=action,
+                reason=reason,
+            )
+        )
+    return tuple(layers)
+
+
+def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | None, str | None]:
+    """How a region can be removed, and what speaks against a plain bypass."""
+    if region.entry is None:
+        return None, "it reads the model's input: there is no earlier layer to take its place"
+    if (extra := leaving(index, region)) is not None:
+        return None, extra
+    before, after = shapes.sizes.get(region.entry), shapes.sizes.get(region.exit)
+    if before is None or after is None:
+        unknown = region.entry if before is None else region.exit
+        return None, f"the shape of {unknown!r} is unknown"
+    types = shapes.dtypes.get(region.entry), shapes.dtypes.get(region.exit)
+    if None not in types and types[0] != types[1]:
+        return None, "it changes the type of its values"
+    if before == after:
+        return "bypass", None
+    change = f"it changes the shape from {_dims(before)} to {_dims(after)}"
+    if adaptable(before, after):
+        return "adapter", f"{change}: its place is taken by an adapter"
+    return None, f"{change}, which no adapter can do"
+
+
+def adaptable(before: Shape, after: Shape) -> bool:
+    """Whether one linear operator can turn the first shape into the second.
+
+    Vectors and sequences change their last axis; images [N, C, H, W] change their channels and shrink by a
+    whole factor per axis.
+    """
+    if len(before) != len(after) or before[0] != after[0]:
+        return False
+    if len(before) == 4:
+        pairs = zip(before[2:], after[2:], strict=True)
+        return all(a >= b > 0 and a == b * (a // b) for a, b in pairs)
+    return len(before) in (2, 3) and before[1:-1] == after[1:-1]
+
+
+def _kind(index: GraphIndex, region: Region) -> str:
+    kinds = [ops.qualified(index.nodes[i]) for i in sorted(region.core)]
+    if len(kinds) == 1:
+        return kinds[0]
+    found = set(kinds)
+    merge = index.nodes[index.producer[region.tensor]].op_type
+    for name, marks in (
+        ("recurrent block", ops.RECURRENT),
+        ("control flow", ops.CONTROL_FLOW),
+        ("attention", ops.ATTENTION),
+    ):
+        if not found.isdisjoint(marks):
+            return name
+    if not found.isdisjoint(ops.CONVOLUTION):
+        return "residual block" if "Add" in found and merge != "Concat" else "branches"
+    return "feed-forward" if "Add" in found else "block"
+
+
+def _dims(shape: Shape) -> str:
+    return "x".join(map(str, shape[1:])) or "scalar"

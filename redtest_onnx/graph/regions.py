@@ -1,0 +1,188 @@
+"""Layers of an arbitrary graph: single-exit regions of the flow of activations, and why one can't go.
+
+An activation depends on a model input through an operator with weights, so masks, positions and shape
+arithmetic are none. The cut tensors of an output are its dominators in the graph of activations: everything
+that reaches the output passes through them. Between consecutive cut tensors lies one indivisible region, a
+single operator or a block with branches; those that hold weights are the layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import networkx as nx
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.index import GraphIndex
+
+_SOURCE = ""  # stands before all activations; no tensor has an empty name
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the graph between two activations.
+
+    Attributes:
+        entry: the activation it starts from; None where it starts at the model's inputs.
+        tensor: the activation that represents it in measurements.
+        exit: the activation its readers would have to do without: `tensor` or, behind a single operator,
+            what its bias, normalisation and activation make of it.
+        core: nodes on the paths from `entry` to `tensor`.
+        tail: nodes on the paths from `tensor` to `exit`.
+    """
+
+    entry: str | None
+    tensor: str
+    exit: str
+    core: frozenset[int]
+    tail: frozenset[int]
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        """All nodes on the paths from `entry` to `exit`."""
+        return self.core | self.tail
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The part between two consecutive cut tensors."""
+
+    entry: str | None
+    exit: str
+    nodes: frozenset[int]
+
+
+def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tuple[Region, ...]:
+    """The default series of layers in the order of the graph.
+
+    One region for each single operator with weights and for each indivisible block that holds weights, along
+    the cut tensors of every output. The operators that turn the last features into predictions are no layers.
+
+    Args:
+        index: the graph.
+        ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
+    """
+    dominators = _dominators(index)
+    chains = [_steps(index, _chain(dominators, output)) for output in index.outputs if output in dominators]
+    # The output with most layers on its way names them; others add what branches off before or behind.
+    chains.sort(key=lambda chain: -sum(_weighted(index, step) for step in chain))
+    heads = _heads(index, chains, ranks or {})
+    found: dict[str, Region] = {}
+    inside: set[int] = set()
+    for chain in chains:
+        for k, step in enumerate(chain):
+            known = step.exit in found or index.producer[step.exit] in inside
+            if known or step.exit in heads or not _weighted(index, step):
+                continue
+            region = _region(index, chain, k)
+            found[step.exit] = region
+            inside |= region.core if len(region.core) > 1 else frozenset()
+    return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
+
+
+def leaving(index: GraphIndex, region: Region) -> str | None:
+    """Why a region can't go: a tensor inside it that others need, in words; None if there is none."""
+    dead = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+    for node in sorted(region.nodes - dead):
+        for name in index.nodes[node].output:
+            if not name or name == region.exit:
+                continue
+            if name in index.outputs:
+                return f"its inner tensor {name!r} is also an output of the model"
+            for reader in index.readers.get(name, ()):
+                if reader not in region.nodes:
+                    return f"its inner tensor {name!r} is also read by {describe(index, reader)}"
+    return None
+
+
+def describe(index: GraphIndex, node: int) -> str:
+    """How messages call a node: its name, or its operator and what it makes."""
+    proto = index.nodes[node]
+    return proto.name or f"{proto.op_type} -> {proto.output[0] if proto.output else '?'}"
+
+
+def _dominators(index: GraphIndex) -> dict[str, str]:
+    """Immediate dominators of all activations in the graph of activations."""
+    flow: nx.DiGraph[str] = nx.DiGraph()
+    flow.add_node(_SOURCE)
+    for i, node in enumerate(index.nodes):
+        sources = index.activation_inputs(i)
+        for target in node.output:
+            if target in index.activations:
+                flow.add_edges_from((source, target) for source in sources or (_SOURCE,))
+    immediate: dict[str, str] = nx.immediate_dominators(flow, _SOURCE)
+    return immediate
+
+
+def _chain(dominators: dict[str, str], output: str) -> list[str]:
+    """Cut tensors on the way to an output, from the model's inputs on."""
+    chain = [output]
+    while (above := dominators[chain[-1]]) != _SOURCE:
+        chain.append(above)
+    return chain[::-1]
+
+
+def _steps(index: GraphIndex, chain: list[str]) -> list[_Step]:
+    entries: list[str | None] = [None, *chain[:-1]]
+    return [_Step(a, b, index.between(a, b)) for a, b in zip(entries, chain, strict=True)]
+
+
+def _weighted(index: GraphIndex, step: _Step) -> bool:
+    return not step.nodes.isdisjoint(index.weighted)
+
+
+def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) -> frozenset[str]:
+    """Exits of the operators that make predictions of the last features."""
+    heads: set[str] = set()
+    body: set[str] = set()
+    for chain in chains:
+        weighted = [step for step in chain if _weighted(index, step)]
+        spatial = any(ranks.get(step.exit, 0) > 2 for step in weighted)
+        count = len(weighted)
+        while count and len(weighted[count - 1].nodes) == 1:
+            # The last operator predicts; so do fully connected ones before it, behind a flattening.
+            if count < len(weighted) and not (spatial and ranks.get(weighted[count - 1].exit) == 2):
+                break
+            count -= 1
+        body.update(step.exit for step in weighted[:count])
+        heads.update(step.exit for step in weighted[count:])
+    return frozenset(heads - body)
+
+
+def _region(index: GraphIndex, chain: list[_Step], k: int) -> Region:
+    """The layer that starts with step `k`, with the steps behind it that belong to it."""
+    step = chain[k]
+    single = len(step.nodes) == 1
+    last = k
+    while last + 1 < len(chain) and _belongs(index, chain, last + 1, k):
+        last += 1
+    exit_ = chain[last].exit
+    tail: frozenset[int] = frozenset().union(*(s.nodes for s in chain[k + 1 : last + 1]))
+    if single:
+        return Region(step.entry, step.exit, exit_, step.nodes, tail)
+    return Region(step.entry, exit_, exit_, step.nodes | tail, frozenset())
+
+
+def _belongs(index: GraphIndex, chain: list[_Step], candidate: int, start: int) -> bool:
+    """Whether a step behind the layer that starts at `start` is its bias, normalisation or activation."""
+    if _weighted(index, chain[candidate]):
+        return False
+    kinds = _kinds(index, chain[candidate])
+    if len(chain[start].nodes) == 1:
+        return kinds <= ops.POINTWISE or _normalises(kinds)
+    if kinds <= ops.ACTIVATION or (len(kinds) > 1 and kinds <= ops.POINTWISE):
+        return True
+    # Post-norm: the block starts from normalised values and ends by normalising its sum.
+    return _normalises(kinds) and candidate == start + 1 and kinds == _kinds(index, chain[start - 1])
+
+
+def _kinds(index: GraphIndex, step: _Step) -> set[str]:
+    return {ops.qualified(index.nodes[i]) for i in step.nodes}
+
+
+def _normalises(kinds: set[str]) -> bool:
+    """One normalisation operator, or one that the exporter spelt out as means, differences and quotients."""
+    if kinds <= ops.NORMALISATION:
+        return True
+    spelt_out = kinds <= ops.POINTWISE | ops.REDUCTION and not kinds.isdisjoint({"Sub", "Div"})
+    return spelt_out and not kinds.isdisjoint(ops.REDUCTION)

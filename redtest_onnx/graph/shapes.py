@@ -1,0 +1,78 @@
+"""Shapes of all tensors of the main graph for given input sizes, by ONNX shape inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+
+from redtest_onnx.graph.model import Model, tensor_elements
+
+Shape = tuple[int, ...]
+
+# Larger constants can't be shapes or axes: inference needs their dimensions only.
+_LARGEST_SHAPE_CONSTANT = 1024
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes and ONNX element types of tensors for one set of input sizes; tensors not found are missing.
+
+    `sizes` holds fully known shapes only.
+    """
+
+    sizes: Mapping[str, Shape] = field(default_factory=dict)
+    dtypes: Mapping[str, int] = field(default_factory=dict)
+
+    def updated(self, sizes: Mapping[str, Shape]) -> Shapes:
+        """These shapes with others, seen in a run, in their place."""
+        return Shapes({**self.sizes, **sizes}, self.dtypes)
+
+
+def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
+    """Infer shapes from the operators alone; what the file declares for inner tensors is not believed.
+
+    Args:
+        model: the model.
+        inputs: concrete sizes of the model's inputs.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_skeleton(model, inputs), data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return Shapes(dict(inputs), {spec.name: spec.dtype for spec in model.inputs})
+    sizes: dict[str, Shape] = {}
+    dtypes: dict[str, int] = {}
+    graph = inferred.graph
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        tensor = info.type.tensor_type
+        if tensor.elem_type:
+            dtypes[info.name] = tensor.elem_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            sizes[info.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    for stored in graph.initializer:
+        sizes[stored.name], dtypes[stored.name] = tuple(stored.dims), stored.data_type
+    return Shapes(sizes, dtypes)
+
+
+def _skeleton(model: Model, inputs: Mapping[str, Shape]) -> onnx.ModelProto:
+    """The model without its large weights and without declared inner shapes, inputs at the given sizes."""
+    source = model.graph
+    skeleton = onnx.ModelProto(ir_version=model.proto.ir_version)
+    skeleton.opset_import.extend(model.proto.opset_import)
+    skeleton.functions.extend(model.proto.functions)
+    graph = skeleton.graph
+    graph.name = source.name or "graph"
+    graph.node.extend(source.node)
+    for spec in model.inputs:
+        shape = inputs.get(spec.name, spec.shape)
+        graph.input.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, shape))
+    for tensor in source.initializer:
+        if tensor_elements(tensor.dims) > _LARGEST_SHAPE_CONSTANT:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.input.append(info)
+        else:
+            graph.initializer.append(tensor)
+    for spec in model.outputs:
+        graph.output.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, None))
+    return skeleton

@@ -1,0 +1,1 @@
+"""Array mathematics on NumPy or CuPy: similarity, redundancy and sparsity. Knows no ONNX."""

@@ -1,0 +1,136 @@
+"""Gram matrices: how alike a layer finds each pair of samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.metrics.arrays import Array, namespace
+
+# Kernels may sum in another order for another sample, and leave this many rounding steps on a constant.
+_NOISE_STEPS = 64
+
+# Bounds the memory of the centred copy.
+_BLOCK_ELEMENTS = 1 << 20
+
+
+def flatten(features: Array) -> Array:
+    """Put everything after the sample axis into one axis.
+
+    Args:
+        features: [n, ...].
+
+    Returns:
+        [n, p], a view where the memory layout allows it; [n, 1] for one number a sample.
+
+    Raises:
+        InputError: no sample axis.
+    """
+    if features.ndim == 0:
+        raise InputError("features need a sample axis, got a single number")
+    return features.reshape(features.shape[0], math.prod(features.shape[1:]))
+
+
+def centre(features: Array) -> Array:
+    """Subtract each feature's mean over the samples.
+
+    A feature that varies by rounding noise only becomes exactly 0, so that a constant layer is recognised
+    as one. Centring before any product keeps float32 from cancelling when features share a large mean.
+
+    Args:
+        features: [n, p], any real dtype.
+
+    Returns:
+        [n, p], float64 for float64 and wide integers, else float32.
+
+    Raises:
+        InputError: not two axes, or no samples.
+    """
+    _check_matrix(features)
+    xp = namespace(features)
+    values = features.astype(xp.result_type(features.dtype, xp.float32), copy=False)
+    noise = _NOISE_STEPS * float(xp.finfo(values.dtype).eps)
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = values.min(axis=0), values.max(axis=0)
+        centred = values - values.mean(axis=0)
+        centred *= high - low > noise * xp.maximum(-low, high)
+    return centred
+
+
+def linear_gram(features: Array) -> Array:
+    """K = X X^T of the centred features X.
+
+    Float32 features are multiplied in float32, which is enough once they are centred, in blocks that are
+    summed in float64. Float64 features stay float64 throughout.
+
+    Args:
+        features: [n, p], any real dtype.
+
+    Returns:
+        [n, n] float64; all zero for a layer that does not vary, NaN where a feature is not finite.
+
+    Raises:
+        InputError: not two axes, or no samples.
+    """
+    _check_matrix(features)
+    xp = namespace(features)
+    samples, width = features.shape
+    gram = xp.zeros((samples, samples), dtype=xp.float64)
+    step = max(1, _BLOCK_ELEMENTS // samples)
+    for start in range(0, width, step):
+        block = centre(features[:, start : start + step])
+        # Squares of very small or large float32 values leave its range.
+        scale = xp.maximum(block.max(), -block.min())
+        block /= xp.where(scale > 0, scale, 1)
+        gram += (block @ block.T) * scale.astype(xp.float64) ** 2
+    return gram
+
+
+def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
+    """K_ij = exp(-|x_i - x_j|^2 / (2 sigma^2)), with sigma a multiple of the median distance.
+
+    The rule of Kornblith et al. (2019), section 4. Where more than half of the pairs coincide the median is
+    0 and the mean distance takes its place.
+
+    Args:
+        features: [n, p], any real dtype; computed in float64.
+        bandwidth: sigma over the median distance of two samples.
+
+    Returns:
+        [n, n] float64; all one for a layer that does not vary, NaN where a feature is not finite.
+
+    Raises:
+        InputError: the bandwidth is not positive, not two axes, or fewer than two samples.
+    """
+    if not 0 < bandwidth < math.inf:
+        raise InputError(f"the RBF bandwidth must be positive, got {bandwidth}", hint="1 is a usual value")
+    squared = _squared_distances(features)
+    xp, samples = namespace(features), features.shape[0]
+    if samples < 2:
+        raise InputError("distances need at least two samples, got one", hint="use more samples")
+    # One row shorter and one longer, the diagonal is the first column.
+    distances = xp.sqrt(squared.ravel()[:-1].reshape(samples - 1, samples + 1)[:, 1:])
+    median, mean = xp.median(distances), distances.mean()
+    typical = xp.where(median > 0, median, xp.where(mean > 0, mean, 1.0))
+    return xp.exp(squared / (-2 * (bandwidth * typical) ** 2))
+
+
+def _squared_distances(features: Array) -> Array:
+    """|x_i - x_j|^2 as [n, n] float64; pairs within rounding of each other get exactly 0."""
+    xp = namespace(features)
+    gram = linear_gram(features.astype(xp.float64))
+    norms = gram.diagonal()
+    squared = norms[:, None] + norms - 2 * gram
+    noise = _NOISE_STEPS * float(xp.finfo(xp.float64).eps) * norms.max()
+    squared[squared <= noise] = 0
+    return squared
+
+
+def _check_matrix(features: Array) -> None:
+    if features.ndim != 2 or features.shape[0] == 0:
+        raise InputError(
+            f"features must be [samples, features] with at least one sample, got {tuple(features.shape)}",
+            hint="flatten or pool the axes after the first",
+        )

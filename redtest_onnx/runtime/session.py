@@ -1,0 +1,195 @@
+"""ONNX Runtime behind one small class: the only code that runs a model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.graph.model import Model, first_line
+
+Device = Literal["auto", "cpu", "cuda"]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+Level = Literal["none", "basic", "extended", "all"]
+
+log = logging.getLogger(__name__)
+
+_LEVELS: dict[Level, str] = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How models are run.
+
+    Attributes:
+        device: "auto" takes a CUDA device where ONNX Runtime can use one, and the CPU otherwise.
+        threads: threads within an operator; 0 lets ONNX Runtime take all cores.
+    """
+
+    device: Device = "auto"
+    threads: int = 0
+
+
+class Session:
+    """A model ready to run.
+
+    Args:
+        model: what to run; its external data is read by path, never through Python.
+        options: device and threads.
+        level: graph optimisation, "all" for speed, "basic" where inner tensors are measured: the layout pass
+            of the higher levels would move reductions away from what they reduce.
+        early_release: run operators in breadth-first order, which frees activations as soon as they are
+            reduced.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime or the asked device is missing.
+        InputError: ONNX Runtime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: RunOptions | None = None,
+        *,
+        level: Level = "all",
+        early_release: bool = False,
+    ) -> None:
+        ort = onnxruntime()
+        options = options or RunOptions()
+        self.label = model.label
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 4
+        settings.intra_op_num_threads = options.threads
+        settings.graph_optimization_level = getattr(
+            ort.GraphOptimizationLevel,
+            {"none": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC"}.get(
+                level, f"ORT_ENABLE_{level.upper()}"
+            ),
+        )
+        # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
+        )
+        if early_release:
+            settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        providers = _providers(ort, options.device)
+        try:
+            self._session = ort.InferenceSession(_source(model), settings, providers=providers)
+        except _failures(ort) as error:
+            raise InputError(
+                f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}",
+                where=model.label,
+                hint="export it for an opset and operators that this version supports, or update onnxruntime",
+            ) from error
+        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        if options.device == "cuda" and self.device != "cuda":
+            raise RuntimeUnavailableError(
+                "ONNX Runtime fell back to the CPU although --device cuda was asked for",
+                where=model.label,
+                hint="check that the CUDA and cuDNN libraries can be loaded, or use --device cpu",
+            )
+        self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            feeds: one array per model input.
+            outputs: the outputs to return; all if None.
+
+        Returns:
+            Arrays by output name (lists for sequence outputs).
+
+        Raises:
+            InputError: the run fails, with ONNX Runtime's reason.
+        """
+        names = list(outputs or self.output_names)
+        try:
+            values = self._session.run(names, dict(feeds))
+        except _failures(onnxruntime()) as error:
+            given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
+            raise InputError(
+                f"the run failed: {first_line(error)}",
+                where=self.label,
+                hint=f"check that these inputs fit the model: {given}",
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+
+def onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        RuntimeUnavailableError: neither the CPU nor the GPU package is installed.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"ONNX Runtime is not installed ({error})",
+            hint='pip install "redtest-onnx[cpu]", or "redtest-onnx[gpu]" on a machine with an NVIDIA GPU',
+        ) from error
+    return ort
+
+
+def cuda_available() -> bool:
+    """Whether the installed ONNX Runtime was built for CUDA."""
+    return "CUDAExecutionProvider" in onnxruntime().get_available_providers()
+
+
+def version() -> str:
+    """Version of ONNX Runtime."""
+    return str(onnxruntime().__version__)
+
+
+def _providers(ort: Any, device: Device) -> list[Any]:
+    if device == "cpu" or (device == "auto" and not cuda_available()):
+        return ["CPUExecutionProvider"]
+    if not cuda_available():
+        raise RuntimeUnavailableError(
+            "this ONNX Runtime has no CUDA support",
+            hint='pip uninstall onnxruntime, then pip install "redtest-onnx[gpu]"; or use --device cpu',
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA from Python packages is found only this way
+    # TF32 is on by default and moves similarities in the third digit.
+    cuda = ("CUDAExecutionProvider", {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
+    return [cuda, "CPUExecutionProvider"]
+
+
+def _source(model: Model) -> str | bytes:
+    """A path where the file is what we hold, so that its weights are read once, else the serialised proto."""
+    if model.path is not None:
+        return os.fspath(model.path)
+    return model.proto.SerializeToString()
+
+
+def _failures(ort: Any) -> tuple[type[BaseException], ...]:
+    state = ort.capi.onnxruntime_pybind11_state
+    kinds: Iterable[str] = (
+        "EPFail",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "ModelLoaded",
+        "NoModel",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    return (*(getattr(state, kind) for kind in kinds), onnx.checker.ValidationError, ValueError, RuntimeError)

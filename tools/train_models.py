@@ -1,0 +1,394 @@
+"""Train and export the example models kept in ``models/``.
+
+Run from the repository root (needs torch, onnx, onnxscript, onnxruntime and scikit-learn)::
+
+    python tools/train_models.py                  # everything, about four minutes on one core
+    python tools/train_models.py --only resnet    # the data file and one model
+
+Each run writes ``digits.npz`` and the chosen ``<name>_digits.onnx`` files, then prints the accuracy that
+ONNX Runtime measures on the test split. The weights come from the train split alone, and the last epoch is
+always the one exported; the recipes below were compared on the calibration split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+SEED = 20_240_607
+CLASSES = 10
+IMAGE_SIZE = 8
+CALIBRATION_SIZE = 397
+TEST_SIZE = 400
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained."""
+
+    build: Callable[[], nn.Module]
+    export: Callable[[nn.Module], onnx.ModelProto]
+    description: str
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    batch_size: int = 100
+    warmup: float = 0.05
+    label_smoothing: float = 0.1
+
+
+# --------------------------------------------------------------------------------------------------- data
+
+
+def make_dataset(seed: int = SEED) -> Arrays:
+    """Return the UCI digits, scaled to [0, 1] and split by class into train, calibration and test."""
+    digits = load_digits()
+    images = (digits.images / 16.0).astype(np.float32)[:, np.newaxis]
+    labels = digits.target.astype(np.int64)
+
+    rest, test = train_test_split(
+        np.arange(len(labels)), test_size=TEST_SIZE, stratify=labels, random_state=seed
+    )
+    train, calibration = train_test_split(
+        rest, test_size=CALIBRATION_SIZE, stratify=labels[rest], random_state=seed
+    )
+
+    arrays: Arrays = {}
+    for name, indices in (("train", train), ("calibration", calibration), ("test", test)):
+        arrays[f"{name}/input"] = images[indices]
+        arrays[f"{name}/labels"] = labels[indices]
+    return arrays
+
+
+def shift_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Move each image by -1, 0 or 1 pixel along both axes, filling with background."""
+    size = images.shape[-1]
+    padded = F.pad(images, (1, 1, 1, 1))
+    offsets = torch.randint(0, 3, (2, len(images), 1), generator=generator)
+    rows, columns = offsets + torch.arange(size)
+    sample = torch.arange(len(images))
+    return padded[sample[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus shortcut, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        # Every block starts as an identity, so blocks the task does not need can stay close to one.
+        nn.init.zeros_(self.bn2.weight)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        residual: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(residual + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A residual network far deeper than 8x8 digits need: three stages of nine blocks."""
+
+    def __init__(self, widths: tuple[int, ...] = (8, 16, 32), blocks_per_stage: int = 9) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        blocks: list[nn.Module] = []
+        inputs = widths[0]
+        for stage, width in enumerate(widths):
+            for index in range(blocks_per_stage):
+                blocks.append(ResidualBlock(inputs, width, 2 if stage > 0 and index == 0 else 1))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        logits: Tensor = self.head(self.blocks(self.stem(x)))
+        return logits
+
+
+class VGG(nn.Module):
+    """A plain chain of 3x3 convolutions without any skip connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 1
+        for stage, widths in enumerate(((16, 16, 16, 16), (24, 32, 32, 32), (48, 48, 48, 48))):
+            if stage > 0:
+                layers.append(nn.MaxPool2d(2))
+            for width in widths:
+                convolution = nn.Conv2d(inputs, width, 3, padding=1, bias=False)
+                layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+                inputs = width
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return projected
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        contraction = nn.Linear(ratio * width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), contraction)
+        # As in the residual network, each block starts (up to its biases) as an identity.
+        nn.init.zeros_(self.attention.projection.weight)
+        nn.init.zeros_(contraction.weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        x = x + self.attention(self.norm1(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
+class ViT(nn.Module):
+    """A vision transformer over the sixteen 2x2 patches of a digit and a class token."""
+
+    def __init__(self, width: int = 48, heads: int = 4, depth: int = 8, ratio: int = 3) -> None:
+        super().__init__()
+        patch = 2
+        self.patches = nn.Conv2d(1, width, patch, patch)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (IMAGE_SIZE // patch) ** 2 + 1, width))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, ratio) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1) + self.positions
+        logits: Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
+        return logits
+
+
+# ----------------------------------------------------------------------------------------------- training
+
+
+def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = SEED) -> nn.Module:
+    """Train a fresh model with AdamW, a warmed-up cosine schedule and random one-pixel shifts."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = recipe.build().train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    steps_per_epoch = len(images) // recipe.batch_size
+    total = recipe.epochs * steps_per_epoch
+
+    def factor(step: int) -> float:
+        ramp = min(1.0, (step + 1) / (recipe.warmup * total))
+        return ramp * 0.5 * (1.0 + math.cos(math.pi * step / total))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for _ in range(recipe.epochs):
+        # The incomplete last batch is dropped: a handful of images would disturb the BN statistics.
+        order = torch.randperm(len(images), generator=generator)[: steps_per_epoch * recipe.batch_size]
+        for batch in order.view(steps_per_epoch, recipe.batch_size):
+            logits = model(shift_randomly(images[batch], generator))
+            loss = F.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+# ------------------------------------------------------------------------------------------------- export
+
+
+def export_torchscript(model: nn.Module) -> onnx.ModelProto:
+    """Export with the TorchScript exporter, keeping BatchNormalization as nodes in inference form."""
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        model,
+        (torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE),),
+        buffer,  # type: ignore[arg-type]  # this exporter takes a file, its stub says path
+        dynamo=False,
+        opset_version=17,
+        # PRESERVE on a module in eval mode is what stops the exporter from folding BN into Conv.
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+    )
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def export_dynamo(model: nn.Module) -> onnx.ModelProto:
+    """Export with the torch.export-based exporter at its default opset."""
+    program = torch.onnx.export(
+        model,
+        (torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE),),
+        dynamo=True,
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    assert program is not None
+    # Taking the proto instead of saving the program keeps the weights inline: no .onnx.data file.
+    proto: onnx.ModelProto = program.model_proto
+    for node in proto.graph.node:
+        kept = [prop for prop in node.metadata_props if prop.key != "pkg.torch.onnx.stack_trace"]
+        # Stack traces hold the paths of whoever ran this script, and would change the file with them.
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    return proto
+
+
+def add_properties(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
+    """Add metadata to the model without dropping what the exporter wrote."""
+    present = {prop.key: prop.value for prop in model.metadata_props}
+    onnx.helper.set_model_props(model, {**present, **properties})
+
+
+def measure_accuracy(path: Path, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic]) -> float:
+    """Return the share of right answers that ONNX Runtime gives."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"input": images})
+    return float(np.mean(np.argmax(logits, axis=1) == labels))
+
+
+def count_macs(model: nn.Module) -> int:
+    """Return the multiply-accumulates of convolutions and matrix products for one image."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE))
+    return int(counter.get_total_flops()) // 2
+
+
+RECIPES: dict[str, Recipe] = {
+    "resnet": Recipe(
+        build=ResNet,
+        export=export_torchscript,
+        description="Over-deep residual network (27 blocks)",
+        epochs=60,
+        learning_rate=4e-3,
+        weight_decay=0.5,
+    ),
+    "vgg": Recipe(
+        build=VGG,
+        export=export_dynamo,
+        description="Plain chain of 12 convolutions",
+        epochs=120,
+        learning_rate=4e-3,
+        weight_decay=0.1,
+    ),
+    "vit": Recipe(
+        build=ViT,
+        export=export_dynamo,
+        description="Pre-norm vision transformer (8 blocks)",
+        epochs=200,
+        learning_rate=2e-3,
+        weight_decay=0.1,
+    ),
+}
+
+
+def main() -> None:
+    """Write the data file and the chosen models."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=sorted(RECIPES), default=list(RECIPES))
+    parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent.parent / "models")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+
+    data = make_dataset()
+    np.savez_compressed(output / "digits.npz", allow_pickle=False, **data)
+    images = torch.from_numpy(data["train/input"])
+    labels = torch.from_numpy(data["train/labels"])
+
+    for name in arguments.only:
+        recipe = RECIPES[name]
+        start = time.perf_counter()
+        model = train(recipe, images, labels)
+        seconds = time.perf_counter() - start
+
+        proto = recipe.export(model)
+        add_properties(
+            proto,
+            {
+                "author": "redtest-onnx contributors",
+                "license": "Apache-2.0",
+                "description": recipe.description,
+                "dataset": "UCI Optical Recognition of Handwritten Digits (CC BY 4.0), sklearn load_digits",
+                "preprocessing": "8x8 grey levels 0..16 divided by 16; float32 [batch, 1, 8, 8]",
+                "reproduce": f"python tools/train_models.py --only {name}",
+            },
+        )
+        onnx.checker.check_model(proto, full_check=True)
+        path = output / f"{name}_digits.onnx"
+        onnx.save_model(proto, path)
+
+        accuracy = measure_accuracy(path, data["test/input"], data["test/labels"])
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"{path.name}: test accuracy {accuracy:.2%}, {parameters:,} parameters, "
+            f"{count_macs(model):,} MACs, {path.stat().st_size / 1e6:.2f} MB, trained in {seconds:.0f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()
