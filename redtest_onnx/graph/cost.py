@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 
 import onnx
@@ -10,11 +11,8 @@ import onnx
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import element_bits, subgraphs, tensor_elements
-from redtest_onnx.graph.shapes import Shape, Shapes
+from redtest_onnx.graph.shapes import FLOAT_TYPES, Shape, Shapes
 
-_FLOAT_TYPES = frozenset(
-    code for name, code in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT", "BFLOAT", "DOUBLE"))
-)
 _LOW_BIT_TYPES = frozenset(
     code
     for name, code in onnx.TensorProto.DataType.items()
@@ -24,6 +22,33 @@ _LOW_BIT_TYPES = frozenset(
 _STATISTICS = {"BatchNormalization": (3, 4)}
 # Operators whose result may take the place of their first input.
 _IN_PLACE = ops.POINTWISE | frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "BatchNormalization"})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs, for one sample.
+
+    Attributes:
+        parameters: number of learned values.
+        parameter_bytes: bytes of all stored values.
+        macs: multiply-accumulates; None if a shape is unknown.
+        peak_activation_bytes: largest sum of live activations; None if a shape is unknown.
+    """
+
+    parameters: int
+    parameter_bytes: int
+    macs: int | None
+    peak_activation_bytes: int | None
+
+
+def model_cost(index: GraphIndex, shapes: Shapes) -> Cost:
+    """The cost of a graph at the given sizes."""
+    return Cost(
+        count_parameters(index),
+        parameter_bytes(index),
+        count_macs(index, shapes),
+        peak_activation_bytes(index, shapes),
+    )
 
 
 def count_parameters(index: GraphIndex, nodes: Iterable[int] | None = None) -> int:
@@ -107,7 +132,7 @@ def _statistics(nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
 
 def _parameters(tensor: onnx.TensorProto) -> int:
     count = tensor_elements(tensor.dims)
-    return count if count > 1 and tensor.data_type in _FLOAT_TYPES | _LOW_BIT_TYPES else 0
+    return count if count > 1 and tensor.data_type in FLOAT_TYPES | _LOW_BIT_TYPES else 0
 
 
 def _bytes(shape: Shape, dtype: int) -> int:

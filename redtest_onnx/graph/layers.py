@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import count_macs, count_parameters
@@ -20,6 +21,7 @@ class Layer:
         index: position in the series.
         name: the exporter's scope or the tensor's name; unique in the series.
         kind: operator, or what an indivisible block does.
+        operators: number of operators on the way to `tensor`; 1 for a plain operator.
         input: the activation it starts from; None at the model's inputs.
         tensor: the activation measured.
         exit: the activation that leaves the layer.
@@ -33,6 +35,7 @@ class Layer:
     index: int
     name: str
     kind: str
+    operators: int
     input: str | None
     tensor: str
     exit: str
@@ -67,6 +70,7 @@ def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
                 index=i,
                 name=name,
                 kind=_kind(index, region),
+                operators=len(region.core),
                 input=region.entry,
                 tensor=region.tensor,
                 exit=region.exit,
@@ -78,6 +82,43 @@ def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
             )
         )
     return tuple(layers)
+
+
+def has_branches(layers: Iterable[Layer]) -> bool:
+    """Whether some layer is a block with branches, as residual nets and transformers have them."""
+    return any(layer.operators > 1 for layer in layers)
+
+
+def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer]) -> tuple[Layer, ...]:
+    """All floating-point activations in graph order: the layers of the series and what lies between them."""
+    known = {layer.tensor: layer for layer in series}
+    owner = {name: layer.name for layer in known.values() for name in _inside(index, layer)}
+    found: list[Layer] = []
+    for i, node in enumerate(index.nodes):
+        for name in node.output:
+            if name not in index.activations or not shapes.is_float(name):
+                continue
+            inner = Layer(
+                index=0,
+                name=name,
+                kind=ops.qualified(node),
+                operators=1,
+                input=next(iter(index.activation_inputs(i)), None),
+                tensor=name,
+                exit=name,
+                shape=shapes.sizes.get(name),
+                parameters=count_parameters(index, [i]),
+                macs=count_macs(index, shapes, [i]),
+                action=None,
+                reason=f"it is a part of {owner[name]}" if name in owner else "it is no layer of its own",
+            )
+            found.append(replace(known.get(name, inner), index=len(found)))
+    return tuple(found)
+
+
+def _inside(index: GraphIndex, layer: Layer) -> Iterator[str]:
+    for node in index.between(layer.input, layer.exit):
+        yield from index.nodes[node].output
 
 
 def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | None, str | None]:

@@ -23,6 +23,8 @@ from redtest_onnx.errors import InputError, OutputError
 Dim: TypeAlias = int | str | None
 """A dimension as the file declares it: a size, a symbol, or nothing."""
 
+FLOAT: int = onnx.TensorProto.FLOAT
+
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20

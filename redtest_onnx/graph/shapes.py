@@ -11,6 +11,10 @@ from redtest_onnx.graph.model import Model, tensor_elements
 
 Shape = tuple[int, ...]
 
+FLOAT_TYPES = frozenset(
+    code for name, code in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT", "BFLOAT", "DOUBLE"))
+)
+
 # Larger constants can't be shapes or axes: inference needs their dimensions only.
 _LARGEST_SHAPE_CONSTANT = 1024
 
@@ -24,6 +28,10 @@ class Shapes:
 
     sizes: Mapping[str, Shape] = field(default_factory=dict)
     dtypes: Mapping[str, int] = field(default_factory=dict)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor holds floating-point values; true where its type is unknown."""
+        return self.dtypes.get(name, onnx.TensorProto.FLOAT) in FLOAT_TYPES
 
     def updated(self, sizes: Mapping[str, Shape]) -> Shapes:
         """These shapes with others, seen in a run, in their place."""

@@ -21,10 +21,13 @@ Estimator: TypeAlias = Literal["minibatch", "paper"]
 _CONSTANT = 1e-5
 
 # A block that stays in the processor's cache is centred several times faster.
-_BLOCK_ELEMENTS = 1 << 17
+_BLOCK_ELEMENTS = 1 << 18
 
-_UNBIASED_SAMPLES = 4
-_BIASED_SAMPLES = 2
+UNBIASED_SAMPLES = 4
+"""The fewest samples for which the unbiased estimator exists."""
+
+BIASED_SAMPLES = 2
+"""The fewest samples for which the biased estimator exists."""
 
 
 def u_centre(grams: Array) -> Array:
@@ -43,7 +46,7 @@ def u_centre(grams: Array) -> Array:
     Raises:
         InputError: fewer than four samples, or matrices that are not square.
     """
-    n = _samples(grams, _UNBIASED_SAMPLES)
+    n = _samples(grams, UNBIASED_SAMPLES)
 
     def centre_block(block: Array) -> None:
         # In memory order the diagonal is every (n + 1)-th element.
@@ -67,7 +70,7 @@ def h_centre(grams: Array) -> Array:
     Raises:
         InputError: fewer than two samples, or matrices that are not square.
     """
-    n = _samples(grams, _BIASED_SAMPLES)
+    n = _samples(grams, BIASED_SAMPLES)
     return _in_blocks(grams, lambda block: _subtract_sums(block, n, n * n))
 
 
@@ -88,7 +91,7 @@ def hsic_matrix(centred: Array, other: Array | None = None, *, unbiased: bool = 
     Raises:
         InputError: the two sets were measured on different numbers of samples, or on too few.
     """
-    n = _samples(centred, _UNBIASED_SAMPLES if unbiased else _BIASED_SAMPLES)
+    n = _samples(centred, UNBIASED_SAMPLES if unbiased else BIASED_SAMPLES)
     other = centred if other is None else other
     if other.shape[1:] != centred.shape[1:]:
         raise InputError(
@@ -180,17 +183,15 @@ def unbiased_hsic_features(x: Array, y: Array) -> float:
     Raises:
         InputError: fewer than four samples, or different numbers of them.
     """
-    if len(x) != len(y) or len(x) < _UNBIASED_SAMPLES:
+    if len(x) != len(y) or len(x) < UNBIASED_SAMPLES:
         raise InputError(
             f"unbiased similarity needs the same samples twice, at least four, got {len(x)} and {len(y)}",
             hint="feed both layers the same batch",
         )
     xp, n = namespace(x), len(x)
-    # Centred in the dtype of the features: what counts as rounding noise depends on it.
-    x, y = (centre(features).astype(xp.float64) for features in (x, y))
+    x, y = centre(x, xp.float64), centre(y, xp.float64)
     if not (x.any() and y.any()):
         return float("nan")
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     x_norms, y_norms = xp.square(x).sum(axis=1), xp.square(y).sum(axis=1)
     product = xp.square(x.T @ y).sum() - n / (n - 2) * (x_norms @ y_norms)
     return float((product + x_norms.sum() * y_norms.sum() / ((n - 1) * (n - 2))) / (n * (n - 3)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
@@ -33,7 +34,7 @@ def flatten(features: Array) -> Array:
     return features.reshape(features.shape[0], math.prod(features.shape[1:]))
 
 
-def centre(features: Array) -> Array:
+def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     """Subtract each feature's mean over the samples.
 
     A feature that varies by rounding noise only becomes exactly 0, so that a constant layer is recognised
@@ -41,20 +42,24 @@ def centre(features: Array) -> Array:
 
     Args:
         features: [n, p], any real dtype.
+        dtype: of the computation and the result; by default float64 for float64 and wide integers, else
+            float32. What counts as noise depends on the dtype of the features alone.
 
     Returns:
-        [n, p], float64 for float64 and wide integers, else float32.
+        [n, p] in that dtype.
 
     Raises:
         InputError: not two axes, or no samples.
     """
     _check_matrix(features)
     xp = namespace(features)
-    values = features.astype(xp.result_type(features.dtype, xp.float32), copy=False)
-    noise = _NOISE_STEPS * float(xp.finfo(values.dtype).eps)
+    own = xp.result_type(features.dtype, xp.float32)
+    noise = _NOISE_STEPS * float(xp.finfo(own).eps)
+    values = features.astype(own if dtype is None else dtype, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
         low, high = values.min(axis=0), values.max(axis=0)
         centred = values - values.mean(axis=0)
+        centred -= centred.mean(axis=0)  # a large mean is rounded itself
         centred *= high - low > noise * xp.maximum(-low, high)
     return centred
 
@@ -74,18 +79,7 @@ def linear_gram(features: Array) -> Array:
     Raises:
         InputError: not two axes, or no samples.
     """
-    _check_matrix(features)
-    xp = namespace(features)
-    samples, width = features.shape
-    gram = xp.zeros((samples, samples), dtype=xp.float64)
-    step = max(1, _BLOCK_ELEMENTS // samples)
-    for start in range(0, width, step):
-        block = centre(features[:, start : start + step])
-        # Squares of very small or large float32 values leave its range.
-        scale = xp.maximum(block.max(), -block.min())
-        block /= xp.where(scale > 0, scale, 1)
-        gram += (block @ block.T) * scale.astype(xp.float64) ** 2
-    return gram
+    return _gram(features)
 
 
 def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
@@ -117,10 +111,25 @@ def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
     return xp.exp(squared / (-2 * (bandwidth * typical) ** 2))
 
 
+def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
+    _check_matrix(features)
+    xp = namespace(features)
+    samples, width = features.shape
+    gram = xp.zeros((samples, samples), dtype=xp.float64)
+    step = max(1, _BLOCK_ELEMENTS // samples)
+    for start in range(0, width, step):
+        block = centre(features[:, start : start + step], dtype)
+        # Squares of very small or large float32 values leave its range.
+        scale = xp.maximum(block.max(), -block.min())
+        block /= xp.where(scale > 0, scale, 1)
+        gram += (block @ block.T) * scale.astype(xp.float64) ** 2
+    return gram
+
+
 def _squared_distances(features: Array) -> Array:
     """|x_i - x_j|^2 as [n, n] float64; pairs within rounding of each other get exactly 0."""
     xp = namespace(features)
-    gram = linear_gram(features.astype(xp.float64))
+    gram = _gram(features, xp.float64)
     norms = gram.diagonal()
     squared = norms[:, None] + norms - 2 * gram
     noise = _NOISE_STEPS * float(xp.finfo(xp.float64).eps) * norms.max()

@@ -1,0 +1,264 @@
+"""Model and data to an `Analysis`: the similarity of all layers and the redundancy it adds up to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import Layer, every_activation, find_layers, has_branches
+from redtest_onnx.graph.model import FLOAT, Model
+from redtest_onnx.graph.probe import Pooling
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.metrics.cka import Estimator, cka, combine, hsic_matrix, u_centre
+from redtest_onnx.metrics.msrs import msrs
+from redtest_onnx.runtime.data import Dataset, require_samples, sample_indices
+from redtest_onnx.runtime.grams import GramReader, Target
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import SeenShapes, see_shapes
+
+Float64s = npt.NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+"""Called with work done, all work, and what is being done."""
+
+log = logging.getLogger(__name__)
+
+# RedTest's thresholds: similarity between layers is higher where skips carry values past them.
+THRESHOLD_SKIPS = 0.8
+THRESHOLD_PLAIN = 0.7
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How similarity and redundancy are measured.
+
+    Attributes:
+        pooling: "mean" averages each activation over its positions, "none" takes all values.
+        layers: "auto" for the default series, "all" for every float activation, or a glob over layer names.
+        estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them.
+        alpha: steepness of the score.
+        threshold: similarity from which on a pair counts as redundant; None picks .8 for graphs with skip
+            connections and .7 for plain chains.
+        gate: count only pairs above the threshold, as RedTest's Algorithm 1 does.
+        samples: samples per batch.
+        batches: batches, as far as the data reaches.
+        seed: of the choice of samples.
+    """
+
+    pooling: Pooling = "mean"
+    layers: str = "auto"
+    estimator: Estimator = "minibatch"
+    alpha: float = 100.0
+    threshold: float | None = None
+    gate: bool = False
+    samples: int = 256
+    batches: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """The Model Structural Redundancy Score.
+
+    Attributes:
+        value: the score: about the number of pairs of layers more similar than `threshold`.
+        std: its standard deviation over batches; None for a single batch.
+        per_batch: the score of each batch.
+        pairs: number of pairs that were counted.
+        undefined: number of pairs left out because a layer's similarity is undefined.
+        alpha: steepness used.
+        threshold: threshold used.
+        gate: whether pairs below the threshold were left out.
+    """
+
+    value: float
+    std: float | None
+    per_batch: tuple[float, ...]
+    pairs: int
+    undefined: int
+    alpha: float
+    threshold: float
+    gate: bool
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was measured on a model.
+
+    Attributes:
+        layers: the series of layers.
+        similarity: [L, L] float64, unbiased CKA between the layers; NaN where undefined.
+        redundancy: the MSRS.
+        settings: how it was measured, with the threshold that was used.
+        source: where the samples came from.
+        synthetic: whether they were made up.
+        labelled: whether they have labels.
+        samples: number of samples per batch.
+        batches: number of batches.
+        features: number of features per layer after pooling.
+        forward_s: seconds spent running the model.
+        metric_s: seconds spent on similarities.
+    """
+
+    layers: tuple[Layer, ...]
+    similarity: Float64s
+    redundancy: Redundancy
+    settings: AnalysisSettings
+    source: str
+    synthetic: bool
+    labelled: bool
+    samples: int
+    batches: int
+    features: tuple[int, ...]
+    forward_s: float
+    metric_s: float
+
+    @property
+    def adjacent(self) -> tuple[float, ...]:
+        """Similarity of each layer with the next one, [L - 1]."""
+        return tuple(float(v) for v in np.diagonal(self.similarity, offset=1))
+
+    @property
+    def undefined(self) -> tuple[Layer, ...]:
+        """Layers whose similarity is undefined since they do not vary."""
+        return tuple(layer for layer in self.layers if np.isnan(self.similarity[layer.index, layer.index]))
+
+
+def analyze(
+    model: Model,
+    data: Dataset,
+    settings: AnalysisSettings | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Measure the similarity of all layers and the redundancy score.
+
+    Args:
+        model: the model.
+        data: samples for its inputs.
+        settings: what to measure and on how much data.
+        options: device and threads.
+        progress: called after every batch.
+
+    Raises:
+        InputError: fewer than two layers or four samples, or the model doesn't run on the data.
+    """
+    settings = settings or AnalysisSettings()
+    options = options or RunOptions()
+    require_samples(data)
+    index = GraphIndex(model.graph)
+    seen = see_shapes(model, index, data, options)
+    series = find_layers(index, seen.shapes)
+    if settings.threshold is None:
+        settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
+    layers = _measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
+    if len(layers) < 2:
+        raise InputError(
+            f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
+            where=model.label,
+            hint="--layers all measures every activation; `inspect` shows what was found",
+        )
+    batches = _batches(data, settings)
+    reader = GramReader(model, _targets(layers, seen), len(batches[0]), settings.pooling, options)
+    hsic, forward_s, metric_s = [], 0.0, 0.0
+    for done, indices in enumerate(batches):
+        start = perf_counter()
+        grams = reader.read(data, indices)
+        forward_s += perf_counter() - start
+        start = perf_counter()
+        hsic.append(hsic_matrix(u_centre(grams)))
+        metric_s += perf_counter() - start
+        if progress:
+            progress(done + 1, len(batches), "measuring")
+    stack = np.stack(hsic)
+    similarity = combine(stack, settings.estimator)
+    return Analysis(
+        layers=layers,
+        similarity=similarity,
+        redundancy=_redundancy(stack, similarity, settings),
+        settings=settings,
+        source=data.source,
+        synthetic=data.synthetic,
+        labelled=data.labelled,
+        samples=len(batches[0]),
+        batches=len(batches),
+        features=reader.features,
+        forward_s=forward_s,
+        metric_s=metric_s,
+    )
+
+
+def select_layers(
+    index: GraphIndex, shapes: Shapes, series: tuple[Layer, ...], which: str
+) -> tuple[Layer, ...]:
+    """The layers to measure: the series for "auto", every activation for "all", or those a glob names.
+
+    Raises:
+        InputError: no layer's name fits the glob.
+    """
+    if which == "auto":
+        return series
+    everything = every_activation(index, shapes, series)
+    if which == "all":
+        return everything
+    for pool in (series, everything):
+        if chosen := tuple(layer for layer in pool if fnmatchcase(layer.name, which)):
+            return tuple(replace(layer, index=i) for i, layer in enumerate(chosen))
+    raise InputError(
+        f"no layer is called {which!r}",
+        hint="`inspect --layers all` lists all names; * stands for any part of one",
+    )
+
+
+def _measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...]:
+    """The layers whose values belong to single samples."""
+    left = [layer for layer in layers if layer.tensor in seen.batch_axes]
+    for layer in layers:
+        if layer.tensor not in seen.batch_axes:
+            log.warning("layer %s is left out: no axis of %r holds the samples", layer.name, layer.tensor)
+    return tuple(replace(layer, index=i) for i, layer in enumerate(left))
+
+
+def _targets(layers: tuple[Layer, ...], seen: SeenShapes) -> list[Target]:
+    return [
+        Target(
+            layer.tensor,
+            seen.shapes.sizes[layer.tensor],
+            seen.shapes.dtypes.get(layer.tensor, FLOAT),
+            seen.batch_axes[layer.tensor],
+        )
+        for layer in layers
+    ]
+
+
+def _batches(data: Dataset, settings: AnalysisSettings) -> list[npt.NDArray[np.int64]]:
+    """Consecutive batches of one seeded choice of samples; a rest smaller than a batch is left out."""
+    size = min(settings.samples, len(data))
+    count = max(1, min(settings.batches, len(data) // size))
+    chosen = sample_indices(data, size * count, settings.seed)
+    return [chosen[k * size : (k + 1) * size] for k in range(count)]
+
+
+def _redundancy(stack: Float64s, similarity: Float64s, settings: AnalysisSettings) -> Redundancy:
+    """MSRS of the estimator's matrix; for "paper" the mean of the batches' scores, as RedTest reports."""
+    threshold = settings.threshold
+    assert threshold is not None
+    whole = msrs(similarity, settings.alpha, threshold, settings.gate)
+    per_batch = tuple(msrs(cka(hsic), settings.alpha, threshold, settings.gate).value for hsic in stack)
+    return Redundancy(
+        value=float(np.mean(per_batch)) if settings.estimator == "paper" else whole.value,
+        std=float(np.std(per_batch, ddof=1)) if len(per_batch) > 1 else None,
+        per_batch=per_batch,
+        pairs=whole.pairs,
+        undefined=whole.undefined,
+        alpha=settings.alpha,
+        threshold=threshold,
+        gate=settings.gate,
+    )

@@ -1,0 +1,213 @@
+"""How far a similarity can be trusted: its error over batches, its null, and who carries it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
+from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator, cka, cross_cka, hsic_matrix, u_centre
+from redtest_onnx.metrics.msrs import ALPHA, THRESHOLD, msrs
+
+Floats = npt.NDArray[np.float64]
+
+# Layers permuted at a time: bounds the memory beside the Grams.
+_BLOCK_LAYERS = 64
+
+_TOP_SHARE = 0.01
+
+_DOMINANCE = 10
+
+
+@dataclass(frozen=True, eq=False)
+class StandardErrors:
+    """Standard errors of a similarity matrix and of its MSRS over batches.
+
+    Attributes:
+        cka: [L, L]; NaN where fewer than two batches tell.
+        msrs: NaN where fewer than two batches tell.
+        batches: how many there were.
+    """
+
+    cka: Floats
+    msrs: float
+    batches: int
+
+
+@dataclass(frozen=True, eq=False)
+class ShuffledNull:
+    """CKA of pairs of different layers whose samples do not belong together.
+
+    Attributes:
+        mean: over all pairs and permutations; about 0 for the unbiased estimator.
+        quantile95: the similarity that 95 % of such pairs stay below.
+        layer_mean: [L], the same for the pairs of one layer; NaN where it is undefined.
+        layer_quantile95: [L].
+        repeats: permutations drawn.
+    """
+
+    mean: float
+    quantile95: float
+    layer_mean: Floats
+    layer_quantile95: Floats
+    repeats: int
+
+
+@dataclass(frozen=True, eq=False)
+class NormInfluence:
+    """What the samples of largest norm contribute.
+
+    Attributes:
+        top_samples: samples of largest norm looked at, per layer.
+        share: [L], their share of the layer's total squared norm; NaN for a layer that does not vary.
+        adjacent: [L-1] CKA of each layer with the next.
+        adjacent_without: [L-1], the same without the top samples of both layers; NaN where fewer than four
+            samples remain.
+        dominated: indices of the layers in which a few samples carry far more than their part.
+    """
+
+    top_samples: int
+    share: Floats
+    adjacent: Floats
+    adjacent_without: Floats
+    dominated: tuple[int, ...]
+
+
+def standard_errors(
+    hsic_batches: Array,
+    estimator: Estimator = "minibatch",
+    *,
+    alpha: float = ALPHA,
+    threshold: float = THRESHOLD,
+    gate: bool = False,
+) -> StandardErrors:
+    """Standard errors of `combine(hsic_batches, estimator)` and of its MSRS.
+
+    `paper` averages one value a batch, so that the error is their standard deviation over the square root of
+    their number. `minibatch` is a ratio of sums: its error is the jackknife's, with one batch left out at a
+    time (Efron and Stein 1981).
+
+    Args:
+        hsic_batches: [B, L, L].
+        estimator: as in `combine`.
+        alpha: as in `msrs`.
+        threshold: as in `msrs`.
+        gate: as in `msrs`.
+
+    Raises:
+        InputError: no batches, or as `msrs`.
+    """
+    xp, batches = namespace(hsic_batches), len(hsic_batches)
+    if batches == 0:
+        raise InputError("no batch was measured", hint="give at least four samples")
+    if estimator == "paper":
+        replicates, error = to_numpy(cka(hsic_batches)), _error_of_mean
+    else:
+        others = xp.nansum(hsic_batches, axis=0) - xp.nan_to_num(hsic_batches)
+        replicates, error = to_numpy(cka(others)), _jackknife_error
+    scores = np.array([msrs(matrix, alpha, threshold, gate).value for matrix in replicates])
+    return StandardErrors(error(replicates), float(error(scores)), batches)
+
+
+def shuffled_null(centred: Array, rng: np.random.Generator, repeats: int = 5) -> ShuffledNull:
+    """CKA of every layer with every other one whose samples are permuted.
+
+    Args:
+        centred: [L, n, n] from `u_centre`.
+        rng: draws the permutations.
+        repeats: permutations; one product each.
+
+    Raises:
+        InputError: fewer than one repeat.
+    """
+    if repeats < 1:
+        raise InputError(f"the shuffled null needs at least one permutation, got {repeats}")
+    layers = len(centred)
+    orders = (rng.permutation(centred.shape[-1]) for _ in range(repeats))
+    null = np.stack([_permuted_cka(centred, order) for order in orders])
+    null[:, np.arange(layers), np.arange(layers)] = np.nan
+    mean, quantile = _mean_and_quantile(null)
+    by_layer = [_mean_and_quantile(np.stack([null[:, i], null[:, :, i]])) for i in range(layers)]
+    return ShuffledNull(
+        mean=mean,
+        quantile95=quantile,
+        layer_mean=np.array([layer[0] for layer in by_layer]),
+        layer_quantile95=np.array([layer[1] for layer in by_layer]),
+        repeats=repeats,
+    )
+
+
+def norm_influence(grams: Array) -> NormInfluence:
+    """The weight of the top 1 % of samples by norm (at least one), and CKA without them (Nguyen et al. 2022).
+
+    A layer counts as dominated where these samples carry ten times what they would if all norms were equal,
+    or half of everything.
+
+    Args:
+        grams: [L, n, n] linear Grams of centred features, whose diagonal is the samples' squared norms.
+    """
+    n = grams.shape[-1]
+    count = max(1, int(n * _TOP_SHARE))
+    norms = to_numpy(namespace(grams).diagonal(grams, axis1=-2, axis2=-1)).astype(np.float64)
+    top = np.argsort(norms, axis=1)[:, -count:]
+    total = norms.sum(axis=1)
+    share = np.take_along_axis(norms, top, axis=1).sum(axis=1) / np.where(total > 0, total, np.nan)
+    pairs = range(len(grams) - 1)
+    kept = [np.setdiff1d(np.arange(n), top[i : i + 2]) for i in pairs]
+    return NormInfluence(
+        top_samples=count,
+        share=share,
+        adjacent=np.array([_pair_cka(grams[i : i + 2]) for i in pairs]),
+        adjacent_without=np.array([_pair_cka(_submatrices(grams[i : i + 2], kept[i])) for i in pairs]),
+        dominated=tuple(int(i) for i in np.flatnonzero(share > min(_DOMINANCE * count / n, 0.5))),
+    )
+
+
+def _error_of_mean(values: Floats) -> Floats:
+    """Standard error of the mean over the first axis, of the values that are defined."""
+    count = np.isfinite(values).sum(axis=0)
+    mean = np.nansum(values, axis=0) / np.maximum(count, 1)
+    squares = np.nansum((values - mean) ** 2, axis=0)
+    error: Floats = np.sqrt(squares / np.where(count > 1, count * (count - 1), np.nan))
+    return error
+
+
+def _jackknife_error(values: Floats) -> Floats:
+    """Standard error of an estimate from its values with one batch left out, on the first axis."""
+    error: Floats = np.sqrt((len(values) - 1) * values.var(axis=0))
+    return error
+
+
+def _permuted_cka(centred: Array, permutation: npt.NDArray[np.int64]) -> Floats:
+    """[L, L] CKA of the layers with the layers on permuted samples, a few of them at a time."""
+    xp = namespace(centred)
+    own = xp.stack([hsic_matrix(layer[None])[0, 0] for layer in centred])
+    starts = range(0, len(centred), _BLOCK_LAYERS)
+    parts = (_submatrices(centred[start : start + _BLOCK_LAYERS], permutation) for start in starts)
+    hsic = xp.concatenate([hsic_matrix(centred, part) for part in parts], axis=1)
+    return to_numpy(cross_cka(hsic, own, own))
+
+
+def _mean_and_quantile(values: Floats) -> tuple[float, float]:
+    """Mean and 95 % quantile of the values that are defined."""
+    defined = values[np.isfinite(values)]
+    if defined.size == 0:
+        return math.nan, math.nan
+    return float(defined.mean()), float(np.quantile(defined, 0.95))
+
+
+def _submatrices(matrices: Array, order: npt.NDArray[np.int64]) -> Array:
+    """Rows and columns `order` of each matrix."""
+    index = namespace(matrices).asarray(order)
+    return matrices[:, index[:, None], index]
+
+
+def _pair_cka(grams: Array) -> float:
+    """CKA of two layers [2, n, n], NaN for fewer samples than the estimator needs."""
+    if grams.shape[-1] < UNBIASED_SAMPLES:
+        return math.nan
+    return float(cka(hsic_matrix(u_centre(grams)))[0, 1])

@@ -1,0 +1,146 @@
+"""How many layers go: by number, by threshold, down to a size, or as far as the quality lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from redtest_onnx.analysis import Analysis, Progress
+from redtest_onnx.errors import InputError, NegativeVerdictError
+from redtest_onnx.graph.layers import Layer
+from redtest_onnx.graph.model import Model
+from redtest_onnx.pruning import criteria
+from redtest_onnx.pruning.criteria import Scored
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.runtime.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What limits the pruning. With none of the first three set, `max_drop` decides alone.
+
+    Attributes:
+        remove: number of layers to take out.
+        threshold: take out what the criterion scores at least so high; for redtest, Algorithm 3.
+        targets: share of "params" or "macs" that may stay, such as {"params": 0.5}.
+        max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples.
+        protect: globs of layers that stay.
+    """
+
+    remove: int | None = None
+    threshold: float | None = None
+    targets: tuple[tuple[str, float], ...] = ()
+    max_drop: float | None = None
+    protect: tuple[str, ...] = ()
+
+
+DEFAULT_MAX_DROP = 0.01
+
+
+def drop(reference: Evaluation, candidate: Evaluation) -> float:
+    """What a candidate loses: accuracy where there are labels, else agreement with the original."""
+    if reference.accuracy is not None and candidate.accuracy is not None:
+        return reference.accuracy - candidate.accuracy
+    if candidate.agreement.top1 is not None:
+        return 1.0 - candidate.agreement.top1
+    return 1.0 - candidate.agreement.cosine
+
+
+def make_plan(
+    model: Model,
+    analysis: Analysis,
+    budget: Budget,
+    criterion: str = "redtest",
+    *,
+    totals: dict[str, int | None],
+    loss: Callable[[Plan], float] | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Choose the layers to take out.
+
+    Args:
+        model: the model analysed.
+        analysis: its layers and their similarity.
+        budget: what limits the choice.
+        criterion: name of the criterion.
+        totals: "params" and "macs" of the whole model.
+        loss: what a plan loses on held-out samples; needed where `budget.max_drop` decides.
+        progress: called for every candidate tried.
+
+    Raises:
+        InputError: a protected layer does not exist, or there are fewer candidates than asked for.
+        NegativeVerdictError: a target can't be reached.
+    """
+    allowed = _allowed(analysis, budget.protect)
+    ranking = [s for s in criteria.rank(criterion, analysis, analysis.settings.seed) if allowed(s.layer)]
+    if budget.threshold is not None:
+        if criterion == "redtest":
+            chosen: Sequence[Scored] = criteria.above_threshold(analysis, budget.threshold, allowed)
+        else:
+            chosen = [s for s in ranking if s.score >= budget.threshold]
+    elif budget.remove is not None:
+        if budget.remove > len(ranking):
+            raise InputError(
+                f"{budget.remove} layers can't be removed: {len(ranking)} of {len(analysis.layers)} can go",
+                where=model.label,
+                hint="`inspect` gives the reason for each layer that stays",
+            )
+        chosen = ranking[: budget.remove]
+    elif budget.targets:
+        chosen = _down_to(ranking, budget.targets, totals, model)
+    else:
+        chosen = ranking
+    if loss is None or budget.max_drop is None:
+        return _plan(model, criterion, chosen)
+    kept: list[Scored] = []
+    for done, candidate in enumerate(chosen):
+        if loss(_plan(model, criterion, [*kept, candidate])) <= budget.max_drop:
+            kept.append(candidate)
+        if progress:
+            progress(done + 1, len(chosen), "trying removals")
+    return _plan(model, criterion, kept)
+
+
+def _plan(model: Model, criterion: str, chosen: Iterable[Scored]) -> Plan:
+    ordered = sorted(chosen, key=lambda item: item.layer.index)
+    return Plan(criterion, model.sha256, tuple(Step.of(item.layer, item.score) for item in ordered))
+
+
+def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:
+    names = [layer.name for layer in analysis.layers]
+    for pattern in protect:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"--protect {pattern!r} fits no layer",
+                hint=f"`inspect` lists the layers, such as {names[-1]!r}",
+            )
+    return lambda layer: not any(fnmatchcase(layer.name, pattern) for pattern in protect)
+
+
+def _down_to(
+    ranking: Sequence[Scored],
+    targets: Iterable[tuple[str, float]],
+    totals: dict[str, int | None],
+    model: Model,
+) -> list[Scored]:
+    """The shortest beginning of the ranking that leaves no more than the targets."""
+    count = 0
+    for quantity, share in targets:
+        total = totals.get(quantity)
+        if total is None:
+            raise InputError(f"the model's {quantity} are unknown", where=model.label)
+        left, needed = float(total), 0
+        while left > share * total and needed < len(ranking):
+            layer = ranking[needed].layer
+            left -= (layer.parameters if quantity == "params" else layer.macs) or 0
+            needed += 1
+        if left > share * total:
+            raise NegativeVerdictError(
+                f"target {quantity}={share:g} can't be reached: without all {len(ranking)} removable layers "
+                f"{left / total:.2f} is left",
+                where=model.label,
+                hint="a higher target, or fewer protected layers",
+            )
+        count = max(count, needed)
+    return list(ranking[:count])

@@ -1,0 +1,126 @@
+"""A plan: which layers go and how; made from an analysis, or read from a file that a person edited."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.layers import Layer
+from redtest_onnx.graph.model import Model
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer to take out.
+
+    Attributes:
+        region: name of the layer.
+        input: the activation that takes its place.
+        tensor: the activation whose readers are redirected.
+        action: "bypass", or "adapter" where the shapes differ.
+        score: what the criterion gave it; None if unknown.
+        parameters: learned values that go.
+        macs: multiply-accumulates per sample that go; None if unknown.
+    """
+
+    region: str
+    input: str
+    tensor: str
+    action: str
+    score: float | None
+    parameters: int
+    macs: int | None
+
+    @classmethod
+    def of(cls, layer: Layer, score: float | None = None) -> Step:
+        """The step that removes a layer.
+
+        Raises:
+            InputError: the layer can't go, with its reason.
+        """
+        if layer.action is None or layer.input is None:
+            raise InputError(f"layer {layer.name!r} can't be removed: {layer.reason}")
+        return cls(
+            layer.name,
+            layer.input,
+            layer.exit,
+            layer.action,
+            score if score is not None and math.isfinite(score) else None,
+            layer.parameters,
+            layer.macs,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps for one model, in the order of the graph.
+
+    Attributes:
+        criterion: what chose the steps.
+        model_sha256: digest of the file the plan was made for.
+        steps: the layers to take out.
+    """
+
+    criterion: str
+    model_sha256: str
+    steps: tuple[Step, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON that a person can edit."""
+        document = {"schema": SCHEMA, **asdict(self)}
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+SCHEMA = "redtest-onnx/plan/1"
+
+
+def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
+    """Read a plan and hold it against the model.
+
+    Steps need their `region` only; what else they say is taken from the model, which may have been
+    measured anew.
+
+    Raises:
+        InputError: not a plan, made for another model, or with layers that are not there or can't go.
+    """
+    document = _read(path)
+    if document.get("model_sha256") not in (None, model.sha256):
+        raise InputError(
+            f"was made for another model than {model.label}",
+            where=str(path),
+            hint="make a plan for this model with prune --dry-run --plan FILE",
+        )
+    by_name = {layer.name: layer for layer in layers}
+    steps = []
+    for k, entry in enumerate(document["steps"]):
+        name = entry.get("region") if isinstance(entry, Mapping) else None
+        layer = by_name.get(name) if isinstance(name, str) else None
+        if layer is None:
+            raise InputError(
+                f"step {k} names {name!r}, which is no layer of {model.label}",
+                where=str(path),
+                hint="`inspect` lists the layers",
+            )
+        score = entry.get("score")
+        steps.append((layer.index, Step.of(layer, score if isinstance(score, int | float) else None)))
+    steps.sort(key=lambda pair: pair[0])
+    return Plan(str(document.get("criterion", "plan")), model.sha256, tuple(step for _, step in steps))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
+    except ValueError as error:
+        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
+        raise InputError("is not a plan: it has no list `steps`", where=str(path))
+    if document.get("schema", SCHEMA) != SCHEMA:
+        raise InputError(f"has schema {document['schema']!r}, not {SCHEMA!r}", where=str(path))
+    return document

@@ -1,0 +1,193 @@
+"""The whole way: measure, plan, rewrite, verify, and compare what came out with what went in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from redtest_onnx.analysis import Analysis, AnalysisSettings, Progress, analyze
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.budget import Budget, drop, make_plan
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.verify import verify
+from redtest_onnx.runtime.batching import Indices
+from redtest_onnx.runtime.data import Dataset, sample_indices
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import see_shapes
+
+_HELD_OUT = 512
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One side of the comparison.
+
+    Attributes:
+        cost: parameters, multiply-accumulates, memory.
+        file_bytes: size on disk with external data.
+        latency: of one sample.
+        msrs: redundancy score; None with fewer than two layers left.
+        accuracy: share of right answers; None without labels.
+    """
+
+    cost: Cost
+    file_bytes: int
+    latency: Latency
+    msrs: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A pruned model with its proof.
+
+    Attributes:
+        model: the pruned model, not saved yet; the original itself if the plan is empty.
+        plan: what was taken out.
+        analysis: of the original.
+        before: measures of the original.
+        after: measures of the pruned model.
+        agreement: of the outputs of both.
+        evaluated_on: where the samples of accuracy and agreement came from.
+        evaluated: number of those samples.
+    """
+
+    model: Model
+    plan: Plan
+    analysis: Analysis
+    before: Measures
+    after: Measures
+    agreement: Agreement
+    evaluated_on: str
+    evaluated: int
+
+
+def plan(
+    model: Model,
+    data: Dataset,
+    budget: Budget,
+    *,
+    criterion: str = "redtest",
+    settings: AnalysisSettings | None = None,
+    options: RunOptions | None = None,
+    analysis: Analysis | None = None,
+    progress: Progress | None = None,
+) -> tuple[Plan, Analysis]:
+    """Analyse a model and choose the layers to take out.
+
+    Args:
+        model: the model.
+        data: calibration samples.
+        budget: how many layers may go.
+        criterion: in which order.
+        settings: how similarity is measured.
+        options: device and threads.
+        analysis: an earlier analysis of the same model, to be used instead of a new one.
+        progress: called as work is done.
+
+    Raises:
+        InputError: see `analyze` and `make_plan`.
+        NegativeVerdictError: a target can't be reached.
+    """
+    options = options or RunOptions()
+    analysis = analysis or analyze(model, data, settings, options, progress)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, options).shapes
+    cost = model_cost(index, shapes)
+    loss: Callable[[Plan], float] | None = None
+    if budget.max_drop is not None:
+        evaluator = Evaluator(model, data, held_out(data, analysis.settings.seed), options)
+
+        def loss(candidate: Plan) -> float:
+            pruned = apply_plan(model, candidate, shapes)
+            return drop(evaluator.reference, evaluator.evaluate(pruned))
+
+    chosen = make_plan(
+        model,
+        analysis,
+        budget,
+        criterion,
+        totals={"params": cost.parameters, "macs": cost.macs},
+        loss=loss,
+        progress=progress,
+    )
+    return chosen, analysis
+
+
+def prune(
+    model: Model,
+    data: Dataset,
+    chosen: Plan,
+    analysis: Analysis,
+    *,
+    evaluation: Dataset | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> Pruning:
+    """Take the plan's layers out of the model, verify the result and measure both.
+
+    Args:
+        model: the model.
+        data: calibration samples.
+        chosen: what to take out.
+        analysis: of the model.
+        evaluation: samples for accuracy and agreement; the calibration samples if absent.
+        options: device and threads.
+        progress: called as work is done.
+
+    Raises:
+        InternalError: the rewritten model doesn't verify; nothing is returned.
+    """
+    options = options or RunOptions()
+    note = progress or (lambda done, total, what: None)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, options).shapes
+    note(0, 4, "rewriting")
+    pruned = apply_plan(model, chosen, shapes)
+    verify(model, pruned, data, options)
+    note(1, 4, "comparing outputs")
+    samples = evaluation or data
+    indices = sample_indices(samples, len(samples), analysis.settings.seed)
+    evaluator = Evaluator(model, samples, indices, options)
+    result = evaluator.evaluate(pruned)
+    note(2, 4, "measuring latency")
+    latency = measure_latency([model, pruned], data, options)
+    note(3, 4, "measuring redundancy")
+    new_index = GraphIndex(pruned.graph)
+    new_shapes = see_shapes(pruned, new_index, data, options).shapes
+    before = Measures(
+        model_cost(index, shapes),
+        model.file_bytes,
+        latency[0],
+        analysis.redundancy.value,
+        evaluator.reference.accuracy,
+    )
+    after = Measures(
+        model_cost(new_index, new_shapes),
+        pruned.file_bytes,
+        latency[1],
+        _redundancy(pruned, data, analysis.settings, options),
+        result.accuracy,
+    )
+    note(4, 4, "done")
+    return Pruning(pruned, chosen, analysis, before, after, result.agreement, samples.source, result.samples)
+
+
+def held_out(data: Dataset, seed: int) -> Indices:
+    """Samples that judge candidates: the last third of the seeded order, 512 at most."""
+    order = sample_indices(data, len(data), seed)
+    return order[-min(_HELD_OUT, max(len(order) // 3, 4)) :]
+
+
+def _redundancy(model: Model, data: Dataset, settings: AnalysisSettings, options: RunOptions) -> float | None:
+    try:
+        return analyze(model, data, settings, options).redundancy.value
+    except InputError:
+        return None  # fewer than two layers are left to compare

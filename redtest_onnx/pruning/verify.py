@@ -1,0 +1,67 @@
+"""What must hold for a rewritten model before anybody gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+
+from redtest_onnx.errors import InputError, InternalError
+from redtest_onnx.graph.model import Model, full_check
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.session import Level, RunOptions, Session
+
+LEVELS: tuple[Level, ...] = ("none", "basic", "extended", "all")
+
+
+def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions) -> None:
+    """Check a rewritten model against what it came from.
+
+    Same inputs, outputs, operator sets, IR version and metadata; passes onnx.checker with full inference
+    where the original does; loads in ONNX Runtime at every optimisation level and gives finite values where
+    the original does.
+
+    Raises:
+        InternalError: one of these fails. That is a bug of ours; the model must not be written.
+    """
+    for what, before, after in _contract(original, rewritten):
+        if before != after:
+            raise InternalError(f"{what} changed from {before} to {after}")
+    if _passes(original) and not _passes(rewritten):
+        raise InternalError("the rewritten model does not pass onnx.checker")
+    feeds = data.inputs(range(fixed_batch(original) or 1))
+    reference = Session(original, options).run(feeds)
+    for level in LEVELS:
+        outputs = Session(rewritten, options, level=level).run(feeds)
+        broken = [name for name in outputs if _finite(reference[name]) and not _finite(outputs[name])]
+        if broken:
+            raise InternalError(f"outputs {broken} of the rewritten model are not finite")
+
+
+def _contract(original: Model, rewritten: Model) -> Iterator[tuple[str, object, object]]:
+    for what in ("inputs", "outputs", "opsets"):
+        yield what, getattr(original, what), getattr(rewritten, what)
+    for what in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        yield what, getattr(original.proto, what), getattr(rewritten.proto, what)
+    for before, after in ((original.proto, rewritten.proto), (original.graph, rewritten.graph)):
+        yield "metadata", _metadata(before), _metadata(after)
+
+
+def _metadata(proto: onnx.ModelProto | onnx.GraphProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def _passes(model: Model) -> bool:
+    try:
+        full_check(model)
+    except InputError:
+        return False
+    return True
+
+
+def _finite(value: object) -> bool:
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+        return True
+    return bool(np.isfinite(value).all())

@@ -1,0 +1,53 @@
+"""Measured latency of models, side by side in one run, on the untapped graph at full optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.session import RunOptions, Session
+
+_WARM_UP = 5
+_FEWEST, _MOST = 15, 200
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles of the time of one run, in milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    runs: int = 0
+
+
+def measure_latency(
+    models: Sequence[Model], data: Dataset, options: RunOptions, *, seconds: float = 3.0
+) -> list[Latency]:
+    """Time models in turns on the same sample, so that other load on the machine hits all alike.
+
+    Args:
+        models: models with the same signature.
+        data: the first sample (the first few, for a fixed batch) is what they run on.
+        options: device and threads.
+        seconds: time to spend on all of them together, if that allows 15 runs each.
+    """
+    feeds = data.inputs(range(fixed_batch(models[0]) or 1))
+    sessions = [Session(model, options) for model in models]
+    for session in sessions:
+        for _ in range(_WARM_UP):
+            session.run(feeds)
+    times: list[list[float]] = [[] for _ in sessions]
+    begin = perf_counter()
+    while len(times[0]) < _FEWEST or (perf_counter() - begin < seconds and len(times[0]) < _MOST):
+        for session, found in zip(sessions, times, strict=True):
+            start = perf_counter()
+            session.run(feeds)
+            found.append((perf_counter() - start) * 1e3)
+    return [Latency(*map(float, np.percentile(found, [50, 90, 99])), len(found)) for found in times]

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.metrics import cka as cka_module
+from redtest_onnx.metrics.cka import (
+    cka,
+    combine,
+    cross_cka,
+    h_centre,
+    hsic_matrix,
+    u_centre,
+    unbiased_hsic_features,
+)
+from redtest_onnx.metrics.grams import linear_gram, rbf_gram
+
+Layers = list[np.ndarray]
+
+properties = settings(deadline=None, max_examples=40)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_layers(seed: int = 0, n: int = 9, widths: tuple[int, ...] = (3, 5, 8, 20)) -> Layers:
+    """Layers that share part of their content."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal((n, 3))
+    return [common @ rng.standard_normal((3, p)) + rng.standard_normal((n, p)) for p in widths]
+
+
+def hsic_of(layers: Layers, kernel: Callable[[np.ndarray], np.ndarray] = linear_gram) -> np.ndarray:
+    return hsic_matrix(u_centre(np.stack([kernel(x) for x in layers])))
+
+
+def similarity(layers: Layers) -> np.ndarray:
+    return cka(hsic_of(layers))
+
+
+def song_hsic(k: np.ndarray, m: np.ndarray) -> float:
+    """The unbiased estimator of Song et al. (2012), equation 4, term by term."""
+    n = len(k)
+    others = [(i, j) for i in range(n) for j in range(n) if i != j]
+    trace = sum(k[i, j] * m[j, i] for i, j in others)
+    totals = sum(k[i, j] for i, j in others) * sum(m[i, j] for i, j in others)
+    chains = sum(k[i, j] * m[j, r] for i, j in others for r in range(n) if r != j)
+    return float((trace + totals / ((n - 1) * (n - 2)) - 2 * chains / (n - 2)) / (n * (n - 3)))
+
+
+def quadruple_hsic(k: np.ndarray, m: np.ndarray) -> float:
+    """The same as a U-statistic: the mean over all ordered quadruples of different samples."""
+    terms = [
+        k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q]) for i, j, q, r in itertools.permutations(range(len(k)), 4)
+    ]
+    return float(np.mean(terms))
+
+
+@pytest.mark.parametrize("kernel", [linear_gram, rbf_gram])
+@pytest.mark.parametrize("reference", [song_hsic, quadruple_hsic])
+def test_all_pairs_match_the_slow_estimators(
+    kernel: Callable[[np.ndarray], np.ndarray], reference: Callable[[np.ndarray, np.ndarray], float]
+) -> None:
+    layers = random_layers(n=7)
+    kernels = [kernel(x) for x in layers]
+    expected = [[reference(k, m) for m in kernels] for k in kernels]
+    np.testing.assert_allclose(hsic_of(layers, kernel), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_biased_hsic_matches_the_double_sum() -> None:
+    layers = random_layers(n=6)
+    h = np.eye(6) - 1 / 6
+    expected = [[np.trace(x @ x.T @ h @ y @ y.T @ h) / 25 for y in layers] for x in layers]
+    centred = h_centre(np.stack([linear_gram(x) for x in layers]))
+    np.testing.assert_allclose(hsic_matrix(centred, unbiased=False), expected, rtol=1e-10)
+
+
+def test_feature_space_form_matches_the_grams() -> None:
+    layers = random_layers(n=30)
+    expected = hsic_of(layers)
+    for (i, x), (j, y) in itertools.product(enumerate(layers), repeat=2):
+        assert unbiased_hsic_features(x, y) == pytest.approx(expected[i, j], rel=1e-10)
+
+
+def test_feature_space_form_works_in_float64() -> None:
+    x, y = (layer.astype(np.float32) for layer in random_layers(n=30, widths=(3, 4)))
+    exact = unbiased_hsic_features(x.astype(np.float64), y.astype(np.float64))
+    assert unbiased_hsic_features(x, y) == pytest.approx(exact, rel=1e-13)
+
+
+def test_two_models_match_the_block_of_both_together() -> None:
+    layers = random_layers()
+    both = hsic_of(layers)
+    grams = u_centre(np.stack([linear_gram(x) for x in layers]))
+    hsic = hsic_matrix(grams[:1], grams[1:])
+    np.testing.assert_allclose(hsic, both[:1, 1:], rtol=1e-12)
+    diagonal = both.diagonal()
+    np.testing.assert_allclose(cross_cka(hsic, diagonal[:1], diagonal[1:]), cka(both)[:1, 1:], rtol=1e-12)
+
+
+def test_centring_takes_one_gram_any_batch_shape_and_any_layout() -> None:
+    grams = np.stack([linear_gram(x) for x in random_layers()])
+    centred = u_centre(grams)
+    np.testing.assert_array_equal(u_centre(grams[1]), centred[1])
+    np.testing.assert_array_equal(u_centre(grams.reshape(2, 2, 9, 9)).reshape(4, 9, 9), centred)
+    np.testing.assert_allclose(u_centre(grams.transpose(0, 2, 1)), centred, atol=1e-12)
+    np.testing.assert_array_equal(u_centre(grams[:, ::-1, ::-1][:, ::-1, ::-1]), centred)
+
+
+def test_centring_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    grams = np.stack([linear_gram(x) for x in random_layers()])
+    whole = u_centre(grams)
+    monkeypatch.setattr(cka_module, "_BLOCK_ELEMENTS", 200)  # two of the four layers
+    np.testing.assert_array_equal(u_centre(grams), whole)
+
+
+def test_centring_leaves_its_input_alone() -> None:
+    grams = np.stack([linear_gram(x) for x in random_layers()])
+    before = grams.copy()
+    u_centre(grams)
+    h_centre(grams)
+    np.testing.assert_array_equal(grams, before)
+
+
+def test_hsic_needs_no_copy_of_the_grams() -> None:
+    centred = np.random.default_rng(0).standard_normal((20, 100, 100))
+    tracemalloc.start()
+    hsic_matrix(centred)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < centred.nbytes / 20
+
+
+@properties
+@given(seeds)
+def test_symmetric_bit_for_bit_with_a_diagonal_of_exactly_one(seed: int) -> None:
+    matrix = similarity(random_layers(seed))
+    np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_array_equal(matrix.diagonal(), 1)
+
+
+@properties
+@given(seeds, st.integers(4, 12))
+def test_at_most_one_in_magnitude(seed: int, n: int) -> None:
+    assert np.abs(similarity(random_layers(seed, n))).max() <= 1 + 1e-12
+
+
+@properties
+@given(seeds)
+def test_unchanged_by_rotations_of_a_layer(seed: int) -> None:
+    layers = random_layers(seed)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((8, 8)))
+    turned = [*layers[:2], layers[2] @ rotation, layers[3]]
+    np.testing.assert_allclose(similarity(turned), similarity(layers), atol=1e-9)
+
+
+@properties
+@given(seeds, st.floats(1e-6, 1e6), st.floats(-1e3, 1e3))
+def test_unchanged_by_scaling_and_shifting_a_layer(seed: int, scale: float, shift: float) -> None:
+    layers = random_layers(seed)
+    moved = [(layers[0] + shift) * scale, *layers[1:]]
+    np.testing.assert_allclose(similarity(moved), similarity(layers), atol=1e-7)
+
+
+@properties
+@given(seeds)
+def test_unchanged_by_the_order_of_samples_and_following_the_order_of_layers(seed: int) -> None:
+    layers, rng = random_layers(seed), np.random.default_rng(seed)
+    samples, order = rng.permutation(9), rng.permutation(4)
+    matrix = similarity(layers)
+    np.testing.assert_allclose(similarity([x[samples] for x in layers]), matrix, atol=1e-9)
+    np.testing.assert_allclose(
+        similarity([layers[i] for i in order]), matrix[np.ix_(order, order)], atol=1e-9
+    )
+
+
+def test_minibatches_give_one_ratio_of_sums() -> None:
+    batches = np.stack([hsic_of(random_layers(seed)) for seed in range(4)])
+    total = sum(batches)
+    norms = np.sqrt(np.outer(total.diagonal(), total.diagonal()))
+    np.testing.assert_allclose(combine(batches), total / norms, rtol=1e-12)
+
+
+def test_the_papers_estimate_is_the_mean_of_the_ratios() -> None:
+    batches = np.stack([hsic_of(random_layers(seed)) for seed in range(4)])
+    expected = np.mean([cka(hsic) for hsic in batches], axis=0)
+    np.testing.assert_allclose(combine(batches, "paper"), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["minibatch", "paper"])
+def test_a_layer_undefined_in_some_batches_is_judged_by_the_others(estimator: cka_module.Estimator) -> None:
+    batches = np.stack([hsic_of(random_layers(seed)) for seed in range(3)])
+    partly = batches.copy()
+    partly[0, 1, :] = partly[0, :, 1] = np.nan
+    matrix = combine(partly, estimator)
+    assert np.isfinite(matrix).all()
+    if estimator == "paper":
+        np.testing.assert_allclose(matrix[1], combine(batches[1:], estimator)[1])
+    partly[:, 1, :] = partly[:, :, 1] = np.nan
+    matrix = combine(partly, estimator)
+    assert np.isnan(matrix[1]).all()
+    assert np.isnan(matrix[:, 1]).all()
+    kept = np.ix_([0, 2, 3], [0, 2, 3])
+    np.testing.assert_array_equal(matrix[kept], combine(batches, estimator)[kept])
+
+
+def test_no_batches_are_refused() -> None:
+    with pytest.raises(InputError, match="no batch"):
+        combine(np.zeros((0, 3, 3)))
+
+
+def test_different_numbers_of_samples_are_refused() -> None:
+    centred = np.ones((2, 8, 8))
+    with pytest.raises(InputError, match="on 8 and on 6 samples"):
+        hsic_matrix(centred, np.ones((2, 6, 6)))
+    with pytest.raises(InputError, match="got 8 and 6"):
+        unbiased_hsic_features(np.ones((8, 2)), np.ones((6, 2)))
+
+
+def test_grams_must_be_square() -> None:
+    with pytest.raises(InputError, match=r"square, got shape \(5, 4\)"):
+        u_centre(np.ones((5, 4)))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.metrics.cka import Estimator, cka, combine, hsic_matrix, u_centre
+from redtest_onnx.metrics.grams import linear_gram
+from redtest_onnx.metrics.msrs import msrs
+from redtest_onnx.metrics.statistics import norm_influence, shuffled_null, standard_errors
+
+
+def layers_of(rng: np.random.Generator, n: int = 32, count: int = 3, p: int = 6) -> list[np.ndarray]:
+    common = rng.standard_normal((n, p))
+    return [common + rng.standard_normal((n, p)) for _ in range(count)]
+
+
+def grams_of(layers: list[np.ndarray]) -> np.ndarray:
+    return np.stack([linear_gram(x) for x in layers])
+
+
+def batches_of(seed: int, batches: int = 8) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([hsic_matrix(u_centre(grams_of(layers_of(rng)))) for _ in range(batches)])
+
+
+def test_error_of_the_papers_mean() -> None:
+    hsic = batches_of(0)
+    result = standard_errors(hsic, "paper", alpha=5.0, threshold=0.5)
+    matrices = [cka(h) for h in hsic]
+    scores = [msrs(m, 5.0, 0.5).value for m in matrices]
+    np.testing.assert_allclose(result.cka, np.std(matrices, axis=0, ddof=1) / math.sqrt(8), rtol=1e-10)
+    assert result.msrs == pytest.approx(np.std(scores, ddof=1) / math.sqrt(8))
+    assert result.batches == 8
+
+
+def test_jackknife_of_the_ratio_of_sums() -> None:
+    hsic = batches_of(0)
+    result = standard_errors(hsic, "minibatch", alpha=5.0, threshold=0.5)
+    left_out = [combine(np.delete(hsic, i, axis=0)) for i in range(8)]
+    mean = sum(left_out) / 8
+    expected = np.sqrt(7 / 8 * sum((m - mean) ** 2 for m in left_out))
+    np.testing.assert_allclose(result.cka, expected, rtol=1e-9, atol=1e-15)
+    scores = np.array([msrs(m, 5.0, 0.5).value for m in left_out])
+    assert result.msrs == pytest.approx(math.sqrt(7 / 8 * ((scores - scores.mean()) ** 2).sum()))
+
+
+@pytest.mark.parametrize("estimator", ["minibatch", "paper"])
+def test_errors_predict_the_scatter_of_repeated_measurements(estimator: Estimator) -> None:
+    runs = [batches_of(seed) for seed in range(60)]
+    scatter = np.std([combine(hsic, estimator)[0, 1] for hsic in runs], ddof=1)
+    errors = [standard_errors(hsic, estimator).cka[0, 1] for hsic in runs]
+    assert np.mean(errors) == pytest.approx(scatter, rel=0.3)
+
+
+@pytest.mark.parametrize("estimator", ["minibatch", "paper"])
+def test_one_batch_tells_no_error(estimator: Estimator) -> None:
+    result = standard_errors(batches_of(0, batches=1), estimator)
+    assert np.isnan(result.cka).all()
+    assert math.isnan(result.msrs)
+
+
+@pytest.mark.parametrize("estimator", ["minibatch", "paper"])
+def test_a_layer_defined_in_one_batch_only_has_no_error(estimator: Estimator) -> None:
+    hsic = batches_of(0)
+    hsic[1:, 2] = hsic[1:, :, 2] = np.nan
+    errors = standard_errors(hsic, estimator).cka
+    assert np.isnan(errors[2]).all()
+    assert np.isfinite(errors[:2, :2]).all()
+
+
+def test_no_batches_are_refused() -> None:
+    with pytest.raises(InputError, match="no batch"):
+        standard_errors(np.zeros((0, 3, 3)))
+
+
+def test_null_of_each_layer_with_permuted_others() -> None:
+    grams = grams_of(layers_of(np.random.default_rng(0)))
+    result = shuffled_null(u_centre(grams), np.random.default_rng(1), repeats=2)
+    rng, values = np.random.default_rng(1), np.full((2, 3, 3), np.nan)
+    for repeat in range(2):
+        order = rng.permutation(32)
+        for i in range(3):
+            for j in set(range(3)) - {i}:
+                pair = u_centre(np.stack([grams[i], grams[j][np.ix_(order, order)]]))
+                values[repeat, i, j] = cka(hsic_matrix(pair))[0, 1]
+    assert result.mean == pytest.approx(np.nanmean(values))
+    assert result.quantile95 == pytest.approx(np.nanquantile(values, 0.95))
+    first = np.concatenate([values[:, 0], values[:, :, 0]])
+    assert result.layer_mean[0] == pytest.approx(np.nanmean(first))
+    assert result.layer_quantile95[0] == pytest.approx(np.nanquantile(first, 0.95))
+    assert result.repeats == 2
+
+
+def test_null_is_about_zero_where_the_real_similarity_is_high() -> None:
+    centred = u_centre(grams_of(layers_of(np.random.default_rng(0), n=128, count=5)))
+    result = shuffled_null(centred, np.random.default_rng(0), repeats=10)
+    assert abs(result.mean) < 0.01
+    assert 0 < result.quantile95 < 0.1
+    assert cka(hsic_matrix(centred))[0, 1] > 0.2
+
+
+def test_null_in_blocks_of_layers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from redtest_onnx.metrics import statistics
+
+    centred = u_centre(grams_of(layers_of(np.random.default_rng(0), count=5)))
+    whole = shuffled_null(centred, np.random.default_rng(0))
+    monkeypatch.setattr(statistics, "_BLOCK_LAYERS", 2)
+    np.testing.assert_allclose(
+        shuffled_null(centred, np.random.default_rng(0)).layer_mean, whole.layer_mean, rtol=1e-9
+    )
+
+
+def test_null_of_an_undefined_layer_is_undefined() -> None:
+    layers = layers_of(np.random.default_rng(0))
+    layers[1] = np.ones((32, 6))
+    result = shuffled_null(u_centre(grams_of(layers)), np.random.default_rng(0))
+    np.testing.assert_array_equal(np.isnan(result.layer_mean), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(result.layer_quantile95), [False, True, False])
+    assert math.isfinite(result.mean)
+
+
+def test_null_needs_a_permutation() -> None:
+    with pytest.raises(InputError, match="at least one permutation, got 0"):
+        shuffled_null(np.zeros((2, 8, 8)), np.random.default_rng(0), repeats=0)
+
+
+def test_a_few_samples_of_large_norm_dominate_their_layers() -> None:
+    clean = layers_of(np.random.default_rng(0), n=200, count=4)
+    layers = [x.copy() for x in clean]
+    for layer in layers[1:3]:
+        layer[[7, 90]] += 100
+    result = norm_influence(grams_of(layers))
+    assert result.top_samples == 2
+    assert result.dominated == (1, 2)
+    assert (result.share[1:3] > 0.9).all()
+    assert result.adjacent[1] > 0.99
+    rest = np.setdiff1d(np.arange(200), [7, 90])
+    expected = cka(hsic_matrix(u_centre(grams_of([x[rest] for x in clean[1:3]]))))[0, 1]
+    assert result.adjacent_without[1] == pytest.approx(expected, abs=1e-9)
+    assert expected < 0.5
+
+
+def test_share_is_that_of_the_centred_squared_norms() -> None:
+    layers = layers_of(np.random.default_rng(0), n=250, count=2)
+    norms = np.sort([((x - x.mean(axis=0)) ** 2).sum(axis=1) for x in layers], axis=1)
+    result = norm_influence(grams_of(layers))
+    assert result.top_samples == 2
+    np.testing.assert_allclose(result.share, norms[:, -2:].sum(axis=1) / norms.sum(axis=1))
+    assert result.dominated == ()
+    np.testing.assert_allclose(result.adjacent, cka(hsic_matrix(u_centre(grams_of(layers))))[0, 1])
+
+
+def test_influence_on_constant_layers_and_tiny_batches_is_undefined() -> None:
+    layers = layers_of(np.random.default_rng(0), n=4)
+    layers[2] = np.ones((4, 6))
+    result = norm_influence(grams_of(layers))
+    np.testing.assert_array_equal(np.isnan(result.share), [False, False, True])
+    np.testing.assert_array_equal(np.isnan(result.adjacent), [False, True])
+    assert np.isnan(result.adjacent_without).all()  # three samples are left
