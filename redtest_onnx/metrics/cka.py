@@ -144,8 +144,8 @@ def combine(hsic_batches: Array, estimator: Estimator = "minibatch") -> Array:
     `minibatch` sums HSIC over the batches and takes one ratio (Nguyen et al. 2021, equation 4), which does
     not depend on the batch size in expectation. `paper` takes the mean of the batches' ratios (RedTest).
 
-    A layer that is undefined in some batches is judged by the others: in the sums it adds the 0 that HSIC
-    is for a constant, in the mean those batches do not count. Undefined in every batch, it is undefined.
+    Batches in which a layer is undefined add nothing to its sums, as HSIC with a constant is 0, and do not
+    count in its mean. A layer undefined in every batch is undefined.
 
     Args:
         hsic_batches: [B, L, L].

@@ -24,7 +24,7 @@ class Latency:
     p50: float
     p90: float
     p99: float
-    runs: int = 0
+    runs: int
 
 
 def measure_latency(
@@ -50,4 +50,9 @@ def measure_latency(
             start = perf_counter()
             session.run(feeds)
             found.append((perf_counter() - start) * 1e3)
-    return [Latency(*map(float, np.percentile(found, [50, 90, 99])), len(found)) for found in times]
+    return [_latency(found) for found in times]
+
+
+def _latency(times: list[float]) -> Latency:
+    p50, p90, p99 = np.percentile(times, [50, 90, 99])
+    return Latency(float(p50), float(p90), float(p99), len(times))

@@ -136,6 +136,23 @@ def test_hsic_needs_no_copy_of_the_grams() -> None:
     assert peak < centred.nbytes / 20
 
 
+def test_hsic_of_layers_that_do_not_vary_is_marked() -> None:
+    centred = np.stack([u_centre(linear_gram(x)) for x in random_layers()])
+    centred[2] = 0
+    undefined = np.zeros((4, 4), bool)
+    undefined[2] = undefined[:, 2] = True
+    np.testing.assert_array_equal(np.isnan(hsic_matrix(centred)), undefined)
+    np.testing.assert_array_equal(np.isnan(hsic_matrix(centred[:2], centred)), undefined[:2])
+    np.testing.assert_array_equal(np.isnan(hsic_matrix(centred, centred[:2])), undefined[:, :2])
+
+
+def test_rounding_that_differs_across_the_diagonal_is_evened_out() -> None:
+    hsic = hsic_of(random_layers())
+    hsic[0, 1] *= 1 + 1e-15
+    matrix = cka(hsic)
+    np.testing.assert_array_equal(matrix, matrix.T)
+
+
 @properties
 @given(seeds)
 def test_symmetric_bit_for_bit_with_a_diagonal_of_exactly_one(seed: int) -> None:
@@ -193,13 +210,15 @@ def test_the_papers_estimate_is_the_mean_of_the_ratios() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["minibatch", "paper"])
-def test_a_layer_undefined_in_some_batches_is_judged_by_the_others(estimator: cka_module.Estimator) -> None:
+def test_a_layer_undefined_in_some_batches_stays_defined(estimator: cka_module.Estimator) -> None:
     batches = np.stack([hsic_of(random_layers(seed)) for seed in range(3)])
     partly = batches.copy()
     partly[0, 1, :] = partly[0, :, 1] = np.nan
     matrix = combine(partly, estimator)
     assert np.isfinite(matrix).all()
-    if estimator == "paper":
+    if estimator == "minibatch":
+        np.testing.assert_allclose(matrix, combine(np.nan_to_num(partly)), rtol=1e-12)
+    else:
         np.testing.assert_allclose(matrix[1], combine(batches[1:], estimator)[1])
     partly[:, 1, :] = partly[:, :, 1] = np.nan
     matrix = combine(partly, estimator)

@@ -100,7 +100,16 @@ def test_rbf_gram_where_most_samples_coincide(features: np.ndarray) -> None:
     features[2:] = features[2]
     gram = rbf_gram(features)
     np.testing.assert_array_equal(gram[2:, 2:], 1)
-    assert 0 < gram[0, 1] < 1
+    distances = [math.dist(x, y) for x in features for y in features]
+    sigma = sum(distances) / (9 * 8)
+    assert gram[0, 1] == pytest.approx(math.exp(-(math.dist(features[0], features[1]) ** 2) / (2 * sigma**2)))
+
+
+def test_rbf_gram_of_samples_within_rounding_of_each_other() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((30, 400))
+    features[2:] = features[2] + 1e-9 * rng.standard_normal((28, 400))
+    np.testing.assert_array_equal(rbf_gram(features)[2:, 2:], 1)
 
 
 def test_rbf_gram_of_a_constant_layer_is_one() -> None:

@@ -43,7 +43,9 @@ def test_gate_scores_nothing_up_to_the_threshold() -> None:
 
 @pytest.mark.parametrize("alpha", [110.0, 1e6, 1e300, 1.7e308])
 def test_large_alpha_counts_the_pairs_above_the_threshold(alpha: float) -> None:
+    opposite = np.array([-1.0])
     assert msrs(MATRIX, alpha, threshold=0.7).value == pytest.approx(4)
+    assert pair_scores(opposite, alpha) == 0
 
 
 def test_float32_matrices_are_scored_in_float64() -> None:

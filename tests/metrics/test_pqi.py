@@ -129,6 +129,10 @@ def test_equal_magnitudes_are_exactly_zero(pair: tuple[float, float], values: li
     assert retained(len(values), index, *pair) == len(values)
 
 
+def test_rounding_never_makes_it_negative() -> None:
+    assert pq_index(np.array([0.3, np.nextafter(0.3, 0)]), 0.5, 1.0) == 0
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_the_whole_range_of_float64(pair: tuple[float, float]) -> None:
     values = np.array([1.7e308, 1e300, 1.0, 1e-300, 5e-324])

@@ -71,6 +71,19 @@ def test_a_layer_defined_in_one_batch_only_has_no_error(estimator: Estimator) ->
     assert np.isfinite(errors[:2, :2]).all()
 
 
+@pytest.mark.parametrize("estimator", ["minibatch", "paper"])
+def test_a_layer_undefined_in_one_batch_still_has_an_error(estimator: Estimator) -> None:
+    hsic = batches_of(0)
+    hsic[0, 2] = hsic[0, :, 2] = np.nan
+    errors = standard_errors(hsic, estimator).cka
+    if estimator == "paper":
+        expected = standard_errors(hsic[1:], estimator).cka[2]
+    else:
+        left_out = np.array([combine(np.delete(hsic, i, axis=0))[2] for i in range(8)])
+        expected = np.sqrt(7 * left_out.var(axis=0))
+    np.testing.assert_allclose(errors[2], expected, rtol=1e-9, atol=1e-15)
+
+
 def test_no_batches_are_refused() -> None:
     with pytest.raises(InputError, match="no batch"):
         standard_errors(np.zeros((0, 3, 3)))
@@ -141,6 +154,16 @@ def test_a_few_samples_of_large_norm_dominate_their_layers() -> None:
     expected = cka(hsic_matrix(u_centre(grams_of([x[rest] for x in clean[1:3]]))))[0, 1]
     assert result.adjacent_without[1] == pytest.approx(expected, abs=1e-9)
     assert expected < 0.5
+
+
+def test_samples_of_large_norm_in_either_layer_are_left_out() -> None:
+    layers = layers_of(np.random.default_rng(0), n=50, count=2)
+    layers[0][3] *= 30
+    layers[1][9] *= 30
+    result = norm_influence(grams_of(layers))
+    rest = np.setdiff1d(np.arange(50), [3, 9])
+    expected = cka(hsic_matrix(u_centre(grams_of([x[rest] for x in layers]))))[0, 1]
+    np.testing.assert_allclose(result.adjacent_without, [expected], atol=1e-9)
 
 
 def test_share_is_that_of_the_centred_squared_norms() -> None:
