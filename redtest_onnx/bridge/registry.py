@@ -123,9 +123,7 @@ def versions(domain: str, name: str) -> tuple[int, ...]:
 
 def registered() -> tuple[Operator, ...]:
     """All registered operators by domain, name and version."""
-    return tuple(
-        forms[since] for _, forms in sorted(_OPERATORS.items()) for since in sorted(forms)
-    )
+    return tuple(forms[since] for _, forms in sorted(_OPERATORS.items()) for since in sorted(forms))
 
 
 def normalised(domain: str) -> str:

@@ -93,7 +93,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     wanted = [spec.name for spec in model.inputs]
     if missing := [name for name in wanted if name not in arrays]:
         raise InputError(
-            f"has no array for input {', '.join(map(repr, missing))}; it holds {', '.join(arrays) or 'nothing'}",
+            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(arrays) or 'nothing'}",
             where=source,
             hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
         )

@@ -86,11 +86,11 @@ class ImageData:
         from PIL import Image, UnidentifiedImageError
 
         try:
-            with Image.open(io.BytesIO(self.read(name))) as image:
-                image = image.convert("L" if layout.channels == 1 else "RGB")
-                if layout.size and image.size != layout.size[::-1]:
-                    image = image.resize(layout.size[::-1], Image.Resampling.BILINEAR)
-                pixels = np.asarray(image)
+            with Image.open(io.BytesIO(self.read(name))) as file:
+                image = file.convert("L" if layout.channels == 1 else "RGB")
+            if layout.size and image.size != layout.size[::-1]:
+                image = image.resize(layout.size[::-1], Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
         except (OSError, UnidentifiedImageError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
             raise InputError(f"is no readable image ({error})", where=f"{self.source}/{name}") from error
         return pixels[..., None] if pixels.ndim == 2 else pixels
@@ -152,12 +152,12 @@ def open_images(path: Path, model: Model, options: ImageOptions) -> ImageData:
         if len(values) not in (0, 1, layout.channels):
             raise InputError(f"{what} has {len(values)} values for {layout.channels} channels")
     names, read = _folder(path) if path.is_dir() else _zip(path)
-    images = sorted(name for name in names if PurePosixPath(name).suffix.lower() in _SUFFIXES)
-    if not images:
+    found = sorted(name for name in names if PurePosixPath(name).suffix.lower() in _SUFFIXES)
+    if not found:
         raise InputError("holds no images", where=str(path), hint=f"known are {', '.join(sorted(_SUFFIXES))}")
-    if len(images) < len(names):
-        log.info("%s: %d files are no images and are left out", path, len(names) - len(images))
-    return ImageData(str(path), tuple(images), _classes(images), read, model.inputs[0], options)
+    if len(found) < len(names):
+        log.info("%s: %d files are no images and are left out", path, len(names) - len(found))
+    return ImageData(str(path), tuple(found), _classes(found), read, model.inputs[0], options)
 
 
 def _classes(images: list[str]) -> npt.NDArray[np.int64] | None:

@@ -1,0 +1,91 @@
+"""`redtest-onnx analyze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+
+from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import load
+from redtest_onnx.report.documents import analyze_document, write_json
+from redtest_onnx.report.heatmap import save_heatmap
+from redtest_onnx.report.html import save_page
+from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.shapes import see_shapes
+
+
+@click.command("analyze")
+@click.argument("model", type=options.FilePath)
+@options.measure_options
+@click.option(
+    "--threshold", type=float, help="Similarity of a redundant pair. [default: .8 with skips, else .7]"
+)
+@click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
+@click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")
+@click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    model: Path,
+    html: Path | None,
+    png: Path | None,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Measure the similarity of all layers of MODEL and its redundancy score (MSRS)."""
+    begin = perf_counter()
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    check_outputs([html, png, json_path], force=force)
+    loaded = load(model)
+    run = options.run_options_of(values)
+    data = options.data_options_of(values).open(loaded)
+    screen.warn_synthetic(data)
+    with screen.progress() as progress:
+        analysis = analyze(loaded, data, AnalysisSettings(**values), run, progress)
+    screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
+    if html:
+        save_page(analysis, f"Redundancy of {model.name}", html)
+    if png:
+        save_heatmap(analysis, model.name, png)
+    if json_path:
+        index = GraphIndex(loaded.graph)
+        cost = model_cost(index, see_shapes(loaded, index, data, run).shapes)
+        write_json(analyze_document(loaded, cost, analysis, perf_counter() - begin), json_path)
+
+
+def _summary(analysis: Analysis) -> list[str]:
+    """The result in words."""
+    redundancy = analysis.redundancy
+    spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
+    lines = [
+        f"MSRS {redundancy.value:.1f}{spread}: of {redundancy.pairs} pairs of layers about "
+        f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
+        f"Measured on {analysis.samples} samples x {analysis.batches} batches of {analysis.source}, "
+        f"pooling {analysis.settings.pooling}.",
+    ]
+    similar = [
+        layer
+        for layer, value in zip(analysis.layers[1:], analysis.adjacent, strict=True)
+        if layer.removable and value >= redundancy.threshold
+    ]
+    if similar:
+        lines.append(
+            f"{len(similar)} removable layers are that similar to the one before: see `redtest-onnx prune`."
+        )
+    if analysis.undefined:
+        names = ", ".join(layer.name for layer in analysis.undefined)
+        lines.append(f"Similarity is undefined for layers that do not vary over these samples: {names}.")
+    return lines

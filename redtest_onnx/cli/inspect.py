@@ -1,0 +1,59 @@
+"""`redtest-onnx inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redtest_onnx.analysis import select_layers
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.graph.model import load
+from redtest_onnx.report.documents import inspect_document, write_json
+from redtest_onnx.report.tables import count, layer_table, size
+from redtest_onnx.runtime.shapes import see_shapes
+
+
+@click.command("inspect")
+@click.argument("model", type=options.FilePath)
+@click.option(
+    "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
+)
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    model: Path, layers: str, json_path: str | None, force: bool, verbose: int, quiet: bool, **values: Any
+) -> None:
+    """List the layers of MODEL, what they cost, and which can be removed or why not."""
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    check_outputs([json_path], force=force)
+    loaded = load(model)
+    data = options.data_options_of(values).open(loaded)
+    index = GraphIndex(loaded.graph)
+    shapes = see_shapes(loaded, index, data, options.run_options_of(values)).shapes
+    cost = model_cost(index, shapes)
+    series = find_layers(index, shapes)
+    chosen = select_layers(index, shapes, series, layers)
+    opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
+    screen.show(
+        f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
+        *(f"  input  {spec.name}: {spec}" for spec in loaded.inputs),
+        *(f"  output {spec.name}: {spec}" for spec in loaded.outputs),
+        f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
+        f"{size(cost.peak_activation_bytes)} of activations per sample",
+    )
+    if chosen:
+        removable = sum(layer.removable for layer in chosen)
+        screen.show(layer_table(chosen), f"{len(chosen)} layers, {removable} of them can be removed.")
+    else:
+        screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
+    if json_path:
+        write_json(inspect_document(loaded, cost, chosen), json_path)

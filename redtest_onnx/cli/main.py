@@ -1,0 +1,79 @@
+"""`redtest-onnx`: the group of commands, loaded only when called."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+
+import click
+
+from redtest_onnx.errors import InternalError, RedtestError
+
+# Name -> what `--help` says of it; the module of the same name holds the command.
+COMMANDS = {
+    "inspect": "List the layers, what they cost, and which can be removed or why not.",
+    "analyze": "Measure the similarity of all layers and the redundancy score.",
+    "prune": "Remove redundant layers, verify the result and compare it with the original.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used, so that help and errors come at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands in the order people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself, or for the overview its name and short help."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"redtest_onnx.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="redtest-onnx", prog_name="redtest-onnx")
+def cli() -> None:
+    """Find out how much of a trained network is redundant, and remove it: ONNX in, ONNX out.
+
+    Start with: redtest-onnx analyze model.onnx --data images.zip
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 negative verdict, 2 bad input, 3 our bug, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        cli.main(arguments, prog_name="redtest-onnx", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except RedtestError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except InternalError as error:
+        click.echo(
+            f"internal error: {error}\n  please report this as a bug, with the model if you can", err=True
+        )
+        return 3
+    except MemoryError:
+        click.echo("error: out of memory\n  try: fewer --samples, or --pooling mean", err=True)
+        return 2
+    except Exception:
+        logging.getLogger(__name__).exception("internal error; please report this as a bug")
+        return 3
+    return 0

@@ -1,0 +1,207 @@
+"""Options that mean the same in every command, and what they become."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.data import Dataset, open_data
+from redtest_onnx.runtime.images import ImageOptions
+from redtest_onnx.runtime.session import RunOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FilePath = click.Path(path_type=Path)
+
+
+class Numbers(click.ParamType[Any]):
+    """Numbers separated by commas; fractions such as 1/255 are welcome."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Parse the text."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(_fraction(part) for part in str(value).split(","))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no list of numbers such as 0.485,0.456,0.406", param, ctx)
+
+
+class Size(click.ParamType[Any]):
+    """HxW, or one number for both."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse the text."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [int(part) for part in str(value).lower().split("x")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2) or min(numbers) < 1:
+            self.fail(f"{value!r} is no size such as 224x224", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+class InputShape(click.ParamType[Any]):
+    """NAME:D,D,D."""
+
+    name = "NAME:SIZES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Parse the text."""
+        if isinstance(value, tuple):
+            return value
+        name, _, sizes = str(value).rpartition(":")
+        try:
+            return name, tuple(int(part) for part in sizes.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
+
+
+def _fraction(text: str) -> float:
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the data options say."""
+
+    data: Path | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: tuple[float, ...]
+    size: tuple[int, int] | None
+    layout: Literal["auto", "nchw", "nhwc"]
+    input_shape: tuple[tuple[str, tuple[int, ...]], ...]
+    seed: int
+
+    def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
+        """The samples at `path`, or those of --data."""
+        if len(self.scale) > 1:
+            raise InputError("--scale takes one number, such as 1/255")
+        images = ImageOptions(
+            self.mean, self.std, self.scale[0] if self.scale else None, self.size, self.layout
+        )
+        shapes = dict(self.input_shape)
+        unknown = set(shapes) - {spec.name for spec in model.inputs}
+        if unknown:
+            names = ", ".join(spec.name for spec in model.inputs)
+            raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
+        return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
+
+
+def data_options(function: Command) -> Command:
+    """Where samples come from and how images become inputs."""
+    return _apply(
+        function,
+        click.option(
+            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
+        ),
+        click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
+        click.option(
+            "--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."
+        ),
+        click.option(
+            "--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"
+        ),
+        click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
+        click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
+        click.option(
+            "--input-shape",
+            type=InputShape(),
+            multiple=True,
+            help="Sizes of a made-up input; may be repeated.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+    )
+
+
+def run_options(function: Command) -> Command:
+    """Where the model runs."""
+    return _apply(
+        function,
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+        ),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores."),
+    )
+
+
+def measure_options(function: Command) -> Command:
+    """How similarity is measured."""
+    return _apply(
+        function,
+        click.option(
+            "--pooling",
+            type=click.Choice(["mean", "none"]),
+            default="mean",
+            show_default=True,
+            help="Average activations over positions, or take all values.",
+        ),
+        click.option(
+            "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
+        ),
+        click.option(
+            "--estimator",
+            type=click.Choice(["minibatch", "paper"]),
+            default="minibatch",
+            show_default=True,
+            help="One ratio of sums over batches, or the mean of the batches.",
+        ),
+        click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
+        click.option(
+            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
+        ),
+        click.option("--batches", type=click.IntRange(min=1), default=10, show_default=True),
+    )
+
+
+def output_options(function: Command) -> Command:
+    """How results are given."""
+    return _apply(
+        function,
+        click.option("--json", "json_path", metavar="FILE|-", help="Machine-readable result; - for stdout."),
+        click.option("--force", is_flag=True, help="Overwrite existing outputs."),
+        click.option("-v", "--verbose", count=True, help="Say more on stderr."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, no tables."),
+    )
+
+
+def run_options_of(values: dict[str, Any]) -> RunOptions:
+    """Take the run options out of a command's values."""
+    return RunOptions(values.pop("device"), values.pop("threads"))
+
+
+def data_options_of(values: dict[str, Any]) -> DataOptions:
+    """Take the data options out of a command's values."""
+    names = ("data", "mean", "std", "scale", "size", "layout", "input_shape")
+    return DataOptions(**{name: values.pop(name) for name in names}, seed=values["seed"])
+
+
+def configure_logging(verbose: int, quiet: bool) -> None:
+    """Warnings on stderr; with -v what is converted or left out, with -vv everything."""
+    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", force=True)
+
+
+def _apply(function: Command, *options: Callable[[Command], Command]) -> Command:
+    return reduce(lambda decorated, option: option(decorated), reversed(options), function)

@@ -1,0 +1,197 @@
+"""`redtest-onnx prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model, load, save, write_atomic
+from redtest_onnx.pruning import criteria
+from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
+from redtest_onnx.pruning.plan import Plan, load_plan
+from redtest_onnx.pruning.prune import plan as make_plan
+from redtest_onnx.pruning.prune import prune
+from redtest_onnx.report.documents import plan_document, prune_document, write_json
+from redtest_onnx.report.html import save_page
+from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
+from redtest_onnx.runtime.arrays import splits
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import see_shapes
+
+_QUANTITIES = ("params", "macs")
+
+
+@click.command("prune")
+@click.argument("model", type=options.FilePath)
+@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .pruned.onnx]")
+@click.option(
+    "--criterion", default="redtest", show_default=True, help=f"One of {', '.join(criteria.names())}."
+)
+@click.option("--threshold", type=float, help="Remove every layer this similar to the last kept one.")
+@click.option("--remove", type=click.IntRange(min=0), help="Remove this many layers.")
+@click.option(
+    "--target", multiple=True, metavar="params=S|macs=S", help="Share that may stay, such as params=0.5."
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0, max=1),
+    help=f"Largest loss of accuracy or agreement. [default: {DEFAULT_MAX_DROP} if nothing else is asked for]",
+)
+@click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
+@click.option(
+    "--plan", "plan_path", type=options.FilePath, help="Apply this plan (with --dry-run: write it)."
+)
+@click.option(
+    "--eval-data", type=options.FilePath, help="Samples for accuracy. [default: split `test` of --data]"
+)
+@click.option("--html", type=options.FilePath, help="Write a page with the result.")
+@options.measure_options
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    model: Path,
+    output: Path | None,
+    criterion: str,
+    threshold: float | None,
+    remove: int | None,
+    target: tuple[str, ...],
+    max_drop: float | None,
+    protect: tuple[str, ...],
+    dry_run: bool,
+    plan_path: Path | None,
+    eval_data: Path | None,
+    html: Path | None,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Remove redundant layers of MODEL without training, and prove what that did.
+
+    With nothing but MODEL it removes as many layers as it can while accuracy (with labels) or agreement with
+    the original stays within one point on held-out samples.
+    """
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    output = output or model.with_suffix(".pruned.onnx")
+    budget = _budget(remove, threshold, target, max_drop, protect)
+    written = [plan_path] if dry_run else [output, html]
+    check_outputs([*written, json_path], force=force)
+    loaded = load(model)
+    run = options.run_options_of(values)
+    source = options.data_options_of(values)
+    data = source.open(loaded)
+    screen.warn_synthetic(data)
+    settings = AnalysisSettings(**values)
+    with screen.progress() as progress:
+        if plan_path and not dry_run:
+            analysis = analyze(loaded, data, settings, run, progress)
+            chosen = load_plan(plan_path, loaded, analysis.layers)
+        else:
+            chosen, analysis = make_plan(
+                loaded, data, budget, criterion=criterion, settings=settings, options=run, progress=progress
+            )
+    _show_plan(screen, chosen, analysis)
+    if dry_run:
+        _finish_dry_run(screen, loaded, data, run, chosen, analysis, plan_path, json_path)
+        return
+    with screen.progress() as progress:
+        pruning = prune(
+            loaded,
+            data,
+            chosen,
+            analysis,
+            evaluation=_evaluation(source, loaded, eval_data),
+            options=run,
+            progress=progress,
+        )
+    save(pruning.model, output, force=force)
+    screen.show(comparison_table(pruning))
+    screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
+    if html:
+        rows = comparison_rows(pruning)
+        names = [step.region for step in chosen.steps]
+        save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
+    if json_path:
+        write_json(prune_document(loaded, pruning, output), json_path)
+
+
+def _budget(
+    remove: int | None,
+    threshold: float | None,
+    target: tuple[str, ...],
+    max_drop: float | None,
+    protect: tuple[str, ...],
+) -> Budget:
+    asked = [remove is not None, threshold is not None, bool(target)]
+    if sum(asked) > 1:
+        raise InputError("--remove, --threshold and --target exclude each other", hint="give one of them")
+    if not any(asked) and max_drop is None:
+        max_drop = DEFAULT_MAX_DROP
+    return Budget(remove, threshold, tuple(map(_target, target)), max_drop, protect)
+
+
+def _target(text: str) -> tuple[str, float]:
+    quantity, _, share = text.partition("=")
+    try:
+        value = float(share)
+    except ValueError:
+        value = -1.0
+    if quantity not in _QUANTITIES or not 0 < value <= 1:
+        raise InputError(
+            f"--target {text!r} is not understood",
+            hint=f"QUANTITY=SHARE with {' or '.join(_QUANTITIES)} and the share that may stay, such as macs=0.6",
+        )
+    return quantity, value
+
+
+def _evaluation(source: options.DataOptions, model: Model, eval_data: Path | None) -> Dataset | None:
+    if eval_data is not None:
+        return source.open(model, path=eval_data)
+    if source.data and source.data.suffix.lower() == ".npz" and "test" in splits(source.data):
+        return source.open(model, split="test")
+    return None
+
+
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
+    if not plan.steps:
+        screen.show("Nothing is removed.")
+        if not any(layer.removable for layer in analysis.layers):
+            screen.show("No layer of this model can be removed:", layer_table(analysis.layers))
+        return
+    screen.show(f"{len(plan.steps)} of {len(analysis.layers)} layers go (criterion {plan.criterion}):")
+    for step in plan.steps:
+        score = "" if step.score is None else f", score {step.score:.4f}"
+        screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+
+
+def _finish_dry_run(
+    screen: Screen,
+    model: Model,
+    data: Dataset,
+    run: RunOptions,
+    plan: Plan,
+    analysis: Analysis,
+    plan_path: Path | None,
+    json_path: str | None,
+) -> None:
+    if plan_path:
+        write_atomic(plan_path, plan.save)
+        screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
+    if json_path:
+        index = GraphIndex(model.graph)
+        cost = model_cost(index, see_shapes(model, index, data, run).shapes)
+        write_json(plan_document(model, cost, plan, analysis), json_path)

@@ -1,0 +1,174 @@
+"""Results as JSON documents, whose fields other programs may rely on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.analysis import Analysis
+from redtest_onnx.graph.cost import Cost
+from redtest_onnx.graph.layers import Layer
+from redtest_onnx.graph.model import Model, TensorSpec, dtype_name, write_atomic
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.prune import Measures, Pruning
+
+Document = dict[str, Any]
+
+
+def inspect_document(model: Model, cost: Cost, layers: Iterable[Layer]) -> Document:
+    """What `inspect` found."""
+    return {**_head("inspect", model, cost), "layers": [layer_document(layer) for layer in layers]}
+
+
+def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: float) -> Document:
+    """What `analyze` measured."""
+    redundancy, settings = analysis.redundancy, analysis.settings
+    return {
+        **_head("analyze", model, cost),
+        "layers": [
+            {**layer_document(layer), "features": features}
+            for layer, features in zip(analysis.layers, analysis.features, strict=True)
+        ],
+        "cka": _matrix(analysis.similarity),
+        "adjacent": [_number(v) for v in analysis.adjacent],
+        "msrs": {
+            "value": _number(redundancy.value),
+            "std": _number(redundancy.std),
+            "per_batch": [_number(v) for v in redundancy.per_batch],
+            "pairs": redundancy.pairs,
+            "undefined_pairs": redundancy.undefined,
+            "alpha": redundancy.alpha,
+            "threshold": redundancy.threshold,
+            "gate": redundancy.gate,
+        },
+        "data": {
+            "source": analysis.source,
+            "samples": analysis.samples,
+            "batches": analysis.batches,
+            "synthetic": analysis.synthetic,
+            "labels": analysis.labelled,
+        },
+        "settings": asdict(settings),
+        "timing": {
+            "forward_s": analysis.forward_s,
+            "metric_s": analysis.metric_s,
+            "total_s": total_s,
+        },
+        "memory": {"peak_rss_bytes": peak_rss_bytes()},
+    }
+
+
+def plan_document(model: Model, cost: Cost, plan: Plan, analysis: Analysis) -> Document:
+    """What `prune --dry-run` would do."""
+    return {
+        **_head("prune", model, cost),
+        "plan": _plan(plan),
+        "layers": [layer_document(layer) for layer in analysis.layers],
+        "output": None,
+    }
+
+
+def prune_document(model: Model, pruning: Pruning, output: Path) -> Document:
+    """What `prune` did."""
+    return {
+        **_head("prune", model, pruning.before.cost),
+        "plan": _plan(pruning.plan),
+        "layers": [layer_document(layer) for layer in pruning.analysis.layers],
+        "before": _measures(pruning.before),
+        "after": _measures(pruning.after),
+        "agreement": {key: _number(value) for key, value in asdict(pruning.agreement).items()},
+        "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
+        "output": str(output),
+    }
+
+
+def layer_document(layer: Layer) -> Document:
+    """One layer of the series."""
+    return {
+        "index": layer.index,
+        "name": layer.name,
+        "kind": layer.kind,
+        "input": layer.input,
+        "tensor": layer.tensor,
+        "exit": layer.exit,
+        "shape": list(layer.shape) if layer.shape is not None else None,
+        "parameters": layer.parameters,
+        "macs": layer.macs,
+        "removable": layer.removable,
+        "action": layer.action,
+        "reason": layer.reason,
+    }
+
+
+def write_json(document: Document, target: str) -> None:
+    """Write a document to a file, or to stdout for "-"."""
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        write_atomic(Path(target), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def peak_rss_bytes() -> int | None:
+    """Largest resident memory of this process so far; None where the system doesn't tell."""
+    if os.name != "posix":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _head(command: str, model: Model, cost: Cost) -> Document:
+    return {
+        "schema": f"redtest-onnx/{command}/1",
+        "tool": {"name": "redtest-onnx", "version": version("redtest-onnx")},
+        "model": {
+            "path": str(model.path) if model.path else None,
+            "sha256": model.sha256,
+            "ir_version": model.proto.ir_version,
+            "opsets": model.opsets,
+            "producer": " ".join(filter(None, (model.proto.producer_name, model.proto.producer_version))),
+            "inputs": [_spec(spec) for spec in model.inputs],
+            "outputs": [_spec(spec) for spec in model.outputs],
+            **asdict(cost),
+        },
+    }
+
+
+def _spec(spec: TensorSpec) -> Document:
+    shape = None if spec.shape is None else list(spec.shape)
+    return {"name": spec.name, "dtype": dtype_name(spec.dtype), "shape": shape}
+
+
+def _plan(plan: Plan) -> Document:
+    return {"criterion": plan.criterion, "steps": [asdict(step) for step in plan.steps]}
+
+
+def _measures(measures: Measures) -> Document:
+    return {
+        **asdict(measures.cost),
+        "file_bytes": measures.file_bytes,
+        "latency_ms": asdict(measures.latency),
+        "msrs": _number(measures.msrs),
+        "accuracy": _number(measures.accuracy),
+    }
+
+
+def _matrix(values: npt.NDArray[np.float64]) -> list[list[float | None]]:
+    return [[_number(value) for value in row] for row in values]
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no NaN: what is undefined is null."""
+    return float(value) if value is not None and math.isfinite(value) else None

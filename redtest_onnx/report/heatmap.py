@@ -1,0 +1,84 @@
+"""The similarity matrix as a picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from redtest_onnx.analysis import Analysis
+from redtest_onnx.graph.model import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_LABELS = 40
+
+
+def save_heatmap(analysis: Analysis, title: str, path: Path) -> None:
+    """Write the heat map; the suffix of `path` tells the format (.png, .svg, .pdf)."""
+    figure = draw_heatmap(analysis, title)
+    suffix = path.suffix.lstrip(".") or "png"
+    write_atomic(path, lambda target: figure.savefig(target, format=suffix, dpi=160))
+
+
+def heatmap_svg(analysis: Analysis, title: str) -> str:
+    """The heat map as SVG text without XML header, for pages."""
+    return _render(draw_heatmap(analysis, title), "svg")
+
+
+def draw_heatmap(analysis: Analysis, title: str) -> Figure:
+    """CKA of all pairs of layers above, similarity of neighbours below, on one axis of layers."""
+    from matplotlib.figure import Figure
+
+    count = len(analysis.layers)
+    figure = Figure(figsize=(8.2, 9.4), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[5, 1])
+    similarity = np.ma.masked_invalid(analysis.similarity)
+    image = above.imshow(similarity, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+    image.cmap.set_bad("0.8")
+    redundancy = analysis.redundancy
+    above.set_title(
+        f"{title}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "
+        f"(threshold {redundancy.threshold:g}), {analysis.samples} samples x {analysis.batches} batches"
+        + (", synthetic inputs" if analysis.synthetic else ""),
+        fontsize=11,
+    )
+    step = max(1, -(-count // _MOST_LABELS))
+    ticks = range(0, count, step)
+    names = [f"{analysis.layers[k].name}  {k}" for k in ticks]
+    above.set_yticks(ticks, labels=[name[-34:] for name in names], fontsize=7)
+    above.set_xticks(ticks, labels=[str(k) for k in ticks], fontsize=7)
+    figure.colorbar(image, ax=above, label="unbiased CKA", shrink=0.8)
+    _draw_neighbours(below, analysis, ticks)
+    return figure
+
+
+def _draw_neighbours(axes: object, analysis: Analysis, ticks: range) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    removable = np.array([layer.removable for layer in analysis.layers[1:]])
+    places = np.arange(1, len(analysis.layers))
+    values = np.array(analysis.adjacent)
+    axes.plot(places, values, color="0.6", linewidth=1)
+    axes.scatter(places[removable], values[removable], color="tab:red", s=18, label="can be removed")
+    axes.scatter(places[~removable], values[~removable], color="0.3", s=18, label="must stay")
+    axes.axhline(analysis.redundancy.threshold, color="0.5", linestyle=":", linewidth=1)
+    axes.set_xticks(ticks, labels=[str(k) for k in ticks], fontsize=7)
+    axes.set_xlabel("layer")
+    axes.set_ylabel("similarity to\nthe layer before", fontsize=8)
+    axes.legend(fontsize=7, loc="lower left")
+
+
+def _render(figure: Figure, kind: Literal["svg"]) -> str:
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    # Ids from a fixed salt: the same analysis gives the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "redtest-onnx", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=kind, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,45 @@
+"""One self-contained page a person can read, send and keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from redtest_onnx.analysis import Analysis
+from redtest_onnx.graph.model import write_atomic
+from redtest_onnx.report.heatmap import heatmap_svg
+
+
+def save_page(
+    analysis: Analysis,
+    title: str,
+    path: Path,
+    *,
+    removed: Sequence[str] = (),
+    comparison: Sequence[Sequence[str]] = (),
+) -> None:
+    """Write the page.
+
+    Args:
+        analysis: what was measured.
+        title: its heading.
+        path: the file to write.
+        removed: names of layers that were taken out.
+        comparison: rows of the table of the original and the pruned model.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("redtest_onnx.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    adjacent = [None, *(None if math.isnan(v) else v for v in analysis.adjacent)]
+    text = environment.get_template("page.html.j2").render(
+        title=title,
+        analysis=analysis,
+        heatmap=heatmap_svg(analysis, title),
+        rows=list(zip(analysis.layers, adjacent, strict=True)),
+        removed=frozenset(removed),
+        comparison=comparison,
+    )
+    write_atomic(path, lambda target: target.write_text(text, encoding="utf-8"))

@@ -1,0 +1,107 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from redtest_onnx.graph.layers import Layer
+from redtest_onnx.pruning.prune import Pruning
+
+
+def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
+    """The series of layers, with the similarity to the layer before where it was measured."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("#", "layer", "kind", "shape", "parameters", "MACs"):
+        table.add_column(name, justify="right" if name in ("#", "parameters", "MACs") else "left")
+    if similarity is not None:
+        table.add_column("similarity", justify="right")
+    table.add_column("removable", overflow="fold")
+    for layer in layers:
+        cells = [
+            str(layer.index),
+            escape(layer.name),
+            layer.kind,
+            "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
+            count(layer.parameters),
+            count(layer.macs),
+        ]
+        if similarity is not None:
+            value = similarity[layer.index]
+            cells.append("" if value is None else "undefined" if value != value else f"{value:.4f}")
+        table.add_row(*cells, _removable(layer))
+    return table
+
+
+def comparison_table(pruning: Pruning) -> Table:
+    """The original and the pruned model side by side."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for name in ("original", "pruned", "change"):
+        table.add_column(name, justify="right")
+    for row in comparison_rows(pruning):
+        table.add_row(*row)
+    return table
+
+
+def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
+    """Rows of name, original, pruned, change."""
+    a, b = pruning.before, pruning.after
+    rows = [
+        _row("parameters", a.cost.parameters, b.cost.parameters, count),
+        _row("MACs", a.cost.macs, b.cost.macs, count),
+        _row("file size", a.file_bytes, b.file_bytes, size),
+        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
+        _row("latency p50", a.latency.p50, b.latency.p50, _ms),
+        _row("latency p90", a.latency.p90, b.latency.p90, _ms),
+        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
+    ]
+    if a.accuracy is not None and b.accuracy is not None:
+        points = (b.accuracy - a.accuracy) * 100
+        rows.append(("accuracy", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{points:+.2f} points"))
+    if pruning.agreement.top1 is not None:
+        rows.append(("same answer as the original", "", f"{pruning.agreement.top1:.2%}", ""))
+    rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
+    return rows
+
+
+def count(value: float | None) -> str:
+    """A number of things in thousands or millions."""
+    if value is None:
+        return "?"
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.2f} {unit}"
+    return str(int(value))
+
+
+def size(value: float | None) -> str:
+    """Bytes in KiB or MiB."""
+    if value is None:
+        return "?"
+    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= factor:
+            return f"{value / factor:.2f} {unit}"
+    return f"{int(value)} B"
+
+
+def _ms(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f} ms"
+
+
+def _row(
+    name: str, before: float | None, after: float | None, show: Callable[[float | None], str]
+) -> tuple[str, str, str, str]:
+    change = "" if not before or after is None else f"{after / before - 1:+.1%}"
+    return name, show(before), show(after), change
+
+
+def _removable(layer: Layer) -> str:
+    if layer.action == "bypass":
+        return "yes"
+    if layer.action == "adapter":
+        return f"with an adapter: {escape(layer.reason or '')}"
+    return f"no: {escape(layer.reason or '')}"
