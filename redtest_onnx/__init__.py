@@ -9,16 +9,20 @@ plan, analysis = rt.plan(model, data, rt.Budget(remove=4), analysis=analysis)
 rt.save(rt.prune(model, data, plan, analysis).model, "pruned.onnx")
 """
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
-from redtest_onnx.errors import InputError, NegativeVerdictError, OutputError, RedtestError
-from redtest_onnx.graph.layers import Layer
-from redtest_onnx.graph.model import Model, load, save
-from redtest_onnx.pruning.budget import Budget
-from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.prune import Pruning, plan, prune
-from redtest_onnx.runtime.data import Dataset, open_data
-from redtest_onnx.runtime.images import ImageOptions
-from redtest_onnx.runtime.session import RunOptions
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
+    from redtest_onnx.errors import InputError, NegativeVerdictError, OutputError, RedtestError
+    from redtest_onnx.graph.layers import Layer
+    from redtest_onnx.graph.model import Model, load, save
+    from redtest_onnx.pruning.budget import Budget
+    from redtest_onnx.pruning.plan import Plan
+    from redtest_onnx.pruning.prune import Pruning, plan, prune
+    from redtest_onnx.runtime.data import Dataset, open_data
+    from redtest_onnx.runtime.images import ImageOptions
+    from redtest_onnx.runtime.session import RunOptions
 
 __all__ = [
     "Analysis",
@@ -42,3 +46,33 @@ __all__ = [
     "prune",
     "save",
 ]
+
+_HOMES = {
+    "Analysis": "redtest_onnx.analysis",
+    "AnalysisSettings": "redtest_onnx.analysis",
+    "Budget": "redtest_onnx.pruning.budget",
+    "Dataset": "redtest_onnx.runtime.data",
+    "ImageOptions": "redtest_onnx.runtime.images",
+    "InputError": "redtest_onnx.errors",
+    "Layer": "redtest_onnx.graph.layers",
+    "Model": "redtest_onnx.graph.model",
+    "NegativeVerdictError": "redtest_onnx.errors",
+    "OutputError": "redtest_onnx.errors",
+    "Plan": "redtest_onnx.pruning.plan",
+    "Pruning": "redtest_onnx.pruning.prune",
+    "RedtestError": "redtest_onnx.errors",
+    "RunOptions": "redtest_onnx.runtime.session",
+    "analyze": "redtest_onnx.analysis",
+    "load": "redtest_onnx.graph.model",
+    "open_data": "redtest_onnx.runtime.data",
+    "plan": "redtest_onnx.pruning.prune",
+    "prune": "redtest_onnx.pruning.prune",
+    "save": "redtest_onnx.graph.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: the command line must answer before onnx is loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

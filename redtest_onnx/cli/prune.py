@@ -14,6 +14,7 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import find_layers
 from redtest_onnx.graph.model import Model, load, save, write_atomic
 from redtest_onnx.pruning import criteria
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
@@ -96,6 +97,8 @@ def command(
     data = source.open(loaded)
     screen.warn_synthetic(data)
     settings = AnalysisSettings(**values)
+    if _nothing_removable(screen, loaded, data, run, json_path):
+        return
     with screen.progress() as progress:
         if plan_path and not dry_run:
             analysis = analyze(loaded, data, settings, run, progress)
@@ -153,7 +156,7 @@ def _target(text: str) -> tuple[str, float]:
     if quantity not in _QUANTITIES or not 0 < value <= 1:
         raise InputError(
             f"--target {text!r} is not understood",
-            hint=f"QUANTITY=SHARE with {' or '.join(_QUANTITIES)} and the share that may stay, such as macs=0.6",
+            hint=f"{' or '.join(_QUANTITIES)} and the share that may stay, such as macs=0.6",
         )
     return quantity, value
 
@@ -166,11 +169,25 @@ def _evaluation(source: options.DataOptions, model: Model, eval_data: Path | Non
     return None
 
 
+def _nothing_removable(
+    screen: Screen, model: Model, data: Dataset, run: RunOptions, json_path: str | None
+) -> bool:
+    """Give the reasons where no layer can go; nothing is written then but the JSON."""
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, run).shapes
+    layers = find_layers(index, shapes)
+    if any(layer.removable for layer in layers):
+        return False
+    screen.show(f"No layer of {model.label} can be removed; nothing is written.", layer_table(layers))
+    if json_path:
+        nothing = Plan("none", model.sha256, ())
+        write_json(plan_document(model, model_cost(index, shapes), nothing, layers), json_path)
+    return True
+
+
 def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     if not plan.steps:
-        screen.show("Nothing is removed.")
-        if not any(layer.removable for layer in analysis.layers):
-            screen.show("No layer of this model can be removed:", layer_table(analysis.layers))
+        screen.show("Nothing is removed: no candidate keeps within the limits.")
         return
     screen.show(f"{len(plan.steps)} of {len(analysis.layers)} layers go (criterion {plan.criterion}):")
     for step in plan.steps:
@@ -194,4 +211,4 @@ def _finish_dry_run(
     if json_path:
         index = GraphIndex(model.graph)
         cost = model_cost(index, see_shapes(model, index, data, run).shapes)
-        write_json(plan_document(model, cost, plan, analysis), json_path)
+        write_json(plan_document(model, cost, plan, analysis.layers), json_path)

@@ -114,6 +114,8 @@ class GraphIndex:
             return False
         if name in ops.WEIGHT_ATTRIBUTES:
             return True
+        if name in ops.CONTROL_FLOW:
+            return any(self._inside(child).weighted for child in subgraphs([node]))
         positions = ops.WEIGHT_INPUTS.get(name)
         if positions is None:
             # An operator nobody here knows is a layer if a stored matrix is among its inputs.
@@ -121,6 +123,10 @@ class GraphIndex:
             positions = tuple(range(len(node.input))) if unknown else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
         return any(name not in self.fed and self._is_matrix(name) for name in operands)
+
+    def _inside(self, child: onnx.GraphProto) -> GraphIndex:
+        """A branch or body, whose own inputs and captured tensors are what the caller feeds."""
+        return GraphIndex(child, self.fed, frozenset())
 
     def _is_matrix(self, name: str) -> bool:
         """Whether a constant has two axes or more; constants computed on the way count as such."""

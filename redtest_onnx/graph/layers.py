@@ -123,6 +123,8 @@ def _inside(index: GraphIndex, layer: Layer) -> Iterator[str]:
 
 def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | None, str | None]:
     """How a region can be removed, and what speaks against a plain bypass."""
+    if _kind(index, region) in ops.CONTROL_FLOW:
+        return None, "its network lies inside a control-flow operator, which stays whole"
     if region.entry is None:
         return None, "it reads the model's input: there is no earlier layer to take its place"
     if (extra := leaving(index, region)) is not None:
@@ -138,7 +140,7 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
         return "bypass", None
     change = f"it changes the shape from {_dims(before)} to {_dims(after)}"
     if adaptable(before, after):
-        return "adapter", f"{change}: its place is taken by an adapter"
+        return "adapter", change
     return None, f"{change}, which no adapter can do"
 
 

@@ -205,7 +205,8 @@ def full_check(model: Model) -> None:
 def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> Model:
     """Write the model atomically, with its external data beside it as `<name>.data`.
 
-    Only the external tensors that the graph still uses are copied, streamed from the source file.
+    Only the external tensors that the graph still uses are copied, streamed from the source file. A model
+    that was not changed since it was read is copied byte for byte.
 
     Returns:
         The model as it now lies on disk.
@@ -222,8 +223,12 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
         data_path = path.with_name(path.name + ".data")
         writable(data_path, force=force)
         write_atomic(data_path, lambda target: _copy_external(model.folder, external, target, data_path.name))
-    content = proto.SerializeToString(deterministic=True)
-    write_atomic(path, lambda target: target.write_bytes(content))
+    source = model.path
+    if source is not None and not external:
+        write_atomic(path, lambda target: shutil.copyfile(source, target))
+    else:
+        content = proto.SerializeToString(deterministic=True)
+        write_atomic(path, lambda target: target.write_bytes(content))
     return Model(proto, path)
 
 

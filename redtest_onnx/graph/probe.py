@@ -54,6 +54,11 @@ class Tap:
         return f"{PREFIX}{self.tensor}"
 
     @property
+    def level(self) -> str:
+        """Name of the output that tells how large a Gram's features are before centring."""
+        return f"{self.output}/level"
+
+    @property
     def features(self) -> int:
         """Number of features per sample after pooling."""
         if self.pooling == "none" or len(self.shape) <= 2:
@@ -98,6 +103,8 @@ def build_probe(model: Model, taps: Iterable[Tap]) -> Model:
         behind[tap.tensor] = nodes
         sizes = [tap.batch, tap.features if tap.form == "features" else tap.batch]
         outputs.append(helper.make_tensor_value_info(tap.output, TensorProto.FLOAT, sizes))
+        if tap.form == "gram":
+            outputs.append(helper.make_tensor_value_info(tap.level, TensorProto.FLOAT, []))
     return _with_outputs(model, behind, outputs)
 
 
@@ -179,7 +186,11 @@ class _Reduction:
         """[n, p] -> [n, n], features centred over the samples: without that, float32 cancels."""
         features = self._value
         self._mean([0], keepdims=1)
-        self._add("Sub", [features, self._value])
+        mean = self._value
+        self._add("Abs")
+        # Without axes, and in all operator sets alike: the largest of all.
+        self._nodes.append(helper.make_node("ReduceMax", [self._value], [self._tap.level], keepdims=0))
+        self._add("Sub", [features, mean])
         inputs = [self._value, self._value]
         if self._opset < 11:
             inputs.append(self._constant("zero", np.zeros(1, np.float32)))

@@ -68,12 +68,12 @@ def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: floa
     }
 
 
-def plan_document(model: Model, cost: Cost, plan: Plan, analysis: Analysis) -> Document:
+def plan_document(model: Model, cost: Cost, plan: Plan, layers: Iterable[Layer]) -> Document:
     """What `prune --dry-run` would do."""
     return {
         **_head("prune", model, cost),
         "plan": _plan(plan),
-        "layers": [layer_document(layer) for layer in analysis.layers],
+        "layers": [layer_document(layer) for layer in layers],
         "output": None,
     }
 

@@ -62,6 +62,8 @@ class GramReader:
         for gram, tap in zip(grams, self._taps, strict=True):
             if tap.form == "gram":
                 gram[...] = seen[0][tap.output]
+                if _constant(gram, float(seen[0][tap.level]), tap.features):
+                    gram[...] = 0
             else:
                 features = np.concatenate([run[tap.output] for run in seen])[:n]
                 gram[...] = linear_gram(features)
@@ -76,3 +78,12 @@ def _tap(target: Target, batch: int, per_run: int, samples: int, pooling: Poolin
     wide = pooling == "none" and prod(sizes) // per_run > samples
     form: Form = "gram" if whole and wide else "features"
     return Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form)
+
+
+def _constant(gram: npt.NDArray[np.float64], level: float, features: int) -> bool:
+    """Whether centred features are no more than the rounding of values of the given level.
+
+    What float32 leaves of a constant layer looks like noise; only beside the level it is known for nothing.
+    """
+    rounding = 64 * np.finfo(np.float32).eps * level
+    return bool(np.diagonal(gram).max() <= features * rounding**2)

@@ -151,12 +151,12 @@ def open_images(path: Path, model: Model, options: ImageOptions) -> ImageData:
     for what, values in (("--mean", options.mean), ("--std", options.std)):
         if len(values) not in (0, 1, layout.channels):
             raise InputError(f"{what} has {len(values)} values for {layout.channels} channels")
-    names, read = _folder(path) if path.is_dir() else _zip(path)
-    found = sorted(name for name in names if PurePosixPath(name).suffix.lower() in _SUFFIXES)
+    members, read = _folder(path) if path.is_dir() else _zip(path)
+    found = sorted(name for name in members if PurePosixPath(name).suffix.lower() in _SUFFIXES)
     if not found:
         raise InputError("holds no images", where=str(path), hint=f"known are {', '.join(sorted(_SUFFIXES))}")
-    if len(found) < len(names):
-        log.info("%s: %d files are no images and are left out", path, len(names) - len(found))
+    if len(found) < len(members):
+        log.info("%s: %d files are no images and are left out", path, len(members) - len(found))
     return ImageData(str(path), tuple(found), _classes(found), read, model.inputs[0], options)
 
 
