@@ -122,6 +122,12 @@ def build_shape_probe(model: Model, names: Iterable[str]) -> Model:
     return _with_outputs(model, behind, outputs)
 
 
+def expose(model: Model, names: Iterable[str]) -> Model:
+    """A copy of the model whose outputs are the given tensors as they are."""
+    outputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]
+    return _with_outputs(model, {}, outputs)
+
+
 def _with_outputs(
     model: Model, behind: Mapping[str, list[onnx.NodeProto]], outputs: list[onnx.ValueInfoProto]
 ) -> Model:
