@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -21,6 +21,7 @@ from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.prune import prune
+from redtest_onnx.pruning.repair import Repair
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
@@ -48,6 +49,13 @@ _QUANTITIES = ("params", "macs")
     type=click.FloatRange(min=0, max=1),
     help=f"Largest loss of accuracy or agreement. [default: {DEFAULT_MAX_DROP} if nothing else is asked for]",
 )
+@click.option(
+    "--repair",
+    type=click.Choice(["none", "refit", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Solve the remaining weights again for what the original computed; auto only where that helps.",
+)
 @click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
 @click.option(
@@ -69,6 +77,7 @@ def command(
     remove: int | None,
     target: tuple[str, ...],
     max_drop: float | None,
+    repair: Literal["none", "refit", "auto"],
     protect: tuple[str, ...],
     dry_run: bool,
     plan_path: Path | None,
@@ -118,11 +127,12 @@ def command(
             chosen,
             analysis,
             evaluation=_evaluation(source, loaded, eval_data),
+            method=repair,
             options=run,
             progress=progress,
         )
     save(pruning.model, output, force=force)
-    screen.show(comparison_table(pruning))
+    screen.show(_repair_in_words(pruning.repair), comparison_table(pruning))
     screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     if html:
         rows = comparison_rows(pruning)
@@ -193,6 +203,15 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     for step in plan.steps:
         score = "" if step.score is None else f", score {step.score:.4f}"
         screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+
+
+def _repair_in_words(repair: Repair) -> str:
+    if repair.reason is not None:
+        return f"Not repaired: {repair.reason}."
+    return (
+        f"{len(repair.refits)} operators were solved again on {repair.fitted_on} samples: the loss on "
+        f"{repair.held_out} others went from {repair.loss_plain:.2%} to {repair.loss:.2%}."
+    )
 
 
 def _finish_dry_run(

@@ -31,7 +31,7 @@ class LinearOperator:
         bias: tensor that holds an additive constant per channel; None where there is none.
         bias_scale: [q] factor from it to `target`.
         bias_node: index of the node that reads it.
-        geometry: kernel, strides, dilations and padding in front, each [2], of a convolution; None for products.
+        geometry: kernel, strides, dilations and padding in front, each [2]; None for products.
     """
 
     node: int

@@ -70,17 +70,22 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
     imported = {_first_output(node): node for node in graph.nodes}
     tensors: dict[str, gs.Tensor] = graph.tensors()
     stand_ins: dict[str, gs.Tensor] = {}
-    for number, removal in enumerate(removals):
+    for removal in removals:
         for name in (removal.entry, removal.exit):
             if name not in tensors:
                 raise InputError(f"there is no tensor {name!r}", where=model.label, hint="see `inspect`")
         source = stand_ins.get(removal.entry, tensors[removal.entry])
         for step, operator in enumerate(removal.adapter):
-            source = _append(graph, source, operator, f"{removal.exit}/adapter{number}_{step}")
+            source = _append(graph, source, operator, adapter_output(removal.exit, step))
         stand_ins[removal.exit] = source
         _redirect(graph, tensors[removal.exit], source)
     graph.cleanup(remove_unused_graph_inputs=False)
     return model.edited(_merge(model.proto, graph, imported))
+
+
+def adapter_output(exit_: str, step: int) -> str:
+    """Name of what an operator of the adapter in front of `exit_` gives; its node is called alike."""
+    return f"{exit_}/adapter{step}"
 
 
 def replace_weights(model: Model, values: Mapping[str, npt.NDArray[np.generic]]) -> Model:

@@ -29,6 +29,28 @@ class RidgeFit:
     rank: int
 
 
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def best_fit(train: NormalEquations, check: NormalEquations, *, intercept: bool = True) -> RidgeFit | None:
+    """Choose the penalty on rows that the fit does not see, then fit to all rows.
+
+    Args:
+        train: rows to fit to; the rows of `check` are added to it.
+        check: rows to judge the penalties on.
+        intercept: whether a bias is fitted.
+
+    Returns:
+        The fit; None where no penalty gives less error on `check` than no correction at all.
+    """
+    errors = {ridge: check.residual(train.solve(ridge, intercept=intercept)) for ridge in PENALTIES}
+    best = min(errors, key=lambda ridge: errors[ridge])
+    if not errors[best] < 1:
+        return None
+    train.merge(check)
+    return train.solve(best, intercept=intercept)
+
+
 class NormalEquations:
     """Sums over rows of x [n, p] and y [n, q] that are all a least-squares fit needs.
 
@@ -56,6 +78,24 @@ class NormalEquations:
         self._x += a.sum(axis=0)
         self._y += b.sum(axis=0)
         self._yy += float(np.square(b).sum())
+
+    def merge(self, other: NormalEquations) -> None:
+        """Add another set of rows of the same sizes."""
+        self.rows += other.rows
+        self._xx += other._xx
+        self._xy += other._xy
+        self._x += other._x
+        self._y += other._y
+        self._yy += other._yy
+
+    def residual(self, fit: RidgeFit) -> float:
+        """|y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
+        if self._yy <= 0:
+            return 1.0
+        w, b = fit.weight, fit.bias
+        error = self._yy - 2 * np.sum(w * self._xy) - 2 * b @ self._y + np.sum(w * (self._xx @ w))
+        error += 2 * (self._x @ w) @ b + self.rows * (b @ b)
+        return float(error / self._yy)
 
     def solve(self, ridge: float, *, intercept: bool = True) -> RidgeFit:
         """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` times the mean variance of x.

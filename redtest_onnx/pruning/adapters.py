@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+import onnx
 
-from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import FLOAT
+from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.graph.surgery import Operator
 
 
-def plain_adapter(before: Shape, after: Shape, dtype: npt.DTypeLike) -> tuple[Operator, ...]:
+def plain_adapter(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> tuple[Operator, ...]:
     """An adapter without fitted values: positions are averaged, channels kept, cut off or filled with zeros.
 
+    It ends with the activation function that the layer ended with. Its bias is zero, to be fitted.
+
     Args:
-        before: sizes of what comes in, [n, C, H, W], [n, T, D] or [n, D].
-        after: sizes of what must come out, of the same rank.
-        dtype: type of the activations.
+        index: the graph with the layer still in it.
+        shapes: sizes of its tensors, [n, C, H, W], [n, T, D] or [n, D].
+        entry: what comes in.
+        exit_: what must come out, of the same rank.
     """
+    before, after = shapes.sizes[entry], shapes.sizes[exit_]
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(shapes.dtypes.get(entry, FLOAT)))
+    activation = _activation(index, exit_)
     if len(before) != 4:
-        weight = np.eye(before[-1], after[-1], dtype=dtype)
-        return (Operator("MatMul", (weight,)),)
-    stride = [-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)]
+        bias = np.zeros(after[-1], dtype)
+        product = Operator("MatMul", (np.eye(before[-1], after[-1], dtype=dtype),))
+        return (product, Operator("Add", (bias,)), *activation)
+    stride = _strides(before, after)
     identity = np.eye(after[1], before[1])[:, :, None, None]
     weight = np.broadcast_to(identity / np.prod(stride), (after[1], before[1], *stride)).astype(dtype)
-    return (convolution(weight, before, after),)
+    return (_convolution(weight, np.zeros(after[1], dtype), before, after), *activation)
 
 
-def convolution(
-    weight: npt.NDArray[np.generic], before: Shape, after: Shape, *bias: npt.NDArray[np.generic]
+def _convolution(
+    weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic], before: Shape, after: Shape
 ) -> Operator:
-    """The convolution [M, C, h, w] that turns images of one size into another.
-
-    The stride is the ratio of the sizes; what the kernel sticks out is padded evenly, the odd rest behind.
-    """
-    kernel = weight.shape[2:]
-    stride = [-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)]
+    """The convolution [M, C, h, w] between two sizes; what its kernel sticks out is padded."""
+    stride = _strides(before, after)
     excess = [
-        max((b - 1) * s + k - a, 0) for a, b, s, k in zip(before[2:], after[2:], stride, kernel, strict=True)
+        max((b - 1) * s + k - a, 0)
+        for a, b, s, k in zip(before[2:], after[2:], stride, weight.shape[2:], strict=True)
     ]
     pads = [e // 2 for e in excess] + [e - e // 2 for e in excess]
-    attributes = {"kernel_shape": list(kernel), "strides": stride, "pads": pads}
-    return Operator("Conv", (weight, *bias), attributes)
+    attributes = {"kernel_shape": list(weight.shape[2:]), "strides": list(stride), "pads": pads}
+    return Operator("Conv", (weight, bias), attributes)
+
+
+def _strides(before: Shape, after: Shape) -> Sequence[int]:
+    return [-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)]
+
+
+def _activation(index: GraphIndex, tensor: str) -> tuple[Operator, ...]:
+    """The function of one operand that makes a tensor; nothing if it is made otherwise."""
+    node = index.nodes[index.producer[tensor]]
+    if node.op_type not in ops.ACTIVATION or len(node.input) != 1:
+        return ()
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return (Operator(node.op_type, (), attributes),)

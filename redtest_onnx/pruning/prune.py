@@ -14,6 +14,7 @@ from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair import Method, Repair, repair
 from redtest_onnx.pruning.verify import verify
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, sample_indices
@@ -23,6 +24,7 @@ from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 
 _HELD_OUT = 512
+_FITTED = 2048
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Pruning:
         analysis: of the original.
         before: measures of the original.
         after: measures of the pruned model.
+        repair: what was done to what is left.
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
@@ -64,6 +67,7 @@ class Pruning:
     analysis: Analysis
     before: Measures
     after: Measures
+    repair: Repair
     agreement: Agreement
     evaluated_on: str
     evaluated: int
@@ -128,6 +132,7 @@ def prune(
     analysis: Analysis,
     *,
     evaluation: Dataset | None = None,
+    method: Method = "auto",
     options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Pruning:
@@ -138,7 +143,8 @@ def prune(
         data: calibration samples.
         chosen: what to take out.
         analysis: of the model.
-        evaluation: samples for accuracy and agreement; the calibration samples if absent.
+        evaluation: samples for accuracy and agreement; the held-out calibration samples if absent.
+        method: how to repair: "none", "refit", or "auto" to refit where that helps.
         options: device and threads.
         progress: called as work is done.
 
@@ -151,10 +157,24 @@ def prune(
     shapes = see_shapes(model, index, data, options).shapes
     note(0, 4, "rewriting")
     pruned = apply_plan(model, chosen, shapes)
+    seed = analysis.settings.seed
+    fit, judged = fitting(data, seed), held_out(data, seed)
+    pruned, repaired = repair(
+        model,
+        pruned,
+        chosen,
+        data,
+        fit=fit,
+        held_out=judged,
+        method=method,
+        options=options,
+        progress=progress,
+    )
     verify(model, pruned, data, options)
     note(1, 4, "comparing outputs")
-    samples = evaluation or data
-    indices = sample_indices(samples, len(samples), analysis.settings.seed)
+    samples, indices = data, judged
+    if evaluation is not None:
+        samples, indices = evaluation, sample_indices(evaluation, len(evaluation), seed)
     evaluator = Evaluator(model, samples, indices, options)
     result = evaluator.evaluate(pruned)
     note(2, 4, "measuring latency")
@@ -177,12 +197,28 @@ def prune(
         result.accuracy,
     )
     note(4, 4, "done")
-    return Pruning(pruned, chosen, analysis, before, after, result.agreement, samples.source, result.samples)
+    return Pruning(
+        model=pruned,
+        plan=chosen,
+        analysis=analysis,
+        before=before,
+        after=after,
+        repair=repaired,
+        agreement=result.agreement,
+        evaluated_on=samples.source,
+        evaluated=result.samples,
+    )
+
+
+def fitting(data: Dataset, seed: int) -> Indices:
+    """Samples to fit to: the beginning of the seeded order, none of which is held out."""
+    order = sample_indices(data, len(data), seed)
+    return order[: len(order) - len(held_out(data, seed))][:_FITTED]
 
 
 def held_out(data: Dataset, seed: int) -> Indices:
     """Samples that judge candidates: the last third of the seeded order, 512 at most."""
-    order = sample_indices(data, len(data), seed)
+    order: Indices = sample_indices(data, len(data), seed)
     return order[-min(_HELD_OUT, max(len(order) // 3, 4)) :]
 
 

@@ -1,15 +1,16 @@
 """Repair without training: solve the remaining linear operators again for what the original computed.
 
-Taking a region out changes what all later operators read. Walking them in order, each is given the least-squares
-correction that brings the tensor its output enters (behind bias, normalisation and shortcut) as near as it can to
-the original's. Where regions were taken out, the operator before the gap aims at what came out behind it, so that
-it takes over part of their work. No parameter is added.
+Taking a region out changes what all later operators read. Walking them in order, each is given the
+least-squares correction that brings the tensor its output enters (behind bias, normalisation and shortcut) as
+near as it can to the original's. Where regions were taken out, the operator before the gap aims at what came
+out behind it, so that it takes over part of their work. No parameter is added.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,10 @@ from redtest_onnx.graph.linear import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe import expose
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.graph.weights import change_operands
 from redtest_onnx.metrics.patches import Window, patches, values_at
-from redtest_onnx.metrics.ridge import NormalEquations, RidgeFit
+from redtest_onnx.metrics.ridge import NormalEquations, RidgeFit, best_fit
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.batching import Indices, runs
 from redtest_onnx.runtime.data import Dataset
@@ -37,7 +39,7 @@ _BATCH = 64
 # Rows beyond this many per unknown make no difference to a fit; images are sampled at so many positions.
 _ROWS_PER_UNKNOWN = 300
 _SMALLEST_SCALE = 1e-6
-RIDGE = 1e-3
+_CHECK_EVERY = 4  # one batch in so many chooses the penalty
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ def refit(
     indices: Indices,
     options: RunOptions,
     *,
-    ridge: float = RIDGE,
     progress: Progress | None = None,
 ) -> tuple[Model, tuple[Refit, ...]]:
     """Solve the linear operators of a pruned model again.
@@ -81,7 +82,6 @@ def refit(
         data: calibration samples; labels are not used.
         indices: which of them.
         options: device and threads.
-        ridge: penalty of a change, relative to the mean variance of what the operator reads.
         progress: called after each operator.
 
     Returns:
@@ -99,11 +99,11 @@ def refit(
     for k, operator in enumerate(todo):
         goal = goals.get(operator.target, operator.target)
         equations = _equations(original, pruned, operator, goal, data, indices, options)
-        if equations is not None:
-            fit = equations.solve(ridge, intercept=operator.bias is not None)
+        fit = equations and best_fit(*equations, intercept=operator.bias is not None)
+        if equations and fit:
             pruned = _corrected(pruned, operator, fit)
-            name = index.nodes[operator.node].name
-            done.append(Refit(name, fit.explained, fit.condition, fit.rank, len(fit.weight), equations.rows))
+            name, rows = index.nodes[operator.node].name, equations[0].rows
+            done.append(Refit(name, fit.explained, fit.condition, fit.rank, len(fit.weight), rows))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * fit.explained)
         if progress:
             progress(k + 1, len(todo), "repairing")
@@ -116,12 +116,15 @@ def _goals(index: GraphIndex, plan: Plan) -> dict[str, str]:
     Keys are tensors before the activation in front of the gap, values those before the activation behind it.
     """
     ends: dict[str, str] = {}
+    goals: dict[str, str] = {}
     for step in plan.steps:
-        if step.action != "bypass":
+        if step.action == "adapter":
+            # A convolution with its bias, or a product with the bias behind it.
+            for k in (0, 1):
+                goals[adapter_output(step.tensor, k)] = _before_activation(index, step.tensor)[0]
             continue
         start = next((first for first, last in ends.items() if last == step.input), step.input)
         ends[start] = step.tensor
-    goals: dict[str, str] = {}
     for start, end in ends.items():
         gap = index.between(start, end)
         if any(reader not in gap for reader in index.readers.get(start, ())):
@@ -167,16 +170,17 @@ def _equations(
     data: Dataset,
     indices: Indices,
     options: RunOptions,
-) -> NormalEquations | None:
-    """Normal equations of an operator's correction, from streamed samples; None if shapes don't fit."""
+) -> tuple[NormalEquations, NormalEquations] | None:
+    """Normal equations of an operator's correction, to fit and to check; None if shapes don't fit."""
     wanted = Session(expose(original, [goal]), options)
     present = Session(expose(pruned, [operator.input, operator.target]), options)
     fixed = fixed_batch(original)
-    equations: NormalEquations | None = None
+    equations: tuple[NormalEquations, NormalEquations] | None = None
     rng = np.random.default_rng(0)
     unknowns = _unknowns(pruned, operator)
     per_sample = max(1, -(-_ROWS_PER_UNKNOWN * unknowns // len(indices)))
-    for chosen, count in runs(indices, fixed or _BATCH, fixed=fixed is not None):
+    size = fixed or min(_BATCH, -(-len(indices) // _CHECK_EVERY))
+    for k, (chosen, count) in enumerate(runs(indices, size, fixed=fixed is not None)):
         feeds = data.inputs(chosen)
         target = wanted.run(feeds)[goal][:count]
         values = present.run(feeds)
@@ -186,8 +190,9 @@ def _equations(
         rows = _rows(operator, x, target.astype(np.float64) - now, per_sample, rng)
         if rows is None:
             return None
-        equations = equations or NormalEquations(rows[0].shape[1], rows[1].shape[1])
-        equations.add(*rows)
+        sizes = rows[0].shape[1], rows[1].shape[1]
+        equations = equations or (NormalEquations(*sizes), NormalEquations(*sizes))
+        equations[k % _CHECK_EVERY == _CHECK_EVERY - 1].add(*rows)
     return equations
 
 
@@ -224,13 +229,13 @@ def _rows(
 
 def _corrected(model: Model, operator: LinearOperator, fit: RidgeFit) -> Model:
     """The model with the correction in the operator's weights and bias."""
-    weight = model.value(model.initializers[operator.weight])
+    weight: npt.NDArray[Any] = model.value(model.initializers[operator.weight])
     change = fit.weight * _inverse(operator.scale)
     if operator.kind == "Conv" or operator.transposed:
         change = change.T.reshape(weight.shape)
     changes = {(operator.node, operator.weight): (weight + change).astype(weight.dtype)}
     if operator.bias is not None:
-        bias = model.value(model.initializers[operator.bias])
+        bias: npt.NDArray[Any] = model.value(model.initializers[operator.bias])
         share = fit.bias * _inverse(operator.bias_scale)
         changes[operator.bias_node, operator.bias] = (bias + share).astype(bias.dtype)
     return change_operands(model, changes)

@@ -21,6 +21,7 @@ from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name, write_atomic
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning
+from redtest_onnx.pruning.repair import Repair
 
 Document = dict[str, Any]
 
@@ -86,6 +87,7 @@ def prune_document(model: Model, pruning: Pruning, output: Path) -> Document:
         "layers": [layer_document(layer) for layer in pruning.analysis.layers],
         "before": _measures(pruning.before),
         "after": _measures(pruning.after),
+        "repair": _repair(pruning.repair),
         "agreement": {key: _number(value) for key, value in asdict(pruning.agreement).items()},
         "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
         "output": str(output),
@@ -153,6 +155,16 @@ def _spec(spec: TensorSpec) -> Document:
 
 def _plan(plan: Plan) -> Document:
     return {"criterion": plan.criterion, "steps": [asdict(step) for step in plan.steps]}
+
+
+def _repair(repair: Repair) -> Document:
+    fields = {key: value for key, value in asdict(repair).items() if key != "refits"}
+    refits = [{key: _plain(value) for key, value in asdict(refit).items()} for refit in repair.refits]
+    return {**fields, "operators": refits}
+
+
+def _plain(value: object) -> object:
+    return _number(value) if isinstance(value, float) else value
 
 
 def _measures(measures: Measures) -> Document:
