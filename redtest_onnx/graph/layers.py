@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import count_macs, count_parameters
@@ -28,6 +29,8 @@ class Layer:
         shape: sizes of `tensor` for one sample; None if unknown.
         parameters: learned values that go with the layer.
         macs: multiply-accumulates for one sample that go with it; None if unknown.
+        added_parameters: learned values of the adapter that would take its place; 0 for a bypass.
+        added_macs: multiply-accumulates of that adapter.
         action: how it can be removed, "bypass" or "adapter"; None if it can't.
         reason: why it can't be removed, or why it needs an adapter; None for a plain bypass.
     """
@@ -42,6 +45,8 @@ class Layer:
     shape: Shape | None
     parameters: int
     macs: int | None
+    added_parameters: int
+    added_macs: int
     action: str | None
     reason: str | None
 
@@ -65,6 +70,7 @@ def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
         gone = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
         action, reason = _action(index, region, shapes)
+        added = _adapter_cost(region, shapes) if action == "adapter" else (0, 0)
         layers.append(
             Layer(
                 index=i,
@@ -77,6 +83,8 @@ def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
                 shape=shapes.sizes.get(region.tensor),
                 parameters=count_parameters(index, gone),
                 macs=count_macs(index, shapes, gone),
+                added_parameters=added[0],
+                added_macs=added[1],
                 action=action,
                 reason=reason,
             )
@@ -109,6 +117,8 @@ def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer])
                 shape=shapes.sizes.get(name),
                 parameters=count_parameters(index, [i]),
                 macs=count_macs(index, shapes, [i]),
+                added_parameters=0,
+                added_macs=0,
                 action=None,
                 reason=f"it is a part of {owner[name]}" if name in owner else "it is no layer of its own",
             )
@@ -156,6 +166,16 @@ def adaptable(before: Shape, after: Shape) -> bool:
         pairs = zip(before[2:], after[2:], strict=True)
         return all(a >= b > 0 and a == b * (a // b) for a, b in pairs)
     return len(before) in (2, 3) and before[1:-1] == after[1:-1]
+
+
+def _adapter_cost(region: Region, shapes: Shapes) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of one linear operator with bias in the region's place."""
+    assert region.entry is not None
+    before, after = shapes.sizes[region.entry], shapes.sizes[region.exit]
+    channel = 1 if len(before) == 4 else -1
+    window = prod(-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)) if channel == 1 else 1
+    inputs = before[channel] * window
+    return (inputs + 1) * after[channel], inputs * prod(after)
 
 
 def _kind(index: GraphIndex, region: Region) -> str:

@@ -132,8 +132,8 @@ def _down_to(
             raise InputError(f"the model's {quantity} are unknown", where=model.label)
         left, needed = float(total), 0
         while left > share * total and needed < len(ranking):
-            layer = ranking[needed].layer
-            left -= (layer.parameters if quantity == "params" else layer.macs) or 0
+            step = Step.of(ranking[needed].layer)
+            left -= (step.parameters if quantity == "params" else step.macs) or 0
             needed += 1
         if left > share * total:
             raise NegativeVerdictError(

@@ -24,8 +24,8 @@ class Step:
         tensor: the activation whose readers are redirected.
         action: "bypass", or "adapter" where the shapes differ.
         score: what the criterion gave it; None if unknown.
-        parameters: learned values that go.
-        macs: multiply-accumulates per sample that go; None if unknown.
+        parameters: learned values that go, less those of an adapter.
+        macs: multiply-accumulates per sample that go, likewise; None if unknown.
     """
 
     region: str
@@ -51,8 +51,8 @@ class Step:
             layer.exit,
             layer.action,
             score if score is not None and math.isfinite(score) else None,
-            layer.parameters,
-            layer.macs,
+            layer.parameters - layer.added_parameters,
+            None if layer.macs is None else layer.macs - layer.added_macs,
         )
 
 

@@ -1,0 +1,246 @@
+"""Plans, budgets and the whole way of pruning on the embedded models."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import Layer
+from redtest_onnx.graph.model import full_check
+from redtest_onnx.pruning import criteria
+from redtest_onnx.pruning.budget import make_plan
+from redtest_onnx.pruning.plan import Step, load_plan
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.shapes import see_shapes
+
+MODELS = Path(__file__).parents[2] / "models"
+CPU = rt.RunOptions("cpu")
+QUICK = rt.AnalysisSettings(samples=64, batches=2)
+
+
+@cache
+def case(name: str) -> tuple[rt.Model, rt.Dataset, rt.Analysis]:
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    return model, data, rt.analyze(model, data, QUICK, CPU)
+
+
+def totals(model: rt.Model, data: rt.Dataset) -> dict[str, int | None]:
+    index = GraphIndex(model.graph)
+    cost = model_cost(index, see_shapes(model, index, data, CPU).shapes)
+    return {"params": cost.parameters, "macs": cost.macs}
+
+
+def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:
+    model, data, analysis = case(name)
+    return make_plan(model, analysis, budget, criterion, totals=totals(model, data))
+
+
+def test_redtest_takes_the_later_layers_of_the_most_similar_pairs() -> None:
+    _, _, analysis = case("resnet")
+    plan = plan_for("resnet", rt.Budget(remove=3))
+    bypassable = [
+        (value, layer.name)
+        for layer, value in zip(analysis.layers[1:], analysis.adjacent, strict=True)
+        if layer.removable
+    ]
+    assert {step.region for step in plan.steps} == {name for _, name in sorted(bypassable)[-3:]}
+
+
+def test_threshold_compares_with_the_last_kept_layer() -> None:
+    _, _, analysis = case("resnet")
+    kept, expected = 0, []
+    for k in range(1, len(analysis.layers)):
+        if analysis.layers[k].removable and analysis.similarity[kept, k] >= 0.97:
+            expected.append(analysis.layers[k].name)
+        else:
+            kept = k
+    found = plan_for("resnet", rt.Budget(threshold=0.97))
+    assert expected
+    assert [step.region for step in found.steps] == expected
+
+
+@pytest.mark.parametrize("quantity", ["params", "macs"])
+def test_target_is_reached_with_the_fewest_layers(quantity: str) -> None:
+    model, data, _ = case("resnet")
+    total = totals(model, data)[quantity]
+    assert total is not None
+    plan = plan_for("resnet", rt.Budget(targets=((quantity, 0.8),)))
+    gone = [step.parameters if quantity == "params" else step.macs or 0 for step in plan.steps]
+    assert total - sum(gone) <= 0.8 * total
+    weakest = min(plan.steps, key=lambda step: step.score or 0)
+    spared = weakest.parameters if quantity == "params" else weakest.macs or 0
+    assert total - sum(gone) + spared > 0.8 * total
+
+
+def test_target_out_of_reach_is_a_negative_verdict() -> None:
+    with pytest.raises(rt.NegativeVerdictError, match="can't be reached"):
+        plan_for("resnet", rt.Budget(targets=(("params", 0.001),)))
+
+
+def test_more_layers_than_can_go_is_an_error() -> None:
+    with pytest.raises(rt.InputError, match="can go"):
+        plan_for("resnet", rt.Budget(remove=28))
+
+
+def test_protected_layers_stay() -> None:
+    free = plan_for("resnet", rt.Budget(remove=3))
+    name = free.steps[-1].region
+    held = plan_for("resnet", rt.Budget(remove=3, protect=(name,)))
+    assert name not in {step.region for step in held.steps}
+    assert len(held.steps) == 3
+
+
+def test_protecting_an_unknown_layer_is_an_error() -> None:
+    with pytest.raises(rt.InputError, match="fits no layer"):
+        plan_for("resnet", rt.Budget(remove=1, protect=("nothing.like.that",)))
+
+
+def test_first_layer_gives_its_reason() -> None:
+    _, _, analysis = case("vgg")
+    with pytest.raises(rt.InputError, match="model's input"):
+        Step.of(analysis.layers[0])
+
+
+@pytest.mark.parametrize("criterion", criteria.names())
+def test_every_criterion_ranks_all_candidates_reproducibly(criterion: str) -> None:
+    _, _, analysis = case("vit")
+    first, second = (criteria.rank(criterion, analysis, 3) for _ in range(2))
+    assert first == second
+    assert [s.score for s in first] == sorted((s.score for s in first), reverse=True)
+    assert {s.layer.name for s in first} == {layer.name for layer in analysis.layers if layer.removable}
+
+
+def test_plan_file_comes_back(tmp_path: Path) -> None:
+    model, _, analysis = case("resnet")
+    plan = plan_for("resnet", rt.Budget(remove=4))
+    plan.save(tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json", model, analysis.layers) == plan
+
+
+def test_plan_needs_names_only_and_sorts_them(tmp_path: Path) -> None:
+    model, _, analysis = case("resnet")
+    plan = plan_for("resnet", rt.Budget(remove=3))
+    names = [{"region": step.region} for step in reversed(plan.steps)]
+    (tmp_path / "plan.json").write_text(json.dumps({"steps": names}))
+    found = load_plan(tmp_path / "plan.json", model, analysis.layers)
+    assert [step.region for step in found.steps] == [step.region for step in plan.steps]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no json", "not JSON"),
+        ("[]", "not a plan"),
+        ('{"steps": [{"region": "nowhere"}]}', "no layer"),
+        ('{"steps": [7]}', "no layer"),
+        ('{"steps": [], "model_sha256": "0"}', "another model"),
+        ('{"steps": [], "schema": "other/1"}', "schema"),
+    ],
+)
+def test_bad_plans_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    model, _, analysis = case("resnet")
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(rt.InputError, match=message):
+        load_plan(tmp_path / "plan.json", model, analysis.layers)
+
+
+def prune(name: str, budget: rt.Budget, method: str) -> rt.Pruning:
+    model, data, analysis = case(name)
+    test = rt.open_data(MODELS / "digits.npz", model, split="test")
+    plan = plan_for(name, budget)
+    return rt.prune(model, data, plan, analysis, evaluation=test, method=method, options=CPU)  # type: ignore[arg-type]
+
+
+def test_plain_pruning_of_the_deep_network_costs_next_to_nothing() -> None:
+    result = prune("resnet", rt.Budget(remove=5), "none")
+    assert result.before.accuracy is not None
+    assert result.after.accuracy is not None
+    assert result.after.cost.parameters <= 0.8 * result.before.cost.parameters
+    assert result.after.accuracy >= result.before.accuracy - 0.02
+    assert result.model.inputs == case("resnet")[0].inputs
+    full_check(result.model)
+
+
+def test_removed_parameters_are_those_the_plan_promised() -> None:
+    result = prune("resnet", rt.Budget(remove=5), "none")
+    promised = sum(step.parameters for step in result.plan.steps)
+    assert result.before.cost.parameters - result.after.cost.parameters == promised
+    macs = sum(step.macs or 0 for step in result.plan.steps)
+    assert result.before.cost.macs is not None
+    assert result.after.cost.macs == result.before.cost.macs - macs
+
+
+def test_refit_repairs_a_plain_chain() -> None:
+    plain, fitted = (prune("vgg", rt.Budget(remove=4), method) for method in ("none", "auto"))
+    assert plain.after.cost == fitted.after.cost
+    assert plain.after.accuracy is not None
+    assert fitted.after.accuracy is not None
+    assert fitted.before.accuracy is not None
+    assert plain.after.accuracy < 0.5
+    assert fitted.after.accuracy >= fitted.before.accuracy - 0.01
+    assert fitted.after.cost.parameters <= 0.7 * fitted.before.cost.parameters
+
+
+def test_adapters_take_the_place_of_layers_that_change_the_shape() -> None:
+    model, data, analysis = case("vgg")
+    changing = [layer for layer in analysis.layers if layer.action == "adapter"]
+    assert changing
+    plan = rt.Plan("test", model.sha256, tuple(Step.of(layer) for layer in changing[:2]))
+    result = rt.prune(model, data, plan, analysis, method="auto", options=CPU)
+    promised = sum(step.parameters for step in plan.steps)
+    assert result.after.cost.parameters == result.before.cost.parameters - promised
+    assert result.repair.method == "refit"
+    assert result.repair.loss is not None
+    assert result.repair.loss_plain is not None
+    assert result.repair.loss < result.repair.loss_plain
+
+
+def test_repair_is_never_worse_than_plain_on_held_out_samples() -> None:
+    for name in ("resnet", "vit"):
+        result = prune(name, rt.Budget(remove=3), "auto")
+        assert result.repair.loss is not None
+        assert result.repair.loss_plain is not None
+        assert result.repair.loss <= result.repair.loss_plain
+
+
+def test_pruning_twice_gives_the_same_bytes() -> None:
+    one, two = (prune("vgg", rt.Budget(remove=2), "refit").model.proto for _ in range(2))
+    assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
+
+
+def test_pruning_nothing_returns_the_model(tmp_path: Path) -> None:
+    model, data, analysis = case("vit")
+    result = rt.prune(model, data, rt.Plan("none", model.sha256, ()), analysis, options=CPU)
+    saved = rt.save(result.model, tmp_path / "same.onnx")
+    assert model.path is not None
+    assert (tmp_path / "same.onnx").read_bytes() == model.path.read_bytes()
+    feeds = data.inputs([0, 1, 2])
+    np.testing.assert_array_equal(
+        Session(saved, CPU).run(feeds)["logits"], Session(model, CPU).run(feeds)["logits"]
+    )
+
+
+def test_made_up_inputs_are_no_ground_for_a_refit() -> None:
+    model, _, analysis = case("vgg")
+    noise = rt.open_data(None, model)
+    plan = plan_for("vgg", rt.Budget(remove=1))
+    result = rt.prune(model, noise, plan, analysis, method="auto", options=CPU)
+    assert result.repair.method == "none"
+    assert "made-up" in (result.repair.reason or "")
+
+
+def test_layers_of_a_plan_can_be_adjacent() -> None:
+    _, _, analysis = case("resnet")
+    model, data, _ = case("resnet")
+    run: list[Layer] = [layer for layer in analysis.layers if layer.action == "bypass"][:3]
+    plan = rt.Plan("test", model.sha256, tuple(map(Step.of, run)))
+    result = rt.prune(model, data, plan, analysis, method="none", options=CPU)
+    assert result.after.cost.parameters == result.before.cost.parameters - sum(x.parameters for x in run)
