@@ -114,7 +114,14 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, analysis = make_plan(
-                loaded, data, budget, criterion=criterion, settings=settings, options=run, progress=progress
+                loaded,
+                data,
+                budget,
+                criterion=criterion,
+                settings=settings,
+                method=repair,
+                options=run,
+                progress=progress,
             )
     _show_plan(screen, chosen, analysis)
     if dry_run:

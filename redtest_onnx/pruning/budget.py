@@ -55,6 +55,7 @@ def make_plan(
     *,
     totals: dict[str, int | None],
     loss: Callable[[Plan], float] | None = None,
+    repaired_loss: Callable[[Plan], float] | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose the layers to take out.
@@ -66,6 +67,7 @@ def make_plan(
         criterion: name of the criterion.
         totals: "params" and "macs" of the whole model.
         loss: what a plan loses on held-out samples; needed where `budget.max_drop` decides.
+        repaired_loss: what it loses after repair; None where nothing will be repaired.
         progress: called for every candidate tried.
 
     Raises:
@@ -93,13 +95,51 @@ def make_plan(
         chosen = ranking
     if loss is None or budget.max_drop is None:
         return _plan(model, criterion, chosen)
+    plain = _tolerated(model, criterion, chosen, loss, budget.max_drop, progress)
+    if repaired_loss is None:
+        return plain
+    repaired = _longest(model, criterion, chosen, repaired_loss, budget.max_drop, progress)
+    return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
+
+
+def _tolerated(
+    model: Model,
+    criterion: str,
+    candidates: Sequence[Scored],
+    loss: Callable[[Plan], float],
+    max_drop: float,
+    progress: Progress | None,
+) -> Plan:
+    """Take candidate after candidate; one that costs too much together with those before it stays."""
     kept: list[Scored] = []
-    for done, candidate in enumerate(chosen):
-        if loss(_plan(model, criterion, [*kept, candidate])) <= budget.max_drop:
+    for done, candidate in enumerate(candidates):
+        if loss(_plan(model, criterion, [*kept, candidate])) <= max_drop:
             kept.append(candidate)
         if progress:
-            progress(done + 1, len(chosen), "trying removals")
+            progress(done + 1, len(candidates), "trying removals")
     return _plan(model, criterion, kept)
+
+
+def _longest(
+    model: Model,
+    criterion: str,
+    candidates: Sequence[Scored],
+    loss: Callable[[Plan], float],
+    max_drop: float,
+    progress: Progress | None,
+) -> Plan:
+    """The longest beginning of the ranking that stays tolerable, found by bisection: each try is a repair."""
+    good, bad, tries = 0, len(candidates) + 1, 0
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if loss(_plan(model, criterion, candidates[:middle])) <= max_drop:
+            good = middle
+        else:
+            bad = middle
+        tries += 1
+        if progress:
+            progress(tries, tries + (bad - good - 1).bit_length(), "trying removals with repair")
+    return _plan(model, criterion, candidates[:good])
 
 
 def _plan(model: Model, criterion: str, chosen: Iterable[Scored]) -> Plan:

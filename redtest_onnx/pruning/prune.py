@@ -14,6 +14,7 @@ from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.refit import refit
 from redtest_onnx.pruning.repair import Method, Repair, repair
 from redtest_onnx.pruning.verify import verify
 from redtest_onnx.runtime.batching import Indices
@@ -25,6 +26,7 @@ from redtest_onnx.runtime.shapes import see_shapes
 
 _HELD_OUT = 512
 _FITTED = 2048
+_FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def plan(
     *,
     criterion: str = "redtest",
     settings: AnalysisSettings | None = None,
+    method: Method = "auto",
     options: RunOptions | None = None,
     analysis: Analysis | None = None,
     progress: Progress | None = None,
@@ -92,6 +95,7 @@ def plan(
         budget: how many layers may go.
         criterion: in which order.
         settings: how similarity is measured.
+        method: how the result will be repaired; with repair more layers can go.
         options: device and threads.
         analysis: an earlier analysis of the same model, to be used instead of a new one.
         progress: called as work is done.
@@ -106,12 +110,22 @@ def plan(
     shapes = see_shapes(model, index, data, options).shapes
     cost = model_cost(index, shapes)
     loss: Callable[[Plan], float] | None = None
+    repaired_loss: Callable[[Plan], float] | None = None
     if budget.max_drop is not None:
-        evaluator = Evaluator(model, data, held_out(data, analysis.settings.seed), options)
+        seed = analysis.settings.seed
+        evaluator = Evaluator(model, data, held_out(data, seed), options)
 
         def loss(candidate: Plan) -> float:
             pruned = apply_plan(model, candidate, shapes)
             return drop(evaluator.reference, evaluator.evaluate(pruned))
+
+        if method != "none" and not data.synthetic:
+            fit = fitting(data, seed)[:_FITTED_IN_SEARCH]
+
+            def repaired_loss(candidate: Plan) -> float:
+                pruned = apply_plan(model, candidate, shapes)
+                fitted, _ = refit(model, pruned, candidate, data, fit, options)
+                return drop(evaluator.reference, evaluator.evaluate(fitted))
 
     chosen = make_plan(
         model,
@@ -120,6 +134,7 @@ def plan(
         criterion,
         totals={"params": cost.parameters, "macs": cost.macs},
         loss=loss,
+        repaired_loss=repaired_loss,
         progress=progress,
     )
     return chosen, analysis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -36,10 +36,12 @@ def measure_latency(
     Args:
         models: models with the same signature.
         data: the first sample (the first few, for a fixed batch) is what they run on.
-        options: device and threads.
+        options: device and threads; one thread if they leave that open, since waking others up costs small
+            models more than their work and makes timings jump.
         seconds: time to spend on all of them together, if that allows 15 runs each.
     """
     feeds = data.inputs(range(fixed_batch(models[0]) or 1))
+    options = replace(options, threads=options.threads or 1)
     sessions = [Session(model, options) for model in models]
     for session in sessions:
         for _ in range(_WARM_UP):
