@@ -31,14 +31,15 @@ def heatmap_svg(analysis: Analysis, title: str) -> str:
 
 def draw_heatmap(analysis: Analysis, title: str) -> Figure:
     """CKA of all pairs of layers above, similarity of neighbours below, on one axis of layers."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     count = len(analysis.layers)
     figure = Figure(figsize=(8.2, 9.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[5, 1])
     similarity = np.ma.masked_invalid(analysis.similarity)
-    image = above.imshow(similarity, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
-    image.cmap.set_bad("0.8")
+    colours = colormaps["magma"].with_extremes(bad="0.8")
+    image = above.imshow(similarity, vmin=0, vmax=1, cmap=colours, interpolation="nearest")
     redundancy = analysis.redundancy
     above.set_title(
         f"{title}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "

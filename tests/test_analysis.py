@@ -1,0 +1,168 @@
+"""The whole measurement against a slow reference, and against the published figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from scipy.stats import spearmanr
+
+import redtest_onnx as rt
+from redtest_onnx.graph.probe import expose
+from redtest_onnx.runtime.data import sample_indices
+from redtest_onnx.runtime.session import Session
+
+MODELS = Path(__file__).parents[1] / "models"
+SHARED = Path(__file__).parents[2] / "shared"
+CPU = rt.RunOptions("cpu")
+
+# Unbiased CKA of neighbours in the reference ResNet56 on CIFAR-10 (RedTest, arXiv 2411.10507).
+RESNET56 = """
+.8040 .9624 .9816 .9819 .9647 .9950 .9621 .9549 .9959 .9714 .9903 .9882 .9947 .9943
+.9924 .9920 .9894 .9912 .9701 .9823 .9844 .9816 .9668 .9333 .9032 .8795 .8777
+"""
+
+
+def song_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
+    """Song et al. 2012, equation 4, term by term."""
+    n = len(k)
+    k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
+    ones = np.ones(n)
+    trace = np.trace(k @ l)
+    products = (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
+    mixed = 2 / (n - 2) * (ones @ k @ l @ ones)
+    return float((trace + products - mixed) / (n * (n - 3)))
+
+
+def slow_cka(features: list[np.ndarray]) -> np.ndarray:
+    grams = []
+    for x in features:
+        x = x.astype(np.float64)
+        x = x - x.mean(axis=0)
+        grams.append(x @ x.T)
+    own = [song_hsic(g, g) for g in grams]
+    return np.array(
+        [
+            [song_hsic(a, b) / np.sqrt(own[i] * own[j]) for j, b in enumerate(grams)]
+            for i, a in enumerate(grams)
+        ]
+    )
+
+
+def activations(model: rt.Model, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    outputs = Session(expose(model, names), CPU, level="none").run(feeds)
+    return [outputs[name] for name in names]
+
+
+@pytest.mark.parametrize("name", ["resnet", "vgg", "vit"])
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_matrix_agrees_with_song_in_float64(name: str, pooling: str) -> None:
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    settings = rt.AnalysisSettings(pooling=pooling, samples=48, batches=1)  # type: ignore[arg-type]
+    analysis = rt.analyze(model, data, settings, CPU)
+    feeds = data.inputs(sample_indices(data, 48, 0))
+    values = activations(model, [layer.tensor for layer in analysis.layers], feeds)
+    if pooling == "mean":
+        values = [v.mean(axis=(2, 3)) if v.ndim == 4 else v.mean(axis=1) for v in values]
+    expected = slow_cka([v.reshape(len(v), -1) for v in values])
+    np.testing.assert_allclose(analysis.similarity, expected, atol=1e-6, rtol=0)
+
+
+def test_estimators_combine_batches_as_they_say() -> None:
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    order = sample_indices(data, 120, 0)
+    single = []
+    for k in range(3):
+        feeds = data.inputs(order[40 * k : 40 * (k + 1)])
+        names = [
+            layer.tensor for layer in rt.analyze(model, data, rt.AnalysisSettings(samples=8), CPU).layers
+        ]
+        single.append([v.mean(axis=(2, 3)) for v in activations(model, names, feeds)])
+    paper = rt.analyze(model, data, rt.AnalysisSettings(samples=40, batches=3, estimator="paper"), CPU)
+    np.testing.assert_allclose(paper.similarity, np.mean([slow_cka(b) for b in single], axis=0), atol=1e-6)
+    assert paper.redundancy.value == pytest.approx(np.mean(paper.redundancy.per_batch))
+    assert paper.redundancy.std == pytest.approx(np.std(paper.redundancy.per_batch, ddof=1))
+    ratio = rt.analyze(model, data, rt.AnalysisSettings(samples=40, batches=3), CPU)
+    assert not np.allclose(ratio.similarity, paper.similarity, atol=1e-6)
+
+
+def fixed(model: rt.Model, batch: int) -> rt.Model:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    del proto.graph.value_info[:]
+    return rt.Model(proto)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_a_fixed_batch_gives_the_same_matrix(batch: int, pooling: str) -> None:
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    settings = rt.AnalysisSettings(pooling=pooling, samples=32, batches=1)  # type: ignore[arg-type]
+    expected = rt.analyze(model, data, settings, CPU)
+    found = rt.analyze(fixed(model, batch), data, settings, CPU)
+    np.testing.assert_allclose(found.similarity, expected.similarity, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_a_layer_that_does_not_vary_is_undefined(pooling: str) -> None:
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    victim = rt.analyze(model, data, rt.AnalysisSettings(samples=8), CPU).layers[4]
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    node = next(node for node in proto.graph.node if victim.tensor in node.output)
+    weight = next(t for t in proto.graph.initializer if t.name == node.input[1])
+    weight.raw_data = bytes(len(weight.raw_data))
+    settings = rt.AnalysisSettings(pooling=pooling, samples=64, batches=1)  # type: ignore[arg-type]
+    analysis = rt.analyze(rt.Model(proto), data, settings, CPU)
+    assert victim.name in [layer.name for layer in analysis.undefined]
+    assert np.isnan(analysis.similarity[4]).all()
+    assert np.isfinite(analysis.redundancy.value)
+    assert analysis.redundancy.undefined >= len(analysis.layers) - 1
+
+
+def test_thresholds_by_kind_of_graph() -> None:
+    thresholds = {}
+    for name in ("resnet", "vgg"):
+        model = rt.load(MODELS / f"{name}_digits.onnx")
+        data = rt.open_data(MODELS / "digits.npz", model)
+        thresholds[name] = rt.analyze(model, data, rt.AnalysisSettings(samples=8), CPU).redundancy.threshold
+    assert thresholds == {"resnet": 0.8, "vgg": 0.7}
+
+
+def test_layers_by_glob_and_all() -> None:
+    model = rt.load(MODELS / "resnet_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    chosen = rt.analyze(model, data, rt.AnalysisSettings(samples=8, layers="blocks.1?"), CPU)
+    assert [layer.name for layer in chosen.layers] == [f"blocks.{k}" for k in range(10, 20)]
+    everything = rt.analyze(model, data, rt.AnalysisSettings(samples=8, layers="all"), CPU)
+    assert len(everything.layers) > 150
+    assert [layer.index for layer in everything.layers] == list(range(len(everything.layers)))
+    with pytest.raises(rt.InputError, match="no layer is called"):
+        rt.analyze(model, data, rt.AnalysisSettings(samples=8, layers="nope*"), CPU)
+    with pytest.raises(rt.InputError, match="two are needed"):
+        rt.analyze(model, data, rt.AnalysisSettings(samples=8, layers="blocks.3"), CPU)
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the CIFAR-10 images beside the checkout")
+@pytest.mark.parametrize(
+    ("name", "layers", "low", "high"), [("56_cifar10_bn", 28, 170, 210), ("20_cifar10", 10, 13, 16)]
+)
+def test_published_figures(name: str, layers: int, low: float, high: float) -> None:
+    model = rt.load(SHARED / "models" / f"resnet{name}.onnx")
+    images = rt.ImageOptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    data = rt.open_data(SHARED / "data" / "cifar10_jpeg_test.zip", model, images=images)
+    analysis = rt.analyze(model, data, rt.AnalysisSettings(estimator="paper"), CPU)
+    assert len(analysis.layers) == layers
+    assert low < analysis.redundancy.value < high
+    if layers == 28:
+        golden = np.array(RESNET56.split(), float)
+        assert np.abs(golden - analysis.adjacent).mean() <= 0.007
+        assert spearmanr(golden, analysis.adjacent).statistic >= 0.97

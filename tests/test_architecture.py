@@ -1,0 +1,81 @@
+"""Imports run one way, and heavy packages are loaded only where they are used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "redtest_onnx"
+
+# What each part may import, itself and errors aside.
+ALLOWED = {
+    "errors": set(),
+    "graph": set(),
+    "metrics": set(),
+    "runtime": {"graph", "metrics"},
+    "analysis": {"runtime", "graph", "metrics"},
+    "pruning": {"analysis", "runtime", "graph", "metrics"},
+    "bridge": {"analysis", "runtime", "graph", "metrics"},
+    "report": {"pruning", "analysis", "runtime", "graph", "metrics"},
+    "cli": {"report", "pruning", "analysis", "runtime", "graph", "metrics"},
+}
+ONLY_INSIDE_FUNCTIONS = {"onnxruntime", "torch", "cupy", "matplotlib", "jinja2", "ray", "PIL"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path, *, module_level: bool = False) -> Iterator[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in tree.body if module_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_run_one_way(file: Path) -> None:
+    own = part(file)
+    if own == "__init__":
+        return
+    for name in imports(file):
+        pieces = name.split(".")
+        if pieces[0] == "redtest_onnx" and len(pieces) > 1 and pieces[1] not in (own, "errors"):
+            assert pieces[1] in ALLOWED[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_where_used(file: Path) -> None:
+    heavy = ONLY_INSIDE_FUNCTIONS - ({"torch"} if part(file) == "bridge" else set())
+    assert not {name.split(".")[0] for name in imports(file, module_level=True)} & heavy
+
+
+def test_only_runtime_runs_models() -> None:
+    users = {part(file) for file in FILES if any(n.split(".")[0] == "onnxruntime" for n in imports(file))}
+    assert users == {"runtime"}
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom redtest_onnx.cli.main import run\nrun(['--help'])\n"
+        "print(*{m.split('.')[0] for m in sys.modules} & {'onnx', 'onnxruntime', 'torch', 'matplotlib'})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "analyze" in result.stdout
+    assert result.stdout.splitlines()[-1] == ""
+
+
+def test_every_public_name_is_there() -> None:
+    import redtest_onnx
+
+    assert all(getattr(redtest_onnx, name) for name in redtest_onnx.__all__)
+    with pytest.raises(AttributeError):
+        _ = redtest_onnx.nothing  # type: ignore[attr-defined]
