@@ -177,8 +177,21 @@ def _belongs(index: GraphIndex, chain: list[_Step], candidate: int, start: int) 
         return kinds <= ops.POINTWISE or _normalises(kinds)
     if kinds <= ops.ACTIVATION or (len(kinds) > 1 and kinds <= ops.POINTWISE):
         return True
-    # Post-norm: the block starts from normalised values and ends by normalising its sum.
-    return _normalises(kinds) and candidate == start + 1 and kinds == _kinds(index, chain[start - 1])
+    return candidate <= start + _normalisation_behind(index, chain, start)
+
+
+def _normalisation_behind(index: GraphIndex, chain: list[_Step], start: int) -> int:
+    """Number of steps behind a block that normalise its sum as the values it starts from were normalised.
+
+    That is what post-norm transformers do; one operator, or up to five steps where it is spelt out.
+    """
+    for count in range(5, 0, -1):
+        before, behind = chain[max(start - count, 0) : start], chain[start + 1 : start + 1 + count]
+        kinds = [_kinds(index, step) for step in behind]
+        same = len(before) == len(behind) == count and kinds == [_kinds(index, step) for step in before]
+        if same and not any(_weighted(index, step) for step in behind) and _normalises(set().union(*kinds)):
+            return count
+    return 0
 
 
 def _kinds(index: GraphIndex, step: _Step) -> set[str]:

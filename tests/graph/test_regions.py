@@ -1,0 +1,279 @@
+"""Layers of small graphs written by hand, and of real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import redtest_onnx as rt
+from redtest_onnx.graph.cost import count_macs, count_parameters, peak_activation_bytes
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import Layer, find_layers
+from redtest_onnx.graph.shapes import Shapes, infer_shapes
+from redtest_onnx.runtime.shapes import see_shapes
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "models"
+
+
+class Net:
+    """Writes a graph node by node; weights are random."""
+
+    def __init__(self, **inputs: list[int]) -> None:
+        self.inputs = inputs
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def __call__(
+        self, op: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: object
+    ) -> str:
+        made = (
+            [name or f"{op}{len(self.nodes)}"]
+            if outputs == 1
+            else [f"{op}{len(self.nodes)}_{k}" for k in range(outputs)]
+        )
+        self.nodes.append(helper.make_node(op, inputs, made, name=f"node_{made[0]}", **attributes))
+        return made[0]
+
+    def weight(self, *shape: int) -> str:
+        name = f"w{len(self.weights)}"
+        values = np.random.default_rng(len(self.weights)).normal(size=shape).astype(np.float32)
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def conv(self, x: str, inputs: int, outputs: int, name: str | None = None, stride: int = 1) -> str:
+        weight = self.weight(outputs, inputs, 3, 3)
+        return self("Conv", x, weight, name=name, pads=[1, 1, 1, 1], strides=[stride, stride])
+
+    def model(self, *outputs: str) -> rt.Model:
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            self.nodes,
+            "net",
+            [value(name, TensorProto.FLOAT, shape) for name, shape in self.inputs.items()],
+            [value(name, TensorProto.FLOAT, None) for name in outputs],
+            self.weights,
+        )
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return rt.Model(onnx.shape_inference.infer_shapes(proto))
+
+    def layers(self, *outputs: str) -> dict[str, Layer]:
+        model = self.model(*outputs)
+        index = GraphIndex(model.graph)
+        shapes = infer_shapes(model, {name: tuple(shape) for name, shape in self.inputs.items()})
+        return {layer.tensor: layer for layer in find_layers(index, shapes)}
+
+
+def test_residual_net() -> None:
+    net = Net(x=[1, 3, 8, 8])
+    h = net("Relu", net.conv("x", 3, 4, "stem"), name="h")
+    b = net.conv(net("Relu", net.conv(h, 4, 4)), 4, 4)
+    s = net("Relu", net("Add", b, h), name="block")
+    p = net.conv(net("Relu", net.conv(s, 4, 8, stride=2)), 8, 8)
+    short = net("Conv", s, net.weight(8, 4, 1, 1), strides=[2, 2])
+    t = net("Relu", net("Add", p, short), name="down")
+    logits = net("Gemm", net("Flatten", net("GlobalAveragePool", t)), net.weight(8, 10), name="logits")
+    layers = net.layers(logits)
+    assert list(layers) == ["stem", "block", "down"]
+    assert layers["stem"].reason is not None
+    assert "model's input" in layers["stem"].reason
+    assert (layers["stem"].exit, layers["block"].input, layers["block"].action) == ("h", "h", "bypass")
+    assert layers["block"].kind == "residual block"
+    assert layers["block"].parameters == 2 * 4 * 4 * 9
+    assert layers["block"].macs == 2 * 4 * 4 * 9 * 64
+    assert layers["down"].action == "adapter"
+    assert layers["down"].added_parameters == (4 * 4 + 1) * 8
+
+
+def test_plain_chain_takes_activation_and_normalisation_along() -> None:
+    net = Net(x=[1, 3, 8, 8])
+    h = net("Relu", net.conv("x", 3, 4))
+    c = net.conv(h, 4, 4, "second")
+    stats = [net.weight(4) for _ in range(4)]
+    n = net("Relu", net("BatchNormalization", c, *stats), name="end")
+    logits = net(
+        "Gemm",
+        net("Flatten", net("GlobalAveragePool", net("MaxPool", n, kernel_shape=[2, 2]))),
+        net.weight(4, 2),
+    )
+    layer = net.layers(logits)["second"]
+    assert (layer.input, layer.tensor, layer.exit) == (h, "second", "end")
+
+
+def transformer(net: Net, x: str, *, post_norm: bool) -> tuple[str, str]:
+    def norm(v: str, name: str | None = None) -> str:
+        centred = net("Sub", v, net("ReduceMean", v, axes=[-1]))
+        variance = net("ReduceMean", net("Mul", centred, centred), axes=[-1])
+        return net("Div", centred, net("Sqrt", variance), name=name)
+
+    a = x if post_norm else norm(x)
+    q, k, v = (net("MatMul", a, net.weight(8, 8)) for _ in range(3))
+    scores = net("Softmax", net("Add", net("MatMul", q, net("Transpose", k, perm=[0, 2, 1])), "mask"))
+    attention = net(
+        "Add", net("MatMul", net("MatMul", scores, v), net.weight(8, 8)), x, name=f"attention_{x}"
+    )
+    middle = norm(attention, f"attention_norm_{x}") if post_norm else attention
+    f = middle if post_norm else norm(middle)
+    wide = net("MatMul", f, net.weight(8, 16))
+    gelu = net("Mul", wide, net("Sigmoid", wide))
+    out = net("Add", net("MatMul", gelu, net.weight(16, 8)), middle, name=f"mlp_{x}")
+    return middle, norm(out, f"mlp_norm_{x}") if post_norm else out
+
+
+@pytest.mark.parametrize("post_norm", [False, True])
+def test_transformer_has_two_sub_layers_a_block(post_norm: bool) -> None:
+    net = Net(x=[1, 5, 3], mask=[1, 5, 5])
+    h = net("MatMul", "x", net.weight(3, 8), name="embed")
+    if post_norm:
+        centred = net("Sub", h, net("ReduceMean", h, axes=[-1]))
+        h = net("Div", centred, net("Sqrt", net("ReduceMean", net("Mul", centred, centred), axes=[-1])))
+    a, b = transformer(net, h, post_norm=post_norm)
+    c, d = transformer(net, b, post_norm=post_norm)
+    pooled = net("ReduceMean", d, axes=[1], keepdims=0)
+    layers = net.layers(net("MatMul", pooled, net.weight(8, 2), name="logits"))
+    assert list(layers) == ["embed", a, b, c, d]
+    assert [layer.kind for layer in layers.values()][1:] == ["attention", "feed-forward"] * 2
+    assert all(layers[name].action == "bypass" for name in (a, b, c, d))
+
+
+def test_inner_tensor_read_elsewhere_is_the_reason() -> None:
+    net = Net(x=[1, 4, 8, 8])
+    h = net("Relu", net.conv("x", 4, 4))
+    inner = net("Relu", net.conv(h, 4, 4), name="inner")
+    s = net("Add", net.conv(inner, 4, 4), h, name="block")
+    main = net.conv(net("Relu", net.conv(s, 4, 4, "behind")), 4, 2, "main")
+    side = net.conv(inner, 4, 2, "side")
+    layers = net.layers(main, side)
+    assert layers["block"].action is None
+    assert layers["block"].reason == "its inner tensor 'inner' is also read by node_side"
+    assert layers["behind"].action == "bypass"
+
+
+def test_inner_tensor_that_is_an_output_is_the_reason() -> None:
+    net = Net(x=[1, 4, 8, 8])
+    h = net("Relu", net.conv("x", 4, 4))
+    inner = net("Relu", net.conv(h, 4, 4), name="inner")
+    s = net("Add", net.conv(inner, 4, 4), h, name="block")
+    logits = net("Gemm", net("Flatten", net("GlobalAveragePool", s)), net.weight(4, 2))
+    layer = net.layers(logits, "inner")["block"]
+    assert layer.action is None
+    assert layer.reason == "its inner tensor 'inner' is also an output of the model"
+
+
+def test_fully_connected_classifier_is_no_layer() -> None:
+    net = Net(x=[1, 3, 8, 8])
+    h = net("Relu", net.conv(net("Relu", net.conv("x", 3, 4, "c1")), 4, 4, "c2"))
+    flat = net("Flatten", h)
+    f = net("Relu", net("Gemm", flat, net.weight(256, 16)))
+    assert list(
+        net.layers(net("Gemm", net("Relu", net("Gemm", f, net.weight(16, 16))), net.weight(16, 10)))
+    ) == ["c1", "c2"]
+
+
+def test_multilayer_perceptron_keeps_all_but_the_last() -> None:
+    net = Net(x=[1, 6])
+    h = net("Relu", net("Gemm", "x", net.weight(6, 8), name="f1"))
+    h = net("Relu", net("Gemm", h, net.weight(8, 8), name="f2"))
+    layers = net.layers(net("Gemm", h, net.weight(8, 2)))
+    assert list(layers) == ["f1", "f2"]
+    assert layers["f2"].action == "bypass"
+
+
+def test_positions_and_masks_are_no_activations() -> None:
+    net = Net(x=[1, 4, 3], mask=[1, 4, 4])
+    scaled = net("Mul", "mask", "mask")
+    h = net("MatMul", "x", net.weight(3, 4), name="h")
+    net("MatMul", scaled, h, name="y")
+    index = GraphIndex(net.model("y").graph)
+    assert scaled not in index.activations
+    assert {"h", "y"} <= index.activations
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet", 28), ("vgg", 12), ("vit", 17)])
+def test_embedded_models(name: str, count: int) -> None:
+    model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
+    layers = find_layers(index, shapes)
+    assert len(layers) == count
+    assert sum(layer.removable for layer in layers) == count - 1
+    assert len({layer.name for layer in layers}) == count
+
+
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [
+        ("resnet56_cifar10_bn.onnx", 28),
+        ("resnet20_cifar10.onnx", 10),
+        ("resnet20_cifar10_dynamo.onnx", 10),
+        ("wild/silero_vad.onnx", 2),
+        ("wild/magika_standard_v3_3.onnx", 2),
+    ],
+)
+def test_shared_models(file: str, count: int) -> None:
+    if not (SHARED / file).exists():
+        pytest.skip(f"{file} is not beside the checkout")
+    model = rt.load(SHARED / file)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
+    layers = find_layers(index, shapes)
+    assert len(layers) == count
+    assert all(layer.removable or layer.reason for layer in layers)
+    if "56" in file:
+        assert count_parameters(index) == 853_018
+        assert count_macs(index, shapes) == 125_485_696
+
+
+def test_costs_by_hand() -> None:
+    sizes = {
+        "x": (1, 4, 6, 6),
+        "wc": (8, 2, 3, 3),
+        "c": (1, 8, 6, 6),
+        "wt": (8, 3, 2, 2),
+        "t": (1, 3, 12, 12),
+        "a": (2, 5, 7),
+        "wm": (7, 3),
+        "m": (2, 5, 3),
+        "g": (7, 5),
+        "wg": (7, 4),
+        "o": (5, 4),
+        "seq": (6, 1, 4),
+        "wi": (1, 12, 4),
+        "wr": (1, 12, 3),
+        "l": (6, 1, 1, 3),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "wc"], ["c"], group=2),
+        helper.make_node("ConvTranspose", ["c", "wt"], ["t"]),
+        helper.make_node("MatMul", ["a", "wm"], ["m"]),
+        helper.make_node("Gemm", ["g", "wg"], ["o"], transA=1),
+        helper.make_node("LSTM", ["seq", "wi", "wr"], ["l"]),
+        helper.make_node("Einsum", ["a", "wm"], ["m2"], equation="bij,jk->bik"),
+    ]
+    expected = [
+        8 * 36 * 2 * 9,
+        8 * 36 * 3 * 4,
+        30 * 7,
+        20 * 7,
+        6 * (12 * 4 + 12 * 3),
+        2 * 5 * 7 * 3,
+    ]
+    graph = helper.make_graph(nodes, "g", [], [])
+    shapes = Shapes({**sizes, "m2": (2, 5, 3)})
+    assert [count_macs(GraphIndex(graph), shapes, [i]) for i in range(6)] == expected
+    assert count_macs(GraphIndex(graph), Shapes({})) is None
+
+
+def test_peak_of_activations_by_hand() -> None:
+    net = Net(x=[1, 4, 4, 4])
+    c = net.conv("x", 4, 8)
+    r = net("Relu", c)
+    net.conv(r, 8, 2, "y")
+    model = net.model("y")
+    shapes = infer_shapes(model, {"x": (1, 4, 4, 4)})
+    # The first convolution holds its input and its output; Relu works in place.
+    assert peak_activation_bytes(GraphIndex(model.graph), shapes) == (4 + 8) * 16 * 4

@@ -1,0 +1,182 @@
+"""Surgery on the embedded models, held against an independent rewrite of the proto."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import redtest_onnx as rt
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import Layer, find_layers
+from redtest_onnx.graph.model import full_check
+from redtest_onnx.graph.surgery import Operator, Removal, remove_regions
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.shapes import see_shapes
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "models"
+CPU = rt.RunOptions("cpu", 1)
+NAMES = [
+    *(str(ROOT / "models" / f"{name}_digits.onnx") for name in ("resnet", "vgg", "vit")),
+    *(str(SHARED / name) for name in ("resnet20_cifar10.onnx", "resnet20_cifar10_dynamo.onnx")),
+    *(str(SHARED / "wild" / name) for name in ("face_slim_320.onnx", "yunet_n_dynamic.onnx")),
+]
+
+
+@cache
+def case(path: str) -> tuple[rt.Model, dict[str, np.ndarray], tuple[Layer, ...]]:
+    if not Path(path).exists():
+        pytest.skip(f"{Path(path).name} is not here")
+    model = rt.load(path)
+    data = rt.open_data(None, model)
+    index = GraphIndex(model.graph)
+    layers = find_layers(index, see_shapes(model, index, data, CPU).shapes)
+    return model, data.inputs([0, 1] if "face" not in path else [0]), layers
+
+
+def by_hand(model: rt.Model, removed: list[Layer]) -> rt.Model:
+    """The original with the readers of each exit renamed; all dead nodes stay in."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    names: dict[str, str] = {}
+    for layer in removed:
+        assert layer.input is not None
+        names[layer.exit] = names.get(layer.input, layer.input)
+    for node in proto.graph.node:
+        for k, name in enumerate(node.input):
+            node.input[k] = names.get(name, name)
+    return rt.Model(proto)
+
+
+def check(path: str, removed: list[Layer]) -> None:
+    model, feeds, _ = case(path)
+    found = remove_regions(model, [Removal(layer.input or "", layer.exit) for layer in removed])
+    full_check(found)
+    assert found.inputs == model.inputs
+    assert found.outputs == model.outputs
+    assert found.opsets == model.opsets
+    assert list(found.proto.metadata_props) == list(model.proto.metadata_props)
+    nodes = {node.output[0]: node for node in model.graph.node}
+    for node in found.graph.node:
+        assert node.metadata_props == nodes[node.output[0]].metadata_props
+    used = {name for node in found.graph.node for name in node.input}
+    assert {tensor.name for tensor in found.graph.initializer} <= used
+    assert not GraphIndex(found.graph).dead_without([])
+    expected = Session(by_hand(model, removed), CPU, level="none").run(feeds)
+    outputs = Session(found, CPU, level="none").run(feeds)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(outputs[name], value)
+
+
+def bypassed(path: str) -> list[Layer]:
+    return [layer for layer in case(path)[2] if layer.action == "bypass"]
+
+
+@pytest.mark.parametrize("path", NAMES, ids=lambda p: Path(p).stem)
+def test_removing_any_single_layer(path: str) -> None:
+    layers = bypassed(path)
+    assert layers
+    for layer in layers[:: max(1, len(layers) // 8)]:
+        check(path, [layer])
+
+
+@pytest.mark.parametrize("path", NAMES, ids=lambda p: Path(p).stem)
+@settings(max_examples=5, deadline=None)
+@given(choice=st.data())
+def test_removing_sets_of_layers(path: str, choice: st.DataObject) -> None:
+    layers = bypassed(path)
+    picked = choice.draw(st.sets(st.integers(0, len(layers) - 1), min_size=1))
+    check(path, [layers[k] for k in sorted(picked)])
+
+
+@pytest.mark.parametrize("path", NAMES, ids=lambda p: Path(p).stem)
+def test_removing_nothing_changes_nothing(path: str) -> None:
+    model, _, _ = case(path)
+    assert remove_regions(model, []).proto == model.proto
+
+
+def relu_chain(extra: list[onnx.NodeProto] | None = None) -> rt.Model:
+    """x -> A -> B -> C, with 4-bit weights and annotations that must survive."""
+    nodes = [helper.make_node("Relu", [a], [b], name=f"to_{b}") for a, b in ("xa", "ab", "bc")]
+    four_bits = helper.make_tensor("w4", TensorProto.INT4, [4], bytes([0x12, 0x34]), raw=True)
+    nodes.append(helper.make_node("DequantizeLinear", ["w4", "scale"], ["w"], name="dq"))
+    nodes.append(helper.make_node("Add", ["c", "w"], ["y"], name="last"))
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [*nodes, *(extra or [])],
+        "chain",
+        [value("x", TensorProto.FLOAT, ["n", 4]), value("scale", TensorProto.FLOAT, [])],
+        [value("y", TensorProto.FLOAT, ["n", 4])],
+        [four_bits, numpy_helper.from_array(np.float32(0.5), "scale")],
+        value_info=[value("b", TensorProto.FLOAT, ["n", 4]), value("c", TensorProto.FLOAT, ["n", 4])],
+    )
+    note = graph.quantization_annotation.add(tensor_name="c")
+    note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="scale")
+    graph.node[2].doc_string = "kept"
+    graph.node[2].metadata_props.add(key="module", value="net.third")
+    graph.metadata_props.add(key="graph", value="kept")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model.doc_string = "documentation"
+    return rt.Model(model)
+
+
+def test_what_an_export_would_drop_stays() -> None:
+    model = relu_chain()
+    found = remove_regions(model, [Removal("a", "b")]).proto
+    expected = onnx.ModelProto()
+    expected.CopyFrom(model.proto)
+    del expected.graph.node[1]
+    expected.graph.node[1].input[0] = "a"
+    del expected.graph.value_info[0]
+    assert found == expected
+
+
+def test_an_output_keeps_its_name() -> None:
+    model = relu_chain()
+    found = remove_regions(model, [Removal("b", "y")])
+    full_check(found)
+    assert [node.op_type for node in found.graph.node] == ["Relu", "Relu", "Identity"]
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    np.testing.assert_array_equal(Session(found, CPU).run({"x": x})["y"], np.maximum(x, 0))
+
+
+def test_adapter_takes_the_place() -> None:
+    model = relu_chain()
+    weight = np.diag([1, 2, 3, 4]).astype(np.float32)
+    found = remove_regions(model, [Removal("a", "c", (Operator("MatMul", (weight,)),))])
+    full_check(found)
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    expected = np.maximum(x, 0) @ weight + np.array([2, 1, 4, 3], np.float32) * 0.5
+    np.testing.assert_allclose(Session(found, CPU).run({"x": x})["y"], expected)
+
+
+def test_branches_read_the_new_tensor() -> None:
+    value = helper.make_tensor_value_info
+    branches = [
+        helper.make_graph(
+            [helper.make_node(op, ["c"], [op], name=op)], op, [], [value(op, TensorProto.FLOAT, None)]
+        )
+        for op in ("Abs", "Neg")
+    ]
+    choice = helper.make_node(
+        "If", ["yes"], ["z"], name="choice", then_branch=branches[0], else_branch=branches[1]
+    )
+    model = relu_chain([choice])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(False), "yes"))
+    model.graph.output.append(value("z", TensorProto.FLOAT, ["n", 4]))
+    found = remove_regions(rt.Model(model.proto), [Removal("a", "c")])
+    full_check(found)
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    np.testing.assert_array_equal(Session(found, CPU).run({"x": x})["z"], -np.maximum(x, 0))
+
+
+def test_unknown_tensors_are_named() -> None:
+    with pytest.raises(rt.InputError, match="no tensor 'nowhere'"):
+        remove_regions(relu_chain(), [Removal("a", "nowhere")])
