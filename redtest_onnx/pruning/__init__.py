@@ -1,1 +1,1 @@
-"""Plan which layers go, rewrite the graph, verify the result."""
+"""Plan which layers go, rewrite the graph, repair what is left, verify the result."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 
 from redtest_onnx.analysis import Analysis, Progress
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning import criteria
-from redtest_onnx.pruning.criteria import Scored
+from redtest_onnx.pruning.criteria import Context, Scored
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.runtime.evaluate import Evaluation
 
@@ -48,8 +49,7 @@ def drop(reference: Evaluation, candidate: Evaluation) -> float:
 
 
 def make_plan(
-    model: Model,
-    analysis: Analysis,
+    context: Context,
     budget: Budget,
     criterion: str = "redtest",
     *,
@@ -61,8 +61,7 @@ def make_plan(
     """Choose the layers to take out.
 
     Args:
-        model: the model analysed.
-        analysis: its layers and their similarity.
+        context: the model, its layers and their similarity.
         budget: what limits the choice.
         criterion: name of the criterion.
         totals: "params" and "macs" of the whole model.
@@ -74,25 +73,26 @@ def make_plan(
         InputError: a protected layer does not exist, or there are fewer candidates than asked for.
         NegativeVerdictError: a target can't be reached.
     """
-    allowed = _allowed(analysis, budget.protect)
-    ranking = [s for s in criteria.rank(criterion, analysis, analysis.settings.seed) if allowed(s.layer)]
+    model, analysis = context.model, context.analysis
+    context = replace(context, allowed=_allowed(analysis, budget.protect))
+    ranking = criteria.rank(criterion, context)
     if budget.threshold is not None:
         if criterion == "redtest":
-            chosen: Sequence[Scored] = criteria.above_threshold(analysis, budget.threshold, allowed)
+            chosen: Sequence[Scored] = criteria.above_threshold(context, budget.threshold)
         else:
             chosen = [s for s in ranking if s.score >= budget.threshold]
     elif budget.remove is not None:
-        if budget.remove > len(ranking):
+        chosen = list(islice(ranking, budget.remove))
+        if budget.remove > len(chosen):
             raise InputError(
-                f"{budget.remove} layers can't be removed: {len(ranking)} of {len(analysis.layers)} can go",
+                f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
                 where=model.label,
                 hint="`inspect` gives the reason for each layer that stays",
             )
-        chosen = ranking[: budget.remove]
     elif budget.targets:
         chosen = _down_to(ranking, budget.targets, totals, model)
     else:
-        chosen = ranking
+        chosen = list(ranking)
     if loss is None or budget.max_drop is None:
         return _plan(model, criterion, chosen)
     plain = _tolerated(model, criterion, chosen, loss, budget.max_drop, progress)
@@ -159,28 +159,30 @@ def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bo
 
 
 def _down_to(
-    ranking: Sequence[Scored],
+    ranking: Iterator[Scored],
     targets: Iterable[tuple[str, float]],
     totals: dict[str, int | None],
     model: Model,
 ) -> list[Scored]:
     """The shortest beginning of the ranking that leaves no more than the targets."""
-    count = 0
+    chosen: list[Scored] = []
     for quantity, share in targets:
         total = totals.get(quantity)
         if total is None:
             raise InputError(f"the model's {quantity} are unknown", where=model.label)
-        left, needed = float(total), 0
-        while left > share * total and needed < len(ranking):
-            step = Step.of(ranking[needed].layer)
-            left -= (step.parameters if quantity == "params" else step.macs) or 0
-            needed += 1
-        if left > share * total:
-            raise NegativeVerdictError(
-                f"target {quantity}={share:g} can't be reached: without all {len(ranking)} removable layers "
-                f"{left / total:.2f} is left",
-                where=model.label,
-                hint="a higher target, or fewer protected layers",
-            )
-        count = max(count, needed)
-    return list(ranking[:count])
+        while (left := total - sum(_saved(item.layer, quantity) for item in chosen)) > share * total:
+            candidate = next(ranking, None)
+            if candidate is None:
+                raise NegativeVerdictError(
+                    f"target {quantity}={share:g} can't be reached: "
+                    f"without all {len(chosen)} removable layers {left / total:.2f} is left",
+                    where=model.label,
+                    hint="a higher target, or fewer protected layers",
+                )
+            chosen.append(candidate)
+    return chosen
+
+
+def _saved(layer: Layer, quantity: str) -> int:
+    step = Step.of(layer)
+    return (step.parameters if quantity == "params" else step.macs) or 0

@@ -13,6 +13,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
+from redtest_onnx.pruning.criteria import Context
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.refit import refit
 from redtest_onnx.pruning.repair import Method, Repair, repair
@@ -127,9 +128,10 @@ def plan(
                 fitted, _ = refit(model, pruned, candidate, data, fit, options)
                 return drop(evaluator.reference, evaluator.evaluate(fitted))
 
+    seed = analysis.settings.seed
+    context = Context(model, analysis, shapes, data, fitting(data, seed), options, seed=seed)
     chosen = make_plan(
-        model,
-        analysis,
+        context,
         budget,
         criterion,
         totals={"params": cost.parameters, "macs": cost.macs},

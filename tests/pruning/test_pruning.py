@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import full_check
+from redtest_onnx.graph.probe import expose
+from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning import criteria
 from redtest_onnx.pruning.budget import make_plan
 from redtest_onnx.pruning.plan import Step, load_plan
+from redtest_onnx.pruning.prune import fitting
+from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.shapes import see_shapes
 
@@ -38,9 +43,16 @@ def totals(model: rt.Model, data: rt.Dataset) -> dict[str, int | None]:
     return {"params": cost.parameters, "macs": cost.macs}
 
 
-def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:
+@cache
+def context(name: str) -> criteria.Context:
     model, data, analysis = case(name)
-    return make_plan(model, analysis, budget, criterion, totals=totals(model, data))
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    return criteria.Context(model, analysis, shapes, data, fitting(data, 0)[:64], CPU, seed=3)
+
+
+def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:
+    model, data, _ = case(name)
+    return make_plan(context(name), budget, criterion, totals=totals(model, data))
 
 
 def test_redtest_takes_the_later_layers_of_the_most_similar_pairs() -> None:
@@ -111,11 +123,44 @@ def test_first_layer_gives_its_reason() -> None:
 
 @pytest.mark.parametrize("criterion", criteria.names())
 def test_every_criterion_ranks_all_candidates_reproducibly(criterion: str) -> None:
-    _, _, analysis = case("vit")
-    first, second = (criteria.rank(criterion, analysis, 3) for _ in range(2))
+    _, _, analysis = case("vgg")
+    first, second = (list(criteria.rank(criterion, context("vgg"))) for _ in range(2))
     assert first == second
-    assert [s.score for s in first] == sorted((s.score for s in first), reverse=True)
     assert {s.layer.name for s in first} == {layer.name for layer in analysis.layers if layer.removable}
+    if criterion != "output-effect":  # whose scores are those of all removals so far
+        assert [s.score for s in first] == sorted((s.score for s in first), reverse=True)
+
+
+def test_output_effect_takes_what_changes_the_outputs_least() -> None:
+    model, data, analysis = case("resnet")
+    first = next(criteria.rank("output-effect", context("resnet")))
+    judge = Evaluator(model, data, context("resnet").indices, CPU)
+    effects = {}
+    for layer in analysis.layers:
+        if layer.action == "bypass":
+            pruned = remove_regions(model, [Removal(layer.input or "", layer.exit)])
+            effects[layer.name] = judge.evaluate(pruned).agreement.relative_l2
+    assert first.layer.name == min(effects, key=lambda name: effects[name])
+    assert -first.score == pytest.approx(min(effects.values()))
+
+
+def test_block_influence_is_the_cosine_of_both_ends() -> None:
+    chosen = context("vit")
+    layer = next(layer for layer in chosen.candidates if layer.kind == "attention")
+    feeds = chosen.data.inputs(chosen.indices)
+    ends = Session(expose(chosen.model, [layer.input or "", layer.exit]), CPU).run(feeds)
+    a, b = (ends[name].reshape(-1, 48).astype(np.float64) for name in (layer.input, layer.exit))
+    expected = np.mean((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+    found = {item.layer: item.score for item in criteria.rank("block-influence", chosen)}
+    assert found[layer] == pytest.approx(expected, rel=1e-5)
+
+
+def test_criteria_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("mine", "redtest_onnx.pruning.criteria:tail", "redtest_onnx.criteria")
+    monkeypatch.setattr(criteria, "entry_points", lambda group: [entry])
+    assert "mine" in criteria.names()
+    mine = list(criteria.rank("mine", context("vgg")))
+    assert mine == list(criteria.rank("tail", context("vgg")))
 
 
 def test_plan_file_comes_back(tmp_path: Path) -> None:
