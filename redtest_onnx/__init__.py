@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
     from redtest_onnx.errors import InputError, NegativeVerdictError, OutputError, RedtestError
+    from redtest_onnx.graph.files import load, save
     from redtest_onnx.graph.layers import Layer
-    from redtest_onnx.graph.model import Model, load, save
+    from redtest_onnx.graph.model import Model
     from redtest_onnx.pruning.budget import Budget
     from redtest_onnx.pruning.plan import Plan
     from redtest_onnx.pruning.prune import Pruning, plan, prune
@@ -63,11 +64,11 @@ _HOMES = {
     "RedtestError": "redtest_onnx.errors",
     "RunOptions": "redtest_onnx.runtime.session",
     "analyze": "redtest_onnx.analysis",
-    "load": "redtest_onnx.graph.model",
+    "load": "redtest_onnx.graph.files",
     "open_data": "redtest_onnx.runtime.data",
     "plan": "redtest_onnx.pruning.prune",
     "prune": "redtest_onnx.pruning.prune",
-    "save": "redtest_onnx.graph.model",
+    "save": "redtest_onnx.graph.files",
 }
 
 

@@ -18,7 +18,8 @@ from redtest_onnx.graph.model import FLOAT, Model
 from redtest_onnx.graph.probe import Pooling
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.metrics.cka import Estimator, cka, combine, hsic_matrix, u_centre
-from redtest_onnx.metrics.msrs import msrs
+from redtest_onnx.metrics.msrs import msrs, msrs_batches
+from redtest_onnx.metrics.statistics import norm_influence, shuffled_null, standard_errors
 from redtest_onnx.runtime.data import Dataset, require_samples, sample_indices
 from redtest_onnx.runtime.grams import GramReader, Target
 from redtest_onnx.runtime.session import RunOptions
@@ -70,6 +71,7 @@ class Redundancy:
     Attributes:
         value: the score: about the number of pairs of layers more similar than `threshold`.
         std: its standard deviation over batches; None for a single batch.
+        standard_error: of the value, from the batches; None for a single batch.
         per_batch: the score of each batch.
         pairs: number of pairs that were counted.
         undefined: number of pairs left out because a layer's similarity is undefined.
@@ -80,6 +82,7 @@ class Redundancy:
 
     value: float
     std: float | None
+    standard_error: float | None
     per_batch: tuple[float, ...]
     pairs: int
     undefined: int
@@ -103,6 +106,11 @@ class Analysis:
         samples: number of samples per batch.
         batches: number of batches.
         features: number of features per layer after pooling.
+        null95: similarity that 95 % of pairs of layers stay below if their samples are shuffled; what lies
+            below it is chance.
+        top_share: per layer, the share of the top 1 % of samples by norm (at least one) in the total.
+        dominated: names of layers in which few samples carry far more than their part, so that they decide
+            the similarity.
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
     """
@@ -117,6 +125,9 @@ class Analysis:
     samples: int
     batches: int
     features: tuple[int, ...]
+    null95: float
+    top_share: tuple[float, ...]
+    dominated: tuple[str, ...]
     forward_s: float
     metric_s: float
 
@@ -178,6 +189,8 @@ def analyze(
         if progress:
             progress(done + 1, len(batches), "measuring")
     stack = np.stack(hsic)
+    null = shuffled_null(u_centre(grams), np.random.default_rng(settings.seed))
+    influence = norm_influence(grams)
     similarity = combine(stack, settings.estimator)
     return Analysis(
         layers=layers,
@@ -190,6 +203,9 @@ def analyze(
         samples=len(batches[0]),
         batches=len(batches),
         features=reader.features,
+        null95=null.quantile95,
+        top_share=tuple(float(share) for share in influence.share),
+        dominated=tuple(layers[k].name for k in influence.dominated),
         forward_s=forward_s,
         metric_s=metric_s,
     )
@@ -250,12 +266,17 @@ def _redundancy(stack: Float64s, similarity: Float64s, settings: AnalysisSetting
     """MSRS of the estimator's matrix; for "paper" the mean of the batches' scores, as RedTest reports."""
     threshold = settings.threshold
     assert threshold is not None
-    whole = msrs(similarity, settings.alpha, threshold, settings.gate)
-    per_batch = tuple(msrs(cka(hsic), settings.alpha, threshold, settings.gate).value for hsic in stack)
+    score = settings.alpha, threshold, settings.gate
+    whole, batches = msrs(similarity, *score), msrs_batches(cka(stack), *score)
+    errors = standard_errors(
+        stack, settings.estimator, alpha=settings.alpha, threshold=threshold, gate=settings.gate
+    )
+    several = len(stack) > 1
     return Redundancy(
-        value=float(np.mean(per_batch)) if settings.estimator == "paper" else whole.value,
-        std=float(np.std(per_batch, ddof=1)) if len(per_batch) > 1 else None,
-        per_batch=per_batch,
+        value=batches.mean if settings.estimator == "paper" else whole.value,
+        std=batches.std if several else None,
+        standard_error=errors.msrs if several else None,
+        per_batch=tuple(batch.value for batch in batches.per_batch),
         pairs=whole.pairs,
         undefined=whole.undefined,
         alpha=settings.alpha,

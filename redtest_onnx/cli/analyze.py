@@ -13,8 +13,8 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.files import load
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import load
 from redtest_onnx.report.documents import analyze_document, write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
@@ -84,6 +84,11 @@ def _summary(analysis: Analysis) -> list[str]:
     if similar:
         lines.append(
             f"{len(similar)} removable layers are that similar to the one before: see `redtest-onnx prune`."
+        )
+    if analysis.dominated:
+        lines.append(
+            f"Careful: in {', '.join(analysis.dominated)} a few samples are so large that they decide the "
+            "similarity; look at them, or measure on other samples."
         )
     if analysis.undefined:
         names = ", ".join(layer.name for layer in analysis.undefined)

@@ -12,9 +12,9 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.files import load
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import find_layers
-from redtest_onnx.graph.model import load
 from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
 from redtest_onnx.runtime.shapes import see_shapes

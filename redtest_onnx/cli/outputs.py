@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from redtest_onnx.graph.model import writable
+from redtest_onnx.graph.files import writable
 
 
 def check_outputs(paths: Iterable[str | Path | None], *, force: bool) -> None:

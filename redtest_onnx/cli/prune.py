@@ -13,9 +13,10 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.files import load, save, write_atomic
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import find_layers
-from redtest_onnx.graph.model import Model, load, save, write_atomic
+from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning import criteria
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.plan import Plan, load_plan

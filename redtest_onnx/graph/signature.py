@@ -13,7 +13,6 @@ from redtest_onnx.graph.shapes import Shape
 # Sizes for open dimensions. Detectors halve images five times, so theirs are multiples of 32.
 _IMAGE, _SEQUENCE, _AUDIO = 64, 16, 512
 
-_BATCH = re.compile(r"^(n|b|bs|batch.*|.*batch(_?size)?|unk__\d+|none|\?)$", re.IGNORECASE)
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
 
 
@@ -111,8 +110,3 @@ def _size(spec: TensorSpec, axis: int, dim: Dim, symbols: dict[str, int]) -> int
     else:
         size = _SEQUENCE
     return symbols.setdefault(dim, size) if dim else size
-
-
-def looks_like_batch(dim: Dim) -> bool:
-    """Whether a dimension is called as batches are called."""
-    return isinstance(dim, str) and bool(_BATCH.match(dim))

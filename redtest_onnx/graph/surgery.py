@@ -88,34 +88,6 @@ def adapter_output(exit_: str, step: int) -> str:
     return f"{exit_}/adapter{step}"
 
 
-def replace_weights(model: Model, values: Mapping[str, npt.NDArray[np.generic]]) -> Model:
-    """A new model in which the named initializers hold other values of the same shape and type.
-
-    Raises:
-        InputError: a name is no initializer, or shape or type differ.
-    """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    left = dict(values)
-    for tensor in proto.graph.initializer:
-        if (value := left.pop(tensor.name, None)) is None:
-            continue
-        new = onnx.numpy_helper.from_array(np.ascontiguousarray(value), tensor.name)
-        if (list(new.dims), new.data_type) != (list(tensor.dims), tensor.data_type):
-            raise InputError(
-                f"{tensor.name!r} is {list(tensor.dims)} of type {tensor.data_type}, "
-                f"the new values are {list(new.dims)} of type {new.data_type}",
-                where=model.label,
-            )
-        for name in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
-            tensor.ClearField(name)
-        tensor.ClearField("data_location")
-        tensor.raw_data = new.raw_data
-    if left:
-        raise InputError(f"no such initializers: {', '.join(sorted(left))}", where=model.label)
-    return model.edited(proto)
-
-
 def _import(model: Model) -> gs.Graph:
     try:
         with warnings.catch_warnings():

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from redtest_onnx.errors import InputError, InternalError
-from redtest_onnx.graph.model import Model, full_check
+from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import Level, RunOptions, Session

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from redtest_onnx.analysis import Analysis
 from redtest_onnx.graph.cost import Cost
+from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.layers import Layer
-from redtest_onnx.graph.model import Model, TensorSpec, dtype_name, write_atomic
+from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning
 from redtest_onnx.pruning.repair import Repair
@@ -37,14 +38,17 @@ def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: floa
     return {
         **_head("analyze", model, cost),
         "layers": [
-            {**layer_document(layer), "features": features}
-            for layer, features in zip(analysis.layers, analysis.features, strict=True)
+            {**layer_document(layer), "features": features, "top_share": _number(share)}
+            for layer, features, share in zip(
+                analysis.layers, analysis.features, analysis.top_share, strict=True
+            )
         ],
         "cka": _matrix(analysis.similarity),
         "adjacent": [_number(v) for v in analysis.adjacent],
         "msrs": {
             "value": _number(redundancy.value),
             "std": _number(redundancy.std),
+            "standard_error": _number(redundancy.standard_error),
             "per_batch": [_number(v) for v in redundancy.per_batch],
             "pairs": redundancy.pairs,
             "undefined_pairs": redundancy.undefined,
@@ -52,6 +56,8 @@ def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: floa
             "threshold": redundancy.threshold,
             "gate": redundancy.gate,
         },
+        "null95": _number(analysis.null95),
+        "dominated": list(analysis.dominated),
         "data": {
             "source": analysis.source,
             "samples": analysis.samples,

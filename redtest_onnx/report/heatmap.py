@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from redtest_onnx.analysis import Analysis
-from redtest_onnx.graph.model import write_atomic
+from redtest_onnx.graph.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redtest_onnx.analysis import Analysis
-from redtest_onnx.graph.model import write_atomic
+from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.report.heatmap import heatmap_svg
 
 

@@ -12,9 +12,9 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer
-from redtest_onnx.graph.model import full_check
 from redtest_onnx.graph.probe import expose
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning import criteria

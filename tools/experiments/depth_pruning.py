@@ -1,10 +1,10 @@
 """Criterion x repair x amount: what depth pruning without training costs, as a table.
 
     python tools/experiments/depth_pruning.py                 # the embedded models, about two minutes
-    python tools/experiments/depth_pruning.py --cifar ../shared   # also ResNet20 and ResNet56 on CIFAR-10 JPEGs
+    python tools/experiments/depth_pruning.py --cifar FOLDER  # also ResNet20 and ResNet56 on CIFAR-10
 
-The CIFAR-10 runs fit to 2,048 unlabelled images of the train zip and are judged on the whole test zip. Prints the
-table as it grows and writes it as Markdown (--output).
+The CIFAR-10 runs fit to 2,048 unlabelled images of the train zip and are judged on the whole test zip. Prints
+the table as it grows and writes it as Markdown (--output).
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ import redtest_onnx as rt
 
 ROOT = Path(__file__).parents[2]
 CIFAR = rt.ImageOptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-HEADER = "| model | criterion | repair | layers removed | parameters | MACs | p50 latency | same answer | accuracy | seconds |"
+COLUMNS = [
+    *("model", "criterion", "repair", "layers removed", "parameters", "MACs", "p50 latency"),
+    *("same answer", "accuracy", "seconds"),
+]
+HEADER = f"| {' | '.join(COLUMNS)} |"
 RULE = "|---|---|---|---:|---:|---:|---:|---:|---:|---:|"
 
 

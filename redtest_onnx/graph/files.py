@@ -1,0 +1,239 @@
+"""Read ONNX files and refuse what is none; write them whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from redtest_onnx.errors import InputError, OutputError
+from redtest_onnx.graph.model import (
+    Model,
+    external_location,
+    first_line,
+    is_external,
+    tensor_bytes,
+    tensors,
+)
+
+_CHUNK = 1 << 20
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read an ONNX file without the external weights and check that it is one.
+
+    Raises:
+        InputError: no such file, not an ONNX model, structurally invalid, or external data that is missing,
+            too short or outside the model's folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError("no such file", where=str(path), hint="check the path")
+    if path.is_dir():
+        raise InputError("is a folder, not an ONNX file", where=str(path), hint=_folder_hint(path))
+    try:
+        if path.stat().st_size == 0:
+            raise InputError("the file is empty", where=str(path), hint="export or download the model again")
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+    except DecodeError as error:
+        raise InputError(
+            "not an ONNX model, or cut off in the middle",
+            where=str(path),
+            hint="export or download it again; the file must hold a serialised ModelProto",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"can't be read ({error.strerror})", where=str(path), hint="check permissions"
+        ) from error
+    model = Model(proto, path)
+    _check_structure(model)
+    for tensor in tensors(model.graph):
+        if is_external(tensor):
+            _check_external(model, tensor)
+    _check_schema(model)
+    return model
+
+
+def full_check(model: Model) -> None:
+    """Run `onnx.checker` with full shape and type inference.
+
+    Raises:
+        InputError: with the checker's own message.
+    """
+    try:
+        onnx.checker.check_model(_without_external(model.proto), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
+
+
+def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> Model:
+    """Write the model atomically, with its external data beside it as `<name>.data`.
+
+    Only the external tensors that the graph still uses are copied, streamed from the source file. A model
+    that was not changed since it was read is copied byte for byte.
+
+    Returns:
+        The model as it now lies on disk.
+
+    Raises:
+        OutputError: the target exists and `force` is not set, or can't be written.
+    """
+    path = Path(path)
+    writable(path, force=force)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    external = [t for t in tensors(proto.graph) if is_external(t)]
+    if external:
+        data_path = path.with_name(path.name + ".data")
+        writable(data_path, force=force)
+        write_atomic(data_path, lambda target: _copy_external(model.folder, external, target, data_path.name))
+    source = model.path
+    if source is not None and not external:
+        write_atomic(path, lambda target: shutil.copyfile(source, target))
+    else:
+        content = proto.SerializeToString(deterministic=True)
+        write_atomic(path, lambda target: target.write_bytes(content))
+    return Model(proto, path)
+
+
+def writable(path: Path, *, force: bool) -> None:
+    """Check that `path` may be written, before any work is done for it.
+
+    Raises:
+        OutputError: it exists and `force` is not set, is a folder, or its folder is missing or read-only.
+    """
+    if path.is_dir():
+        raise OutputError("is a folder", where=str(path), hint="name a file inside it")
+    if path.exists() and not force:
+        raise OutputError("the file exists already", where=str(path), hint="--force overwrites it")
+    if not path.parent.is_dir():
+        raise OutputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError("its folder can't be written", where=str(path), hint="choose another place")
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file next to `path`, then rename it: all or nothing.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    try:
+        folder = Path(mkdtemp(prefix=".redtest-", dir=path.parent))
+        try:
+            temporary = folder / path.name
+            write(temporary)
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"can't be written ({error.strerror})", where=str(path)) from error
+
+
+def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its external weights as inputs, which the checker can read without their files."""
+    if not any(is_external(t) for t in proto.graph.initializer):
+        return proto
+    checked = onnx.ModelProto()
+    checked.CopyFrom(proto)
+    listed = {v.name for v in checked.graph.input}
+    for i in reversed(range(len(checked.graph.initializer))):
+        tensor = checked.graph.initializer[i]
+        if is_external(tensor):
+            if tensor.name not in listed:
+                info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                checked.graph.input.append(info)
+            del checked.graph.initializer[i]
+    return checked
+
+
+def _folder_hint(path: Path) -> str:
+    inside = sorted(path.glob("*.onnx"))
+    return f"name one of its models, such as {inside[0]}" if inside else "name an .onnx file"
+
+
+def _check_structure(model: Model) -> None:
+    """Refuse what would make every later stage guess."""
+    graph = model.graph
+    if not model.proto.ir_version or not (graph.node or graph.input):
+        raise InputError(
+            "not an ONNX model: it holds no graph",
+            where=model.label,
+            hint="export or download it again; the file must hold a serialised ModelProto",
+        )
+    if not graph.output:
+        raise InputError("the graph has no outputs", where=model.label, hint="export the model again")
+    if not model.proto.opset_import:
+        raise InputError("no operator set is declared", where=model.label, hint="export the model again")
+
+
+def _check_schema(model: Model) -> None:
+    try:
+        onnx.checker.check_model(_without_external(model.proto))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InputError(
+            f"not a valid ONNX model: {first_line(error)}",
+            where=model.label,
+            hint="export it again, or repair it with the tool that wrote it",
+        ) from error
+
+
+def _external_range(tensor: onnx.TensorProto) -> tuple[int, int]:
+    """Offset and length in bytes of the values in their file.
+
+    Raises:
+        ValueError: an entry is not a number.
+    """
+    entries = {e.key: e.value for e in tensor.external_data}
+    return int(entries.get("offset", 0)), int(entries.get("length", tensor_bytes(tensor)))
+
+
+def _check_external(model: Model, tensor: onnx.TensorProto) -> None:
+    where, location = f"{model.label}, tensor {tensor.name!r}", external_location(tensor)
+    folder = model.folder.resolve()
+    file = (folder / location).resolve()
+    if not location or not file.is_relative_to(folder):
+        raise InputError(
+            f"its external data {location!r} lies outside the model's folder",
+            where=where,
+            hint="keep the data file beside the model; paths that leave its folder are refused",
+        )
+    if not file.is_file():
+        raise InputError(
+            f"its external data file {location!r} is missing",
+            where=where,
+            hint=f"copy {location} into {folder}",
+        )
+    try:
+        offset, length = _external_range(tensor)
+    except ValueError as error:
+        raise InputError("its external data has no valid offset and length", where=where) from error
+    if offset < 0 or length < tensor_bytes(tensor) or offset + length > file.stat().st_size:
+        raise InputError(
+            f"its external data file {location!r} is too short",
+            where=where,
+            hint="copy or export the data file again",
+        )
+
+
+def _copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
+    """Copy the values of `used` from their files below `folder` into `target`; point the tensors there."""
+    with target.open("wb") as sink:
+        for tensor in used:
+            offset, length = _external_range(tensor)
+            position = -(-sink.tell() // 4096) * 4096 if length >= 1 << 20 else -(-sink.tell() // 64) * 64
+            sink.write(
+                b"\0" * (position - sink.tell())
+            )  # page-aligned, so that runtimes can map large weights
+            with (folder / external_location(tensor)).open("rb") as source:
+                source.seek(offset)
+                for start in range(0, length, _CHUNK):
+                    sink.write(source.read(min(_CHUNK, length - start)))
+            del tensor.external_data[:]
+            for key, value in (("location", name), ("offset", position), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
