@@ -8,6 +8,7 @@ single operator or a block with branches; those that hold weights are the layers
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import networkx as nx
@@ -16,6 +17,8 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 
 _SOURCE = ""  # stands before all activations; no tensor has an empty name
+# A block of more operators with weights in a row is no layer any more but a network with its own.
+_LARGEST_BLOCK = 6
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,86 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
         ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
     """
     dominators = _dominators(index)
-    chains = [_steps(index, _chain(dominators, output)) for output in index.outputs if output in dominators]
-    # The output with most layers on its way names them; others add what branches off before or behind.
+    trees = [
+        _expand(index, dominators, _steps(index, None, _way(dominators, None, output)))
+        for output in index.outputs
+        if output in dominators
+    ]
+    heads = _heads(index, [chain for tree in trees for chain in tree.last()], ranks or {})
+    chains = [chain for tree in trees for chain in tree.chains()]
+    opened = {exit_ for tree in trees for exit_ in tree.opened()}
+    # The way with most layers names them; others add what branches off it.
     chains.sort(key=lambda chain: -sum(_weighted(index, step) for step in chain))
-    heads = _heads(index, chains, ranks or {})
     found: dict[str, Region] = {}
     inside: set[int] = set()
     for chain in chains:
         for k, step in enumerate(chain):
             known = step.exit in found or index.producer[step.exit] in inside
-            if known or step.exit in heads or not _weighted(index, step):
+            if known or step.exit in heads or step.exit in opened or not _weighted(index, step):
                 continue
             region = _region(index, chain, k)
             found[step.exit] = region
             inside |= region.core if len(region.core) > 1 else frozenset()
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The steps of a way, and what is inside those that are too large for one layer.
+
+    Attributes:
+        chain: the steps.
+        inner: the ways inside a step, by its exit.
+        end: exit of the last step that holds weights.
+    """
+
+    chain: list[_Step]
+    inner: dict[str, list[_Tree]]
+    end: str
+
+    def chains(self) -> Iterator[list[_Step]]:
+        """This chain and all inside it."""
+        yield self.chain
+        for trees in self.inner.values():
+            for tree in trees:
+                yield from tree.chains()
+
+    def last(self) -> Iterator[list[_Step]]:
+        """The chains whose last weights are the last before this one's end."""
+        yield self.chain
+        for tree in self.inner.get(self.end, []):
+            yield from tree.last()
+
+    def opened(self) -> Iterator[str]:
+        """Exits of the steps whose inside is looked at instead."""
+        for exit_, trees in self.inner.items():
+            yield exit_
+            for tree in trees:
+                yield from tree.opened()
+
+
+def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[_Step]) -> _Tree:
+    """Look into the steps that hold a network of their own, as a U-Net does between its skips."""
+    inner: dict[str, list[_Tree]] = {}
+    for step in chain:
+        if len(step.nodes) < _LARGEST_BLOCK:
+            continue
+        sources = index.activation_inputs(index.producer[step.exit])
+        ways = [_way(dominators, step.entry, source) for source in sources if source != step.entry]
+        chains = [_steps(index, step.entry, way) for way in ways if way]
+        if any(sum(_weighted(index, part) for part in part_chain) > _LARGEST_BLOCK for part_chain in chains):
+            inner[step.exit] = [_expand(index, dominators, part_chain) for part_chain in chains]
+    end = next((step.exit for step in reversed(chain) if _weighted(index, step)), "")
+    return _Tree(chain, inner, end)
+
+
+def _way(dominators: dict[str, str], entry: str | None, target: str) -> list[str]:
+    """Cut tensors between `entry` and a tensor inside a region."""
+    way: list[str] = []
+    while target not in (entry, _SOURCE):
+        way.append(target)
+        target = dominators[target]
+    return way[::-1]
 
 
 def leaving(index: GraphIndex, region: Region) -> str | None:
@@ -114,16 +182,8 @@ def _dominators(index: GraphIndex) -> dict[str, str]:
     return immediate
 
 
-def _chain(dominators: dict[str, str], output: str) -> list[str]:
-    """Cut tensors on the way to an output, from the model's inputs on."""
-    chain = [output]
-    while (above := dominators[chain[-1]]) != _SOURCE:
-        chain.append(above)
-    return chain[::-1]
-
-
-def _steps(index: GraphIndex, chain: list[str]) -> list[_Step]:
-    entries: list[str | None] = [None, *chain[:-1]]
+def _steps(index: GraphIndex, entry: str | None, chain: list[str]) -> list[_Step]:
+    entries: list[str | None] = [entry, *chain[:-1]]
     return [_Step(a, b, index.between(a, b)) for a, b in zip(entries, chain, strict=True)]
 
 

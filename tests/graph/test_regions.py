@@ -140,6 +140,18 @@ def test_transformer_has_two_sub_layers_a_block(post_norm: bool) -> None:
     assert all(layers[name].action == "bypass" for name in (a, b, c, d))
 
 
+def test_a_network_inside_a_skip_has_layers_of_its_own() -> None:
+    net = Net(x=[1, 4, 16, 16])
+    h = net("Relu", net.conv("x", 4, 4, "first"))
+    v, names = h, []
+    for k in range(8):
+        names.append(f"deep{k}")
+        v = net("Relu", net.conv(v, 4, 4, names[-1]))
+    merged = net("Concat", v, h, axis=1)
+    end = net("Relu", net.conv(merged, 8, 4, "end"))
+    assert list(net.layers(net.conv(end, 4, 2, "prediction"))) == ["first", *names, "end"]
+
+
 def test_inner_tensor_read_elsewhere_is_the_reason() -> None:
     net = Net(x=[1, 4, 8, 8])
     h = net("Relu", net.conv("x", 4, 4))
