@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -51,7 +52,7 @@ class Dataset(Protocol):
 
 
 def open_data(
-    path: Path | None,
+    path: str | os.PathLike[str] | None,
     model: Model,
     *,
     split: str | None = None,
@@ -82,6 +83,7 @@ def open_data(
 
     if path is None:
         return Synthetic(model, seed, count, shapes or {})
+    path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check --data")
     if path.suffix.lower() == ".npz":
