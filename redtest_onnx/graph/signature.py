@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Dim, Model, TensorSpec
+from redtest_onnx.graph.model import Dim, Model, TensorSpec, element_bits
 from redtest_onnx.graph.shapes import Shape
 
 # Sizes for open dimensions. Detectors halve images five times, so theirs are multiples of 32.
 _IMAGE, _SEQUENCE, _AUDIO = 64, 16, 512
+_LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
 
@@ -83,6 +85,13 @@ def _plan(
     shape = given or tuple(
         batch if k == axis else _size(spec, k, dim, symbols) for k, dim in enumerate(spec.shape)
     )
+    size = prod(shape) * element_bits(spec.dtype) // 8
+    if size > _LARGEST_INPUT or any(dim < 0 for dim in shape):
+        raise InputError(
+            f"input {spec.name!r} of sizes {list(shape)} would take {size / 2**30:.1f} GiB",
+            where=model.label,
+            hint="check its declared dimensions, or give smaller ones with --input-shape",
+        )
     return InputPlan(spec.name, spec.dtype, shape, axis, open_axes)
 
 

@@ -121,8 +121,9 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
         block = centre(features[:, start : start + step], dtype)
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
-        block /= xp.where(scale > 0, scale, 1)
-        gram += (block @ block.T) * scale.astype(xp.float64) ** 2
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
+            block /= xp.where(scale > 0, scale, 1)
+            gram += (block @ block.T) * scale.astype(xp.float64) ** 2
     return gram
 
 

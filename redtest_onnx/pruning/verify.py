@@ -25,7 +25,8 @@ def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions
     the original does.
 
     Raises:
-        InternalError: one of these fails. That is a bug of ours; the model must not be written.
+        InternalError: the contract is broken. That is a bug of ours; the model must not be written.
+        InputError: the removal makes values overflow that were finite.
     """
     for what, before, after in _contract(original, rewritten):
         if before != after:
@@ -38,7 +39,11 @@ def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions
         outputs = Session(rewritten, options, level=level).run(feeds)
         broken = [name for name in outputs if _finite(reference[name]) and not _finite(outputs[name])]
         if broken:
-            raise InternalError(f"outputs {broken} of the rewritten model are not finite")
+            raise InputError(
+                f"without these layers {', '.join(broken)} overflows: the result would be of no use",
+                where=original.label,
+                hint="remove fewer layers, or other ones (--protect, --criterion)",
+            )
 
 
 def _contract(original: Model, rewritten: Model) -> Iterator[tuple[str, object, object]]:

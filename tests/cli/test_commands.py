@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from redtest_onnx.cli.main import run
@@ -191,3 +193,50 @@ def test_bad_input_gets_one_message_and_leaves_nothing(
     assert message in error
     assert "Traceback" not in error
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def edited(tmp_path: Path, change: Callable[[onnx.GraphProto], None]) -> Path:
+    proto = onnx.load(RESNET)
+    change(proto.graph)
+    path = tmp_path / "edited.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def huge_batch(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**31
+
+
+def huge_weights(graph: onnx.GraphProto) -> None:
+    """Features near the end of float32, which overflow without a layer that divides them."""
+    tensor = graph.initializer[2]
+    tensor.raw_data = np.full(tuple(tensor.dims), 1e37, np.float32).tobytes()
+
+
+def cycle(graph: onnx.GraphProto) -> None:
+    graph.node[5].input[0] = graph.node[40].output[0]
+
+
+def twice(graph: onnx.GraphProto) -> None:
+    graph.node.append(graph.node[3])
+
+
+@pytest.mark.parametrize("change", [huge_batch, cycle, twice])
+@pytest.mark.parametrize("command", ["inspect", "analyze", "prune"])
+def test_broken_graphs_get_one_message(
+    change: Callable[[onnx.GraphProto], None],
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = edited(tmp_path, change)
+    assert call(command, path) == 2
+    error = capsys.readouterr().err
+    assert error.count("error:") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["edited.onnx"]
+
+
+def test_values_that_overflow_end_in_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = edited(tmp_path, huge_weights)
+    assert call("prune", path, "--data", DATA, "--samples", 16, "--remove", 2) in (0, 2)
+    assert "internal" not in capsys.readouterr().err
