@@ -140,11 +140,20 @@ def _bytes(shape: Shape, dtype: int) -> int:
 
 
 def _node_macs(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int | None:
-    rule = _RULES.get(node.op_type)
+    rule = _RULES.get(ops.qualified(node))
     if rule is None:
-        return 0
-    known = all(name in sizes for name in (*node.input[:2], *node.output[:1]) if name)
-    return rule(node, sizes) if known and len(node.input) > 1 else None
+        # What runs inside control flow, and how often, is not known before the run.
+        return None if any(_multiplies(child) for child in subgraphs([node])) else 0
+    try:
+        return rule(node, sizes) if len(node.input) > 1 else None
+    except KeyError:
+        return None
+
+
+def _multiplies(graph: onnx.GraphProto) -> bool:
+    return any(
+        ops.qualified(node) in _RULES or any(map(_multiplies, subgraphs([node]))) for node in graph.node
+    )
 
 
 def _conv(node: onnx.NodeProto, sizes: Mapping[str, Shape], weight: int = 1) -> int:
@@ -178,12 +187,15 @@ def _recurrent(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
 
 def _einsum(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
     equation = ops.attribute(node, "equation", b"")
-    terms = (
-        (equation if isinstance(equation, bytes) else b"").decode().replace(" ", "").split("->")[0].split(",")
-    )
-    extents: dict[str, int] = {}
-    for term, name in zip(terms, node.input, strict=False):
-        extents.update(zip(term[::-1], sizes[name][::-1], strict=False))
+    assert isinstance(equation, bytes)
+    terms = equation.decode().replace(" ", "").split("->")[0].split(",")
+    extents: dict[str | int, int] = {}
+    for term, name in zip(terms, node.input, strict=True):
+        before, _, after = term.partition("...")
+        # Axes that the dots stand for broadcast, so they are counted from the right.
+        dots = range(len(sizes[name]) - len(before) - len(after), 0, -1)
+        for axis, size in zip((*before, *dots, *after), sizes[name], strict=True):
+            extents[axis] = max(size, extents.get(axis, 1))
     return prod(extents.values())
 
 
@@ -193,27 +205,35 @@ def _attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
     return 2 * prod(query) * key[-2]
 
 
+def _projected_attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    # [b, n, d] through weights [d, 3 e], then scores of queries and keys, and their product with values.
+    (batch, length, _), (width, projected) = sizes[node.input[0]], sizes[node.input[1]]
+    return batch * length * projected * width + 2 * batch * length * length * (projected // 3)
+
+
 _RULES: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape]], int]] = {
     "Conv": _conv,
     "ConvInteger": _conv,
     "DeformConv": _conv,
-    "FusedConv": _conv,
-    "NhwcFusedConv": _conv,
+    ops.MS + "FusedConv": _conv,
+    ops.MS + "NhwcFusedConv": _conv,
     "ConvTranspose": _conv_transpose,
     "QLinearConv": _qlinear_conv,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "QLinearMatMul": _matmul,
-    "FusedMatMul": _matmul,
-    "MatMulNBits": _matmul,
-    "MatMulIntegerToFloat": _matmul,
-    "DynamicQuantizeMatMul": _matmul,
+    ops.MS + "FusedMatMul": _matmul,
+    ops.MS + "MatMulNBits": _matmul,
+    ops.MS + "MatMulIntegerToFloat": _matmul,
+    ops.MS + "DynamicQuantizeMatMul": _matmul,
     "Gemm": _gemm,
-    "FusedGemm": _gemm,
-    "QGemm": _gemm,
+    ops.MS + "FusedGemm": _gemm,
+    ops.MS + "QGemm": _gemm,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
     "Einsum": _einsum,
     "Attention": _attention,
+    ops.MS + "Attention": _projected_attention,
+    ops.MS + "MultiHeadAttention": _attention,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -17,6 +17,7 @@ from redtest_onnx.graph.model import (
     external_location,
     first_line,
     is_external,
+    subgraphs,
     tensor_bytes,
     tensors,
 )
@@ -137,19 +138,26 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its external weights as inputs, which the checker can read without their files."""
-    if not any(is_external(t) for t in proto.graph.initializer):
+    if not any(is_external(t) for t in tensors(proto.graph)):
         return proto
     checked = onnx.ModelProto()
     checked.CopyFrom(proto)
     listed = {v.name for v in checked.graph.input}
-    for i in reversed(range(len(checked.graph.initializer))):
-        tensor = checked.graph.initializer[i]
-        if is_external(tensor):
-            if tensor.name not in listed:
-                info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-                checked.graph.input.append(info)
-            del checked.graph.initializer[i]
+    for tensor in _take_external(checked.graph):
+        if tensor.name not in listed:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            checked.graph.input.append(info)
+            listed.add(tensor.name)
     return checked
+
+
+def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Take the external initializers out of a graph and its subgraphs, which see the inputs of the model."""
+    for i in reversed(range(len(graph.initializer))):
+        if is_external(graph.initializer[i]):
+            yield graph.initializer.pop(i)
+    for child in subgraphs(graph.node):
+        yield from _take_external(child)
 
 
 def _folder_hint(path: Path) -> str:

@@ -183,8 +183,8 @@ def external_location(tensor: onnx.TensorProto) -> str:
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Size of the values in bytes."""
-    return tensor_elements(tensor.dims) * element_bits(tensor.data_type) // 8
+    """Size of the values in bytes; a last byte that is half full counts."""
+    return -(-tensor_elements(tensor.dims) * element_bits(tensor.data_type) // 8)
 
 
 def tensor_elements(dims: Iterable[int]) -> int:

@@ -182,7 +182,7 @@ class _Reduction:
         channel = _channel_axis(tap)
         if tap.shape[tap.batch_axis] != tap.batch:
             # Windows of one sample lie next to each other in the batch axis: they are positions, too.
-            self._reshape([tap.batch, -1, tap.shape[-1]])
+            self._reshape([tap.batch, -1, tap.shape[channel]])
             self._mean([1])
             return
         kept = [axis for axis in range(len(tap.shape)) if axis != tap.batch_axis]
@@ -228,6 +228,6 @@ class _Reduction:
 
 
 def _channel_axis(tap: Tap) -> int:
-    """Images are [N, C, ...]; sequences and everything in windows end with their channels."""
-    windows = tap.shape[tap.batch_axis] != tap.batch
-    return len(tap.shape) - 1 if windows or len(tap.shape) == 3 else 1
+    """Images are [N, C, ...]; sequences, states and everything in windows end with their channels."""
+    images = tap.batch_axis == 0 and tap.shape[0] == tap.batch and len(tap.shape) != 3
+    return 1 if images else max(axis for axis in range(len(tap.shape)) if axis != tap.batch_axis)

@@ -18,7 +18,9 @@ from redtest_onnx.graph.index import GraphIndex
 
 _SOURCE = ""  # stands before all activations; no tensor has an empty name
 # A block of more operators with weights in a row is no layer any more but a network with its own.
-_LARGEST_BLOCK = 6
+_LARGEST_BLOCK = 5
+# What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence.
+_RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
             known = step.exit in found or index.producer[step.exit] in inside
             if known or step.exit in heads or step.exit in opened or not _weighted(index, step):
                 continue
-            region = _region(index, chain, k)
+            region = _region(index, chain, k, ranks or {})
             found[step.exit] = region
             inside |= region.core if len(region.core) > 1 else frozenset()
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
@@ -214,11 +216,16 @@ def _controls(index: GraphIndex, step: _Step) -> bool:
     return _kinds(index, step) <= ops.CONTROL_FLOW
 
 
-def _region(index: GraphIndex, chain: list[_Step], k: int) -> Region:
+def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]) -> Region:
     """The layer that starts with step `k`, with the steps behind it that belong to it."""
     step = chain[k]
     single = len(step.nodes) == 1
     last = k
+    if _kinds(index, step) <= ops.RECURRENT:
+        while last + 1 < len(chain) and ranks.get(chain[last].exit) == 4:
+            if not _kinds(index, chain[last + 1]) <= _RESHAPING:
+                break
+            last += 1
     while last + 1 < len(chain) and _belongs(index, chain, last + 1, k):
         last += 1
     exit_ = chain[last].exit

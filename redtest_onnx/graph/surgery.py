@@ -79,7 +79,8 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
             source = _append(graph, source, operator, adapter_output(removal.exit, step))
         stand_ins[removal.exit] = source
         _redirect(graph, tensors[removal.exit], source)
-    graph.cleanup(remove_unused_graph_inputs=False)
+    # Idle nodes inside branches are none of our business.
+    graph.cleanup(remove_unused_graph_inputs=False, recurse_subgraphs=False)
     return model.edited(_merge(model.proto, graph, imported))
 
 
@@ -165,8 +166,9 @@ def _rewired(proto: onnx.NodeProto, edited: gs.Node) -> onnx.NodeProto:
         proto.input.extend(names)
     made = {tensor.name for tensor in edited.outputs}
     for i, name in enumerate(proto.output):
-        if name not in made:
-            proto.output[i] = ""
+        if name and name not in made:
+            # Its name has gone to the stand-in; not all operators can leave a result out.
+            proto.output[i] = f"{name}/unused"
     for attribute in proto.attribute:
         if attribute.HasField("g"):
             inner = {_first_output(node): node for node in edited.attrs[attribute.name].nodes}
@@ -185,14 +187,19 @@ def _ordered(
     """All nodes in topological order: each new one directly behind the last tensor it needs."""
     ready = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     waiting = list(fresh)
-    for node in nodes:
-        yield node
-        ready.update(node.output)
+
+    def now_possible() -> Iterator[onnx.NodeProto]:
         for new in list(waiting):
-            if ready.issuperset(new.input):
+            if ready.issuperset(filter(None, new.input)):
                 waiting.remove(new)
                 ready.update(new.output)
                 yield new
+
+    yield from now_possible()
+    for node in nodes:
+        yield node
+        ready.update(node.output)
+        yield from now_possible()
     yield from waiting
 
 

@@ -5,67 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from nets import Net
+from onnx import helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.cost import count_macs, count_parameters, peak_activation_bytes
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import Layer, find_layers
+from redtest_onnx.graph.layers import find_layers
 from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.runtime.shapes import see_shapes
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"
-
-
-class Net:
-    """Writes a graph node by node; weights are random."""
-
-    def __init__(self, **inputs: list[int]) -> None:
-        self.inputs = inputs
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def __call__(
-        self, op: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: object
-    ) -> str:
-        made = (
-            [name or f"{op}{len(self.nodes)}"]
-            if outputs == 1
-            else [f"{op}{len(self.nodes)}_{k}" for k in range(outputs)]
-        )
-        self.nodes.append(helper.make_node(op, inputs, made, name=f"node_{made[0]}", **attributes))
-        return made[0]
-
-    def weight(self, *shape: int) -> str:
-        name = f"w{len(self.weights)}"
-        values = np.random.default_rng(len(self.weights)).normal(size=shape).astype(np.float32)
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
-
-    def conv(self, x: str, inputs: int, outputs: int, name: str | None = None, stride: int = 1) -> str:
-        weight = self.weight(outputs, inputs, 3, 3)
-        return self("Conv", x, weight, name=name, pads=[1, 1, 1, 1], strides=[stride, stride])
-
-    def model(self, *outputs: str) -> rt.Model:
-        value = helper.make_tensor_value_info
-        graph = helper.make_graph(
-            self.nodes,
-            "net",
-            [value(name, TensorProto.FLOAT, shape) for name, shape in self.inputs.items()],
-            [value(name, TensorProto.FLOAT, None) for name in outputs],
-            self.weights,
-        )
-        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        return rt.Model(onnx.shape_inference.infer_shapes(proto))
-
-    def layers(self, *outputs: str) -> dict[str, Layer]:
-        model = self.model(*outputs)
-        index = GraphIndex(model.graph)
-        shapes = infer_shapes(model, {name: tuple(shape) for name, shape in self.inputs.items()})
-        return {layer.tensor: layer for layer in find_layers(index, shapes)}
 
 
 def test_residual_net() -> None:
@@ -138,6 +90,21 @@ def test_transformer_has_two_sub_layers_a_block(post_norm: bool) -> None:
     assert list(layers) == ["embed", a, b, c, d]
     assert [layer.kind for layer in layers.values()][1:] == ["attention", "feed-forward"] * 2
     assert all(layers[name].action == "bypass" for name in (a, b, c, d))
+
+
+def test_recurrent_layers_end_where_they_are_sequences_again() -> None:
+    net = Net(x=[5, 1, 4])
+    h = "x"
+    for _ in range(3):
+        weights = net.weight(1, 16, 4), net.weight(1, 16, 4)
+        y = net("LSTM", h, *weights, hidden_size=4)
+        h = net("Reshape", net("Transpose", y, perm=[0, 2, 1, 3]), "sizes")
+    net.weights.append(numpy_helper.from_array(np.array([0, 0, -1]), "sizes"))
+    layers = list(
+        net.layers(net("Gemm", net("ReduceMean", h, axes=[0], keepdims=0), net.weight(4, 2))).values()
+    )
+    assert [layer.kind for layer in layers] == ["LSTM"] * 3
+    assert [layer.action for layer in layers] == [None, "bypass", "bypass"]
 
 
 def test_a_network_inside_a_skip_has_layers_of_its_own() -> None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
@@ -68,7 +69,10 @@ def check(path: str, removed: list[Layer]) -> None:
         assert node.metadata_props == nodes[node.output[0]].metadata_props
     used = {name for node in found.graph.node for name in node.input}
     assert {tensor.name for tensor in found.graph.initializer} <= used
-    assert not GraphIndex(found.graph).dead_without([])
+    used |= {output.name for output in found.graph.output}
+    assert all(used.intersection(node.output) for node in found.graph.node)
+    made = {name for node in found.graph.node for name in node.output} | used
+    assert list(found.graph.value_info) == [v for v in model.graph.value_info if v.name in made]
     expected = Session(by_hand(model, removed), CPU, level="none").run(feeds)
     outputs = Session(found, CPU, level="none").run(feeds)
     for name, value in expected.items():
@@ -180,3 +184,128 @@ def test_branches_read_the_new_tensor() -> None:
 def test_unknown_tensors_are_named() -> None:
     with pytest.raises(rt.InputError, match="no tensor 'nowhere'"):
         remove_regions(relu_chain(), [Removal("a", "nowhere")])
+
+
+def test_convolution_with_stride_as_adapter() -> None:
+    net = Net(x=[2, 4, 8, 8])
+    net("Relu", "x", name="a")
+    net.conv(net("Relu", net.conv("a", 4, 6, stride=2)), 6, 6, name="b")
+    net("Relu", "b", name="y")
+    kernel = np.random.default_rng(0).normal(size=(6, 4, 2, 2)).astype(np.float32)
+    bias = np.arange(6, dtype=np.float32)
+    found = remove_regions(
+        net.model("y"), [Removal("a", "b", (Operator("Conv", (kernel, bias), {"strides": [2, 2]}),))]
+    )
+    full_check(found)
+    assert [node.op_type for node in found.graph.node] == ["Relu", "Conv", "Relu"]
+    assert len(found.graph.initializer) == 2
+    x = np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
+    patches = np.maximum(x, 0).reshape(2, 4, 4, 2, 4, 2)
+    expected = np.einsum("nchiwj,ocij->nohw", patches, kernel) + bias[:, None, None]
+    outputs = Session(found, CPU).run({"x": x})
+    np.testing.assert_allclose(outputs["y"], np.maximum(expected, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_consecutive_regions_with_adapters_share_a_boundary() -> None:
+    double, triple = ((Operator("Mul", (np.float32([k]),)),) for k in (2, 3))
+    removals = [Removal("x", "a", double), Removal("a", "b"), Removal("b", "c", triple)]
+    found = remove_regions(relu_chain(), removals)
+    full_check(found)
+    assert [node.op_type for node in found.graph.node] == ["Mul", "Mul", "DequantizeLinear", "Add"]
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    expected = x * 6 + np.array([2, 1, 4, 3], np.float32) * 0.5
+    np.testing.assert_allclose(Session(found, CPU).run({"x": x})["y"], expected)
+
+
+def test_operators_of_one_adapter_follow_each_other() -> None:
+    weight = np.diag([1, 2, 3, 4]).astype(np.float32)
+    steps = (Operator("MatMul", (weight,)), Operator("Add", (np.ones(4, np.float32),)), Operator("Neg"))
+    found = remove_regions(relu_chain(), [Removal("a", "c", steps)])
+    full_check(found)
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    expected = -(np.maximum(x, 0) @ weight + 1) + np.array([2, 1, 4, 3], np.float32) * 0.5
+    np.testing.assert_allclose(Session(found, CPU).run({"x": x})["y"], expected)
+
+
+def test_weights_listed_as_inputs_go_with_their_readers() -> None:
+    net = Net(x=[1, 4])
+    net("Mul", "x", net.store(np.full(4, 2)), name="a")
+    net("Mul", "a", net.store(np.full(4, 3)), name="b")
+    net("Mul", "b", net.store(np.full(4, 5)), name="y")
+    for k in range(3):
+        net.add_input(f"w{k}", TensorProto.FLOAT, [4])
+    found = remove_regions(net.model("y"), [Removal("a", "b")])
+    full_check(found)
+    assert [v.name for v in found.graph.input] == ["x", "w0", "w2"]
+    assert [t.name for t in found.graph.initializer] == ["w0", "w2"]
+    x = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(Session(found, CPU).run({"x": x})["y"], 10 * x)
+
+
+def test_inputs_that_nothing_reads_any_more_stay_in_the_signature() -> None:
+    net = Net(x=[1, 4], mask=[1, 4])
+    net("Relu", "x", name="a")
+    net("Mul", "a", "mask", name="b")
+    net("Neg", "b", name="y")
+    model = net.model("y")
+    assert remove_regions(model, [Removal("a", "b")]).inputs == model.inputs
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "UINT4", "BFLOAT16"])
+def test_narrow_weights_survive_byte_for_byte(dtype: str) -> None:
+    model = relu_chain()
+    size = 2 if dtype == "UINT4" else 8 if dtype == "BFLOAT16" else 4
+    data = bytes(range(0x31, 0x31 + size))
+    narrow = helper.make_tensor("narrow", getattr(TensorProto, dtype), [4], data, raw=True)
+    model.graph.initializer.append(narrow)
+    model.graph.node.append(helper.make_node("Identity", ["narrow"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", narrow.data_type, [4]))
+    found = remove_regions(rt.Model(model.proto), [Removal("a", "b")])
+    assert next(t for t in found.graph.initializer if t.name == "narrow") == narrow
+
+
+def test_an_operator_that_makes_more_than_the_exit_stays() -> None:
+    net = Net(x=[2, 8])
+    first = net("Split", net("Relu", "x", name="h"), outputs=2, axis=1)
+    second = first.removesuffix("0") + "1"
+    net("Concat", second, net("Neg", first, name="n"), name="y", axis=1)
+    net("Neg", first, name="z")
+    found = remove_regions(net.model("y", "z"), [Removal(second, "n")])
+    full_check(found)
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    outputs = Session(found, CPU).run({"x": x})
+    np.testing.assert_array_equal(outputs["y"], np.concatenate([x[:, 4:]] * 2, axis=1))
+    np.testing.assert_array_equal(outputs["z"], -x[:, :4])
+
+
+def test_one_result_of_several_is_an_output_that_stays() -> None:
+    net = Net(x=[2, 8])
+    net("Relu", "x", name="h")
+    half = net("Relu", "h", name="half")
+    first = net("Split", half, outputs=2, axis=1)
+    second = first.removesuffix("0") + "1"
+    net("Neg", second, name="y")
+    source = net("Slice", "h", *(net.store([k], np.int64) for k in (4, 8, 1)), name="source")
+    found = remove_regions(net.model("y", first, source), [Removal(source, first)])
+    full_check(found)
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    outputs = Session(found, CPU).run({"x": x})
+    assert list(outputs) == ["y", first, source]
+    np.testing.assert_array_equal(outputs["y"], -x[:, 4:])
+    np.testing.assert_array_equal(outputs[first], x[:, 4:])
+
+
+def test_branches_inside_branches_and_their_idle_nodes_are_kept() -> None:
+    net = Net(x=[2, 4])
+    net("Neg", net("Relu", "x", name="a"), name="b")
+    yes = net.store(True, np.bool_)
+    keep = branch("keep", [helper.make_node("Identity", ["b"], ["kept"])])
+    idle = helper.make_node("Exp", ["b"], ["idle"])
+    deep = branch("deep", [idle, helper.make_node("Neg", ["b"], ["deepest"])])
+    inner = helper.make_node("If", [yes], ["chosen"], then_branch=deep, else_branch=keep)
+    other = branch("other", [helper.make_node("Abs", ["b"], ["other"])])
+    net("If", yes, name="y", then_branch=branch("then", [inner]), else_branch=other)
+    found = remove_regions(net.model("y"), [Removal("a", "b")])
+    full_check(found)
+    x = np.arange(-4, 4, dtype=np.float32).reshape(2, 4)
+    np.testing.assert_array_equal(Session(found, CPU).run({"x": x})["y"], -np.maximum(x, 0))

@@ -1,0 +1,177 @@
+"""Costs against counts by hand, with inferred shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nets import Net, branch
+from onnx import TensorProto, helper, numpy_helper
+
+from redtest_onnx.graph.cost import (
+    count_macs,
+    count_parameters,
+    model_cost,
+    parameter_bytes,
+    peak_activation_bytes,
+)
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.shapes import Shapes
+
+
+def macs(net: Net, output: str) -> int | None:
+    return count_macs(*net.measured(output))
+
+
+def test_grouped_strided_convolution() -> None:
+    net = Net(x=[2, 6, 9, 9])
+    y = net("Conv", "x", net.weight(4, 3, 3, 3), net.weight(4), group=2, strides=[2, 2])
+    assert macs(net, y) == 2 * 4 * 4 * 4 * (3 * 3 * 3)
+
+
+def test_depthwise_convolution_of_a_signal() -> None:
+    net = Net(x=[1, 8, 20])
+    assert macs(net, net("Conv", "x", net.weight(8, 1, 5), group=8)) == 8 * 16 * 5
+
+
+def test_transposed_convolution_spreads_every_input() -> None:
+    net = Net(x=[1, 4, 5, 5])
+    y = net("ConvTranspose", "x", net.weight(4, 3, 2, 2), group=2, strides=[2, 2])
+    assert macs(net, y) == 4 * 25 * 3 * 4
+
+
+@pytest.mark.parametrize(("shape", "trans"), [([3, 7], 0), ([7, 3], 1)])
+def test_gemm(shape: list[int], trans: int) -> None:
+    net = Net(x=shape)
+    assert macs(net, net("Gemm", "x", net.weight(5, 7), transA=trans, transB=1)) == 3 * 5 * 7
+
+
+def test_batched_products_broadcast() -> None:
+    net = Net(a=[2, 1, 4, 8], b=[3, 8, 5])
+    assert macs(net, net("MatMul", "a", "b")) == 2 * 3 * 4 * 5 * 8
+
+
+def test_both_directions_of_a_recurrent_layer() -> None:
+    net = Net(x=[7, 2, 4])
+    y = net("GRU", "x", net.weight(2, 9, 4), net.weight(2, 9, 3), hidden_size=3, direction="bidirectional")
+    assert macs(net, y) == 7 * 2 * 2 * 9 * (4 + 3)
+
+
+@pytest.mark.parametrize(
+    ("equation", "expected"),
+    [
+        ("bhij,bhjk->bhik", 2 * 3 * 4 * 5 * 6),
+        ("...ij, ...jk -> ...ik", 2 * 3 * 4 * 5 * 6),
+        ("bhij,bhjk->bk", 2 * 3 * 4 * 5 * 6),
+    ],
+)
+def test_einsum(equation: str, expected: int) -> None:
+    net = Net(a=[2, 3, 4, 5], b=[2, 3, 5, 6])
+    assert macs(net, net("Einsum", "a", "b", equation=equation)) == expected
+
+
+def test_unknown_shapes_make_macs_unknown() -> None:
+    net = Net(x=[6, 1, 4])
+    y = net("LSTM", "x", net.weight(1, 12, 4), net.weight(1, 12, 3), hidden_size=3)
+    index, shapes = net.measured(y)
+    for missing in ("x", "w0", "w1"):
+        known = Shapes({name: size for name, size in shapes.sizes.items() if name != missing}, shapes.dtypes)
+        assert count_macs(index, known) is None
+
+
+def test_products_inside_branches_are_not_taken_for_nothing() -> None:
+    net = Net(x=[1, 4])
+    inner = numpy_helper.from_array(np.ones((4, 4), np.float32), "inner")
+    product = helper.make_node("MatMul", ["x", "inner"], ["then"])
+    relu = branch("else", [helper.make_node("Relu", ["x"], ["else"])])
+    net(
+        "If",
+        net.store(True, np.bool_),
+        name="y",
+        then_branch=branch("t", [product], [inner]),
+        else_branch=relu,
+    )
+    assert macs(net, "y") is None
+    plain = Net(x=[1, 4])
+    plain("If", plain.store(True, np.bool_), name="y", then_branch=relu, else_branch=relu)
+    assert macs(plain, "y") == 0
+
+
+def test_fused_attention_projects_and_mixes() -> None:
+    node = helper.make_node("Attention", ["x", "w", "b"], ["y"], domain="com.microsoft", num_heads=2)
+    index = GraphIndex(helper.make_graph([node], "g", [], []))
+    sizes = {"x": (2, 5, 8), "w": (8, 24), "b": (24,), "y": (2, 5, 8)}
+    assert count_macs(index, Shapes(sizes)) == 2 * 5 * 8 * 24 + 2 * (2 * 5 * 5 * 8)
+
+
+def test_parameters_are_what_was_learned() -> None:
+    net = Net(x=[1, 4, 8, 8])
+    c = net("Conv", "x", net.weight(4, 4, 3, 3), net.weight(4))
+    n = net("BatchNormalization", c, *(net.weight(4) for _ in range(4)))
+    n = net("Mul", n, net.store(0.5))
+    n = net("Reshape", n, net.store([1, -1], np.int64))
+    constant = net("Constant", value=numpy_helper.from_array(np.ones((144, 2), np.float32)))
+    y = net("MatMul", n, constant)
+    index, shapes = net.measured(y)
+    assert count_parameters(index) == 144 + 4 + 2 * 4 + 288
+    assert count_parameters(index, [0]) == 144 + 4
+    assert parameter_bytes(index) == 4 * (144 + 4 + 4 * 4 + 1 + 288) + 2 * 8
+    assert model_cost(index, shapes).parameters == count_parameters(index)
+
+
+def test_shared_weights_count_once_and_go_with_their_last_reader() -> None:
+    net = Net(x=[1, 4])
+    shared = net.weight(4, 4)
+    net("MatMul", net("MatMul", "x", shared), shared, name="y")
+    index, _ = net.measured("y")
+    assert count_parameters(index) == 16
+    assert count_parameters(index, [0]) == 0
+    assert count_parameters(index, [0, 1]) == 16
+
+
+def test_weights_in_branches_and_few_bits() -> None:
+    net = Net(21, x=[1, 4])
+    inner = numpy_helper.from_array(np.ones((4, 4), np.float32), "inner")
+    product = helper.make_node("MatMul", ["x", "inner"], ["then"])
+    relu = branch("else", [helper.make_node("Relu", ["x"], ["else"])])
+    net(
+        "If",
+        net.store(True, np.bool_),
+        name="h",
+        then_branch=branch("t", [product], [inner]),
+        else_branch=relu,
+    )
+    net.weights.append(helper.make_tensor("w4", TensorProto.INT4, [5], bytes(3), raw=True))
+    net("Sub", "h", net("DequantizeLinear", "w4", net.store(1.0)), name="y")
+    index = GraphIndex(net.model("y").graph)
+    assert count_parameters(index) == 16 + 5
+    assert parameter_bytes(index) == 1 + 64 + 3 + 4
+
+
+def test_peak_with_a_skip_and_a_dead_end() -> None:
+    net = Net(x=[1, 4])
+    net("Gemm", "x", net.weight(4, 100), name="h")
+    net("Split", "h", net.store([60, 40], np.int64), outputs=2, axis=1)
+    net("Gemm", "h", net.weight(100, 50), name="a")
+    net("Softmax", "a", name="b")
+    net("Gemm", "b", net.weight(50, 100), name="c")
+    net("Add", "c", "h", name="y")
+    index, shapes = net.measured("y")
+    # Split makes halves beside h that nobody reads; c needs b and h besides itself, Add works in place.
+    assert peak_activation_bytes(index, shapes) == 4 * max(100 + 100, 100 + 50 + 50, 100 + 50 + 100, 200)
+
+
+def test_outputs_stay_alive_and_types_have_sizes() -> None:
+    net = Net(x=[1, 10])
+    net("Cast", "x", name="half", to=TensorProto.FLOAT16)
+    net("Cast", net("Softmax", "half"), name="kept", to=TensorProto.FLOAT)
+    assert peak_activation_bytes(*net.measured("kept")) == 10 * 4 + 10 * 2
+    net("Softmax", "kept", name="y")
+    net("Softmax", "y", name="z")
+    assert peak_activation_bytes(*net.measured("z")) == 10 * 4 * 2
+    assert peak_activation_bytes(*net.measured("kept", "z")) == 10 * 4 * 3
+
+
+def test_unknown_shapes_make_the_peak_unknown() -> None:
+    index, shapes = (net := Net(x=[1, 10])).measured(net("Relu", "x", name="y"))
+    assert peak_activation_bytes(index, shapes) == 40
+    assert peak_activation_bytes(index, Shapes({"x": (1, 10)}, shapes.dtypes)) is None

@@ -1,0 +1,195 @@
+"""Reductions inside the graph against NumPy in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import redtest_onnx as rt
+from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.probe import (
+    PREFIX,
+    Form,
+    Pooling,
+    Tap,
+    build_probe,
+    build_shape_probe,
+    expose,
+    find_batch_axis,
+)
+from redtest_onnx.runtime.session import RunOptions, Session
+
+CPU = RunOptions("cpu", 1)
+Array = npt.NDArray[np.generic]
+
+
+def negation(shape: tuple[int, ...], opset: int = 17, dtype: int = TensorProto.FLOAT) -> rt.Model:
+    """x -> t = -x -> y, with sizes left open."""
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Neg", ["x"], ["t"]), helper.make_node("Abs", ["t"], ["y"])]
+    open_shape = [None] * len(shape)
+    graph = helper.make_graph(nodes, "g", [value("x", dtype, open_shape)], [value("y", dtype, open_shape)])
+    imports = [helper.make_opsetid("", opset)]
+    return rt.Model(helper.make_model(graph, opset_imports=imports, ir_version=9))
+
+
+def values(shape: tuple[int, ...], offset: float = 0.0) -> npt.NDArray[np.float32]:
+    return (np.random.default_rng(0).normal(size=shape) + offset).astype(np.float32)
+
+
+def reference(tap: Tap, t: Array) -> npt.NDArray[np.float64]:
+    """Pooled features [n, p] of a tap in float64."""
+    moved = np.moveaxis(t.astype(np.float64), tap.batch_axis, 0)
+    rank, windows = moved.ndim, moved.shape[0] != tap.batch
+    if tap.pooling == "none" or rank <= 2:
+        return moved.reshape(tap.batch, -1)
+    if windows or rank == 3 or tap.batch_axis != 0:
+        return moved.reshape(tap.batch, -1, moved.shape[-1]).mean(1)
+    return moved.mean(tuple(range(2, rank)))
+
+
+def check(tap: Tap, t: Array, opset: int = 17, rtol: float = 1e-5) -> dict[str, Array]:
+    probe = build_probe(negation(tap.shape, opset, tap.dtype), [tap])
+    full_check(probe)
+    found: dict[str, Array] = Session(probe, CPU, level="basic").run({"x": -t})
+    expected = reference(tap, t)
+    assert expected.shape == (tap.batch, tap.features)
+    if tap.form == "gram":
+        centred = expected - expected.mean(0)
+        np.testing.assert_allclose(found[tap.level], np.abs(expected.mean(0)).max(), rtol=rtol)
+        expected = centred @ centred.T
+    assert found[tap.output].dtype == np.float32
+    np.testing.assert_allclose(found[tap.output], expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+    return found
+
+
+FORMS: tuple[Form, ...] = ("features", "gram")
+POOLINGS: tuple[Pooling, ...] = ("mean", "none")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("opset", [9, 13, 17, 18, 20])
+@pytest.mark.parametrize(
+    "shape", [(6, 5), (6, 4, 5), (6, 3, 4, 5), (6, 3, 2, 4, 5)], ids=lambda s: f"rank{len(s)}"
+)
+def test_ranks_and_operator_sets(shape: tuple[int, ...], opset: int, pooling: Pooling, form: Form) -> None:
+    check(Tap("t", shape, TensorProto.FLOAT, 6, 0, pooling, form), values(shape, 1), opset)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((4, 6, 5), 1), ((7, 1, 6, 5), 2), ((7, 6, 3, 5), 1), ((5, 6), 1), ((4, 5, 6), 2)],
+    ids=str,
+)
+def test_samples_in_another_axis(shape: tuple[int, ...], axis: int, pooling: Pooling, form: Form) -> None:
+    check(Tap("t", shape, TensorProto.FLOAT, 6, axis, pooling, form), values(shape))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((12, 5), 0), ((12, 4, 5), 0), ((12, 3, 4, 5), 0), ((4, 12, 5), 1)], ids=str
+)
+def test_windows_of_a_sample_lie_in_the_batch_axis(
+    shape: tuple[int, ...], axis: int, pooling: Pooling, form: Form
+) -> None:
+    check(Tap("t", shape, TensorProto.FLOAT, 3, axis, pooling, form), values(shape))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(TensorProto.FLOAT16, np.float16), (TensorProto.DOUBLE, np.float64)],
+    ids=["half", "double"],
+)
+def test_other_types_are_reduced_in_single_precision(dtype: int, kind: type, form: Form) -> None:
+    t = values((6, 3, 4, 5)).astype(kind)
+    check(Tap("t", t.shape, dtype, 6, 0, "mean", form), t)
+
+
+def test_large_means_do_not_drown_a_gram() -> None:
+    t = values((8, 3, 6, 6), offset=1000)
+    check(Tap("t", t.shape, TensorProto.FLOAT, 8, 0, "none", "gram"), t, rtol=1e-4)
+
+
+def test_a_constant_layer_shows_by_its_level() -> None:
+    t = np.full((8, 3, 6, 6), 1000.1, np.float32)
+    tap = Tap("t", t.shape, TensorProto.FLOAT, 8, 0, "none", "gram")
+    found = Session(build_probe(negation(t.shape), [tap]), CPU, level="basic").run({"x": -t})
+    assert found[tap.level] == pytest.approx(1000.1)
+    rounding = 64 * np.finfo(np.float32).eps * float(found[tap.level])
+    assert np.diagonal(found[tap.output]).max() <= tap.features * rounding**2
+
+
+def test_inputs_and_outputs_of_the_model_can_be_tapped() -> None:
+    t = values((4, 3))
+    taps = [Tap(name, t.shape, TensorProto.FLOAT, 4, 0, "mean", "features") for name in ("x", "t", "y")]
+    model = negation(t.shape)
+    before = model.proto.SerializeToString()
+    found = Session(build_probe(model, taps), CPU, level="basic").run({"x": t})
+    assert list(found) == [PREFIX + name for name in ("x", "t", "y")]
+    for name, expected in (("x", t), ("t", -t), ("y", np.abs(t))):
+        np.testing.assert_array_equal(found[PREFIX + name], expected)
+    assert model.proto.SerializeToString() == before
+
+
+def test_reductions_stand_right_behind_their_producers() -> None:
+    taps = [Tap(name, (4, 3, 2, 2), TensorProto.FLOAT, 4, 0, "mean", "features") for name in ("t", "y")]
+    ops = [node.op_type for node in build_probe(negation((4, 3, 2, 2)), taps).graph.node]
+    assert ops == ["Neg", "ReduceMean", "Abs", "ReduceMean"]
+
+
+def test_wrong_declared_shapes_do_not_matter() -> None:
+    model = negation((4, 3))
+    model.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, [1, 99]))
+    check_tap = Tap("t", (4, 3), TensorProto.FLOAT, 4, 0, "mean", "gram")
+    probe = build_probe(model, [check_tap])
+    full_check(probe)
+    assert not probe.graph.value_info
+
+
+def test_old_operator_sets_are_refused() -> None:
+    tap = Tap("t", (4, 3), TensorProto.FLOAT, 4, 0, "mean", "features")
+    with pytest.raises(rt.InputError, match="operator set 6 is too old"):
+        build_probe(negation((4, 3), opset=6), [tap])
+
+
+def test_shape_probe_tells_sizes() -> None:
+    found = Session(build_shape_probe(negation((0, 0, 0)), ["t"]), CPU, level="basic").run(
+        {"x": values((2, 3, 4))}
+    )
+    assert {name: list(size) for name, size in found.items()} == {f"{PREFIX}t": [2, 3, 4]}
+
+
+def test_expose_gives_tensors_as_they_are() -> None:
+    x = values((2, 3))
+    found = Session(expose(negation(x.shape), ["t", "y", "t"]), CPU, level="none").run({"x": x})
+    assert list(found) == ["t", "y"]
+    np.testing.assert_array_equal(found["t"], -x)
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "expected"),
+    [
+        ((1, 3, 8), (2, 3, 8), 0),
+        ((7, 1, 8), (7, 2, 8), 1),
+        ((4, 9, 8), (8, 9, 8), 0),
+        ((1, 3), (1, 3), None),
+        ((1, 1), (2, 2), None),
+        ((1, 3), (3, 3), None),
+        ((1, 3), (2, 3, 1), None),
+        ((), (), None),
+    ],
+)
+def test_the_axis_that_grows(small: tuple[int, ...], large: tuple[int, ...], expected: int | None) -> None:
+    assert find_batch_axis(small, large, 2) == expected
+
+
+def test_probe_of_a_model_file_is_no_file() -> None:
+    assert onnx.ModelProto.FromString(expose(negation((1, 2)), ["t"]).proto.SerializeToString()).graph.output
