@@ -73,7 +73,7 @@ def _summary(analysis: Analysis) -> list[str]:
     lines = [
         f"MSRS {redundancy.value:.1f}{spread}: of {redundancy.pairs} pairs of layers about "
         f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
-        f"Measured on {analysis.samples} samples x {analysis.batches} batches of {analysis.source}, "
+        f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
     ]
     similar = [

@@ -29,9 +29,9 @@ class Screen:
         self._err = Console(stderr=True, quiet=quiet, highlight=False)
 
     def show(self, *what: RenderableType) -> None:
-        """Print a result."""
+        """Print a result; text as it is, since names of tensors may look like markup."""
         for item in what:
-            self._out.print(item)
+            self._out.print(item, markup=False)
 
     def note(self, text: str) -> None:
         """Print a remark beside the results."""

@@ -43,14 +43,15 @@ def draw_heatmap(analysis: Analysis, title: str) -> Figure:
     redundancy = analysis.redundancy
     above.set_title(
         f"{title}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "
-        f"(threshold {redundancy.threshold:g}), {analysis.samples} samples x {analysis.batches} batches"
+        f"(threshold {redundancy.threshold:g}), {analysis.batches} x {analysis.samples} samples"
         + (", synthetic inputs" if analysis.synthetic else ""),
         fontsize=11,
+        parse_math=False,  # names may hold dollar signs
     )
     step = max(1, -(-count // _MOST_LABELS))
     ticks = range(0, count, step)
     names = [f"{analysis.layers[k].name}  {k}" for k in ticks]
-    above.set_yticks(ticks, labels=[name[-34:] for name in names], fontsize=7)
+    above.set_yticks(ticks, labels=[name[-34:] for name in names], fontsize=7, parse_math=False)
     above.set_xticks(ticks, labels=[str(k) for k in ticks], fontsize=7)
     figure.colorbar(image, ax=above, label="unbiased CKA", shrink=0.8)
     _draw_neighbours(below, analysis, ticks)
@@ -71,7 +72,7 @@ def _draw_neighbours(axes: object, analysis: Analysis, ticks: range) -> None:
     axes.set_xticks(ticks, labels=[str(k) for k in ticks], fontsize=7)
     axes.set_xlabel("layer")
     axes.set_ylabel("similarity to\nthe layer before", fontsize=8)
-    axes.legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def _render(figure: Figure, kind: Literal["svg"]) -> str:
