@@ -249,6 +249,7 @@ def _targets(layers: tuple[Layer, ...], seen: SeenShapes) -> list[Target]:
             seen.shapes.sizes[layer.tensor],
             seen.shapes.dtypes.get(layer.tensor, FLOAT),
             seen.batch_axes[layer.tensor],
+            channels_first=layer.convolutional,
         )
         for layer in layers
     ]

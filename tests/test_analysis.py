@@ -166,3 +166,21 @@ def test_published_figures(name: str, layers: int, low: float, high: float) -> N
         golden = np.array(RESNET56.split(), float)
         assert np.abs(golden - analysis.adjacent).mean() <= 0.007
         assert spearmanr(golden, analysis.adjacent).statistic >= 0.97
+
+
+def test_one_dimensional_convolutions_are_pooled_over_their_length() -> None:
+    rng = np.random.default_rng(0)
+    value = onnx.helper.make_tensor_value_info
+    nodes, weights, name = [], [], "x"
+    for k, (inputs, outputs) in enumerate(((2, 3), (3, 5), (5, 2))):
+        weight = rng.normal(size=(outputs, inputs, 3)).astype(np.float32)
+        weights.append(onnx.numpy_helper.from_array(weight, f"w{k}"))
+        nodes.append(onnx.helper.make_node("Conv", [name, f"w{k}"], [f"c{k}"], pads=[1, 1]))
+        name = f"c{k}"
+    graph = onnx.helper.make_graph(
+        nodes, "wave", [value("x", 1, ["n", 2, 16])], [value("c2", 1, ["n", 2, 16])], weights
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = rt.Model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    analysis = rt.analyze(model, rt.open_data(None, model), rt.AnalysisSettings(samples=32, batches=1), CPU)
+    assert analysis.features == (3, 5)

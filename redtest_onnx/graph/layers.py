@@ -23,6 +23,7 @@ class Layer:
         name: the exporter's scope or the tensor's name; unique in the series.
         kind: operator, or what an indivisible block does.
         operators: number of operators on the way to `tensor`; 1 for a plain operator.
+        convolutional: whether convolutions, which keep channels in front, are among them.
         input: the activation it starts from; None at the model's inputs.
         tensor: the activation measured.
         exit: the activation that leaves the layer.
@@ -39,6 +40,7 @@ class Layer:
     name: str
     kind: str
     operators: int
+    convolutional: bool
     input: str | None
     tensor: str
     exit: str
@@ -77,6 +79,7 @@ def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
                 name=name,
                 kind=_kind(index, region),
                 operators=len(region.core),
+                convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
                 input=region.entry,
                 tensor=region.tensor,
                 exit=region.exit,
@@ -111,6 +114,7 @@ def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer])
                 name=name,
                 kind=ops.qualified(node),
                 operators=1,
+                convolutional=ops.qualified(node) in ops.CONVOLUTION,
                 input=next(iter(index.activation_inputs(i)), None),
                 tensor=name,
                 exit=name,

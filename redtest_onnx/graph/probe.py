@@ -38,6 +38,8 @@ class Tap:
         batch_axis: the axis that holds the samples (times a constant factor, as for windows of an image).
         pooling: "mean" averages over the positions, "none" keeps all values.
         form: "features" [n, p], or the "gram" [n, n] of the features centred over the samples.
+        channels_first: whether a tensor of three axes is [n, channels, length], as 1-D convolutions make it,
+            and no sequence [n, tokens, channels].
     """
 
     tensor: str
@@ -47,6 +49,7 @@ class Tap:
     batch_axis: int
     pooling: Pooling
     form: Form
+    channels_first: bool = False
 
     @property
     def output(self) -> str:
@@ -229,5 +232,5 @@ class _Reduction:
 
 def _channel_axis(tap: Tap) -> int:
     """Images are [N, C, ...]; sequences, states and everything in windows end with their channels."""
-    images = tap.batch_axis == 0 and tap.shape[0] == tap.batch and len(tap.shape) != 3
+    images = tap.batch_axis == 0 and tap.shape[0] == tap.batch and (len(tap.shape) != 3 or tap.channels_first)
     return 1 if images else max(axis for axis in range(len(tap.shape)) if axis != tap.batch_axis)

@@ -21,12 +21,16 @@ from redtest_onnx.runtime.session import RunOptions, Session
 
 @dataclass(frozen=True)
 class Target:
-    """An activation to measure: its name, sizes for the smallest batch, element type and batch axis."""
+    """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
+
+    `channels_first` is as in `Tap`.
+    """
 
     tensor: str
     shape: Shape
     dtype: int
     batch_axis: int
+    channels_first: bool = False
 
 
 class GramReader:
@@ -77,7 +81,7 @@ def _tap(target: Target, batch: int, per_run: int, samples: int, pooling: Poolin
     whole = per_run >= samples
     wide = pooling == "none" and prod(sizes) // per_run > samples
     form: Form = "gram" if whole and wide else "features"
-    return Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form)
+    return Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form, target.channels_first)
 
 
 def _constant(gram: npt.NDArray[np.float64], level: float, features: int) -> bool:

@@ -44,6 +44,8 @@ def test_sub_layers_of_one_scope_are_told_apart() -> None:
 
 def test_layers_that_no_scope_tells_apart_are_called_by_tensor() -> None:
     assert names(["/block/a", "/block/b"], ["/block/c", "/block/d"], ["plain"]) == ["t0", "t1", "t2"]
+    twins = [[f"/block/mlp/fc{k}/MatMul", f"/block/mlp/relu{k}/Relu", f"/block/Add_{k}"] for k in (1, 2)]
+    assert names(*twins) == ["t0", "t1"]
 
 
 @pytest.mark.parametrize(
