@@ -13,6 +13,7 @@ from redtest_onnx.graph.shapes import Shape
 
 # Sizes for open dimensions. Detectors halve images five times, so theirs are multiples of 32.
 _IMAGE, _SEQUENCE, _AUDIO = 64, 16, 512
+_LARGEST_BATCH = 1 << 16
 _LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
@@ -58,17 +59,30 @@ def plan_inputs(model: Model, batch: int, sizes: Mapping[str, Shape] | None = No
 
 
 def fixed_batch(model: Model) -> int | None:
-    """The batch size the file fixes: the first dimension of the first input with dimensions; None if open."""
-    for spec in model.inputs:
-        if spec.shape and not is_state(spec):
+    """The batch size the file fixes: the first dimension of its first input; None if open.
+
+    Vectors and states say nothing about it where there are other inputs.
+
+    Raises:
+        InputError: a batch size that can only be a mistake.
+    """
+    telling = [spec for spec in model.inputs if len(spec.shape or ()) > 1 and not is_state(spec)]
+    for spec in telling or model.inputs:
+        if spec.shape:
             first = spec.shape[0]
+            if isinstance(first, int) and first > _LARGEST_BATCH:
+                raise InputError(
+                    f"input {spec.name!r} fixes a batch of {first} samples",
+                    where=model.label,
+                    hint="check its declared dimensions, or export it with an open batch",
+                )
             return first if isinstance(first, int) and first > 0 else None
     return None
 
 
 def is_state(spec: TensorSpec) -> bool:
     """Whether an input carries what an earlier run left: a recurrent state or a cache."""
-    return bool(_STATE.search(spec.name))
+    return bool(_STATE.search(spec.name)) and "hidden_states" not in spec.name
 
 
 def _plan(

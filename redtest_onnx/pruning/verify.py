@@ -11,6 +11,7 @@ from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import Level, RunOptions, Session
 
@@ -33,7 +34,7 @@ def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions
             raise InternalError(f"{what} changed from {before} to {after}")
     if _passes(original) and not _passes(rewritten):
         raise InternalError("the rewritten model does not pass onnx.checker")
-    feeds = data.inputs(range(fixed_batch(original) or 1))
+    feeds = data.inputs(first(fixed_batch(original) or 1, len(data)))
     reference = Session(original, options).run(feeds)
     for level in LEVELS:
         outputs = Session(rewritten, options, level=level).run(feeds)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,8 @@ from redtest_onnx.runtime.data import Chosen, Feeds, check_finite
 log = logging.getLogger(__name__)
 
 LABELS = "labels"
+# What NumPy and zipfile let through from broken or encrypted files.
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error)
 CALIBRATION = "calibration"
 
 
@@ -58,7 +63,7 @@ def splits(path: Path) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, BadZipFile) as error:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
     return tuple(dict.fromkeys(name.split("/")[0] for name in names if "/" in name))
 
@@ -84,7 +89,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
                 for name in archive.files
                 if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
             }
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -120,7 +125,7 @@ def open_npy(path: Path, model: Model) -> ArrayData:
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
@@ -146,7 +151,10 @@ def _fit(array: npt.NDArray[Any], spec: TensorSpec, source: str) -> npt.NDArray[
         return array
     if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
         log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
-        return array.astype(target)
+        converted = array.astype(target)
+        if target.kind in "iu" and not np.array_equal(converted, array):
+            raise InputError(f"{declared}, the data holds values beyond that type", where=source)
+        return converted
     raise InputError(
         f"{declared}, the data is {array.dtype}",
         where=source,

@@ -10,6 +10,11 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
+def first(count: int, available: int) -> Indices:
+    """The first `count` samples, again from the start where there are fewer."""
+    return np.arange(count, dtype=np.int64) % max(available, 1)
+
+
 def runs(indices: Indices, size: int, *, fixed: bool) -> Iterator[tuple[Indices, int]]:
     """Cut samples into runs.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -91,7 +92,10 @@ class ImageData:
             if layout.size and image.size != layout.size[::-1]:
                 image = image.resize(layout.size[::-1], Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
-        except (OSError, UnidentifiedImageError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        except (
+            *(OSError, RuntimeError, zipfile.BadZipFile, zlib.error),
+            *(UnidentifiedImageError, Image.DecompressionBombError),
+        ) as error:
             raise InputError(f"is no readable image ({error})", where=f"{self.source}/{name}") from error
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -151,13 +155,22 @@ def open_images(path: Path, model: Model, options: ImageOptions) -> ImageData:
     for what, values in (("--mean", options.mean), ("--std", options.std)):
         if len(values) not in (0, 1, layout.channels):
             raise InputError(f"{what} has {len(values)} values for {layout.channels} channels")
+    if 0 in options.std:
+        raise InputError("--std holds a zero, by which no value can be divided")
     members, read = _folder(path) if path.is_dir() else _zip(path)
-    found = sorted(name for name in members if PurePosixPath(name).suffix.lower() in _SUFFIXES)
+    found = sorted(filter(_is_image, members))
     if not found:
         raise InputError("holds no images", where=str(path), hint=f"known are {', '.join(sorted(_SUFFIXES))}")
     if len(found) < len(members):
         log.info("%s: %d files are no images and are left out", path, len(members) - len(found))
     return ImageData(str(path), tuple(found), _classes(found), read, model.inputs[0], options)
+
+
+def _is_image(name: str) -> bool:
+    """Whether a file is an image and none of the shadows that macOS puts beside files."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in _SUFFIXES and not hidden
 
 
 def _classes(images: list[str]) -> npt.NDArray[np.int64] | None:

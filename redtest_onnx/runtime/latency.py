@@ -10,6 +10,7 @@ import numpy as np
 
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -40,7 +41,7 @@ def measure_latency(
             models more than their work and makes timings jump.
         seconds: time to spend on all of them together, if that allows 15 runs each.
     """
-    feeds = data.inputs(range(fixed_batch(models[0]) or 1))
+    feeds = data.inputs(first(fixed_batch(models[0]) or 1, len(data)))
     options = replace(options, threads=options.threads or 1)
     sessions = [Session(model, options) for model in models]
     for session in sessions:

@@ -10,6 +10,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -51,7 +52,7 @@ def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptio
 
 
 def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
-    feeds = data.inputs(range(batch))
+    feeds = data.inputs(first(batch, len(data)))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     tensors = index.activations.intersection(index.producer)
     unknown = [name for name in index.producer if name in tensors and name not in shapes.sizes]

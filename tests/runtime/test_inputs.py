@@ -12,6 +12,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import redtest_onnx as rt
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import sample_indices
 from redtest_onnx.runtime.session import Session
 
@@ -168,3 +170,50 @@ def test_indices_stay_within_their_table() -> None:
     ids = data.inputs(range(50))["ids"]
     assert ids.min() == 0
     assert ids.max() == 4
+
+
+def test_what_does_not_fit_the_type_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.full((5, 2), 2**40 + 7))
+    with pytest.raises(rt.InputError, match="beyond that type"):
+        rt.open_data(tmp_path / "d.npz", model(("x", TensorProto.INT32, ["n", 2])))
+
+
+def test_shadows_of_macos_are_no_images(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_images(folder)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, file.relative_to(folder))
+            archive.writestr(f"__MACOSX/{file.parent.name}/._{file.name}", b"shadow")
+    data = rt.open_data(tmp_path / "images.zip", IMAGES)
+    assert len(data) == 2
+    np.testing.assert_array_equal(data.labels([0, 1]), [0, 1])
+
+
+def test_a_zero_standard_deviation_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    with pytest.raises(rt.InputError, match="zero"):
+        rt.open_data(tmp_path, IMAGES, images=rt.ImageOptions(std=(1, 0, 1)))
+
+
+def test_a_corrupt_array_header_is_an_input_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.zeros((4, 3, 4, 4), np.float32))
+    content = (tmp_path / "d.npy").read_bytes()
+    (tmp_path / "d.npy").write_bytes(content.replace(b"'descr'", b"(descr("))
+    with pytest.raises(rt.InputError, match="can't be read"):
+        rt.open_data(tmp_path / "d.npy", IMAGES)
+
+
+def test_fewer_samples_than_a_fixed_batch(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).random((5, 3, 4, 4), np.float32))
+    assert fixed_batch(model(("x", TensorProto.FLOAT, [8, 3, 4, 4]))) == 8
+    data = rt.open_data(tmp_path / "d.npz", IMAGES)
+    assert data.inputs(first(8, len(data)))["x"].shape == (8, 3, 4, 4)
+
+
+def test_states_and_vectors_do_not_fix_the_batch() -> None:
+    two = model(("lengths", TensorProto.FLOAT, [1]), ("x", TensorProto.FLOAT, ["n", 2]))
+    assert fixed_batch(two) is None
+    hidden = model(("encoder_hidden_states", TensorProto.FLOAT, ["n", 4, 8]))
+    assert rt.open_data(None, hidden).inputs([0])["encoder_hidden_states"].any()
