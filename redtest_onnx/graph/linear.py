@@ -13,6 +13,39 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 
 Floats = npt.NDArray[np.float64]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution over images, or over a line as images of height 1, looks at its input.
+
+    Attributes:
+        kernel: its sizes.
+        strides: its strides.
+        dilations: its dilations.
+        before: padding in front of each axis; what is missing behind reads as zeros. Only for "NOTSET".
+        auto_pad: "NOTSET", or "SAME_UPPER" and "SAME_LOWER", whose padding depends on the input's size.
+    """
+
+    kernel: Pair
+    strides: Pair
+    dilations: Pair
+    before: Pair
+    auto_pad: str = "NOTSET"
+
+    def padding(self, size: Pair, out: Pair) -> Pair:
+        """Padding in front of each axis for an input and an output of the given sizes."""
+        if self.auto_pad == "NOTSET":
+            return self.before
+        total = [
+            max((o - 1) * s + (k - 1) * d + 1 - n, 0)
+            for n, o, k, s, d in zip(size, out, self.kernel, self.strides, self.dilations, strict=True)
+        ]
+        lower = self.auto_pad == "SAME_LOWER"
+        return total[0] - total[0] // 2 if lower else total[0] // 2, (
+            total[1] - total[1] // 2 if lower else total[1] // 2
+        )
 
 
 @dataclass(frozen=True)
@@ -23,6 +56,7 @@ class LinearOperator:
         node: index of the node.
         kind: "Conv", "Gemm" or "MatMul".
         input: the activation it reads.
+        output: what it makes.
         target: the last tensor that its output enters affinely: behind bias, normalisation and the sum with
             a shortcut. To correct `target` by D, the operator must add D / scale to its own output.
         scale: [q] factor per output channel between the operator's output and `target`.
@@ -31,12 +65,14 @@ class LinearOperator:
         bias: tensor that holds an additive constant per channel; None where there is none.
         bias_scale: [q] factor from it to `target`.
         bias_node: index of the node that reads it.
-        geometry: kernel, strides, dilations and padding in front, each [2]; None for products.
+        geometry: how a convolution looks at its input; None for products.
+        groups: groups of a convolution; 1 for products.
     """
 
     node: int
     kind: str
     input: str
+    output: str
     target: str
     scale: Floats
     weight: str
@@ -44,14 +80,15 @@ class LinearOperator:
     bias: str | None
     bias_scale: Floats
     bias_node: int
-    geometry: tuple[tuple[int, int], ...] | None
+    geometry: Geometry | None
+    groups: int = 1
 
 
 def linear_operators(model: Model, index: GraphIndex) -> list[LinearOperator]:
     """All operators of the main graph that a fit can change, in graph order.
 
-    Those with grouped or not two-dimensional convolutions, computed weights, or alpha and beta factors are
-    left as they are.
+    Those with computed or quantised weights, convolutions over volumes, and alpha and beta factors are left
+    as they are.
     """
     found = []
     for i in sorted(index.weighted):
@@ -67,9 +104,7 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
     weight = index.initializers.get(node.input[1]) if len(node.input) > 1 else None
     if kind not in ("Conv", "Gemm", "MatMul") or weight is None or weight.data_type not in _SOLVABLE:
         return None
-    if kind == "Conv" and (ops.attribute(node, "group", 1) != 1 or len(weight.dims) != 4):
-        return None
-    if kind == "Conv" and ops.attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+    if kind == "Conv" and len(weight.dims) not in (3, 4):
         return None
     if kind == "MatMul" and len(weight.dims) != 2:
         return None
@@ -80,18 +115,20 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
     bias = node.input[2] if len(node.input) > 2 and node.input[2] in index.initializers else None
     scale, bias_scale, bias_node = np.ones(outputs), np.ones(outputs), i
     target = node.output[0]
-    while (step := _affine_step(model, index, target, outputs, kind)) is not None:
+    behind = len(weight.dims) - 2 if kind == "Conv" else 0
+    while (step := _affine_step(model, index, target, outputs, behind)) is not None:
         scale = scale * step.factor
         bias_scale = bias_scale * step.factor
         if bias is None and step.constant is not None:
             bias, bias_scale, bias_node = step.constant, np.ones(outputs), step.node
         target = step.output
-    if bias is not None and list(index.initializers[bias].dims) != [outputs]:
+    if bias is not None and np.prod(index.initializers[bias].dims) != outputs:
         bias = None
     return LinearOperator(
         node=i,
         kind=kind,
         input=node.input[0],
+        output=node.output[0],
         target=target,
         scale=scale,
         weight=weight.name,
@@ -100,6 +137,7 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         bias_scale=bias_scale,
         bias_node=bias_node,
         geometry=_geometry(node, weight) if kind == "Conv" else None,
+        groups=int(str(ops.attribute(node, "group", 1))) if kind == "Conv" else 1,
     )
 
 
@@ -117,14 +155,19 @@ class _Affine:
     output: str
 
 
-def _affine_step(model: Model, index: GraphIndex, tensor: str, outputs: int, kind: str) -> _Affine | None:
-    """The next affine operator behind a tensor that nothing else reads; None where the way ends."""
+def _affine_step(
+    model: Model, index: GraphIndex, tensor: str, outputs: int, behind: int
+) -> _Affine | None:
+    """The next affine operator behind a tensor that nothing else reads; None where the way ends.
+
+    The tensor has `behind` axes behind that of its channels.
+    """
     readers = index.readers.get(tensor, ())
     if len(readers) != 1 or tensor in index.outputs:
         return None
     reader = readers[0]
     node = index.nodes[reader]
-    if node.op_type == "BatchNormalization" and kind == "Conv":
+    if node.op_type == "BatchNormalization" and behind:
         if any(name not in index.initializers for name in node.input[1:5]):
             return None
         gamma, _, _, variance = (
@@ -132,25 +175,51 @@ def _affine_step(model: Model, index: GraphIndex, tensor: str, outputs: int, kin
         )
         epsilon = float(str(ops.attribute(node, "epsilon", 1e-5)))
         return _Affine(reader, gamma / np.sqrt(variance + epsilon), node.input[2], node.output[0])
-    if node.op_type == "Add":
-        other = node.input[1] if node.input[0] == tensor else node.input[0]
-        if other in index.activations and other != tensor:
-            return _Affine(reader, np.ones(outputs), None, node.output[0])
-        constant = index.initializers.get(other)
-        if constant is not None and list(constant.dims) == [outputs] and kind != "Conv":
-            return _Affine(reader, np.ones(outputs), other, node.output[0])
+    if node.op_type not in ("Add", "Mul") or list(node.input).count(tensor) != 1:
+        return None
+    other = node.input[1] if node.input[0] == tensor else node.input[0]
+    constant = index.initializers.get(other)
+    per_channel = constant is not None and _per_channel(constant, outputs, behind)
+    if node.op_type == "Mul":
+        if constant is None or not per_channel:
+            return None
+        factor = np.broadcast_to(model.value(constant).astype(np.float64).reshape(-1), (outputs,))
+        return _Affine(reader, factor, None, node.output[0])
+    if other in index.activations:
+        return _Affine(reader, np.ones(outputs), None, node.output[0])
+    if constant is not None and per_channel:
+        return _Affine(reader, np.ones(outputs), other, node.output[0])
     return None
 
 
-def _geometry(node: onnx.NodeProto, weight: onnx.TensorProto) -> tuple[tuple[int, int], ...]:
-    """Kernel, strides, dilations, padding in front."""
-    padded = ops.attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
-    pads = _ints(node, "pads", (0, 0)) if padded else (0, 0)
-    kernel = (weight.dims[2], weight.dims[3])
-    return kernel, _ints(node, "strides", (1, 1)), _ints(node, "dilations", (1, 1)), pads
+def _per_channel(constant: onnx.TensorProto, outputs: int, behind: int) -> bool:
+    """Whether a constant is one value, or one for each channel of the operator's output."""
+    sizes = list(constant.dims)
+    count = int(np.prod(sizes))
+    return count == 1 or (count == outputs and len(sizes) > behind and sizes[-1 - behind] == outputs)
 
 
-def _ints(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, int]:
-    value = ops.attribute(node, name, default)
-    assert isinstance(value, list | tuple)
-    return int(value[0]), int(value[1])
+def _geometry(node: onnx.NodeProto, weight: onnx.TensorProto) -> Geometry:
+    mode = ops.attribute(node, "auto_pad", b"NOTSET")
+    auto = mode.decode() if isinstance(mode, bytes) else "NOTSET"
+    axes = len(weight.dims) - 2
+    return Geometry(
+        kernel=_pair(list(weight.dims[2:]), 1),
+        strides=_pair(_ints(node, "strides"), 1),
+        dilations=_pair(_ints(node, "dilations"), 1),
+        before=_pair(_ints(node, "pads")[:axes] if auto == "NOTSET" else [], 0),
+        auto_pad="NOTSET" if auto == "VALID" else auto,
+    )
+
+
+def _ints(node: onnx.NodeProto, name: str) -> list[int]:
+    value = ops.attribute(node, name, [])
+    assert isinstance(value, list)
+    return value
+
+
+def _pair(values: list[int], default: int) -> Pair:
+    """Values of both axes; a line is an image of height 1."""
+    if len(values) == 2:
+        return values[0], values[1]
+    return (default, values[0]) if values else (default, default)

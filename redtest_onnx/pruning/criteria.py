@@ -36,6 +36,9 @@ class Context:
         options: device and threads.
         allowed: whether a layer may go; protected ones may not.
         seed: of random choices.
+        worth: what taking a layer out is worth by itself, given what has been taken so far: 1 where layers
+            are counted, its part in what is still missing where a size is to be reached. Criteria that go
+            step by step ask for it anew each time.
     """
 
     model: Model
@@ -46,6 +49,7 @@ class Context:
     options: RunOptions
     allowed: Callable[[Layer], bool] = lambda layer: True
     seed: int = 0
+    worth: Callable[[Layer], float] = lambda layer: 1.0
 
     @property
     def candidates(self) -> list[Layer]:
@@ -80,7 +84,8 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 def names() -> tuple[str, ...]:
     """All criteria, those of other packages behind ours."""
-    import_module("redtest_onnx.pruning.functional")
+    for module in ("functional", "recoverable", "supervised", "segments"):
+        import_module(f"redtest_onnx.pruning.{module}")
     return tuple(dict.fromkeys((*_CRITERIA, *(entry.name for entry in entry_points(group=_GROUP)))))
 
 

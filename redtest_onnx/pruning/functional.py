@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def output_effect(context: Context) -> Iterator[Scored]:
     left = context.candidates
     while left:
         effects = {layer: _effect(context, judge, [*gone, layer]) for layer in left}
-        best = min(left, key=lambda layer: effects[layer])
+        best = min(left, key=lambda layer: effects[layer] / max(context.worth(layer), 1e-9))
         gone.append(best)
         left.remove(best)
         yield Scored(best, -effects[best])
@@ -46,9 +46,10 @@ def block_influence(context: Context) -> list[Scored]:
 
     Layers that change the shape of their values come last, at a score of -1.
     """
-    return sorted(
-        (Scored(layer, score) for layer, score in _cosines(context).items()), key=lambda item: -item.score
-    )
+    ends = {layer: (layer.input or "", layer.exit) for layer in context.candidates if layer.action == "bypass"}
+    cosines = mean_cosines(context, ends.values())
+    scores = {layer: cosines[ends[layer]] if layer in ends else -1.0 for layer in context.candidates}
+    return sorted((Scored(layer, score) for layer, score in scores.items()), key=lambda item: -item.score)
 
 
 def _effect(context: Context, judge: Evaluator, gone: list[Layer]) -> float:
@@ -58,21 +59,23 @@ def _effect(context: Context, judge: Evaluator, gone: list[Layer]) -> float:
     return effect if np.isfinite(effect) else float("inf")
 
 
-def _cosines(context: Context) -> dict[Layer, float]:
-    """Mean over samples, and over positions of sequences, of the cosine of each candidate's two ends."""
-    layers = [layer for layer in context.candidates if layer.action == "bypass" and layer.input is not None]
-    sums = {layer: np.zeros(2) for layer in layers}
-    names = dict.fromkeys(name for layer in layers for name in (layer.input or "", layer.exit))
-    if names:
-        session = Session(expose(context.model, names), context.options)
+def mean_cosines(context: Context, ends: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Mean over samples, and over positions of sequences, of the cosine of pairs of tensors of equal shape.
+
+    Args:
+        context: the model and its samples.
+        ends: pairs of tensor names.
+    """
+    sums = {pair: np.zeros(2) for pair in ends}
+    if sums:
+        session = Session(expose(context.model, (name for pair in sums for name in pair)), context.options)
         fixed = fixed_batch(context.model)
         for chosen, count in runs(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
             values = session.run(context.data.inputs(chosen))
-            for layer in layers:
-                cosines = _row_cosines(values[layer.input or ""][:count], values[layer.exit][:count])
-                sums[layer] += cosines.sum(), len(cosines)
-    found = {layer: float(total / max(number, 1)) for layer, (total, number) in sums.items()}
-    return {layer: found.get(layer, -1.0) for layer in context.candidates}
+            for (first, last), total in sums.items():
+                cosines = _row_cosines(values[first][:count], values[last][:count])
+                total += cosines.sum(), len(cosines)
+    return {pair: float(total / max(number, 1)) for pair, (total, number) in sums.items()}
 
 
 def _row_cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
