@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -22,7 +22,8 @@ from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.prune import prune
-from redtest_onnx.pruning.repair import Repair
+from redtest_onnx.pruning.repair import METHODS, Method, Repair
+from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
@@ -30,8 +31,6 @@ from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
-
-_QUANTITIES = ("params", "macs")
 
 
 @click.command("prune")
@@ -43,7 +42,10 @@ _QUANTITIES = ("params", "macs")
 @click.option("--threshold", type=float, help="Remove every layer this similar to the last kept one.")
 @click.option("--remove", type=click.IntRange(min=0), help="Remove this many layers.")
 @click.option(
-    "--target", multiple=True, metavar="params=S|macs=S", help="Share that may stay, such as params=0.5."
+    "--target",
+    multiple=True,
+    metavar="WHAT=SHARE",
+    help=f"Share that may stay, such as latency=0.6; one of {', '.join(QUANTITIES)}.",
 )
 @click.option(
     "--max-drop",
@@ -52,10 +54,18 @@ _QUANTITIES = ("params", "macs")
 )
 @click.option(
     "--repair",
-    type=click.Choice(["none", "refit", "auto"]),
+    type=click.Choice(METHODS),
     default="auto",
     show_default=True,
-    help="Solve the remaining weights again for what the original computed; auto only where that helps.",
+    help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
+    "remaining weights again; auto keeps what loses least.",
+)
+@click.option(
+    "--adapter-kernel",
+    type=click.Choice(["1", "3"]),
+    default="1",
+    show_default=True,
+    help="Size of the convolutions of fitted adapters.",
 )
 @click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
@@ -78,7 +88,8 @@ def command(
     remove: int | None,
     target: tuple[str, ...],
     max_drop: float | None,
-    repair: Literal["none", "refit", "auto"],
+    repair: Method,
+    adapter_kernel: str,
     protect: tuple[str, ...],
     dry_run: bool,
     plan_path: Path | None,
@@ -136,6 +147,7 @@ def command(
             analysis,
             evaluation=_evaluation(source, loaded, eval_data),
             method=repair,
+            kernel=int(adapter_kernel),
             options=run,
             progress=progress,
         )
@@ -171,10 +183,10 @@ def _target(text: str) -> tuple[str, float]:
         value = float(share)
     except ValueError:
         value = -1.0
-    if quantity not in _QUANTITIES or not 0 < value <= 1:
+    if quantity not in QUANTITIES or not 0 < value <= 1:
         raise InputError(
             f"--target {text!r} is not understood",
-            hint=f"{' or '.join(_QUANTITIES)} and the share that may stay, such as macs=0.6",
+            hint=f"{' or '.join(QUANTITIES)} and the share that may stay, such as macs=0.6",
         )
     return quantity, value
 
@@ -216,10 +228,17 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
 def _repair_in_words(repair: Repair) -> str:
     if repair.reason is not None:
         return f"Not repaired: {repair.reason}."
-    return (
-        f"{len(repair.refits)} operators were solved again on {repair.fitted_on} samples: the loss on "
+    what = "operators were solved again" if repair.method == "refit" else "adapters were fitted"
+    words = (
+        f"{len(repair.refits)} {what} on {repair.fitted_on} samples: the loss on "
         f"{repair.held_out} others went from {repair.loss_plain:.2%} to {repair.loss:.2%}."
     )
+    if poor := [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]:
+        words += (
+            f" {len(poor)} of them had too few samples for their unknowns ({poor[0].operator}: "
+            f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit them better."
+        )
+    return words
 
 
 def _finish_dry_run(

@@ -60,11 +60,10 @@ class LinearOperator:
         target: the last tensor that its output enters affinely: behind bias, normalisation and the sum with
             a shortcut. To correct `target` by D, the operator must add D / scale to its own output.
         scale: [q] factor per output channel between the operator's output and `target`.
-        weight: name of its weights.
         transposed: whether a matrix is stored as [outputs, inputs].
-        bias: tensor that holds an additive constant per channel; None where there is none.
+        bias: node and position among its inputs that read an additive constant per channel; None where
+            there is none.
         bias_scale: [q] factor from it to `target`.
-        bias_node: index of the node that reads it.
         geometry: how a convolution looks at its input; None for products.
         groups: groups of a convolution; 1 for products.
     """
@@ -75,13 +74,22 @@ class LinearOperator:
     output: str
     target: str
     scale: Floats
-    weight: str
     transposed: bool
-    bias: str | None
+    bias: Pair | None
     bias_scale: Floats
-    bias_node: int
     geometry: Geometry | None
     groups: int = 1
+
+    def weight_of(self, model: Model) -> onnx.TensorProto:
+        """Its weights in a model of the same structure; a repair may have given it weights of its own."""
+        return model.initializers[model.graph.node[self.node].input[1]]
+
+    def bias_of(self, model: Model) -> onnx.TensorProto | None:
+        """Its additive constant in a model of the same structure."""
+        if self.bias is None:
+            return None
+        node, position = self.bias
+        return model.initializers[model.graph.node[node].input[position]]
 
 
 def linear_operators(model: Model, index: GraphIndex) -> list[LinearOperator]:
@@ -112,18 +120,17 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         return None
     transposed = kind == "Gemm" and ops.attribute(node, "transB", 0) == 1
     outputs = weight.dims[0] if kind == "Conv" or transposed else weight.dims[1]
-    bias = node.input[2] if len(node.input) > 2 and node.input[2] in index.initializers else None
-    scale, bias_scale, bias_node = np.ones(outputs), np.ones(outputs), i
+    own = len(node.input) > 2 and _size(index, node.input[2]) == outputs
+    bias: Pair | None = (i, 2) if own else None
+    scale, bias_scale = np.ones(outputs), np.ones(outputs)
     target = node.output[0]
     behind = len(weight.dims) - 2 if kind == "Conv" else 0
     while (step := _affine_step(model, index, target, outputs, behind)) is not None:
         scale = scale * step.factor
         bias_scale = bias_scale * step.factor
-        if bias is None and step.constant is not None:
-            bias, bias_scale, bias_node = step.constant, np.ones(outputs), step.node
+        if bias is None and step.constant is not None and _adds(index, step) == outputs:
+            bias, bias_scale = (step.node, step.constant), np.ones(outputs)
         target = step.output
-    if bias is not None and np.prod(index.initializers[bias].dims) != outputs:
-        bias = None
     return LinearOperator(
         node=i,
         kind=kind,
@@ -131,11 +138,9 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         output=node.output[0],
         target=target,
         scale=scale,
-        weight=weight.name,
         transposed=transposed,
         bias=bias,
         bias_scale=bias_scale,
-        bias_node=bias_node,
         geometry=_geometry(node, weight) if kind == "Conv" else None,
         groups=int(str(ops.attribute(node, "group", 1))) if kind == "Conv" else 1,
     )
@@ -147,17 +152,15 @@ _GEMM_DEFAULTS: dict[str, object] = {"alpha": 1.0, "beta": 1.0, "transA": 0}
 
 @dataclass(frozen=True)
 class _Affine:
-    """An affine operator: its node, factor per channel, the constant it adds (or none), and its output."""
+    """An affine operator: its node, factor per channel, which input it adds (or none), and its output."""
 
     node: int
     factor: Floats
-    constant: str | None
+    constant: int | None
     output: str
 
 
-def _affine_step(
-    model: Model, index: GraphIndex, tensor: str, outputs: int, behind: int
-) -> _Affine | None:
+def _affine_step(model: Model, index: GraphIndex, tensor: str, outputs: int, behind: int) -> _Affine | None:
     """The next affine operator behind a tensor that nothing else reads; None where the way ends.
 
     The tensor has `behind` axes behind that of its channels.
@@ -174,10 +177,11 @@ def _affine_step(
             model.value(index.initializers[name]).astype(np.float64) for name in node.input[1:5]
         )
         epsilon = float(str(ops.attribute(node, "epsilon", 1e-5)))
-        return _Affine(reader, gamma / np.sqrt(variance + epsilon), node.input[2], node.output[0])
+        return _Affine(reader, gamma / np.sqrt(variance + epsilon), 2, node.output[0])
     if node.op_type not in ("Add", "Mul") or list(node.input).count(tensor) != 1:
         return None
-    other = node.input[1] if node.input[0] == tensor else node.input[0]
+    position = 1 if node.input[0] == tensor else 0
+    other = node.input[position]
     constant = index.initializers.get(other)
     per_channel = constant is not None and _per_channel(constant, outputs, behind)
     if node.op_type == "Mul":
@@ -188,8 +192,19 @@ def _affine_step(
     if other in index.activations:
         return _Affine(reader, np.ones(outputs), None, node.output[0])
     if constant is not None and per_channel:
-        return _Affine(reader, np.ones(outputs), other, node.output[0])
+        return _Affine(reader, np.ones(outputs), position, node.output[0])
     return None
+
+
+def _adds(index: GraphIndex, step: _Affine) -> int:
+    """How many values the constant of an affine operator has."""
+    return 0 if step.constant is None else _size(index, index.nodes[step.node].input[step.constant])
+
+
+def _size(index: GraphIndex, name: str) -> int:
+    """Number of values of an initializer; 0 for anything else."""
+    stored = index.initializers.get(name)
+    return 0 if stored is None else int(np.prod(stored.dims))
 
 
 def _per_channel(constant: onnx.TensorProto, outputs: int, behind: int) -> bool:

@@ -11,7 +11,7 @@ from redtest_onnx.graph.model import Model
 
 
 def live(index: GraphIndex, node: int) -> tuple[str, ...]:
-    """Tensors fed or made before a node that it or a later one reads: all that the rest of the graph needs."""
+    """Tensors fed or made before a node that it or a later one reads: all the rest of the graph needs."""
     made_later = {name for later in index.nodes[node:] for name in later.output}
     wanted = dict.fromkeys(name for reads in index.reads[node:] for name in reads)
     wanted.update(dict.fromkeys(index.outputs))
@@ -19,7 +19,7 @@ def live(index: GraphIndex, node: int) -> tuple[str, ...]:
 
 
 def segment(model: Model, index: GraphIndex, outputs: Iterable[str], given: Mapping[str, int]) -> Model:
-    """The part of a model that computes `outputs` from `given` tensors and, where those don't do, its inputs.
+    """The part of a model that computes tensors from others and, where those don't do, from its inputs.
 
     Args:
         model: the model; not changed.

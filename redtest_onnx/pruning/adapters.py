@@ -15,7 +15,9 @@ from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.graph.surgery import Operator
 
 
-def plain_adapter(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> tuple[Operator, ...]:
+def plain_adapter(
+    index: GraphIndex, shapes: Shapes, entry: str, exit_: str, kernel: int = 1
+) -> tuple[Operator, ...]:
     """An adapter without fitted values: positions are averaged, channels kept, cut off or filled with zeros.
 
     It ends with the activation function that the layer ended with. Its bias is zero, to be fitted.
@@ -25,6 +27,7 @@ def plain_adapter(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> 
         shapes: sizes of its tensors, [n, C, H, W], [n, T, D] or [n, D].
         entry: what comes in.
         exit_: what must come out, of the same rank.
+        kernel: smallest size of the convolution's window.
     """
     before, after = shapes.sizes[entry], shapes.sizes[exit_]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(shapes.dtypes.get(entry, FLOAT)))
@@ -34,8 +37,11 @@ def plain_adapter(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> 
         product = Operator("MatMul", (np.eye(before[-1], after[-1], dtype=dtype),))
         return (product, Operator("Add", (bias,)), *activation)
     stride = _strides(before, after)
+    window = [max(s, kernel) for s in stride]
+    top, left = ((w - s) // 2 for w, s in zip(window, stride, strict=True))
+    weight = np.zeros((after[1], before[1], *window), dtype)
     identity = np.eye(after[1], before[1])[:, :, None, None]
-    weight = np.broadcast_to(identity / np.prod(stride), (after[1], before[1], *stride)).astype(dtype)
+    weight[:, :, top : top + stride[0], left : left + stride[1]] = identity / np.prod(stride)
     return (_convolution(weight, np.zeros(after[1], dtype), before, after), *activation)
 
 

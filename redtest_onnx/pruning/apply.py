@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning.adapters import plain_adapter
-from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.plan import Plan, Step
 
 
 def apply_plan(model: Model, plan: Plan, shapes: Shapes) -> Model:
@@ -27,3 +30,52 @@ def apply_plan(model: Model, plan: Plan, shapes: Shapes) -> Model:
         adapter = plain_adapter(index, shapes, step.input, step.tensor) if step.action == "adapter" else ()
         removals.append(Removal(step.input, step.tensor, adapter))
     return remove_regions(model, removals)
+
+
+def apply_with_adapters(
+    model: Model, plan: Plan, shapes: Shapes, kernel: int
+) -> tuple[Model, frozenset[str]]:
+    """Take the plan's layers out and put an adapter into every gap, also where shapes would fit without.
+
+    Args:
+        model: the model the plan was made for.
+        plan: what to take out.
+        shapes: sizes for one sample; tensors of an unknown shape get no adapter.
+        kernel: size of the convolution of an adapter between images.
+
+    Returns:
+        The model, and the exits of the gaps that would not have needed their adapter.
+
+    Raises:
+        InputError: the graph can't be edited.
+    """
+    index = GraphIndex(model.graph)
+    removals, adapted = [], set()
+    for steps in _gaps(plan.steps):
+        entry, exit_ = steps[0].input, steps[-1].tensor
+        fits = steps[0].action == "adapter" or _adaptable(index, shapes, entry, exit_)
+        if fits and steps[0].action == "bypass":
+            adapted.add(exit_)
+        adapter = plain_adapter(index, shapes, entry, exit_, kernel) if fits else ()
+        removals.append(Removal(entry, exit_, adapter))
+    return remove_regions(model, removals), frozenset(adapted)
+
+
+def _adaptable(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> bool:
+    """Whether the place of the channels is known: in front for images, last for sequences and vectors."""
+    rank = len(shapes.sizes.get(entry, ()))
+    if rank != 3:
+        return rank in (2, 4)
+    return not any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in index.between(entry, exit_))
+
+
+def _gaps(steps: Iterable[Step]) -> list[list[Step]]:
+    """Steps whose layers lie directly behind one another and keep the shape, together; others alone."""
+    gaps: list[list[Step]] = []
+    for step in steps:
+        behind = gaps and gaps[-1][-1].tensor == step.input
+        if behind and step.action == gaps[-1][-1].action == "bypass":
+            gaps[-1].append(step)
+        else:
+            gaps.append([step])
+    return gaps

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 
 from redtest_onnx.analysis import Analysis, Progress
-from redtest_onnx.errors import InputError, NegativeVerdictError
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning import criteria
 from redtest_onnx.pruning.criteria import Context, Scored
-from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.targets import Quantities, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
 
 
@@ -24,7 +25,8 @@ class Budget:
     Attributes:
         remove: number of layers to take out.
         threshold: take out what the criterion scores at least so high; for redtest, Algorithm 3.
-        targets: share of "params" or "macs" that may stay, such as {"params": 0.5}.
+        targets: quantities with the share of them that may stay, such as (("params", 0.5),): "params",
+            "macs", "size" of the file, "memory" of activations at their peak, or measured "latency".
         max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples.
         protect: globs of layers that stay.
     """
@@ -53,7 +55,7 @@ def make_plan(
     budget: Budget,
     criterion: str = "redtest",
     *,
-    totals: dict[str, int | None],
+    quantities: Quantities,
     loss: Callable[[Plan], float] | None = None,
     repaired_loss: Callable[[Plan], float] | None = None,
     progress: Progress | None = None,
@@ -64,7 +66,7 @@ def make_plan(
         context: the model, its layers and their similarity.
         budget: what limits the choice.
         criterion: name of the criterion.
-        totals: "params" and "macs" of the whole model.
+        quantities: what plans leave of the quantities that targets name.
         loss: what a plan loses on held-out samples; needed where `budget.max_drop` decides.
         repaired_loss: what it loses after repair; None where nothing will be repaired.
         progress: called for every candidate tried.
@@ -75,7 +77,8 @@ def make_plan(
     """
     model, analysis = context.model, context.analysis
     context = replace(context, allowed=_allowed(analysis, budget.protect))
-    ranking = criteria.rank(criterion, context)
+    search = TargetSearch(context, criterion, budget.targets, quantities)
+    ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
     if budget.threshold is not None:
         if criterion == "redtest":
             chosen: Sequence[Scored] = criteria.above_threshold(context, budget.threshold)
@@ -90,11 +93,11 @@ def make_plan(
                 hint="`inspect` gives the reason for each layer that stays",
             )
     elif budget.targets:
-        chosen = _down_to(ranking, budget.targets, totals, model)
+        chosen = search.run(ranking)
     else:
         chosen = list(ranking)
     if loss is None or budget.max_drop is None:
-        return _plan(model, criterion, chosen)
+        return plan_of(model, criterion, chosen)
     plain = _tolerated(model, criterion, chosen, loss, budget.max_drop, progress)
     if repaired_loss is None:
         return plain
@@ -113,11 +116,11 @@ def _tolerated(
     """Take candidate after candidate; one that costs too much together with those before it stays."""
     kept: list[Scored] = []
     for done, candidate in enumerate(candidates):
-        if loss(_plan(model, criterion, [*kept, candidate])) <= max_drop:
+        if loss(plan_of(model, criterion, [*kept, candidate])) <= max_drop:
             kept.append(candidate)
         if progress:
             progress(done + 1, len(candidates), "trying removals")
-    return _plan(model, criterion, kept)
+    return plan_of(model, criterion, kept)
 
 
 def _longest(
@@ -132,19 +135,14 @@ def _longest(
     good, bad, tries = 0, len(candidates) + 1, 0
     while bad - good > 1:
         middle = (good + bad) // 2
-        if loss(_plan(model, criterion, candidates[:middle])) <= max_drop:
+        if loss(plan_of(model, criterion, candidates[:middle])) <= max_drop:
             good = middle
         else:
             bad = middle
         tries += 1
         if progress:
             progress(tries, tries + (bad - good - 1).bit_length(), "trying removals with repair")
-    return _plan(model, criterion, candidates[:good])
-
-
-def _plan(model: Model, criterion: str, chosen: Iterable[Scored]) -> Plan:
-    ordered = sorted(chosen, key=lambda item: item.layer.index)
-    return Plan(criterion, model.sha256, tuple(Step.of(item.layer, item.score) for item in ordered))
+    return plan_of(model, criterion, candidates[:good])
 
 
 def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:
@@ -156,33 +154,3 @@ def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bo
                 hint=f"`inspect` lists the layers, such as {names[-1]!r}",
             )
     return lambda layer: not any(fnmatchcase(layer.name, pattern) for pattern in protect)
-
-
-def _down_to(
-    ranking: Iterator[Scored],
-    targets: Iterable[tuple[str, float]],
-    totals: dict[str, int | None],
-    model: Model,
-) -> list[Scored]:
-    """The shortest beginning of the ranking that leaves no more than the targets."""
-    chosen: list[Scored] = []
-    for quantity, share in targets:
-        total = totals.get(quantity)
-        if total is None:
-            raise InputError(f"the model's {quantity} are unknown", where=model.label)
-        while (left := total - sum(_saved(item.layer, quantity) for item in chosen)) > share * total:
-            candidate = next(ranking, None)
-            if candidate is None:
-                raise NegativeVerdictError(
-                    f"target {quantity}={share:g} can't be reached: "
-                    f"without all {len(chosen)} removable layers {left / total:.2f} is left",
-                    where=model.label,
-                    hint="a higher target, or fewer protected layers",
-                )
-            chosen.append(candidate)
-    return chosen
-
-
-def _saved(layer: Layer, quantity: str) -> int:
-    step = Step.of(layer)
-    return (step.parameters if quantity == "params" else step.macs) or 0

@@ -73,9 +73,7 @@ class Equations:
         a, b = (part.reshape(len(part), operator.groups, -1) for part in found)
         if not self._pairs:
             p, q = a.shape[2], b.shape[2]
-            self._pairs = [
-                (NormalEquations(p, q), NormalEquations(p, q)) for _ in range(operator.groups)
-            ]
+            self._pairs = [(NormalEquations(p, q), NormalEquations(p, q)) for _ in range(operator.groups)]
         check = self._runs % CHECK_EVERY == CHECK_EVERY - 1
         for group, pair in enumerate(self._pairs):
             pair[check].add(a[:, group], b[:, group])
@@ -106,17 +104,17 @@ class Equations:
 
 def corrected(model: Model, operator: LinearOperator, weight: Float64s, bias: Float64s) -> Model:
     """The model with a correction [M, p] and [M] of the target in the operator's weights and bias."""
-    stored: npt.NDArray[Any] = model.value(model.initializers[operator.weight])
+    tensor = operator.weight_of(model)
+    stored: npt.NDArray[Any] = model.value(tensor)
     change = weight * _inverse(operator.scale)[:, None]
     if operator.kind != "Conv" and not operator.transposed:
         change = change.T
-    changes = {
-        (operator.node, operator.weight): (stored + change.reshape(stored.shape)).astype(stored.dtype)
-    }
-    if operator.bias is not None:
-        old: npt.NDArray[Any] = model.value(model.initializers[operator.bias])
+    changes = {(operator.node, tensor.name): (stored + change.reshape(stored.shape)).astype(stored.dtype)}
+    constant = operator.bias_of(model)
+    if operator.bias is not None and constant is not None:
+        old: npt.NDArray[Any] = model.value(constant)
         share = (bias * _inverse(operator.bias_scale)).reshape(old.shape)
-        changes[operator.bias_node, operator.bias] = (old + share).astype(old.dtype)
+        changes[operator.bias[0], constant.name] = (old + share).astype(old.dtype)
     return change_operands(model, changes)
 
 

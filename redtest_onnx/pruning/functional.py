@@ -46,7 +46,9 @@ def block_influence(context: Context) -> list[Scored]:
 
     Layers that change the shape of their values come last, at a score of -1.
     """
-    ends = {layer: (layer.input or "", layer.exit) for layer in context.candidates if layer.action == "bypass"}
+    ends = {
+        layer: (layer.input or "", layer.exit) for layer in context.candidates if layer.action == "bypass"
+    }
     cosines = mean_cosines(context, ends.values())
     scores = {layer: cosines[ends[layer]] if layer in ends else -1.0 for layer in context.candidates}
     return sorted((Scored(layer, score) for layer, score in scores.items()), key=lambda item: -item.score)

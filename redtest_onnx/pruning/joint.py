@@ -1,8 +1,8 @@
 """Two linear operators with an activation function between them, solved for the second one's goal together.
 
-The second is solved as it stands. Then the error that it leaves is sent back through it and through the slope of
-the function: that is what the first would have to add. Its least-squares fit to that wish, weighed by what its
-channels do to the goal, is the step; how far to go along it is tried out. Both solutions alternate (a
+The second is solved as it stands. Then the error that it leaves is sent back through it and through the slope
+of the function: that is what the first would have to add. Its least-squares fit to that wish, weighed by what
+its channels do to the goal, is the step; how far to go along it is tried out. Both solutions alternate (a
 Gauss-Newton step with a Kronecker-factored curvature, one closed-form solve at a time).
 """
 
@@ -100,7 +100,7 @@ def joint_step(
         seed: of the positions that are taken.
     """
     model = replay.model
-    weight = effective_weight(second, model.value(model.initializers[second.weight]))
+    weight = effective_weight(second, model.value(second.weight_of(model)))
     slope = _Slope(model, first.target, second.input, options)
     equations = Equations(first, samples, seed)
     back: Session | None = None

@@ -15,8 +15,8 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
 from redtest_onnx.pruning.criteria import Context
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.refit import refit
-from redtest_onnx.pruning.repair import Method, Repair, repair
+from redtest_onnx.pruning.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
+from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.pruning.verify import verify
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, sample_indices
@@ -109,7 +109,6 @@ def plan(
     analysis = analysis or analyze(model, data, settings, options, progress)
     index = GraphIndex(model.graph)
     shapes = see_shapes(model, index, data, options).shapes
-    cost = model_cost(index, shapes)
     loss: Callable[[Plan], float] | None = None
     repaired_loss: Callable[[Plan], float] | None = None
     if budget.max_drop is not None:
@@ -122,10 +121,14 @@ def plan(
 
         if method != "none" and not data.synthetic:
             fit = fitting(data, seed)[:_FITTED_IN_SEARCH]
+            calibration = Calibration(data, fit, held_out(data, seed), options)
+            fitting_method: Fitted = "adapter" if method == "adapter" else "refit"
 
             def repaired_loss(candidate: Plan) -> float:
                 pruned = apply_plan(model, candidate, shapes)
-                fitted, _ = refit(model, pruned, candidate, data, fit, options)
+                fitted, _ = fit_to_original(
+                    model, pruned, candidate, shapes, calibration, fitting_method, rounds=1
+                )
                 return drop(evaluator.reference, evaluator.evaluate(fitted))
 
     seed = analysis.settings.seed
@@ -134,7 +137,7 @@ def plan(
         context,
         budget,
         criterion,
-        totals={"params": cost.parameters, "macs": cost.macs},
+        quantities=Quantities(model, data, shapes, options),
         loss=loss,
         repaired_loss=repaired_loss,
         progress=progress,
@@ -150,6 +153,7 @@ def prune(
     *,
     evaluation: Dataset | None = None,
     method: Method = "auto",
+    kernel: int = 1,
     options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Pruning:
@@ -161,7 +165,8 @@ def prune(
         chosen: what to take out.
         analysis: of the model.
         evaluation: samples for accuracy and agreement; the held-out calibration samples if absent.
-        method: how to repair: "none", "refit", or "auto" to refit where that helps.
+        method: how to repair, see `repair`.
+        kernel: size of the convolutions of fitted adapters.
         options: device and threads.
         progress: called as work is done.
 
@@ -176,17 +181,8 @@ def prune(
     pruned = apply_plan(model, chosen, shapes)
     seed = analysis.settings.seed
     fit, judged = fitting(data, seed), held_out(data, seed)
-    pruned, repaired = repair(
-        model,
-        pruned,
-        chosen,
-        data,
-        fit=fit,
-        held_out=judged,
-        method=method,
-        options=options,
-        progress=progress,
-    )
+    calibration = Calibration(data, fit, judged, options, kernel)
+    pruned, repaired = repair(model, pruned, chosen, shapes, calibration, method, progress)
     verify(model, pruned, data, options)
     note(1, 4, "comparing outputs")
     samples, indices = data, judged
@@ -234,9 +230,9 @@ def fitting(data: Dataset, seed: int) -> Indices:
 
 
 def held_out(data: Dataset, seed: int) -> Indices:
-    """Samples that judge candidates: the last third of the seeded order, 512 at most."""
+    """Samples that judge candidates: the last fifth of the seeded order, 512 at most."""
     order: Indices = sample_indices(data, len(data), seed)
-    return order[-min(_HELD_OUT, max(len(order) // 3, 4)) :]
+    return order[-min(_HELD_OUT, max(len(order) // 5, 4)) :]
 
 
 def _redundancy(model: Model, data: Dataset, settings: AnalysisSettings, options: RunOptions) -> float | None:

@@ -38,7 +38,7 @@ Scope = Literal["all", "gaps", "adapters"]
 log = logging.getLogger(__name__)
 
 _BATCH = 64
-_ROUNDS = 3  # of solving two operators together; more gain little
+ROUNDS = 3  # of solving two operators together; more gain little
 _GOAL_BYTES = 1 << 29  # goals up to this size are kept, larger ones computed anew in every round
 
 
@@ -75,7 +75,7 @@ def refit(
     *,
     adapted: frozenset[str] = frozenset(),
     scope: Scope = "all",
-    rounds: int = _ROUNDS,
+    rounds: int = ROUNDS,
     progress: Progress | None = None,
 ) -> tuple[Model, tuple[Refit, ...]]:
     """Solve the linear operators of a pruned model again.

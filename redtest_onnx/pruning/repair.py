@@ -7,15 +7,19 @@ from typing import Literal
 
 from redtest_onnx.analysis import Progress
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.pruning.apply import apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.refit import Refit, refit
+from redtest_onnx.pruning.refit import ROUNDS, Refit, refit
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 
-Method = Literal["none", "refit", "auto"]
+Method = Literal["none", "adapter", "refit", "auto"]
+Fitted = Literal["adapter", "refit"]
+METHODS: tuple[Method, ...] = ("none", "adapter", "refit", "auto")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Repair:
     """What was done to a pruned model.
 
     Attributes:
-        method: what was kept: "none" for plain removal, or "refit".
+        method: what was kept: "none" for plain removal, "adapter" or "refit".
         refits: operators that were solved again.
         fitted_on: number of samples they were fitted to.
         held_out: number of other samples that judged the result.
@@ -41,45 +45,110 @@ class Repair:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What a repair works with.
+
+    Attributes:
+        data: calibration samples; their labels judge but are not fitted to.
+        fit: samples to fit to.
+        held_out: other samples, which judge.
+        options: device and threads.
+        kernel: size of the convolutions of fitted adapters.
+    """
+
+    data: Dataset
+    fit: Indices
+    held_out: Indices
+    options: RunOptions
+    kernel: int = 1
+
+
 def repair(
     original: Model,
     pruned: Model,
     plan: Plan,
-    data: Dataset,
-    *,
-    fit: Indices,
-    held_out: Indices,
+    shapes: Shapes,
+    calibration: Calibration,
     method: Method,
-    options: RunOptions,
     progress: Progress | None = None,
 ) -> tuple[Model, Repair]:
-    """Refit what is left of a pruned model.
+    """Fit what is left of a pruned model to what the original computes.
 
     Args:
         original: the model before.
         pruned: the model without the plan's layers.
         plan: what was taken out.
-        data: calibration samples.
-        fit: samples to fit to.
-        held_out: other samples, which judge.
-        method: "none", "refit", or "auto", which keeps the plain removal where a refit is no better.
-        options: device and threads.
+        shapes: sizes of the original's tensors for one sample.
+        calibration: samples and how they are used.
+        method: "none"; "adapter", which puts a fitted linear operator into each gap; "refit", which solves
+            the remaining operators again; "auto", which keeps what loses least on held-out samples.
         progress: called as work is done.
 
     Returns:
         The model to keep and what was done.
     """
+    data = calibration.data
     if method == "none" or not plan.steps:
         return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
     if method == "auto" and data.synthetic:
         return pruned, Repair("none", reason="made-up inputs tell nothing about the data the model works on")
-    judge = Evaluator(original, data, held_out, options)
-    plain = judge.evaluate(pruned)
-    fitted, refits = refit(original, pruned, plan, data, fit, options, progress=progress)
-    result = judge.evaluate(fitted)
-    losses = drop(judge.reference, plain), drop(judge.reference, result)
-    better = (losses[1], result.agreement.relative_l2) < (losses[0], plain.agreement.relative_l2)
-    if method == "auto" and not better:
-        reason = "a refit was no better on held-out samples"
-        return pruned, Repair("none", refits, len(fit), len(held_out), losses[0], losses[0], reason)
-    return fitted, Repair("refit", refits, len(fit), len(held_out), *losses)
+    judge = Evaluator(original, data, calibration.held_out, calibration.options)
+
+    def judged(model: Model) -> tuple[float, float]:
+        result = judge.evaluate(model)
+        return drop(judge.reference, result), result.agreement.relative_l2
+
+    plain = judged(pruned)
+    sizes = len(calibration.fit), len(calibration.held_out)
+    # Those that add no parameters come first and win where nothing tells them apart.
+    names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
+    tried = []
+    for name in names:
+        fitted, refits = fit_to_original(original, pruned, plan, shapes, calibration, name, progress=progress)
+        tried.append((judged(fitted), name, fitted, refits))
+    loss, name, model, refits = min(tried, key=lambda item: item[0][0])
+    if method == "auto" and not loss < plain:
+        reason = "no repair was better on held-out samples"
+        return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason)
+    return model, Repair(name, refits, *sizes, plain[0], loss[0])
+
+
+def fit_to_original(
+    original: Model,
+    pruned: Model,
+    plan: Plan,
+    shapes: Shapes,
+    calibration: Calibration,
+    method: Fitted,
+    *,
+    rounds: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Model, tuple[Refit, ...]]:
+    """One repair, whether it helps or not.
+
+    Args:
+        original: the model before.
+        pruned: the model without the plan's layers.
+        plan: what was taken out.
+        shapes: sizes of the original's tensors for one sample.
+        calibration: samples and how they are used.
+        method: "refit" or "adapter", see `repair`.
+        rounds: of a refit, see `refit`.
+        progress: called after each operator.
+    """
+    adapted: frozenset[str] = frozenset()
+    if method == "adapter":
+        pruned, adapted = apply_with_adapters(original, plan, shapes, calibration.kernel)
+    return refit(
+        original,
+        pruned,
+        plan,
+        calibration.data,
+        calibration.fit,
+        calibration.options,
+        adapted=adapted,
+        scope="adapters" if method == "adapter" else "all",
+        rounds=ROUNDS if rounds is None else rounds,
+        progress=progress,
+    )

@@ -16,7 +16,7 @@ _LONGEST_WINDOW = 8
 
 @criterion("segment")
 def segment(context: Context) -> list[Scored]:
-    """Cut the network where its similarity profile changes, keep what stands for each part (arXiv 2406.07929).
+    """Cut the network where its similarity profile changes, keep one layer a part (arXiv 2406.07929).
 
     The profile is the row sums of the similarity matrix; for every number of segments it is cut by Fisher's
     optimal segmentation, and the layer of each segment that is nearest to its mean stays. A layer goes the
@@ -42,10 +42,10 @@ def angular(context: Context) -> list[Scored]:
 
     A window's score is the angle between what enters and what leaves it, arccos(cosine) / pi. For each
     number of layers the window of that length with the smallest angle is the one to take out; layers come in
-    the order in which growing windows take them in. Score: minus the angle of the window.
+    the order in which growing windows take them in. Score: minus the largest angle of a layer so far.
     """
     runs = _runs([layer for layer in context.candidates if layer.action == "bypass"])
-    windows = [
+    windows: list[tuple[Layer, ...]] = [
         run[start:stop]
         for run in runs
         for start in range(len(run))
@@ -57,18 +57,19 @@ def angular(context: Context) -> list[Scored]:
         window: float(np.arccos(np.clip(cosines[pair], -1, 1)) / np.pi)
         for window, pair in zip(windows, ends, strict=True)
     }
-    found: dict[Layer, float] = {}
+    order: dict[Layer, None] = {}
     for length in range(1, _LONGEST_WINDOW + 1):
         of_length = [window for window in windows if len(window) == length]
         if of_length:
-            best = min(of_length, key=lambda window: angles[window])
-            for layer in best:
-                found.setdefault(layer, -angles[best])
+            best: tuple[Layer, ...] = min(of_length, key=lambda window: angles[window])
+            order.update(dict.fromkeys(best))
     singles = {window[0]: angles[window] for window in windows if len(window) == 1}
-    rest = sorted((layer for layer in singles if layer not in found), key=lambda layer: singles[layer])
-    ordered = [Scored(layer, score) for layer, score in found.items()]
-    ordered += [Scored(layer, -singles[layer]) for layer in rest]
-    return ordered + [Scored(layer, -1.0) for layer in context.candidates if layer.action != "bypass"]
+    order.update(dict.fromkeys(sorted(singles, key=lambda layer: singles[layer])))
+    scored, worst = [], 0.0
+    for layer in order:
+        worst = max(worst, singles[layer])
+        scored.append(Scored(layer, -worst))
+    return scored + [Scored(layer, -1.0) for layer in context.candidates if layer.action != "bypass"]
 
 
 def _runs(layers: list[Layer]) -> list[tuple[Layer, ...]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import onnx
 
+from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.probe import expose
+from redtest_onnx.graph.segment import segment
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
@@ -17,6 +22,7 @@ from redtest_onnx.runtime.session import RunOptions, Session
 _WARM_UP = 5
 _TURN = 5  # runs in a row
 _FEWEST, _MOST = 15, 400
+_REGION_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,46 @@ def measure_latency(
     """
     feeds = data.inputs(first(fixed_batch(models[0]) or 1, len(data)))
     options = replace(options, threads=options.threads or 1)
-    sessions = [Session(model, options) for model in models]
-    for session in sessions:
+    return _timed([(Session(model, options), feeds) for model in models], seconds)
+
+
+def measure_regions(
+    model: Model, regions: Sequence[tuple[str, str]], data: Dataset, options: RunOptions
+) -> list[float]:
+    """Time parts of a model, each by itself on what it reads in a run of the first sample.
+
+    Args:
+        model: the model.
+        regions: the tensor that enters and the one that leaves each part.
+        data: as in `measure_latency`.
+        options: as in `measure_latency`.
+
+    Returns:
+        The median of each part as a share of the whole model's.
+    """
+    feeds = data.inputs(first(fixed_batch(model) or 1, len(data)))
+    options = replace(options, threads=options.threads or 1)
+    entries = dict.fromkeys(entry for entry, _ in regions)
+    known = {**feeds, **Session(expose(model, entries), options).run(feeds)}
+    index = GraphIndex(model.graph)
+    timed: list[tuple[Session, dict[str, Any]]] = [(Session(model, options), dict(feeds))]
+    for entry, exit_ in regions:
+        part = segment(
+            model, index, [exit_], {entry: onnx.helper.np_dtype_to_tensor_dtype(known[entry].dtype)}
+        )
+        timed.append((Session(part, options), {spec.name: known[spec.name] for spec in part.inputs}))
+    whole, *parts = _timed(timed, seconds=_REGION_SECONDS)
+    return [part.p50 / whole.p50 for part in parts]
+
+
+def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -> list[Latency]:
+    for session, feeds in cases:
         for _ in range(_WARM_UP):
             session.run(feeds)
-    times: list[list[float]] = [[] for _ in sessions]
+    times: list[list[float]] = [[] for _ in cases]
     begin = perf_counter()
     while len(times[0]) < _FEWEST or (perf_counter() - begin < seconds and len(times[0]) < _MOST):
-        for session, found in zip(sessions, times, strict=True):
+        for (session, feeds), found in zip(cases, times, strict=True):
             session.run(feeds)  # brings its weights back into the cache, as in steady use
             for _ in range(_TURN):
                 start = perf_counter()

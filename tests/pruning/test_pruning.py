@@ -21,6 +21,7 @@ from redtest_onnx.pruning import criteria
 from redtest_onnx.pruning.budget import make_plan
 from redtest_onnx.pruning.plan import Step, load_plan
 from redtest_onnx.pruning.prune import fitting
+from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.shapes import see_shapes
@@ -44,6 +45,12 @@ def totals(model: rt.Model, data: rt.Dataset) -> dict[str, int | None]:
 
 
 @cache
+def quantities(name: str) -> Quantities:
+    model, data, _ = case(name)
+    return Quantities(model, data, context(name).shapes, CPU)
+
+
+@cache
 def context(name: str) -> criteria.Context:
     model, data, analysis = case(name)
     shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
@@ -51,8 +58,7 @@ def context(name: str) -> criteria.Context:
 
 
 def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:
-    model, data, _ = case(name)
-    return make_plan(context(name), budget, criterion, totals=totals(model, data))
+    return make_plan(context(name), budget, criterion, quantities=quantities(name))
 
 
 def test_redtest_takes_the_later_layers_of_the_most_similar_pairs() -> None:

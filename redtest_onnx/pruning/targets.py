@@ -1,0 +1,210 @@
+"""Reach sizes: which layers must go until no more than a share of parameters, latency, ... is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from redtest_onnx.errors import InputError, NegativeVerdictError
+from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import Layer
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.criteria import Context, Scored
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.latency import measure_latency, measure_regions
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import see_shapes
+
+QUANTITIES = ("params", "macs", "size", "memory", "latency")
+
+_TRIES = 6  # plans that are timed
+_BELOW, _ABOVE = 0.04, 0.01  # how far from a latency target a timed plan may lie
+
+
+def plan_of(model: Model, criterion: str, chosen: Iterable[Scored]) -> Plan:
+    """The plan that takes out some layers."""
+    ordered = sorted(chosen, key=lambda item: item.layer.index)
+    return Plan(criterion, model.sha256, tuple(Step.of(item.layer, item.score) for item in ordered))
+
+
+class Quantities:
+    """What a plan leaves of the quantities that targets name.
+
+    Args:
+        model: the original.
+        data: samples, for sizes and timings.
+        shapes: sizes of its tensors for one sample.
+        options: device and threads.
+    """
+
+    def __init__(self, model: Model, data: Dataset, shapes: Shapes, options: RunOptions) -> None:
+        self.model = model
+        self._data, self._shapes, self._options = data, shapes, options
+        cost = model_cost(GraphIndex(model.graph), shapes)
+        self._totals = {
+            "params": cost.parameters,
+            "macs": cost.macs,
+            "memory": cost.peak_activation_bytes,
+            "size": model.file_bytes,
+        }
+
+    def left(self, quantity: str, chosen: Sequence[Scored]) -> float:
+        """The share of a quantity that is left without the chosen layers.
+
+        Raises:
+            InputError: the model's own quantity is unknown.
+        """
+        if quantity == "latency":
+            before, after = measure_latency([self.model, self._pruned(chosen)], self._data, self._options)
+            return after.p50 / before.p50
+        total = self._totals[quantity]
+        if not total:
+            raise InputError(f"the model's {quantity} are unknown", where=self.model.label)
+        if quantity in ("params", "macs"):
+            return 1 - sum(self.saved(quantity, item.layer) for item in chosen)
+        pruned = self._pruned(chosen)
+        if quantity == "size":
+            return pruned.file_bytes / total
+        index = GraphIndex(pruned.graph)
+        cost = model_cost(index, see_shapes(pruned, index, self._data, self._options).shapes)
+        return (cost.peak_activation_bytes or total) / total
+
+    def saved(self, quantity: str, layer: Layer) -> float:
+        """The share of a quantity that goes with one layer; parameters stand in for the file's size."""
+        step = Step.of(layer)
+        if quantity in ("params", "size"):
+            return step.parameters / max(self._totals["params"] or 0, 1)
+        if quantity == "macs":
+            return (step.macs or 0) / max(self._totals["macs"] or 0, 1)
+        return 0.0
+
+    def latencies(self, layers: Sequence[Layer]) -> list[float]:
+        """The share of the model's latency that each layer takes, run by itself."""
+        regions = [(layer.input or "", layer.exit) for layer in layers]
+        return measure_regions(self.model, regions, self._data, self._options)
+
+    def _pruned(self, chosen: Iterable[Scored]) -> Model:
+        return apply_plan(self.model, plan_of(self.model, "target", chosen), self._shapes)
+
+
+class TargetSearch:
+    """Takes layers from a ranking until targets are met.
+
+    Args:
+        context: the model and its candidates.
+        criterion: name of what ranks them.
+        targets: quantities with the share that may stay.
+        quantities: what plans leave of them.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        criterion: str,
+        targets: Sequence[tuple[str, float]],
+        quantities: Quantities,
+    ) -> None:
+        self._context, self._criterion = context, criterion
+        self._latency = next((share for quantity, share in targets if quantity == "latency"), None)
+        self._targets = [target for target in targets if target[0] != "latency"]
+        self._quantities = quantities
+        self._chosen: list[Scored] = []
+
+    def worth(self, layer: Layer) -> float:
+        """The part of what is still missing that a layer brings, 1 where nothing can be told."""
+        missing = [(quantity, left - share) for quantity, share, left in self._unmet()]
+        parts = [
+            min(self._quantities.saved(quantity, layer) / max(gap, 1e-9), 1.0)
+            for quantity, gap in missing
+            if quantity != "memory"
+        ]
+        return sum(parts) / len(parts) if parts else 1.0
+
+    def run(self, ranking: Iterator[Scored]) -> list[Scored]:
+        """The layers to take out.
+
+        Raises:
+            NegativeVerdictError: a target can't be reached.
+        """
+        while unmet := self._unmet():
+            candidate = next(ranking, None)
+            if candidate is None:
+                quantity, share, left = unmet[0]
+                raise self._unreachable(quantity, share, left, len(self._chosen))
+            self._chosen.append(candidate)
+        self._drop_needless()
+        return self._chosen if self._latency is None else self._timed(list(ranking))
+
+    def _unmet(self) -> list[tuple[str, float, float]]:
+        found = [(q, share, self._quantities.left(q, self._chosen)) for q, share in self._targets]
+        return [(quantity, share, left) for quantity, share, left in found if left > share]
+
+    def _drop_needless(self) -> None:
+        """Give back what the last layers made needless, the costliest first."""
+        for item in sorted(self._chosen, key=lambda item: item.score):
+            rest = [other for other in self._chosen if other is not item]
+            if all(self._quantities.left(q, rest) <= share for q, share in self._targets):
+                self._chosen = rest
+
+    def _timed(self, others: list[Scored]) -> list[Scored]:
+        """The cheapest layers whose own latencies add up to what must go, held against the real model."""
+        target = self._latency or 1.0
+        items = [*self._chosen, *others]
+        shares = np.array(self._quantities.latencies([item.layer for item in items]))
+        costs = np.array(_costs(items))
+        costs[: len(self._chosen)] = 0  # they go anyway
+        scale, tried = 1.0, dict[tuple[int, ...], float]()
+        for _ in range(_TRIES):
+            picks = _cheapest(costs, shares * scale, 1 - target, range(len(self._chosen)))
+            if picks in tried:
+                break
+            chosen = [items[k] for k in picks]
+            tried[picks] = self._quantities.left("latency", chosen)
+            if target - _BELOW <= tried[picks] <= target + _ABOVE:
+                return chosen
+            scale *= max(1 - tried[picks], 0.01) / max(float(shares[list(picks)].sum()) * scale, 1e-9)
+        best = min(tried, key=lambda picks: (tried[picks] > target + _ABOVE, abs(tried[picks] - target)))
+        if tried[best] > target + _ABOVE:
+            raise self._unreachable("latency", target, tried[best], len(best))
+        return [items[k] for k in best]
+
+    def _unreachable(self, quantity: str, share: float, left: float, count: int) -> NegativeVerdictError:
+        return NegativeVerdictError(
+            f"target {quantity}={share:g} can't be reached: without {count} layers {left:.2f} is left",
+            where=self._context.model.label,
+            hint="a higher target, or fewer protected layers",
+        )
+
+
+def _costs(items: Sequence[Scored]) -> list[float]:
+    """How far scores stay behind the best there can be: 1 for similarities, 0 for effects."""
+    highest = max((item.score for item in items), default=0.0)
+    perfect = 0.0 if highest <= 0 else max(1.0, highest)
+    return [max(perfect - item.score, 0.0) for item in items]
+
+
+def _cheapest(
+    costs: np.ndarray[tuple[int], np.dtype[np.float64]],
+    savings: np.ndarray[tuple[int], np.dtype[np.float64]],
+    needed: float,
+    fixed: range,
+) -> tuple[int, ...]:
+    """The picks of least total cost that save enough (a covering knapsack, solved exactly); else all."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    low = np.zeros(len(costs))
+    low[list(fixed)] = 1
+    result = milp(
+        costs + 1e-9,
+        integrality=np.ones(len(costs), dtype=np.int64),
+        bounds=Bounds(low, np.ones(len(costs))),
+        constraints=LinearConstraint(savings[None, :], needed, np.inf),
+    )
+    if result.x is None:
+        return tuple(range(len(costs)))
+    return tuple(int(k) for k in np.flatnonzero(result.x > 0.5))
