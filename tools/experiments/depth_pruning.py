@@ -1,118 +1,263 @@
-"""Criterion x repair x amount: what depth pruning without training costs, as a table.
+"""Criterion x repair x amount: what depth pruning without training costs, as a table and a figure.
 
-    python tools/experiments/depth_pruning.py                 # the embedded models, about two minutes
-    python tools/experiments/depth_pruning.py --cifar FOLDER  # also ResNet20 and ResNet56 on CIFAR-10
+    python tools/experiments/depth_pruning.py                          # the embedded models
+    python tools/experiments/depth_pruning.py --cases resnet56 --cifar FOLDER
+    python tools/experiments/depth_pruning.py --cases decoder          # trains a small language model first
 
-The CIFAR-10 runs fit to 2,048 unlabelled images of the train zip and are judged on the whole test zip. Prints
-the table as it grows and writes it as Markdown (--output).
+FOLDER holds models/ (resnet20_cifar10.onnx, resnet56_cifar10_bn.onnx) and data/ with CIFAR-10 as JPEG. Its
+runs see 2,048 training images without their labels and are judged on the whole test zip. Every row is added to
+--output (JSON lines) as soon as it is there; the table and the figure are made from that file.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
+
+import numpy as np
 
 import redtest_onnx as rt
+from redtest_onnx.runtime.data import sample_indices
+from redtest_onnx.runtime.session import Session
 
 ROOT = Path(__file__).parents[2]
 CIFAR = rt.ImageOptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-COLUMNS = [
-    *("model", "criterion", "repair", "layers removed", "parameters", "MACs", "p50 latency"),
-    *("same answer", "accuracy", "seconds"),
-]
-HEADER = f"| {' | '.join(COLUMNS)} |"
-RULE = "|---|---|---|---:|---:|---:|---:|---:|---:|---:|"
+CIFAR_CALIBRATION = 2048
+CRITERIA = ("redtest", "recoverable", "output-effect", "block-influence", "angular", "segment")
+LABELLED = ("modularity", "probe")
+BASELINES = ("random", "tail")
+REPAIRS = ("none", "adapter", "refit", "auto")
+COLUMNS = (
+    *("model", "amount", "criterion", "repair", "layers", "parameters", "MACs", "p50 latency"),
+    *("same answer", "quality", "seconds"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a dataset, with or without their labels."""
+
+    whole: rt.Dataset
+    indices: Any
+    labelled: bool
+
+    @property
+    def source(self) -> str:
+        """Where the samples come from."""
+        return f"{len(self)} samples of {self.whole.source}"
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether they are made up."""
+        return self.whole.synthetic
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def inputs(self, indices: Any) -> Any:
+        """Arrays for the model's inputs."""
+        return self.whole.inputs(self.indices[np.asarray(indices)])
+
+    def labels(self, indices: Any) -> Any:
+        """Their labels, if they are to be seen."""
+        return self.whole.labels(self.indices[np.asarray(indices)]) if self.labelled else None
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model with its data and the amounts to remove."""
+    """A model with its data, the amounts to remove, and how its quality is told.
+
+    `quality` takes a model and returns a number: accuracy, or perplexity where `lower_is_better`.
+    """
 
     name: str
     model: rt.Model
     calibration: rt.Dataset
     test: rt.Dataset
-    amounts: tuple[int, ...]
+    amounts: Sequence[tuple[str, rt.Budget]]
+    quality: Callable[[rt.Model], float] | None = None
 
 
-def embedded() -> Iterator[Case]:
-    """The models of this repository."""
-    for name, amounts in (("resnet", (9, 14, 18)), ("vgg", (2, 4, 6)), ("vit", (2, 4, 6))):
-        model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
-        data = ROOT / "models" / "digits.npz"
-        yield Case(name, model, rt.open_data(data, model), rt.open_data(data, model, split="test"), amounts)
+def removing(*counts: int) -> list[tuple[str, rt.Budget]]:
+    """Amounts by number of layers."""
+    return [(f"{count} layers", rt.Budget(remove=count)) for count in counts]
 
 
-def cifar(shared: Path) -> Iterator[Case]:
-    """ResNet20 and ResNet56 on CIFAR-10 JPEGs."""
-    for name, amounts in (("resnet20_cifar10", (2, 4)), ("resnet56_cifar10_bn", (6, 11, 12, 14))):
-        model = rt.load(shared / "models" / f"{name}.onnx")
-        train, test = (
-            rt.open_data(shared / "data" / f"cifar10_jpeg_{split}.zip", model, images=CIFAR)
-            for split in ("train", "test")
-        )
-        yield Case(name, model, train, test, amounts)
+def embedded(name: str, counts: Sequence[int]) -> Case:
+    """A model of this repository."""
+    model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
+    data = ROOT / "models" / "digits.npz"
+    test = rt.open_data(data, model, split="test")
+    return Case(name, model, rt.open_data(data, model), test, removing(*counts))
 
 
-def rows(case: Case, criteria: list[str], repairs: list[str]) -> Iterator[str]:
-    """Table rows of one model."""
+def cifar(name: str, file: str, shared: Path, amounts: Sequence[tuple[str, rt.Budget]]) -> Case:
+    """A network on CIFAR-10 JPEGs, calibrated with unlabelled images."""
+    model = rt.load(shared / "models" / file)
+    train, test = (
+        rt.open_data(shared / "data" / f"cifar10_jpeg_{split}.zip", model, images=CIFAR)
+        for split in ("train", "test")
+    )
+    chosen = sample_indices(train, CIFAR_CALIBRATION, 0)
+    return Case(name, model, Part(train, chosen, labelled=False), test, amounts)
+
+
+def decoder(folder: Path) -> Case:
+    """A byte-level language model, trained here on the sources of the standard library."""
+    from small_decoder import train
+
+    path = train(folder)
+    model = rt.load(path)
+    data, test = (rt.open_data(folder / f"{split}.npz", model) for split in ("calibration", "test"))
+    return Case("decoder", model, data, test, removing(2, 4, 6), lambda m: perplexity(m, test))
+
+
+def perplexity(model: rt.Model, data: rt.Dataset) -> float:
+    """exp of the mean negative log-likelihood of the next byte."""
+    session = Session(model)
+    total, count = 0.0, 0
+    for start in range(0, len(data), 16):
+        tokens = data.inputs(np.arange(start, min(start + 16, len(data))))["tokens"]
+        logits = session.run({"tokens": tokens})["logits"].astype(np.float64)[:, :-1]
+        top = logits.max(axis=-1, keepdims=True)
+        normed = logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
+        total -= float(np.take_along_axis(normed, tokens[:, 1:, None], axis=-1).sum())
+        count += tokens[:, 1:].size
+    return float(np.exp(total / count))
+
+
+def cases(names: Sequence[str], shared: Path | None, scratch: Path) -> Iterator[Case]:
+    """The cases asked for."""
+    targets = [
+        ("params 0.75, MACs 0.6", rt.Budget(targets=(("params", 0.75), ("macs", 0.6)))),
+        ("params 0.55, MACs 0.5", rt.Budget(targets=(("params", 0.55), ("macs", 0.5)))),
+    ]
+    made: dict[str, Callable[[], Case]] = {
+        "resnet": lambda: embedded("resnet", (9, 14, 18)),
+        "vgg": lambda: embedded("vgg", (2, 4, 6)),
+        "vit": lambda: embedded("vit", (2, 4, 6)),
+        "decoder": lambda: decoder(scratch),
+    }
+    if shared is not None:
+        made["resnet20"] = lambda: cifar("resnet20", "resnet20_cifar10.onnx", shared, removing(2, 4))
+        made["resnet56"] = lambda: cifar("resnet56", "resnet56_cifar10_bn.onnx", shared, targets)
+    for name in names:
+        yield made[name]()
+
+
+def rows(case: Case, criteria: Sequence[str], repairs: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Results of one model."""
     analysis = rt.analyze(case.model, case.calibration)
-    for criterion in criteria:
-        for amount in case.amounts:
+    before = case.quality(case.model) if case.quality else None
+    for amount, budget in case.amounts:
+        for criterion in criteria:
+            start = perf_counter()
+            plan, _ = rt.plan(case.model, case.calibration, budget, criterion=criterion, analysis=analysis)
+            planned = perf_counter() - start
             for repair in repairs:
                 start = perf_counter()
-                plan, _ = rt.plan(
-                    case.model,
-                    case.calibration,
-                    rt.Budget(remove=amount),
-                    criterion=criterion,
-                    analysis=analysis,
-                )
                 result = rt.prune(
                     case.model, case.calibration, plan, analysis, evaluation=case.test, method=repair
                 )
-                yield row(case.name, criterion, repair, amount, result, perf_counter() - start)
+                found = row(case, amount, criterion, repair, result)
+                if case.quality:
+                    found |= {"before": before, "after": case.quality(result.model), "unit": "perplexity"}
+                yield found | {"seconds": planned + perf_counter() - start}
 
 
-def row(name: str, criterion: str, repair: str, amount: int, result: rt.Pruning, seconds: float) -> str:
-    """One row: shares of what was there before, accuracy before and after."""
+def row(case: Case, amount: str, criterion: str, repair: str, result: rt.Pruning) -> dict[str, Any]:
+    """One result: shares of what was there before, quality before and after."""
     a, b = result.before, result.after
-    cells = [
-        name,
-        criterion,
-        repair,
-        str(amount),
-        f"{b.cost.parameters / a.cost.parameters - 1:+.1%}",
-        f"{(b.cost.macs or 0) / (a.cost.macs or 1) - 1:+.1%}",
-        f"{b.latency.p50 / a.latency.p50 - 1:+.0%}",
-        f"{result.agreement.top1 or 0:.2%}",
-        f"{a.accuracy or 0:.2%} -> {b.accuracy or 0:.2%}",
-        f"{seconds:.0f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    return {
+        "model": case.name,
+        "amount": amount,
+        "criterion": criterion,
+        "repair": repair,
+        "kept": result.repair.method,
+        "removed": [step.region for step in result.plan.steps],
+        "parameters": b.cost.parameters / a.cost.parameters - 1,
+        "macs": (b.cost.macs or 0) / (a.cost.macs or 1) - 1,
+        "latency": b.latency.p50 / a.latency.p50 - 1,
+        "agreement": result.agreement.top1,
+        "before": a.accuracy,
+        "after": b.accuracy,
+        "unit": "accuracy",
+    }
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """All results as Markdown."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|"]
+    for r in results:
+        form = "{:.2%}" if r["unit"] == "accuracy" else "{:.2f}"
+        kept = f" ({r['kept']})" if r["repair"] == "auto" else ""
+        cells = [
+            *(r["model"], r["amount"], r["criterion"], r["repair"] + kept, str(len(r["removed"]))),
+            *(f"{r[key]:+.1%}" for key in ("parameters", "macs")),
+            f"{r['latency']:+.0%}",
+            "" if r["agreement"] is None else f"{r['agreement']:.2%}",
+            f"{form.format(r['before'])} -> {form.format(r['after'])}",
+            f"{r['seconds']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Quality against the parameters that are left, a panel per model, a colour per repair."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(r["model"] for r in results))
+    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.6), squeeze=False)
+    colours = dict(zip(REPAIRS, ("#999999", "#0072b2", "#d55e00", "#009e73"), strict=True))
+    for axis, name in zip(axes[0], names, strict=True):
+        own = [r for r in results if r["model"] == name]
+        for repair in REPAIRS:
+            points = [(1 + r["parameters"], r["after"]) for r in own if r["repair"] == repair]
+            if points:
+                axis.scatter(*zip(*points, strict=True), s=22, color=colours[repair], label=repair, alpha=0.8)
+        axis.axhline(own[0]["before"], color="black", linewidth=0.8, linestyle=":")
+        if own[0]["unit"] == "perplexity":
+            axis.set_yscale("log")
+        axis.set(title=name, xlabel="parameters left", ylabel=own[0]["unit"])
+    axes[0][0].legend(title="repair", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Run the experiment."""
+    """Run the experiment, or only write the table and the figure of an earlier one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=["resnet", "vgg", "vit"])
     parser.add_argument("--cifar", type=Path, help="folder with models/ and data/ of the CIFAR-10 runs")
-    parser.add_argument(
-        "--criteria", nargs="+", default=["redtest", "block-influence", "output-effect", "random"]
-    )
-    parser.add_argument("--repairs", nargs="+", default=["none", "refit"])
-    parser.add_argument("--output", type=Path, help="write the table to this Markdown file")
+    parser.add_argument("--criteria", nargs="+", help="[default: all that the data has labels for]")
+    parser.add_argument("--repairs", nargs="+", default=list(REPAIRS))
+    parser.add_argument("--scratch", type=Path, default=Path("decoder"), help="where the decoder is trained")
+    parser.add_argument("--output", type=Path, default=Path("depth_pruning.jsonl"))
+    parser.add_argument("--table", type=Path, help="write all results of --output as Markdown")
+    parser.add_argument("--figure", type=Path, help="write all results of --output as a figure")
     options = parser.parse_args()
-    lines = [HEADER, RULE]
-    print("\n".join(lines), flush=True)
-    for case in (*embedded(), *(cifar(options.cifar) if options.cifar else ())):
-        for line in rows(case, options.criteria, options.repairs):
-            print(line, flush=True)
-            lines.append(line)
-    if options.output:
-        options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for case in cases(options.cases, options.cifar, options.scratch):
+        labelled = case.calibration.labels(np.arange(1)) is not None
+        criteria = options.criteria or [*CRITERIA, *(LABELLED if labelled else ()), *BASELINES]
+        for result in rows(case, criteria, options.repairs):
+            with options.output.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+            print(table([result]).splitlines()[-1], flush=True)
+    lines = options.output.read_text(encoding="utf-8").splitlines() if options.output.exists() else []
+    results = [json.loads(line) for line in lines]
+    if options.table:
+        options.table.write_text(table(results), encoding="utf-8")
+    if options.figure:
+        figure(results, options.figure)
 
 
 if __name__ == "__main__":

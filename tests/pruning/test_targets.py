@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.targets import QUANTITIES, _cheapest
+from redtest_onnx.runtime.shapes import see_shapes
+
+MODELS = Path(__file__).parents[2] / "models"
+CPU = rt.RunOptions(device="cpu", threads=1)
+
+
+@cache
+def case(name: str) -> tuple[rt.Model, rt.Dataset, rt.Analysis]:
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    return model, data, rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
+
+
+def planned(name: str, *targets: tuple[str, float], criterion: str = "redtest") -> tuple[rt.Plan, rt.Model]:
+    model, data, analysis = case(name)
+    budget = rt.Budget(targets=targets)
+    plan, _ = rt.plan(model, data, budget, criterion=criterion, analysis=analysis, options=CPU)
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    return plan, apply_plan(model, plan, shapes)
+
+
+def test_the_file_gets_as_small_as_asked() -> None:
+    plan, pruned = planned("resnet", ("size", 0.6))
+    assert plan.steps
+    assert pruned.file_bytes <= 0.6 * case("resnet")[0].file_bytes
+
+
+def test_peak_memory_is_looked_at_on_the_pruned_graph() -> None:
+    """In a chain whose first layers hold the peak, only their removal lowers it."""
+    model, data, _ = case("vgg")
+    before = model_cost(GraphIndex(model.graph), see_shapes(model, GraphIndex(model.graph), data, CPU).shapes)
+    with pytest.raises(rt.NegativeVerdictError, match="memory"):
+        planned("vgg", ("memory", 0.2))
+    _, pruned = planned("vgg", ("memory", 1.0))
+    index = GraphIndex(pruned.graph)
+    after = model_cost(index, see_shapes(pruned, index, data, CPU).shapes)
+    assert after.peak_activation_bytes == before.peak_activation_bytes
+
+
+@pytest.mark.parametrize("criterion", ["redtest", "recoverable", "output-effect"])
+def test_several_targets_hold_together_and_no_layer_is_needless(criterion: str) -> None:
+    model, data, _ = case("resnet")
+    plan, _ = planned("resnet", ("params", 0.7), ("macs", 0.8), criterion=criterion)
+    cost = model_cost(GraphIndex(model.graph), see_shapes(model, GraphIndex(model.graph), data, CPU).shapes)
+    assert cost.macs is not None
+
+    def met(steps: list[rt.pruning.plan.Step]) -> bool:  # type: ignore[name-defined]
+        params = sum(step.parameters for step in steps) / cost.parameters
+        macs = sum(step.macs or 0 for step in steps) / (cost.macs or 1)
+        return params >= 0.3 and macs >= 0.2
+
+    steps = list(plan.steps)
+    assert met(steps)
+    assert not any(met([other for other in steps if other is not step]) for step in steps)
+
+
+def test_a_latency_target_takes_out_some_layers_but_not_all() -> None:
+    model, _, analysis = case("resnet")
+    plan, pruned = planned("resnet", ("latency", 0.75))
+    assert 2 <= len(plan.steps) < sum(layer.removable for layer in analysis.layers)
+    assert pruned.outputs == model.outputs
+
+
+def test_a_latency_out_of_reach_is_a_negative_verdict() -> None:
+    with pytest.raises(rt.NegativeVerdictError, match=r"latency=0\.01 can't be reached"):
+        planned("vgg", ("latency", 0.01))
+
+
+def test_the_knapsack_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        costs, savings = rng.random(8), rng.random(8)
+        needed = 0.5 * savings.sum()
+        picks = list(_cheapest(costs, savings, needed, range(0)))
+        every = [
+            chosen
+            for mask in range(256)
+            if savings[chosen := [k for k in range(8) if mask >> k & 1]].sum() >= needed
+        ]
+        assert savings[picks].sum() >= needed - 1e-6
+        assert costs[picks].sum() <= min(costs[chosen].sum() for chosen in every) + 1e-6
+
+
+def test_every_quantity_is_known() -> None:
+    assert set(QUANTITIES) == {"params", "macs", "size", "memory", "latency"}
