@@ -21,8 +21,9 @@ ALLOWED = {
     "analysis": {"runtime", "graph", "metrics"},
     "pruning": {"analysis", "runtime", "graph", "metrics"},
     "bridge": {"analysis", "runtime", "graph", "metrics"},
-    "report": {"pruning", "analysis", "runtime", "graph", "metrics"},
-    "cli": {"report", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "audit": {"analysis", "runtime", "graph", "metrics"},
+    "report": {"audit", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "cli": {"report", "audit", "pruning", "analysis", "runtime", "graph", "metrics"},
 }
 ONLY_INSIDE_FUNCTIONS = {"onnxruntime", "torch", "cupy", "matplotlib", "jinja2", "ray", "PIL"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -14,6 +14,7 @@ from redtest_onnx.errors import InternalError, RedtestError
 COMMANDS = {
     "inspect": "List the layers, what they cost, and which can be removed or why not.",
     "analyze": "Measure the similarity of all layers and the redundancy score.",
+    "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
 }
 
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        cli.main(arguments, prog_name="redtest-onnx", standalone_mode=False)
+        code = cli.main(arguments, prog_name="redtest-onnx", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -76,4 +77,4 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception:
         logging.getLogger(__name__).exception("internal error; please report this as a bug")
         return 3
-    return 0
+    return code if isinstance(code, int) else 0

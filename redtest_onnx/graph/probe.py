@@ -125,6 +125,26 @@ def build_shape_probe(model: Model, names: Iterable[str]) -> Model:
     return _with_outputs(model, behind, outputs)
 
 
+def build_range_probe(model: Model, names: Iterable[str]) -> Model:
+    """A copy of the model that returns the largest magnitude of each given tensor instead of its outputs.
+
+    Each output is called like its tensor, with `PREFIX` before it.
+    """
+    behind: dict[str, list[onnx.NodeProto]] = {}
+    outputs: list[onnx.ValueInfoProto] = []
+    for name in names:
+        output = f"{PREFIX}{name}"
+        size, cast = f"{output}/size", f"{output}/float"
+        behind[name] = [
+            helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT),
+            helper.make_node("Abs", [cast], [size], name=size),
+            # Without axes, and in all operator sets alike: the largest of all.
+            helper.make_node("ReduceMax", [size], [output], name=output, keepdims=0),
+        ]
+        outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
+    return _with_outputs(model, behind, outputs)
+
+
 def expose(model: Model, names: Iterable[str]) -> Model:
     """A copy of the model whose outputs are the given tensors as they are."""
     outputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]

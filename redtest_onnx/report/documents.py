@@ -29,34 +29,34 @@ Document = dict[str, Any]
 
 def inspect_document(model: Model, cost: Cost, layers: Iterable[Layer]) -> Document:
     """What `inspect` found."""
-    return {**_head("inspect", model, cost), "layers": [layer_document(layer) for layer in layers]}
+    return {**document_head("inspect", model, cost), "layers": [layer_document(layer) for layer in layers]}
 
 
 def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: float) -> Document:
     """What `analyze` measured."""
     redundancy, settings = analysis.redundancy, analysis.settings
     return {
-        **_head("analyze", model, cost),
+        **document_head("analyze", model, cost),
         "layers": [
-            {**layer_document(layer), "features": features, "top_share": _number(share)}
+            {**layer_document(layer), "features": features, "top_share": number(share)}
             for layer, features, share in zip(
                 analysis.layers, analysis.features, analysis.top_share, strict=True
             )
         ],
         "cka": _matrix(analysis.similarity),
-        "adjacent": [_number(v) for v in analysis.adjacent],
+        "adjacent": [number(v) for v in analysis.adjacent],
         "msrs": {
-            "value": _number(redundancy.value),
-            "std": _number(redundancy.std),
-            "standard_error": _number(redundancy.standard_error),
-            "per_batch": [_number(v) for v in redundancy.per_batch],
+            "value": number(redundancy.value),
+            "std": number(redundancy.std),
+            "standard_error": number(redundancy.standard_error),
+            "per_batch": [number(v) for v in redundancy.per_batch],
             "pairs": redundancy.pairs,
             "undefined_pairs": redundancy.undefined,
             "alpha": redundancy.alpha,
             "threshold": redundancy.threshold,
             "gate": redundancy.gate,
         },
-        "null95": _number(analysis.null95),
+        "null95": number(analysis.null95),
         "dominated": list(analysis.dominated),
         "data": {
             "source": analysis.source,
@@ -78,7 +78,7 @@ def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: floa
 def plan_document(model: Model, cost: Cost, plan: Plan, layers: Iterable[Layer]) -> Document:
     """What `prune --dry-run` would do."""
     return {
-        **_head("prune", model, cost),
+        **document_head("prune", model, cost),
         "plan": _plan(plan),
         "layers": [layer_document(layer) for layer in layers],
         "output": None,
@@ -88,13 +88,13 @@ def plan_document(model: Model, cost: Cost, plan: Plan, layers: Iterable[Layer])
 def prune_document(model: Model, pruning: Pruning, output: Path) -> Document:
     """What `prune` did."""
     return {
-        **_head("prune", model, pruning.before.cost),
+        **document_head("prune", model, pruning.before.cost),
         "plan": _plan(pruning.plan),
         "layers": [layer_document(layer) for layer in pruning.analysis.layers],
         "before": _measures(pruning.before),
         "after": _measures(pruning.after),
         "repair": _repair(pruning.repair),
-        "agreement": {key: _number(value) for key, value in asdict(pruning.agreement).items()},
+        "agreement": {key: number(value) for key, value in asdict(pruning.agreement).items()},
         "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
         "output": str(output),
     }
@@ -137,10 +137,16 @@ def peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _head(command: str, model: Model, cost: Cost) -> Document:
+def tool() -> Document:
+    """Who wrote a document."""
+    return {"name": "redtest-onnx", "version": version("redtest-onnx")}
+
+
+def document_head(command: str, model: Model, cost: Cost) -> Document:
+    """What every document begins with."""
     return {
         "schema": f"redtest-onnx/{command}/1",
-        "tool": {"name": "redtest-onnx", "version": version("redtest-onnx")},
+        "tool": tool(),
         "model": {
             "path": str(model.path) if model.path else None,
             "sha256": model.sha256,
@@ -170,7 +176,7 @@ def _repair(repair: Repair) -> Document:
 
 
 def _plain(value: object) -> object:
-    return _number(value) if isinstance(value, float) else value
+    return number(value) if isinstance(value, float) else value
 
 
 def _measures(measures: Measures) -> Document:
@@ -178,15 +184,15 @@ def _measures(measures: Measures) -> Document:
         **asdict(measures.cost),
         "file_bytes": measures.file_bytes,
         "latency_ms": asdict(measures.latency),
-        "msrs": _number(measures.msrs),
-        "accuracy": _number(measures.accuracy),
+        "msrs": number(measures.msrs),
+        "accuracy": number(measures.accuracy),
     }
 
 
 def _matrix(values: npt.NDArray[np.float64]) -> list[list[float | None]]:
-    return [[_number(value) for value in row] for row in values]
+    return [[number(value) for value in row] for row in values]
 
 
-def _number(value: float | None) -> float | None:
+def number(value: float | None) -> float | None:
     """JSON has no NaN: what is undefined is null."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -154,6 +155,12 @@ def cuda_available() -> bool:
 def version() -> str:
     """Version of ONNX Runtime."""
     return str(onnxruntime().__version__)
+
+
+def support_table(name: str) -> str | None:
+    """One of the tables of supported operators that the wheel ships; None if it doesn't."""
+    path = Path(onnxruntime().__file__).parent / "tools" / "mobile_helpers" / name
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _providers(ort: Any, device: Device) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Pre-deployment checks of ONNX files: rules, device profiles, baselines."""
