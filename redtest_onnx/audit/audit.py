@@ -140,6 +140,7 @@ def _measured(subject: Subject) -> dict[str, Any]:
         if latency is None
         else {"p50": latency.p50, "p90": latency.p90, "p99": latency.p99},
         "cold_start_ms": subject.cold_start if subject.runs else None,
+        "measured_activation_bytes": subject.measured_memory if subject.runs else None,
         "msrs": None if analysis is None else analysis.redundancy.value,
         "fallback_share": None if split is None else split.share,
         "partitions": None if split is None else split.partitions,

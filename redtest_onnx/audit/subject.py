@@ -23,6 +23,7 @@ from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset, open_data, sample_indices
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.ranges import largest_magnitudes
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.shapes import see_shapes
@@ -180,6 +181,11 @@ class Subject:
         start = perf_counter()
         Session(self.model, self.options).run(self.usual)
         return (perf_counter() - start) * 1e3
+
+    @cached_property
+    def measured_memory(self) -> float | None:
+        """Bytes of activations that ONNX Runtime was seen to hold for one sample; None where not measured."""
+        return measured_peak_activations(self.model, self.data, self.options) if self.timed else None
 
     @cached_property
     def analysis(self) -> Analysis | None:

@@ -10,6 +10,7 @@ import onnx
 from redtest_onnx.graph.model import Model, tensor_elements
 
 Shape = tuple[int, ...]
+Symbols = tuple[int | str, ...]
 
 FLOAT_TYPES = frozenset(
     code for name, code in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT", "BFLOAT", "DOUBLE"))
@@ -23,11 +24,13 @@ _LARGEST_SHAPE_CONSTANT = 1024
 class Shapes:
     """Sizes and ONNX element types of tensors for one set of input sizes; tensors not found are missing.
 
-    `sizes` holds fully known shapes only.
+    `sizes` holds fully known shapes only. `symbols` holds what can be told without concrete inputs: sizes and
+    names of open dimensions, where all of them are known; a runtime plans its memory by them.
     """
 
     sizes: Mapping[str, Shape] = field(default_factory=dict)
     dtypes: Mapping[str, int] = field(default_factory=dict)
+    symbols: Mapping[str, Symbols] = field(default_factory=dict)
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds floating-point values; true where its type is unknown."""
@@ -35,7 +38,7 @@ class Shapes:
 
     def updated(self, sizes: Mapping[str, Shape]) -> Shapes:
         """These shapes with others, seen in a run, in their place."""
-        return Shapes({**self.sizes, **sizes}, self.dtypes)
+        return Shapes({**self.sizes, **sizes}, self.dtypes, self.symbols)
 
 
 def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
@@ -60,7 +63,26 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
             sizes[info.name] = tuple(d.dim_value for d in tensor.shape.dim)
     for stored in graph.initializer:
         sizes[stored.name], dtypes[stored.name] = tuple(stored.dims), stored.data_type
-    return Shapes(sizes, dtypes)
+    return Shapes(sizes, dtypes, _symbolic(model))
+
+
+def _symbolic(model: Model) -> dict[str, Symbols]:
+    """Shapes with the names of open dimensions, as far as declarations and operators tell them."""
+    skeleton = _skeleton(model, {})
+    skeleton.graph.value_info.extend(model.graph.value_info)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return {}
+    found: dict[str, Symbols] = {}
+    for info in inferred.graph.value_info:
+        tensor = info.type.tensor_type
+        dims = tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim
+        )
+        if tensor.HasField("shape") and "" not in dims:
+            found[info.name] = dims
+    return found
 
 
 def _skeleton(model: Model, inputs: Mapping[str, Shape]) -> onnx.ModelProto:

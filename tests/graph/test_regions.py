@@ -254,5 +254,5 @@ def test_peak_of_activations_by_hand() -> None:
     net.conv(r, 8, 2, "y")
     model = net.model("y")
     shapes = infer_shapes(model, {"x": (1, 4, 4, 4)})
-    # The first convolution holds its input and its output; Relu works in place.
-    assert peak_activation_bytes(GraphIndex(model.graph), shapes) == (4 + 8) * 16 * 4
+    # The last convolution holds its input and its output beside the model's input; Relu works in place.
+    assert peak_activation_bytes(GraphIndex(model.graph), shapes) == (4 + 8 + 2) * 16 * 4

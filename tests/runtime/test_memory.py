@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.graph.cost import peak_activation_bytes
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.runtime.memory import measured_peak_activations
+from redtest_onnx.runtime.shapes import see_shapes
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "models"
+FILES = [
+    *(ROOT / "models" / f"{name}_digits.onnx" for name in ("resnet", "vgg", "vit")),
+    SHARED / "resnet56_cifar10_bn.onnx",
+]
+CPU = rt.RunOptions(device="cpu", threads=1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_computed_peak_is_what_onnx_runtime_holds(path: Path) -> None:
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    model = rt.load(path)
+    data = rt.open_data(None, model)
+    index = GraphIndex(model.graph)
+    computed = peak_activation_bytes(index, see_shapes(model, index, data, CPU).shapes)
+    measured = measured_peak_activations(model, data, CPU)
+    assert computed is not None
+    assert measured is not None
+    assert computed == pytest.approx(measured, rel=0.25)
