@@ -152,7 +152,8 @@ class _BufferPlan:
             else:
                 self._owner[name] = inherited
                 self._users[inherited] += 1
-            self._until[self._owner[name]] = max(self._until[self._owner[name]], i)
+            last = len(self._index.nodes) if name in self._index.outputs else i
+            self._until[self._owner[name]] = max(self._until[self._owner[name]], last)
         for name in (*self._index.reads[i], *(name for name in made if not self._left.get(name))):
             if name in self._owner:
                 self._left[name] = self._left.get(name, 0) - 1

@@ -5,7 +5,7 @@
     python tools/experiments/depth_pruning.py --cases decoder          # trains a small language model first
 
 FOLDER holds models/ (resnet20_cifar10.onnx, resnet56_cifar10_bn.onnx) and data/ with CIFAR-10 as JPEG. Its
-runs see 2,048 training images without their labels and are judged on the whole test zip. Every row is added to
+runs see 2,048 training images without their labels and are judged on the whole test zip. Each row is added to
 --output (JSON lines) as soon as it is there; the table and the figure are made from that file.
 """
 
