@@ -58,6 +58,10 @@ class Subject:
         """The file, as commands in fixes name it."""
         return self.model.label
 
+    def beside(self, word: str) -> str:
+        """Where a command would write a changed version of the file."""
+        return f"{self.label.removesuffix('.onnx')}.{word}.onnx"
+
     @cached_property
     def index(self) -> GraphIndex:
         """Look-ups over the main graph."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +14,8 @@ from redtest_onnx.audit.subject import Subject
 from redtest_onnx.audit.support import every_node, label, operator_counts
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import dtype_name
+
+_FIX_SHAPE = ("python", "-m", "onnxruntime.tools.make_dynamic_shape_fixed")
 
 
 @rule(
@@ -134,12 +137,12 @@ def _open_dimensions(subject: Subject) -> Iterator[Problem]:
     seen = subject.usual[spec.name].shape if subject.runs else (spec.shape or ())
     sizes = ",".join(str(size) for size in seen)
     text = ", ".join(f"{one.name} {one}" for one in open_inputs)
+    command = [*_FIX_SHAPE, "--input_name", spec.name, "--input_shape", sizes]
     yield Problem(
         f"open dimensions: {text}",
         "inputs",
         tensors=tuple(one.name for one in open_inputs),
-        fix="python -m onnxruntime.tools.make_dynamic_shape_fixed "
-        f"--input_name {spec.name} --input_shape {sizes} {subject.label} {_beside(subject.label, 'fixed')}",
+        fix=shlex.join([*command, subject.label, subject.beside("fixed")]),
     )
 
 
@@ -219,7 +222,3 @@ def not_in_reduced_build(subject: Subject) -> Iterator[Problem]:
         return
     for name, nodes in missing(subject.model, read_config(Path(path))).items():
         yield Problem(f"{name} is not in {path}: {len(nodes)} nodes", name, nodes)
-
-
-def _beside(label_: str, word: str) -> str:
-    return f"{label_.removesuffix('.onnx')}.{word}.onnx"

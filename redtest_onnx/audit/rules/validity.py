@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import onnx
-
 from redtest_onnx.audit.findings import Problem
 from redtest_onnx.audit.registry import rule
 from redtest_onnx.audit.subject import Subject
 from redtest_onnx.audit.support import every_node, label
-from redtest_onnx.graph import operators as ops
 
 # Domains that runtimes know besides the standard ones; what lies in others needs a library of its own.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"})
@@ -43,30 +40,6 @@ def runtime_refuses(subject: Subject) -> Iterator[Problem]:
     """Loading and one run in ONNX Runtime."""
     if subject.refused is not None:
         yield Problem(subject.refused, cause="load")
-
-
-@rule(
-    "RT003",
-    "deprecated-operator",
-    "warning",
-    explanation="An operator is deprecated in the operator set that the model declares; newer runtimes "
-    "drop it.",
-    fix="Export with a newer exporter, or convert the model with onnx.version_converter.",
-)
-def deprecated_operator(subject: Subject) -> Iterator[Problem]:
-    """Schemas that say so."""
-    found: dict[str, list[str]] = {}
-    for node in every_node(subject.model.graph):
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        version = subject.model.opsets.get(domain or "ai.onnx", 1)
-        try:
-            schema = onnx.defs.get_schema(node.op_type, version, domain)
-        except onnx.defs.SchemaError:
-            continue
-        if schema.deprecated:
-            found.setdefault(ops.qualified(node), []).append(label(node))
-    for name, nodes in found.items():
-        yield Problem(f"{name} is deprecated ({len(nodes)} nodes)", name, tuple(nodes))
 
 
 @rule(

@@ -1,0 +1,180 @@
+"""Audits in every format, also with names that try to break it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from junitparser import JUnitXml
+from nets import Net
+from onnx import helper
+
+import redtest_onnx as rt
+from redtest_onnx.audit.audit import Audit, audit
+from redtest_onnx.audit.profile import Profile, Suppression, load_profile
+from redtest_onnx.cli.main import run
+from redtest_onnx.report.audits import audit_document, audit_junit, audit_markdown, audit_sarif
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "tests" / "audit" / "sarif-2.1.0-rtm.5.json").read_text(encoding="utf-8"))
+CPU = rt.RunOptions(device="cpu", threads=1)
+HOSTILE = [
+    "quote\"s and 'more'",
+    "line\nbreak\r\nand\ttab",
+    "<script>alert(1)</script>]]>&amp;",
+    "\x1b[31mred\x1b[0m \x07 \x00 \x9b",
+    "| pipe | `code` **bold** [link](http://x) @everyone #1",
+    "\u2028\u2029\u202e \ufffe emoji \U0001f600",
+]
+
+
+def hostile(name: str) -> Audit:
+    net = Net(x=[1, 4])
+    h = net("Gemm", "x", net.weight(4, 4))
+    proto = net.model(net("Relu", h, name="y")).proto
+    proto.graph.initializer.append(helper.make_tensor(name, onnx.TensorProto.FLOAT, [64], np.ones(64)))
+    proto.graph.node[1].name = name
+    model = rt.Model(proto)
+    profile = Profile.model_validate({"name": "hostile", "operators": {"forbidden": ["Relu"]}})
+    return audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_breaks_a_format(name: str) -> None:
+    result = hostile(name)
+    assert {"RT026", "RT041"} <= {one.rule for one in result.findings}
+    sarif = json.loads(json.dumps(audit_sarif([result])))
+    jsonschema.Draft4Validator(SCHEMA).validate(sarif)
+    suite = next(iter(JUnitXml.fromstring(audit_junit([result]).encode())))
+    assert suite.failures == 1
+    document = json.loads(json.dumps(audit_document([result]), allow_nan=False))
+    assert any(name in one["tensors"] for one in document["findings"])
+    lines = [line for line in audit_markdown([result]).splitlines() if line.startswith("| RT")]
+    assert len(lines) == len(result.findings)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in lines)
+    assert not any(char in "\n".join(lines) for char in "\x1b\x00\x07\u2028")
+    assert "<script>" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_reaches_the_terminal_as_it_is(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(hostile(name).model.proto, path)
+    for form in ("text", "markdown", "junit", "sarif", "json"):
+        assert run(["audit", str(path), "--no-latency", "--format", form]) == 0
+        out = capsys.readouterr().out
+        assert not set(out) & set("\x1b\x00\x07\x9b\u2028\u2029")
+
+
+def embedded(name: str, profile: Profile | None = None, **options: object) -> Audit:
+    model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
+    chosen = profile or load_profile("nnapi")
+    return audit(model, rt.open_data(None, model), chosen, options=CPU, timed=False, **options)  # type: ignore[arg-type]
+
+
+def test_sarif_says_what_code_scanning_needs() -> None:
+    log = audit_sarif([embedded("vit"), embedded("resnet")])
+    jsonschema.Draft4Validator(SCHEMA).validate(log)
+    (one,) = log["runs"]
+    ids = [rule["id"] for rule in one["tool"]["driver"]["rules"]]
+    for result in one["results"]:
+        assert ids[result["ruleIndex"]] == result["ruleId"]
+        assert result["partialFingerprints"]
+        physical = result["locations"][0]["physicalLocation"]
+        assert physical["region"]["startLine"] >= 1
+        assert "\\" not in physical["artifactLocation"]["uri"]
+        assert result["locations"][0].get("logicalLocations") != []
+
+
+def test_suppressed_findings_say_why_and_do_not_fail() -> None:
+    base = load_profile("nnapi")
+    rules = ("RT021", "RT024")
+    suppressed = base.model_copy(
+        update={"suppress": tuple(Suppression(rule=rule, reason="later") for rule in rules)}
+    )
+    assert not embedded("vit").passed
+    result = embedded("vit", suppressed)
+    assert result.passed
+    log = audit_sarif([result])
+    jsonschema.Draft4Validator(SCHEMA).validate(log)
+    assert sum("suppressions" in one for one in log["runs"][0]["results"]) == 2
+
+
+def test_suppressions_expire_and_can_be_for_some_places() -> None:
+    base = load_profile("nnapi")
+
+    def passed(**facts: object) -> bool:
+        both = tuple(
+            Suppression.model_validate({"rule": rule, "reason": "r", **facts}) for rule in ("RT021", "RT024")
+        )
+        profile = base.model_copy(update={"suppress": both})
+        return embedded("vit", profile, today=date(2026, 6, 1)).passed
+
+    assert passed(expires=date(2026, 6, 2))
+    assert not passed(expires=date(2026, 6, 1))
+    assert not passed(where="another/*")
+
+
+def test_only_what_is_new_fails_against_a_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(ROOT / "models" / "vit_digits.onnx")
+    before = tmp_path / "before.json"
+    arguments = ["audit", model, "--profile", "nnapi", "--no-latency"]
+    assert run([*arguments, "--json", str(before)]) == 1
+    capsys.readouterr()
+    assert run([*arguments, "--baseline", str(before)]) == 0
+    assert "0 new, 0 gone" in capsys.readouterr().out
+    document = json.loads(before.read_text())
+    document["findings"] = [one for one in document["findings"] if one["rule"] != "RT024"]
+    before.write_text(json.dumps(document))
+    assert run([*arguments, "--baseline", str(before)]) == 1
+    out = capsys.readouterr().out
+    assert "1 new, 0 gone" in out
+    assert "RT024" in out
+
+
+def test_what_is_no_audit_is_no_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(ROOT / "models" / "vgg_digits.onnx")
+    path = tmp_path / "b.json"
+    for text in ("[]", "{}", "no json"):
+        path.write_text(text)
+        assert run(["audit", model, "--baseline", str(path)]) == 2
+    assert "is no audit" in capsys.readouterr().err
+
+
+def test_several_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = [str(ROOT / "models" / f"{name}_digits.onnx") for name in ("vgg", "vit")]
+    report = tmp_path / "report.xml"
+    code = run(["audit", *models, "--no-latency", "--format", "junit", "--output", str(report)])
+    assert code == 0
+    assert len(list(JUnitXml.fromfile(str(report)))) == 2
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing")
+    assert run(["audit", models[0], str(broken), "--no-latency"]) == 2
+    captured = capsys.readouterr()
+    assert "PASSED" in captured.out
+    assert "could not be audited" in captured.err
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["audit", "--list-rules", "--list-profiles"]) == 0
+    out = capsys.readouterr().out
+    assert "RT001" in out
+    assert "microcontroller" in out
+    assert run(["audit"]) == 2
+
+
+def test_operators_are_written_for_a_reduced_build(tmp_path: Path) -> None:
+    model = str(ROOT / "models" / "vgg_digits.onnx")
+    path = tmp_path / "ops.config"
+    assert run(["audit", model, "--no-latency", "--write-operators", str(path)]) == 0
+    assert "Conv" in path.read_text()
