@@ -57,7 +57,8 @@ class Budgets(_Part):
     Attributes:
         file_mb: file with external data, 10^6 bytes.
         weights_mb: stored values, 10^6 bytes.
-        memory_mb: activations of one sample at their peak, 10^6 bytes.
+        activations_mb: activations of one sample at their peak, 10^6 bytes.
+        memory_mb: stored values and activations together, 10^6 bytes.
         macs_m: multiply-accumulates of one sample, in millions.
         latency_ms: median of one sample on this machine, one thread.
         cold_start_ms: loading the model and its first run on this machine.
@@ -68,6 +69,7 @@ class Budgets(_Part):
 
     file_mb: float | None = Field(default=None, gt=0)
     weights_mb: float | None = Field(default=None, gt=0)
+    activations_mb: float | None = Field(default=None, gt=0)
     memory_mb: float | None = Field(default=None, gt=0)
     macs_m: float | None = Field(default=None, gt=0)
     latency_ms: float | None = Field(default=None, gt=0)

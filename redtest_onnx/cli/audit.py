@@ -46,7 +46,9 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
     metavar="NAME|FILE",
     help="Where the model will run: a TOML file, or one of --list-profiles.",
 )
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True, help="Of the report."
+)
 @click.option("--output", type=options.FilePath, help="Write the report to this file. [default: stdout]")
 @click.option("--baseline", type=options.FilePath, help="An earlier --json; what it knows does not fail.")
 @click.option(

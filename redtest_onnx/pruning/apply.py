@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.linear import linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning.adapters import plain_adapter
+from redtest_onnx.pruning.goals import before_activation
 from redtest_onnx.pruning.plan import Plan, Step
 
 
@@ -32,9 +35,23 @@ def apply_plan(model: Model, plan: Plan, shapes: Shapes) -> Model:
     return remove_regions(model, removals)
 
 
-def apply_with_adapters(
-    model: Model, plan: Plan, shapes: Shapes, kernel: int
-) -> tuple[Model, frozenset[str]]:
+@dataclass(frozen=True)
+class Adapted:
+    """A pruned model whose gaps can be fitted.
+
+    Attributes:
+        model: the model.
+        exits: exits of gaps that hold an adapter, though shapes would fit without.
+        folded: entries of gaps whose adapter an operator in front of them is: nothing but a linear operator
+            makes them, and nothing but the gap read them.
+    """
+
+    model: Model
+    exits: frozenset[str]
+    folded: frozenset[str]
+
+
+def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -> Adapted:
     """Take the plan's layers out and put an adapter into every gap, also where shapes would fit without.
 
     Args:
@@ -43,22 +60,31 @@ def apply_with_adapters(
         shapes: sizes for one sample; tensors of an unknown shape get no adapter.
         kernel: size of the convolution of an adapter between images.
 
-    Returns:
-        The model, and the exits of the gaps that would not have needed their adapter.
-
     Raises:
         InputError: the graph can't be edited.
     """
     index = GraphIndex(model.graph)
-    removals, adapted = [], set()
+    linear = {operator.target for operator in linear_operators(model, index)}
+    removals, exits, folded = [], set(), set()
     for steps in _gaps(plan.steps):
         entry, exit_ = steps[0].input, steps[-1].tensor
+        if steps[0].action == "bypass" and entry in linear and _ends_linearly(index, entry, exit_):
+            folded.add(entry)
+            removals.append(Removal(entry, exit_))
+            continue
         fits = steps[0].action == "adapter" or _adaptable(index, shapes, entry, exit_)
         if fits and steps[0].action == "bypass":
-            adapted.add(exit_)
+            exits.add(exit_)
         adapter = plain_adapter(index, shapes, entry, exit_, kernel) if fits else ()
         removals.append(Removal(entry, exit_, adapter))
-    return remove_regions(model, removals), frozenset(adapted)
+    return Adapted(remove_regions(model, removals), frozenset(exits), frozenset(folded))
+
+
+def _ends_linearly(index: GraphIndex, entry: str, exit_: str) -> bool:
+    """Whether nothing but the gap reads its entry, and no activation function ends it."""
+    inside = index.between(entry, exit_)
+    alone = all(reader in inside for reader in index.readers.get(entry, ()))
+    return alone and before_activation(index, exit_)[0] == exit_
 
 
 def _adaptable(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> bool:

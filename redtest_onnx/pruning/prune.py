@@ -230,9 +230,10 @@ def fitting(data: Dataset, seed: int) -> Indices:
 
 
 def held_out(data: Dataset, seed: int) -> Indices:
-    """Samples that judge candidates: the last fifth of the seeded order, 512 at most."""
+    """Samples that judge candidates: the end of the seeded order, a third of few samples, a fifth of many."""
     order: Indices = sample_indices(data, len(data), seed)
-    return order[-min(_HELD_OUT, max(len(order) // 5, 4)) :]
+    count = max(len(order) // 5, min(len(order) // 3, _HELD_OUT // 2), 4)
+    return order[-min(_HELD_OUT, count) :]
 
 
 def _redundancy(model: Model, data: Dataset, settings: AnalysisSettings, options: RunOptions) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 from redtest_onnx.analysis import Progress
@@ -101,17 +102,26 @@ def repair(
 
     plain = judged(pruned)
     sizes = len(calibration.fit), len(calibration.held_out)
-    # Those that add no parameters come first and win where nothing tells them apart.
+    # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
     tried = []
     for name in names:
         fitted, refits = fit_to_original(original, pruned, plan, shapes, calibration, name, progress=progress)
         tried.append((judged(fitted), name, fitted, refits))
-    loss, name, model, refits = min(tried, key=lambda item: item[0][0])
+    loss, name, model, refits = tried[0]
+    for other in tried[1:]:
+        if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:
+            loss, name, model, refits = other
     if method == "auto" and not loss < plain:
         reason = "no repair was better on held-out samples"
         return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason)
     return model, Repair(name, refits, *sizes, plain[0], loss[0])
+
+
+def _standard_error(loss: float, samples: int) -> float:
+    """Of a share seen on so many samples; not below what one of them makes."""
+    share = min(max(loss, 0.0), 1.0)
+    return max(sqrt(share * (1 - share) / max(samples, 1)), 1 / max(samples, 1))
 
 
 def fit_to_original(
@@ -137,9 +147,11 @@ def fit_to_original(
         rounds: of a refit, see `refit`.
         progress: called after each operator.
     """
-    adapted: frozenset[str] = frozenset()
+    exits: frozenset[str] = frozenset()
+    folded: frozenset[str] = frozenset()
     if method == "adapter":
-        pruned, adapted = apply_with_adapters(original, plan, shapes, calibration.kernel)
+        adapted = apply_with_adapters(original, plan, shapes, calibration.kernel)
+        pruned, exits, folded = adapted.model, adapted.exits, adapted.folded
     return refit(
         original,
         pruned,
@@ -147,7 +159,8 @@ def fit_to_original(
         calibration.data,
         calibration.fit,
         calibration.options,
-        adapted=adapted,
+        adapted=exits,
+        folded=folded,
         scope="adapters" if method == "adapter" else "all",
         rounds=ROUNDS if rounds is None else rounds,
         progress=progress,

@@ -19,7 +19,7 @@ _SHOWN = 5  # nodes or tensors that text formats name
 _LEVELS = {"error": "error", "warning": "warning", "note": "note"}
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 # What XML 1.0 can't hold, and what terminals and pull requests would act on.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def plain(text: str) -> str:

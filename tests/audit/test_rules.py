@@ -210,10 +210,11 @@ CASES = {
     "RT045": Case(with_weight(outlier())),
     "RT050": Case(plain, budget(file_mb=1e-6), good_profile=budget(file_mb=1)),
     "RT051": Case(plain, budget(weights_mb=1e-6), good_profile=budget(weights_mb=1)),
-    "RT052": Case(plain, budget(memory_mb=1e-6), good_profile=budget(memory_mb=1)),
+    "RT052": Case(plain, budget(activations_mb=1e-6), good_profile=budget(activations_mb=1)),
     "RT053": Case(plain, budget(macs_m=1e-6), good_profile=budget(macs_m=1)),
     "RT054": Case(plain, budget(latency_ms=1e-6), good_profile=budget(latency_ms=1e6)),
     "RT055": Case(plain, budget(cold_start_ms=1e-6), good_profile=budget(cold_start_ms=1e6)),
+    "RT056": Case(plain, budget(memory_mb=1e-6), good_profile=budget(memory_mb=1)),
     "RT060": Case(with_node("Log")),
     "RT061": Case(with_node("Exp")),
     "RT062": Case(random_numbers),
@@ -297,7 +298,7 @@ def share_of(name: str, quantity: str, share: float) -> dict[str, Any]:
     return budget(**{quantity: share * found_ / 1e6})
 
 
-@pytest.mark.parametrize("id_", ["RT023", "RT024", "RT050", "RT051", "RT053", "RT071"])
+@pytest.mark.parametrize("id_", ["RT023", "RT024", "RT050", "RT051", "RT053", "RT056", "RT071"])
 def test_a_command_that_is_advised_clears_the_finding(
     id_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_command_that_is_advised_clears_the_finding(
         "RT050": share_of("resnet", "file_mb", 0.8),
         "RT051": share_of("resnet", "weights_mb", 0.8),
         "RT053": share_of("resnet", "macs_m", 0.8),
+        "RT056": budget(memory_mb=0.5),
         "RT071": budget(msrs=60),
     }.get(id_, {})
     (tmp_path / "after").mkdir()

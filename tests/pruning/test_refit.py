@@ -11,12 +11,14 @@ import pytest
 from nets import Net
 
 import redtest_onnx as rt
+from redtest_onnx.graph.cost import count_parameters
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear import linear_operators
 from redtest_onnx.pruning.apply import apply_plan, apply_with_adapters
 from redtest_onnx.pruning.joint import find_first
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.refit import refit
+from redtest_onnx.pruning.repair import Calibration, fit_to_original
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.shapes import see_shapes
@@ -166,10 +168,12 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
     model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
     plan = Plan("test", model.sha256, (Step("gap", "a", h, "bypass", None, 0, 0),))
     shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    pruned, adapted = apply_with_adapters(model, plan, shapes, kernel)
-    assert adapted == {h}
+    adapted = apply_with_adapters(model, plan, shapes, kernel)
+    assert adapted.exits == {h}
     indices = np.arange(len(data))
-    fitted, done = refit(model, pruned, plan, data, indices, CPU, adapted=adapted, scope="adapters")
+    fitted, done = refit(
+        model, adapted.model, plan, data, indices, CPU, adapted=adapted.exits, scope="adapters"
+    )
     assert len(done) == 1
     assert done[0].unknowns == 4 * kernel**2
     assert done[0].condition >= 1
@@ -184,15 +188,32 @@ def test_larger_windows_fit_better(tmp_path: Path) -> None:
     errors = []
     for kernel in (1, 3):
         net = Net(x=[None, 4, 6, 6])  # type: ignore[list-item]
-        net("Conv", "x", net.weight(4, 4, 1, 1), name="a")
+        net("Sigmoid", net("Conv", "x", net.weight(4, 4, 1, 1)), name="a")
         net("Conv", "a", net.weight(4, 4, 3, 3), name="b", pads=[1] * 4)
         net("Flatten", "b", name="y")
         model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
         plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
         shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-        pruned, adapted = apply_with_adapters(model, plan, shapes, kernel)
-        options: dict[str, Any] = {"adapted": adapted, "scope": "adapters"}
-        fitted, _ = refit(model, pruned, plan, data, np.arange(len(data)), CPU, **options)
+        adapted = apply_with_adapters(model, plan, shapes, kernel)
+        options: dict[str, Any] = {"adapted": adapted.exits, "scope": "adapters"}
+        fitted, _ = refit(model, adapted.model, plan, data, np.arange(len(data)), CPU, **options)
         errors.append(error(model, fitted, data))
     assert errors[0] > 0.3
     assert errors[1] < 2e-3
+
+
+def test_an_adapter_is_folded_into_the_operator_in_front_where_nothing_stands_between(tmp_path: Path) -> None:
+    net = Net(x=[None, 6])  # type: ignore[list-item]
+    net("Gemm", "x", net.weight(6, 6), net.weight(6), name="a")
+    net("Gemm", "a", net.weight(6, 6), net.weight(6), name="b")
+    net("Tanh", "b", name="y")
+    model, data = saved(tmp_path, net, "y", noise(200, 6))
+    plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    pruned = apply_plan(model, plan, shapes)
+    indices = np.arange(len(data))
+    calibration = Calibration(data, indices, indices, CPU)
+    fitted, done = fit_to_original(model, pruned, plan, shapes, calibration, "adapter")
+    assert len(done) == 1
+    assert count_parameters(GraphIndex(fitted.graph)) == count_parameters(GraphIndex(pruned.graph))
+    assert error(model, fitted, data) < 2e-3

@@ -52,7 +52,7 @@ def activations_too_large(subject: Subject) -> Iterator[Problem]:
     """Peak of live activations, computed."""
     peak = subject.cost.peak_activation_bytes
     if peak is not None:
-        yield from _over(subject, "memory", peak / _MEGA, subject.profile.budgets.memory_mb, "MB")
+        yield from _over(subject, "activations", peak / _MEGA, subject.profile.budgets.activations_mb, "MB")
 
 
 @rule(
@@ -97,6 +97,27 @@ def slow_start(subject: Subject) -> Iterator[Problem]:
     limit = subject.profile.budgets.cold_start_ms
     if limit is not None and subject.cold_start is not None and subject.cold_start > limit:
         yield Problem(f"{subject.cold_start:.4g} ms, {limit:g} ms are allowed", "cold start")
+
+
+@rule(
+    "RT056",
+    "memory-too-large",
+    "error",
+    explanation="Weights and activations of one sample together need more memory than the profile allows.",
+    fix="Remove redundant layers, quantise the weights, or use smaller inputs.",
+)
+def memory_too_large(subject: Subject) -> Iterator[Problem]:
+    """Stored values and computed peak."""
+    weights, peak = subject.cost.parameter_bytes / _MEGA, subject.cost.peak_activation_bytes
+    limit = subject.profile.budgets.memory_mb
+    if limit is None or peak is None or weights + peak / _MEGA <= limit:
+        return
+    share = floor(100 * (limit - peak / _MEGA) / weights) / 100 if weights else 0.0
+    yield Problem(
+        f"{weights:.4g} MB of weights and {peak / _MEGA:.4g} MB of activations, {limit:g} MB are allowed",
+        "memory",
+        fix=_prune(subject, "--target", f"params={share:.2f}") if share > 0 else None,
+    )
 
 
 @rule(
@@ -157,7 +178,7 @@ def _over(subject: Subject, quantity: str, found: float, limit: float | None, un
         return
     share = floor(100 * limit / found) / 100
     # Removing layers seldom lowers the peak of activations, and timings vary.
-    able = share > 0 and quantity != "memory"
+    able = share > 0 and quantity != "activations"
     share = share - _TIMING_MARGIN if quantity == "latency" else share
     fix = _prune(subject, "--target", f"{quantity}={share:.2f}") if able else None
     yield Problem(f"{found:.4g} {unit}, {limit:g} {unit} are allowed", quantity, fix=fix)
