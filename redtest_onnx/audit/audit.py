@@ -142,6 +142,7 @@ def _measured(subject: Subject) -> dict[str, Any]:
         "cold_start_ms": subject.cold_start if subject.runs else None,
         "measured_activation_bytes": subject.measured_memory if subject.runs else None,
         "msrs": None if analysis is None else analysis.redundancy.value,
+        "pq_index": subject.pq_index,
         "fallback_share": None if split is None else split.share,
         "partitions": None if split is None else split.partitions,
         "synthetic_inputs": subject.data.synthetic,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.audit.profile import Profile
@@ -20,6 +22,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset, open_data, sample_indices
 from redtest_onnx.runtime.latency import Latency, measure_latency
@@ -32,6 +35,8 @@ Outputs = Mapping[str, Any]
 
 _SAMPLES = 8
 _SIMILARITY = AnalysisSettings(samples=64, batches=2)
+_PQ = (0.5, 1.0)
+_NUMERIC = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 _LARGE = 1e3  # times a usual input
 
 
@@ -171,6 +176,22 @@ class Subject:
         ]
         indices = sample_indices(self.data, _SAMPLES, 0)
         return largest_magnitudes(self.model, names, self.data, indices, self.options) if names else {}
+
+    def weights(self) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
+        """Floating-point initializers, one in memory at a time."""
+        for name, tensor in self.index.initializers.items():
+            if tensor.data_type in _NUMERIC:
+                yield name, self.model.value(tensor)
+
+    @cached_property
+    def pq_index(self) -> float | None:
+        """PQ Index of all weights together, near 0 for equal magnitudes and 1 for few that matter."""
+        total: PowerSums | None = None
+        for _, value in self.weights():
+            if value.ndim > 1:
+                sums = power_sums(value, *_PQ)
+                total = sums if total is None else total.merged(sums)
+        return None if total is None else float(total.index)
 
     @cached_property
     def latency(self) -> Latency | None:

@@ -136,14 +136,17 @@ def best_length(
     """The model after the step of the length that serves the goal best; None if none does."""
     first, second = operators
     start = replay.model
-    models = [corrected(start, first, size * step.weight, size * step.bias) for size in _LENGTHS]
-    errors = []
-    for model in (start, *models):
-        replay.model = model
-        errors.append(_error(replay, goals, second.target))
+
+    def after(length: float) -> Model:
+        return corrected(start, first, length * step.weight, length * step.bias)
+
+    errors = {0.0: _error(replay, goals, second.target)}
+    for length in _LENGTHS:
+        replay.model = after(length)  # one at a time: each is a copy of the model
+        errors[length] = _error(replay, goals, second.target)
     replay.model = start
-    best = int(np.argmin(errors))
-    return models[best - 1] if best and np.isfinite(errors[best]) else None
+    best = min(errors, key=lambda length: errors[length] if np.isfinite(errors[length]) else np.inf)
+    return after(best) if best else None
 
 
 def _error(replay: Replay, goals: Callable[[], Iterator[Values]], target: str) -> float:

@@ -22,6 +22,7 @@ from redtest_onnx.audit.profile import Profile, load_profile, shipped
 from redtest_onnx.audit.registry import rules
 from redtest_onnx.audit.rules.weights import int8_decibels
 from redtest_onnx.cli.main import run
+from redtest_onnx.metrics.pqi import pq_index
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
@@ -208,6 +209,7 @@ CASES = {
     "RT043": Case(with_weight(np.full((4, 4), np.nan, np.float32))),
     "RT044": Case(with_weight(np.full((4, 4), 1e5, np.float32))),
     "RT045": Case(with_weight(outlier())),
+    "RT046": Case(with_weight(np.eye(16, dtype=np.float32))),
     "RT050": Case(plain, budget(file_mb=1e-6), good_profile=budget(file_mb=1)),
     "RT051": Case(plain, budget(weights_mb=1e-6), good_profile=budget(weights_mb=1)),
     "RT052": Case(plain, budget(activations_mb=1e-6), good_profile=budget(activations_mb=1)),
@@ -319,6 +321,33 @@ def test_a_command_that_is_advised_clears_the_finding(
     assert id_ not in found(again)
 
 
+def test_weights_are_taken_from_the_inputs_by_the_advised_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = audited(weights_listed(), tmp_path, {})
+    (finding,) = (one for one in result.findings if one.rule == "RT083")
+    execute(finding.fix, tmp_path, monkeypatch)
+    (tmp_path / "after").mkdir()
+    again = audited(onnx.load(tmp_path / "model.fixed.onnx"), tmp_path / "after", {})
+    assert "RT083" not in found(again)
+
+
+def test_a_reduced_build_for_this_model_has_what_it_needs(tmp_path: Path) -> None:
+    audited(with_node("Tanh")(), tmp_path, {})
+    config = tmp_path / "own.config"
+    arguments = ["audit", str(tmp_path / "model.onnx"), "--no-latency", "--write-operators", str(config)]
+    assert run(arguments) == 0
+    model = rt.load(tmp_path / "model.onnx")
+    profile = Profile.model_validate({"name": "t", "target": {"required_operators": str(config)}})
+    again = audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    assert "RT028" not in found(again)
+
+
+def test_the_pq_index_is_that_of_all_weights_together(tmp_path: Path) -> None:
+    result = audited(with_weight(WIDE)(), tmp_path, {})
+    assert result.measured["pq_index"] == pytest.approx(pq_index(WIDE, 0.5, 1.0))
+
+
 def test_a_latency_budget_is_met_by_the_advised_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +408,13 @@ def test_findings_on_models_of_the_wild_are_those_seen_by_hand(name: str) -> Non
         unused = next(one for one in result.findings if one.rule == "RT041")
         read = {name for node in model.graph.node for name in node.input}
         assert set(unused.tensors) == {t.name for t in model.graph.initializer} - read
+
+
+@pytest.mark.parametrize("path", sorted(SHARED.rglob("*.onnx")), ids=lambda path: path.stem)
+def test_every_file_of_the_wild_can_be_audited(path: Path) -> None:
+    model = rt.load(path)
+    result = audit(model, rt.open_data(None, model), load_profile("coreml"), options=CPU, timed=False)
+    assert not {"RT001", "RT002", "RT043", "RT060", "RT062"} & found(result)
 
 
 def every(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import onnx
@@ -16,6 +17,7 @@ from redtest_onnx.graph.index import GraphIndex
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+_REMOVE = ("python", "-m", "onnxruntime.tools.remove_initializer_from_input")
 _LICENCE, _AUTHOR = ("license", "licence", "model_license"), ("author", "authors", "model_author")
 
 
@@ -79,14 +81,16 @@ def dead_node(subject: Subject) -> Iterator[Problem]:
     explanation="Initializers are listed as inputs, too. Callers could overwrite them, so runtimes can't "
     "fold them "
     "into the graph.",
-    fix="Export with an IR version of 4 or newer, or remove them from the inputs: "
-    "python -m onnxruntime.tools.remove_initializer_from_input, where your version has it.",
+    fix="Export with an IR version of 4 or newer, or remove them from the inputs.",
 )
 def weights_as_inputs(subject: Subject) -> Iterator[Problem]:
     """Inputs that are initializers."""
     names = tuple(v.name for v in subject.model.graph.input if v.name in subject.index.initializers)
     if names:
-        yield Problem(f"{len(names)} weights are inputs as well", "inputs", tensors=names)
+        command = [*_REMOVE, "--input", subject.label, "--output", subject.beside("fixed")]
+        yield Problem(
+            f"{len(names)} weights are inputs as well", "inputs", tensors=names, fix=shlex.join(command)
+        )
 
 
 @rule(

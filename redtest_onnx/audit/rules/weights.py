@@ -13,12 +13,11 @@ from redtest_onnx.audit.findings import Problem
 from redtest_onnx.audit.registry import rule
 from redtest_onnx.audit.subject import Subject
 from redtest_onnx.graph.model import is_external, tensor_bytes
-from redtest_onnx.graph.shapes import FLOAT_TYPES
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _SMALLEST_DUPLICATE = 1024  # bytes; smaller ones are constants that happen to be equal
+_MOSTLY = 0.5
 _POOR_DECIBELS, _GAIN_DECIBELS = 20.0, 6.0
-_NUMERIC = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
 @rule(
@@ -84,7 +83,7 @@ def duplicate_initializer(subject: Subject) -> Iterator[Problem]:
 )
 def broken_weight(subject: Subject) -> Iterator[Problem]:
     """Weights that are no numbers."""
-    bad = tuple(name for name, value in _weights(subject) if _broken(value))
+    bad = tuple(name for name, value in subject.weights() if _broken(value))
     if bad:
         yield Problem(f"{len(bad)} stored tensors hold NaN or infinity", "nan", tensors=bad)
 
@@ -100,7 +99,7 @@ def weight_beyond_float16(subject: Subject) -> Iterator[Problem]:
     """Weights that a conversion to half precision would break."""
     found = [
         (name, float(np.abs(value).max()))
-        for name, value in _weights(subject)
+        for name, value in subject.weights()
         if value.size and value.dtype != np.float16 and _exceeds(value)
     ]
     if found:
@@ -122,7 +121,7 @@ def weight_beyond_float16(subject: Subject) -> Iterator[Problem]:
 def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
     """Symmetric int8 rounding of each weight, per tensor and per channel."""
     found = []
-    for name, value in _weights(subject):
+    for name, value in subject.weights():
         if value.ndim < 2 or not np.isfinite(value).all():
             continue
         whole, channels = (int8_decibels(value, per_channel=flag) for flag in (False, True))
@@ -136,6 +135,27 @@ def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
             "int8",
             tensors=tuple(item[0] for item in found),
         )
+
+
+@rule(
+    "RT046",
+    "mostly-zeros",
+    "note",
+    explanation="More than half of these weights are exactly zero. Zeros in no particular place make the "
+    "file compress better, but ONNX Runtime multiplies by them all the same: the model is not faster.",
+    fix="Remove whole rows, channels or layers that are zero, or ship the file compressed.",
+)
+def mostly_zeros(subject: Subject) -> Iterator[Problem]:
+    """Share of exact zeros per tensor."""
+    found = {}
+    for name, value in subject.weights():
+        zeros = float(np.mean(value == 0)) if value.ndim > 1 else 0.0
+        if zeros > _MOSTLY:
+            found[name] = zeros
+    if found:
+        worst = max(found, key=lambda name: found[name])
+        message = f"{len(found)} tensors are mostly zeros; {worst}: {found[worst]:.0%}"
+        yield Problem(message, "zeros", tensors=tuple(found))
 
 
 def int8_decibels(weight: npt.NDArray[np.generic], *, per_channel: bool) -> float:
@@ -152,13 +172,6 @@ def int8_decibels(weight: npt.NDArray[np.generic], *, per_channel: bool) -> floa
     noise = float(np.square(x - rounded).sum())
     signal = float(np.square(x).sum())
     return float("inf") if noise == 0 or signal == 0 else 10 * float(np.log10(signal / noise))
-
-
-def _weights(subject: Subject) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
-    """Floating-point initializers, one in memory at a time."""
-    for name, tensor in subject.index.initializers.items():
-        if tensor.data_type in FLOAT_TYPES and tensor.data_type in _NUMERIC:
-            yield name, subject.model.value(tensor)
 
 
 def _broken(value: npt.NDArray[np.generic]) -> bool:
