@@ -42,13 +42,10 @@ class Adapted:
     Attributes:
         model: the model.
         exits: exits of gaps that hold an adapter, though shapes would fit without.
-        folded: entries of gaps whose adapter an operator in front of them is: nothing but a linear operator
-            makes them, and nothing but the gap read them.
     """
 
     model: Model
     exits: frozenset[str]
-    folded: frozenset[str]
 
 
 def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -> Adapted:
@@ -65,19 +62,18 @@ def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -
     """
     index = GraphIndex(model.graph)
     linear = {operator.target for operator in linear_operators(model, index)}
-    removals, exits, folded = [], set(), set()
+    removals, exits = [], set()
     for steps in _gaps(plan.steps):
         entry, exit_ = steps[0].input, steps[-1].tensor
         if steps[0].action == "bypass" and entry in linear and _ends_linearly(index, entry, exit_):
-            folded.add(entry)
-            removals.append(Removal(entry, exit_))
+            removals.append(Removal(entry, exit_))  # the operator in front takes the adapter in
             continue
         fits = steps[0].action == "adapter" or _adaptable(index, shapes, entry, exit_)
         if fits and steps[0].action == "bypass":
             exits.add(exit_)
         adapter = plain_adapter(index, shapes, entry, exit_, kernel) if fits else ()
         removals.append(Removal(entry, exit_, adapter))
-    return Adapted(remove_regions(model, removals), frozenset(exits), frozenset(folded))
+    return Adapted(remove_regions(model, removals), frozenset(exits))
 
 
 def _ends_linearly(index: GraphIndex, entry: str, exit_: str) -> bool:

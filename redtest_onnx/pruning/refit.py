@@ -33,7 +33,7 @@ from redtest_onnx.runtime.replay import Replay
 from redtest_onnx.runtime.session import RunOptions
 
 Values = npt.NDArray[np.generic]
-Scope = Literal["all", "gaps", "adapters"]
+Scope = Literal["all", "gaps"]
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,6 @@ def refit(
     options: RunOptions,
     *,
     adapted: frozenset[str] = frozenset(),
-    folded: frozenset[str] = frozenset(),
     scope: Scope = "all",
     rounds: int = ROUNDS,
     progress: Progress | None = None,
@@ -89,9 +88,7 @@ def refit(
         indices: which of them.
         options: device and threads.
         adapted: exits of bypassed layers in whose place an adapter stands nevertheless.
-        folded: targets of the operators that are the adapter of the gap behind them.
-        scope: "all" operators that see other values than before, only those in front of "gaps", or only
-            the "adapters".
+        scope: "all" operators that see other values than before, or only those in front of "gaps".
         rounds: how often two operators with an activation function between them are solved together.
         progress: called after each operator.
 
@@ -106,7 +103,6 @@ def refit(
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
         "all": lambda operator: operator.input in changed or operator.target in goals,
         "gaps": lambda operator: operator.target in goals,
-        "adapters": lambda op: op.output not in old_index.producer or op.target in folded,
     }
     todo = [operator for operator in operators if in_scope[scope](operator)]
     firsts = [find_first(index, operator, by_target) if rounds else None for operator in todo]

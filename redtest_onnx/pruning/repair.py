@@ -82,8 +82,9 @@ def repair(
         plan: what was taken out.
         shapes: sizes of the original's tensors for one sample.
         calibration: samples and how they are used.
-        method: "none"; "adapter", which puts a fitted linear operator into each gap; "refit", which solves
-            the remaining operators again; "auto", which keeps what loses least on held-out samples.
+        method: "none"; "adapter", which puts a fitted linear operator into each gap and solves those behind
+            once more; "refit", which solves the remaining operators again, pairs of them jointly; "auto",
+            which keeps what loses least on held-out samples.
         progress: called as work is done.
 
     Returns:
@@ -104,8 +105,10 @@ def repair(
     sizes = len(calibration.fit), len(calibration.held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
-    tried = []
+    tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
     for name in names:
+        if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
+            break  # nothing could be told to be better
         fitted, refits = fit_to_original(original, pruned, plan, shapes, calibration, name, progress=progress)
         tried.append((judged(fitted), name, fitted, refits))
     loss, name, model, refits = tried[0]
@@ -144,14 +147,13 @@ def fit_to_original(
         shapes: sizes of the original's tensors for one sample.
         calibration: samples and how they are used.
         method: "refit" or "adapter", see `repair`.
-        rounds: of a refit, see `refit`.
+        rounds: of "refit", see there.
         progress: called after each operator.
     """
     exits: frozenset[str] = frozenset()
-    folded: frozenset[str] = frozenset()
     if method == "adapter":
         adapted = apply_with_adapters(original, plan, shapes, calibration.kernel)
-        pruned, exits, folded = adapted.model, adapted.exits, adapted.folded
+        pruned, exits = adapted.model, adapted.exits
     return refit(
         original,
         pruned,
@@ -160,8 +162,6 @@ def fit_to_original(
         calibration.fit,
         calibration.options,
         adapted=exits,
-        folded=folded,
-        scope="adapters" if method == "adapter" else "all",
-        rounds=ROUNDS if rounds is None else rounds,
+        rounds=0 if method == "adapter" else ROUNDS if rounds is None else rounds,
         progress=progress,
     )

@@ -78,7 +78,9 @@ def test_a_convolution_takes_over_what_is_linear(case: str, tmp_path: Path) -> N
     net("Relu", per_channel_scale(net, "a", case), name="r")
     net("Flatten", "r", name="y")
     model, data = saved(tmp_path, net, "y", noise(64, 6, *spatial))
-    plain = without(model, data, "a", "b", scope="adapters")
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    step = Step("gap", "a", "b", "bypass", None, 0, 0)
+    plain = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
     fitted = without(model, data, "a", "b")
     assert error(model, plain, data) > 0.3
     assert error(model, fitted, data) < 2e-3
@@ -171,9 +173,7 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
     adapted = apply_with_adapters(model, plan, shapes, kernel)
     assert adapted.exits == {h}
     indices = np.arange(len(data))
-    fitted, done = refit(
-        model, adapted.model, plan, data, indices, CPU, adapted=adapted.exits, scope="adapters"
-    )
+    fitted, done = refit(model, adapted.model, plan, data, indices, CPU, adapted=adapted.exits, rounds=0)
     assert len(done) == 1
     assert done[0].unknowns == 4 * kernel**2
     assert done[0].condition >= 1
@@ -181,7 +181,7 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
     assert (4, 4, kernel, kernel) in weights
     judge = Evaluator(model, data, indices, CPU)
     plain = judge.evaluate(apply_plan(model, plan, shapes)).agreement.relative_l2
-    assert judge.evaluate(fitted).agreement.relative_l2 < 0.9 * plain
+    assert judge.evaluate(fitted).agreement.relative_l2 < 0.95 * plain
 
 
 def test_larger_windows_fit_better(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_larger_windows_fit_better(tmp_path: Path) -> None:
         plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
         shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
         adapted = apply_with_adapters(model, plan, shapes, kernel)
-        options: dict[str, Any] = {"adapted": adapted.exits, "scope": "adapters"}
+        options: dict[str, Any] = {"adapted": adapted.exits, "rounds": 0}
         fitted, _ = refit(model, adapted.model, plan, data, np.arange(len(data)), CPU, **options)
         errors.append(error(model, fitted, data))
     assert errors[0] > 0.3
