@@ -199,7 +199,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         cells = [
             *(r["model"], r["amount"], r["criterion"], r["repair"] + kept, str(len(r["removed"]))),
             *(f"{r[key]:+.1%}" for key in ("parameters", "macs")),
-            f"{r['latency']:+.0%}",
+            "" if r["latency"] is None else f"{r['latency']:+.0%}",
             "" if r["agreement"] is None else f"{r['agreement']:.2%}",
             f"{form.format(r['before'])} -> {form.format(r['after'])}",
             f"{r['seconds']:.0f}",
