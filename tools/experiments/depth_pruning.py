@@ -216,9 +216,13 @@ def figure(results: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(r["model"] for r in results))
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.6), squeeze=False)
+    columns = min(len(names), 3)
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4 * columns, 3.4 * lines), squeeze=False)
     colours = dict(zip(REPAIRS, ("#999999", "#0072b2", "#d55e00", "#009e73"), strict=True))
-    for axis, name in zip(axes[0], names, strict=True):
+    for axis in axes.flat[len(names) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, names, strict=False):
         own = [r for r in results if r["model"] == name]
         for repair in REPAIRS:
             points = [(1 + r["parameters"], r["after"]) for r in own if r["repair"] == repair]
@@ -227,9 +231,12 @@ def figure(results: Sequence[dict[str, Any]], path: Path) -> None:
         axis.axhline(own[0]["before"], color="black", linewidth=0.8, linestyle=":")
         if own[0]["unit"] == "perplexity":
             axis.set_yscale("log")
+            axis.yaxis.set_minor_formatter("{x:.0f}")
+            axis.yaxis.set_major_formatter("{x:.0f}")
         axis.set(title=name, xlabel="parameters left", ylabel=own[0]["unit"])
-    axes[0][0].legend(title="repair", fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="repair", loc="lower center", ncols=len(REPAIRS), fontsize=9)
+    figure.tight_layout(rect=(0, 0.09 if lines > 1 else 0.16, 1, 1))
     figure.savefig(path, dpi=110)
 
 
