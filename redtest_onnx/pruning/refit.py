@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 64
 ROUNDS = 3  # of solving two operators together; more gain little
-_GOAL_BYTES = 1 << 29  # goals up to this size are kept, larger ones computed anew in every round
+_GOAL_BYTES = 1 << 28  # goals up to this size are kept, larger ones computed anew in every round
 
 
 @dataclass(frozen=True)

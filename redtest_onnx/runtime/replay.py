@@ -16,13 +16,13 @@ from redtest_onnx.runtime.batching import Indices, runs
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
 
-_KEPT_BYTES = 1 << 30
+_KEPT_BYTES = 1 << 29
 
 
 class Replay:
     """A model on fixed samples, with the tensors in front of one of its nodes kept.
 
-    Later tensors are computed from those; what would take more than a GiB is not kept, and earlier tensors
+    Later tensors are computed from those; what would take more than half a GiB is not kept, and earlier tensors
     serve. So the memory does not grow with the number of samples beyond that.
 
     Args:
