@@ -22,8 +22,8 @@ _KEPT_BYTES = 1 << 29
 class Replay:
     """A model on fixed samples, with the tensors in front of one of its nodes kept.
 
-    Later tensors are computed from those; what would take more than half a GiB is not kept, and earlier tensors
-    serve. So the memory does not grow with the number of samples beyond that.
+    Later tensors are computed from those; what would take more than half a GiB is not kept, and earlier
+    tensors serve. So the memory does not grow with the number of samples beyond that.
 
     Args:
         model: the model. Another one of the same structure may be put in its place at any time, if it
