@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
+    from redtest_onnx.bridge.convert import to_torch
+    from redtest_onnx.bridge.write_back import from_torch
     from redtest_onnx.errors import InputError, NegativeVerdictError, OutputError, RedtestError
     from redtest_onnx.graph.files import load, save
     from redtest_onnx.graph.layers import Layer
@@ -41,11 +43,13 @@ __all__ = [
     "RedtestError",
     "RunOptions",
     "analyze",
+    "from_torch",
     "load",
     "open_data",
     "plan",
     "prune",
     "save",
+    "to_torch",
 ]
 
 _HOMES = {
@@ -64,11 +68,13 @@ _HOMES = {
     "RedtestError": "redtest_onnx.errors",
     "RunOptions": "redtest_onnx.runtime.session",
     "analyze": "redtest_onnx.analysis",
+    "from_torch": "redtest_onnx.bridge",
     "load": "redtest_onnx.graph.files",
     "open_data": "redtest_onnx.runtime.data",
     "plan": "redtest_onnx.pruning.prune",
     "prune": "redtest_onnx.pruning.prune",
     "save": "redtest_onnx.graph.files",
+    "to_torch": "redtest_onnx.bridge",
 }
 
 

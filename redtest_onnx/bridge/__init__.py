@@ -1,0 +1,17 @@
+"""The bridge to PyTorch and back: train an ONNX model without changing its graph."""
+
+from redtest_onnx.errors import RuntimeUnavailableError
+
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise RuntimeUnavailableError(
+        "PyTorch is not installed", hint="pip install 'redtest-onnx[torch]'"
+    ) from error
+
+from redtest_onnx.bridge.convert import to_torch
+from redtest_onnx.bridge.module import OnnxModule
+from redtest_onnx.bridge.verify import Verification, verify
+from redtest_onnx.bridge.write_back import from_torch
+
+__all__ = ["OnnxModule", "Verification", "from_torch", "to_torch", "verify"]
