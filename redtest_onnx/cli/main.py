@@ -16,6 +16,7 @@ COMMANDS = {
     "analyze": "Measure the similarity of all layers and the redundancy score.",
     "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
+    "finetune": "Train a model in PyTorch and write the weights back into the same graph.",
 }
 
 
