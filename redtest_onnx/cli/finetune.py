@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from redtest_onnx.cli import options
-from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
 from redtest_onnx.report.documents import finetune_document, write_json
-from redtest_onnx.runtime.arrays import splits
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.shapes import see_shapes
 
 if TYPE_CHECKING:
     from redtest_onnx.training.finetune import FineTuning, Judged
-
-_TRAIN, _TEST = "train", "test"
 
 
 @click.command("finetune")
@@ -80,7 +74,7 @@ def command(
 
     screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
     loaded = load(model)
-    data = training_data(source, loaded)
+    data = options.training_data(source, loaded)
     screen.warn_synthetic(data)
     with screen.progress() as progress:
         result = finetune(
@@ -89,11 +83,11 @@ def command(
             settings,
             teacher=load(teacher) if teacher else None,
             validation=source.open(loaded, path=val_data) if val_data else None,
-            test=test_data(source, loaded, eval_data),
+            test=options.evaluation_data(source, loaded, eval_data),
             options=run,
             checkpoint=checkpoint or output.with_suffix(".checkpoint"),
             resume=resume,
-            report=reporter(screen, log_path),
+            report=epoch_reporter(screen, log_path),
             progress=progress,
         )
     if not result.leads:
@@ -105,39 +99,6 @@ def command(
         index = GraphIndex(loaded.graph)
         cost = model_cost(index, see_shapes(loaded, index, data, run).shapes)
         write_json(finetune_document(loaded, cost, result, settings, output), json_path)
-
-
-def training_data(source: options.DataOptions, model: Model) -> Dataset:
-    """The samples of --data to train on: its split `train` if it has one."""
-    return source.open(model, split=_TRAIN if _TRAIN in _splits(source.data) else None)
-
-
-def test_data(source: options.DataOptions, model: Model, path: Path | None) -> Dataset | None:
-    """The samples for a last judgement; None if there are none."""
-    if path is not None:
-        return source.open(model, path=path, split=_TEST if _TEST in _splits(path) else None)
-    return source.open(model, split=_TEST) if _TEST in _splits(source.data) else None
-
-
-def _splits(path: Path | None) -> tuple[str, ...]:
-    return splits(path) if path is not None and path.suffix.lower() == ".npz" and path.exists() else ()
-
-
-def reporter(screen: Screen, log_path: Path | None) -> Any:
-    """Show a line per epoch, and append its record to the log."""
-
-    def report(record: dict[str, Any]) -> None:
-        accuracy = record["validation_accuracy"]
-        right = "" if accuracy is None else f", accuracy {accuracy:.2%}"
-        screen.note(
-            f"epoch {record['epoch']}: loss {record['train_loss']:.4f}, "
-            f"validation loss {record['validation_loss']:.4f}{right}"
-        )
-        if log_path is not None:
-            with log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-    return report
 
 
 def in_words(result: FineTuning) -> list[str]:

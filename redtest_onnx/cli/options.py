@@ -14,6 +14,7 @@ import click
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset, open_data
 from redtest_onnx.runtime.images import ImageOptions
 from redtest_onnx.runtime.session import RunOptions
@@ -111,6 +112,23 @@ class DataOptions:
             names = ", ".join(spec.name for spec in model.inputs)
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
         return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
+
+    def has_split(self, name: str, path: Path | None = None) -> bool:
+        """Whether the .npz at `path`, or that of --data, has a split of that name."""
+        path = path or self.data
+        return path is not None and path.suffix.lower() == ".npz" and path.exists() and name in splits(path)
+
+
+def training_data(source: DataOptions, model: Model) -> Dataset:
+    """The samples of --data to train on: its split `train` if it has one."""
+    return source.open(model, split="train" if source.has_split("train") else None)
+
+
+def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dataset | None:
+    """The samples that judge a result: those at `path`, or the split `test` of --data; None if neither is."""
+    if source.has_split("test", path):
+        return source.open(model, path=path, split="test")
+    return None if path is None else source.open(model, path=path)
 
 
 def data_options(function: Command) -> Command:
