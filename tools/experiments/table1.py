@@ -75,7 +75,7 @@ def resnet56() -> nn.Module:
 
 
 def vgg19() -> nn.Module:
-    """Sixteen convolutions and a head of 512-512-10."""
+    """Sixteen convolutions and a head of 512, 512 and 10."""
     parts: list[nn.Module] = []
     inputs = 3
     for width, count in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
@@ -83,7 +83,8 @@ def vgg19() -> nn.Module:
             parts += [nn.Conv2d(inputs, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU()]
             inputs = width
         parts.append(nn.MaxPool2d(2))
-    head = [nn.Flatten(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)]
+    hidden = [layer for _ in range(2) for layer in (nn.Linear(512, 512), nn.ReLU())]
+    head = [nn.Flatten(), *hidden, nn.Linear(512, 10)]
     return nn.Sequential(*parts, *head)
 
 
