@@ -23,8 +23,9 @@ ALLOWED = {
     "pruning": {"analysis", "runtime", "graph", "metrics"},
     "bridge": {"pruning", "analysis", "runtime", "graph", "metrics"},
     "audit": {"analysis", "runtime", "graph", "metrics"},
-    "report": {"audit", "pruning", "analysis", "runtime", "graph", "metrics"},
-    "cli": {"report", "bridge", "audit", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "sparsity": {"bridge", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "report": {"sparsity", "audit", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "cli": {"report", "sparsity", "bridge", "audit", "pruning", "analysis", "runtime", "graph", "metrics"},
 }
 ONLY_INSIDE_FUNCTIONS = {"onnxruntime", "torch", "cupy", "matplotlib", "jinja2", "ray", "PIL"}
 FILES = sorted(PACKAGE.rglob("*.py"))
