@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.prune_weights import Method, Request, prune_weights, pruning_options
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
 from redtest_onnx.graph.files import load
@@ -43,6 +45,9 @@ from redtest_onnx.sparsity.measure import PAIRS, Pair, measure_sparsity
 )
 @click.option("--figure", type=options.FilePath, help="Write a figure (.png, .svg, .pdf).")
 @click.option("--html", type=options.FilePath, help="Write a page with the figure and all tensors.")
+@pruning_options
+@options.data_options
+@options.run_options
 @options.output_options
 def command(
     model: Path,
@@ -50,19 +55,33 @@ def command(
     eta: float,
     figure: Path | None,
     html: Path | None,
+    method: Method | None,
+    output: Path | None,
     json_path: str | None,
     force: bool,
     verbose: int,
     quiet: bool,
+    **values: Any,
 ) -> None:
-    """Measure how sparse the weights of MODEL are in effect, and how many of them it needs."""
+    """Measure how sparse the weights of MODEL are in effect, and how many of them it needs.
+
+    With --method weights are set to zero: one-shot takes the smallest of the model as it is; sap and lottery
+    train in between.
+    """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    pairs = _pairs(pq)
+    if method is not None:
+        request = Request(
+            method=method, output=output or model.with_suffix(".sparse.onnx"), pairs=pairs, eta=eta
+        )
+        prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        return
     check_outputs([figure, html, json_path], force=force)
     loaded = load(model)
     with screen.progress() as progress:
-        sparsity = measure_sparsity(loaded, _pairs(pq) or PAIRS, eta=eta, progress=progress)
+        sparsity = measure_sparsity(loaded, pairs or PAIRS, eta=eta, progress=progress)
     screen.show(sparsity_table(sparsity), *sparsity_words(sparsity))
     title = f"Weights of {model.name}"
     if figure:

@@ -96,7 +96,7 @@ class Scope:
                 order = permutation if isinstance(permutation, list) else range(len(turned))[::-1]
                 turned = [turned[axis] for axis in order]
             elif kind == "Unsqueeze":
-                axes = self._numbers(node, "axes")
+                axes = self.numbers(node, "axes")
                 if axes is None:
                     return None
                 rank = len(turned) + len(axes)
@@ -104,14 +104,14 @@ class Scope:
                     turned.insert(axis, len(view))
                     view.append(1)
             elif kind == "Reshape":
-                shape = self._numbers(node, "shape")
+                shape = self.numbers(node, "shape")
                 if shape is None or turned != sorted(turned):
                     return None
                 view = list(np.empty(view, np.bool_).reshape(_sizes(shape, view)).shape)
                 turned = list(range(len(view)))
         return Source(name, tensor, tuple(view), tuple(turned), dequantize)
 
-    def _numbers(self, node: onnx.NodeProto, name: str) -> list[int] | None:
+    def numbers(self, node: onnx.NodeProto, name: str) -> list[int] | None:
         """The stored integers of a node's attribute or second input."""
         value = ops.attribute(node, name)
         if isinstance(value, list):

@@ -55,6 +55,11 @@ class Weight:
         """Number of weights."""
         return prod(self.layout.view)
 
+    @property
+    def inputs(self) -> int:
+        """Weights of one neuron."""
+        return self.elements // self.layout.count if self.elements else 0
+
     def values(self, model: Model) -> Values:
         """Its real values, read now."""
         return self.coding.decode(model, self.tensor)

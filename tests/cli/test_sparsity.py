@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import redtest_onnx as rt
 from redtest_onnx.cli.main import run
+from redtest_onnx.sparsity.measure import measure_sparsity
 
 MODELS = Path(__file__).parents[2] / "models"
 VGG = MODELS / "vgg_digits.onnx"
@@ -62,3 +64,49 @@ def test_figure_and_page(tmp_path: Path) -> None:
 def test_wrong_exponents_are_refused(pair: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(VGG, "--pq", pair) == 2
     assert capsys.readouterr().err
+
+
+def test_one_shot_pruning_reports_what_it_bought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "sparse.onnx"
+    arguments = [
+        VGG,
+        "--data",
+        MODELS / "digits.npz",
+        "-o",
+        output,
+        "--method",
+        "one-shot",
+        "--amount",
+        "0.3",
+    ]
+    found = document(*arguments, capsys=capsys)
+    original, *_, last = found["stages"]
+    assert last["nonzero"] == pytest.approx(0.7 * original["nonzero"], rel=0.01)
+    assert last["compressed_bytes"] < 0.85 * original["compressed_bytes"]
+    assert original["accuracy"] - last["accuracy"] < 0.05
+    assert last["latency_ms"]["p50"] > 0
+    assert sum(item["weights"] for item in found["shares"]) == pytest.approx(1)
+    assert measured_zeros(output) == pytest.approx(0.3, abs=0.01)
+    assert call(*arguments) == 2
+    assert call(*arguments, "--force") == 0
+    assert "ONNX Runtime multiplies by them all the same" in " ".join(capsys.readouterr().out.split())
+
+
+def measured_zeros(path: Path) -> float:
+    found = measure_sparsity(rt.load(path))
+    return found.zeros / found.elements
+
+
+def test_layers_and_weights_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(
+        *(MODELS / "resnet_digits.onnx", "--data", MODELS / "digits.npz", "-o", tmp_path / "small.onnx"),
+        *("--method", "one-shot", "--amount", "0.3", "--remove-layers", "4"),
+        capsys=capsys,
+    )
+    names = [stage["name"] for stage in found["stages"]]
+    assert names[:3] == ["original", "layers removed", "weights zeroed"]
+    layers, zeroed = found["shares"][:2]
+    assert layers["weights"] > 0.2
+    assert zeroed["weights"] > 0.2
+    assert found["stages"][1]["macs"] < found["stages"][0]["macs"]
+    assert found["stages"][2]["nonzero"] == pytest.approx(0.7 * found["stages"][1]["nonzero"], rel=0.01)
