@@ -11,7 +11,7 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.cli.prune_weights import Method, Request, prune_weights, pruning_options
+from redtest_onnx.cli.prune_weights import Request, prune_weights, pruning_options
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
 from redtest_onnx.graph.files import load
@@ -29,6 +29,7 @@ from redtest_onnx.report.sparsity import (
     sparsity_words,
 )
 from redtest_onnx.sparsity.measure import PAIRS, Pair, measure_sparsity
+from redtest_onnx.sparsity.records import Method
 
 
 @click.command("sparsity")
@@ -73,9 +74,8 @@ def command(
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
     pairs = _pairs(pq)
     if method is not None:
-        request = Request(
-            method=method, output=output or model.with_suffix(".sparse.onnx"), pairs=pairs, eta=eta
-        )
+        chosen = output or model.with_suffix(".sparse.onnx")
+        request = Request.of(method, chosen, pairs, {**values, "eta": eta})
         prune_weights(screen, model, request, values, json_path=json_path, force=force)
         return
     check_outputs([figure, html, json_path], force=force)

@@ -13,7 +13,7 @@ from redtest_onnx.pruning.prune import held_out
 from redtest_onnx.pruning.verify import verify
 from redtest_onnx.runtime.data import Dataset, sample_indices
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.sparsity.compact import Cut, compact
+from redtest_onnx.sparsity.compact import Compacted, Cut, compact
 from redtest_onnx.sparsity.masks import Mask
 from redtest_onnx.sparsity.stages import Stage, measure_stages
 from redtest_onnx.sparsity.weights import Weight
@@ -60,6 +60,7 @@ def finish(
     masks: Sequence[Mask],
     data: Dataset,
     *,
+    keep_channels: bool = False,
     evaluation: Dataset | None = None,
     seed: int = 0,
     options: RunOptions | None = None,
@@ -72,6 +73,7 @@ def finish(
         weights: the pruned tensors.
         masks: what is left of them.
         data: calibration samples.
+        keep_channels: leave the graph as it is.
         evaluation: samples for accuracy and agreement; held-out calibration samples if absent.
         seed: of the choice of samples.
         options: device and threads.
@@ -83,8 +85,10 @@ def finish(
     options = options or RunOptions()
     note = progress or (lambda done, total, what: None)
     stages = dict(models)
-    note(0, 3, "removing zero channels")
-    compacted = compact(list(stages.values())[-1], data, options)
+    compacted = Compacted(list(stages.values())[-1], ())
+    if not keep_channels:
+        note(0, 3, "removing zero channels")
+        compacted = compact(compacted.model, data, options)
     if compacted.cuts:
         stages[COMPACTED] = compacted.model
     note(1, 3, "verifying")

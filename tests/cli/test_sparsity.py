@@ -110,3 +110,34 @@ def test_layers_and_weights_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixt
     assert zeroed["weights"] > 0.2
     assert found["stages"][1]["macs"] < found["stages"][0]["macs"]
     assert found["stages"][2]["nonzero"] == pytest.approx(0.7 * found["stages"][1]["nonzero"], rel=0.01)
+
+
+def test_sap_with_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    output = tmp_path / "sap.onnx"
+    arguments = [VGG, "--data", MODELS / "digits.npz", "-o", output, "--method", "sap", "--pq", "1,2"]
+    arguments += ["--iterations", "2", "--epochs", "1", "--checkpoints", tmp_path / "run"]
+    found = document(*arguments, capsys=capsys)
+    assert [record["number"] for record in found["iterations"]] == [0, 1, 2]
+    assert found["settings"]["bound"]["q"] == 2
+    chosen = next(record for record in found["iterations"] if record["chosen"])
+    assert chosen["kept"] < 0.5 * chosen["weights"]
+    assert found["stages"][-1]["accuracy"] > 0.97
+    assert measured_zeros(output) > 0.5
+    assert len(list((tmp_path / "run").glob("*.pt"))) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--method", "sap", "--pq", "0.5,1", "--pq", "1,2"],
+        ["--method", "lottery", "--epochs", "0"],
+        ["--method", "one-shot", "--amount", "1.5"],
+        ["--method", "one-shot", "--protect", "nothing"],
+        ["--method", "sap", "--beta", "2"],
+    ],
+)
+def test_wrong_requests_are_refused_before_any_work(wrong: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "sparse.onnx"
+    assert call(VGG, "--data", MODELS / "digits.npz", "-o", output, *wrong) == 2
+    assert not output.exists()
