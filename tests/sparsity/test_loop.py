@@ -1,9 +1,10 @@
-"""Training under masks: zeros stay exactly zero, rewinding rewinds everything, runs go on where they stood."""
+"""Training under masks: zeros stay exactly zero, rewinding rewinds everything, runs resume."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_masked_weights_are_exactly_zero_and_masks_only_shrink(method: str, scop
     kept = [step.record.kept for step in steps]
     assert kept[0] == steps[0].record.weights == 584
     assert kept[0] > kept[1] > kept[2]
-    for before, step in zip(steps, steps[1:], strict=False):
+    for before, step in pairwise(steps):
         for weight, old, mask in zip(WEIGHTS, before.masks, step.masks, strict=True):
             assert not (mask & ~old).any()
             rows = weight.layout.rows(step.state[weight.name].numpy())
