@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
     "sparsity": "Measure the PQ Index of all weights: how sparse they are, how many are needed.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
+    "finetune": "Train a model in PyTorch and write the weights back into the same graph.",
 }
 
 
