@@ -11,7 +11,8 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.cli.prune_weights import Request, prune_weights, pruning_options
+from redtest_onnx.cli.prune_weights import prune_weights
+from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
 from redtest_onnx.graph.files import load
@@ -73,22 +74,27 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
     pairs = _pairs(pq)
-    if method is not None:
+    check_outputs([figure, html, json_path], force=force)
+    if method is None:
+        refuse_unused({**values, "output": output}, None)
+        loaded = load(model)
+    else:
         chosen = output or model.with_suffix(".sparse.onnx")
         request = Request.of(method, chosen, pairs, {**values, "eta": eta})
-        prune_weights(screen, model, request, values, json_path=json_path, force=force)
-        return
-    check_outputs([figure, html, json_path], force=force)
-    loaded = load(model)
+        refuse_unused(values, request)
+        loaded = prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        if not (figure or html):
+            return
     with screen.progress() as progress:
         sparsity = measure_sparsity(loaded, pairs or PAIRS, eta=eta, progress=progress)
-    screen.show(sparsity_table(sparsity), *sparsity_words(sparsity))
-    title = f"Weights of {model.name}"
+    if method is None:
+        screen.show(sparsity_table(sparsity), *sparsity_words(sparsity))
+    title = f"Weights of {(loaded.path or model).name}"
     if figure:
         save_figure(draw_sparsity(sparsity, title), figure)
     if html:
         save_sparsity_page(sparsity, title, html)
-    if json_path:
+    if json_path and method is None:
         total = perf_counter() - begin
         write_json(sparsity_document(loaded, _cost(loaded), sparsity, total), json_path)
 

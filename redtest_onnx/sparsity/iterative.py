@@ -11,14 +11,12 @@ import numpy as np
 from redtest_onnx.analysis import Progress
 from redtest_onnx.errors import InternalError, NegativeVerdictError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning.prune import held_out
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.sparsity.loop import iterate
 from redtest_onnx.sparsity.masks import Mask
-from redtest_onnx.sparsity.records import Iteration, LoopSettings, Split, Step
-from redtest_onnx.sparsity.training import accuracy
+from redtest_onnx.sparsity.records import Iteration, LoopSettings, Step
+from redtest_onnx.sparsity.training import Split
 from redtest_onnx.sparsity.weights import Weight, find_weights
 
 # Answers that rounding may turn over.
@@ -42,12 +40,6 @@ class IterativePruning:
     iterations: tuple[Iteration, ...]
     chosen: Iteration
     reference: float
-
-
-def split_samples(data: Dataset, seed: int) -> Split:
-    """Hold samples back that judge the trained models."""
-    judged = held_out(data, seed)
-    return Split(data, np.setdiff1d(np.arange(len(data)), judged), judged)
 
 
 def prune_iteratively(
@@ -82,11 +74,11 @@ def prune_iteratively(
     """
     from redtest_onnx.bridge import from_torch, to_torch
 
-    module = to_torch(model)
-    reference = accuracy(module, split.data, split.validation)
+    options = options or RunOptions()
+    reference = _accuracy(model, split, options)
     best: Step | None = None
     records: list[Iteration] = []
-    for step in iterate(model, weights, split, settings, folder):
+    for step in iterate(model, weights, split, settings, folder, options.device):
         record = step.record
         records.append(record)
         if record.number == 0:
@@ -102,10 +94,16 @@ def prune_iteratively(
             where=model.label,
             hint="allow a larger --max-drop, train longer with --epochs, or prune less in an iteration",
         )
+    module = to_torch(model, batch_norm=settings.training.batch_norm)
     module.load_state_dict(best.state)
     written = from_torch(module, model)
-    _check(written, weights, best, split, options or RunOptions())
+    _check(written, weights, best, split, options)
     return IterativePruning(written, best.masks, tuple(records), best.record, reference)
+
+
+def _accuracy(model: Model, split: Split, options: RunOptions) -> float:
+    """Of a model in ONNX Runtime, on the validation samples; 0 without labels, which training refuses."""
+    return Evaluator(model, split.data, split.validation, options).reference.accuracy or 0.0
 
 
 def _kept(step: Step) -> int:
@@ -118,6 +116,6 @@ def _check(model: Model, weights: Sequence[Weight], step: Step, split: Split, op
     for weight, mask in zip(weights, step.masks, strict=True):
         if np.any(fresh[weight.name].rows(model)[~mask]):
             raise InternalError(f"{weight.name} has weights where it is masked")
-    found = Evaluator(model, split.data, split.validation, options).reference.accuracy
-    if found is None or abs(found - step.record.accuracy) > _TURNED:
+    found = _accuracy(model, split, options)
+    if abs(found - step.record.accuracy) > _TURNED:
         raise InternalError(f"the written model's accuracy is {found}, in training {step.record.accuracy}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from time import perf_counter
@@ -15,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
+from redtest_onnx.runtime.session import Device
 from redtest_onnx.sparsity.apply import full_masks
 from redtest_onnx.sparsity.checkpoints import Checkpoints
 from redtest_onnx.sparsity.masked import MaskedModule
 from redtest_onnx.sparsity.masks import Mask, Rows, prune_smallest
 from redtest_onnx.sparsity.measure import Pair
-from redtest_onnx.sparsity.records import Iteration, LoopSettings, Split, Step
-from redtest_onnx.sparsity.training import accuracy, train
+from redtest_onnx.sparsity.records import Iteration, LoopSettings, Step
+from redtest_onnx.sparsity.training import Split, Training
 from redtest_onnx.sparsity.weights import Weight
 
 
@@ -34,6 +33,7 @@ def iterate(
     split: Split,
     settings: LoopSettings,
     folder: Path | None = None,
+    device: Device = "cpu",
 ) -> Iterator[Step]:
     """Train, measure, prune, rewind; yields after every training, `iterations + 1` times.
 
@@ -44,34 +44,33 @@ def iterate(
         settings: how.
         folder: where every iteration is kept; what lies there from a run that was broken off is used, and
             the result is the same as if it had not been.
+        device: where to train.
 
     Raises:
         InputError: no labels, a weight can't be trained, training diverges, or `folder` is of another run.
     """
-    from redtest_onnx.bridge import to_torch
+    from redtest_onnx.training.processes import processes
 
-    if not split.data.labelled:
-        raise InputError(
-            "has no labels, which training needs",
-            where=split.data.source,
-            hint="add an array `labels`, or prune without training: --method one-shot",
-        )
-    module = to_torch(model)
-    masked = MaskedModule(model, module, weights)
-    initial = deepcopy(module.state_dict())
-    checkpoints = Checkpoints(folder, model, weights, settings)
-    masks = full_masks(weights)
-    trained: list[Rows] = []
-    for number in range(settings.iterations + 1):
-        step = checkpoints.load(number)
-        if step is None:
-            step = _trained(masked, initial, masks, number, split, settings)
-            checkpoints.save(step)
-        module.load_state_dict(step.state)
-        yield step
-        if settings.method != "one-shot" or number == 0:
-            trained = [masked.rows(k) for k in range(len(weights))]
-        masks = prune_smallest(trained.__getitem__, step.masks, settings.scope, settings.rule)
+    with processes(device) as group:
+        training = Training(model, split, settings.training, group)
+        module = training.module
+        masked = MaskedModule(model, module, weights)
+        initial = deepcopy(module.state_dict())
+        checkpoints = Checkpoints(folder, model, weights, settings)
+        masks = full_masks(weights)
+        trained: list[Rows] = []
+        for number in range(settings.iterations + 1):
+            step = checkpoints.load(number)
+            if step is None:
+                if settings.rewind:
+                    module.load_state_dict(initial)
+                step = _trained(training, masked, masks, number, settings)
+                checkpoints.save(step)
+            module.load_state_dict(step.state)
+            yield step
+            if settings.method != "one-shot" or number == 0:
+                trained = [masked.rows(k) for k in range(len(weights))]
+            masks = prune_smallest(trained.__getitem__, step.masks, settings.scope, settings.rule)
 
 
 def index_by_scope(rows: Sequence[Rows], masks: Sequence[Mask], pair: Pair) -> dict[str, float]:
@@ -86,30 +85,23 @@ def index_by_scope(rows: Sequence[Rows], masks: Sequence[Mask], pair: Pair) -> d
 
 
 def _trained(
-    masked: MaskedModule,
-    initial: dict[str, Any],
-    masks: list[Mask],
-    number: int,
-    split: Split,
-    settings: LoopSettings,
+    training: Training, masked: MaskedModule, masks: list[Mask], number: int, settings: LoopSettings
 ) -> Step:
     begin = perf_counter()
-    if settings.rewind:
-        masked.module.load_state_dict(initial)
     masked.mask(masks)
-    training = replace(settings.training, seed=settings.training.seed + number)
-    loss = train(masked.module, split.data, split.training, training, masked.hold)
+    reached = training.run(number, masked.hold)
     rows = [masked.rows(k) for k in range(len(masks))]
     record = Iteration(
         number=number,
         kept=sum(int(np.count_nonzero(mask)) for mask in masks),
         weights=sum(mask.size for mask in masks),
         pq_index=tuple(index_by_scope(rows, masks, pair) for pair in settings.pairs),
-        accuracy=accuracy(masked.module, split.data, split.validation),
-        loss=loss,
+        accuracy=reached.accuracy,
+        loss=reached.loss,
         seconds=perf_counter() - begin,
     )
-    return Step(record, masks, deepcopy(masked.module.state_dict()))
+    state = {name: value.cpu() for name, value in deepcopy(masked.module.state_dict()).items()}
+    return Step(record, masks, state)
 
 
 def _mean(index: Any) -> float:

@@ -68,4 +68,4 @@ class MaskedModule:
         """Set masked weights to zero again; momentum and weight decay move them."""
         for parameter, gone in zip(self._parameters, self._gone, strict=True):
             # Not a product with the mask: that would leave negative zeros and NaN.
-            parameter.data.masked_fill_(gone, 0)
+            parameter.data.masked_fill_(gone.to(parameter.device), 0)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from redtest_onnx.runtime.batching import Indices
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.sparsity.masks import Mask, Rule, Scope
 from redtest_onnx.sparsity.measure import PAIRS, Pair
-from redtest_onnx.sparsity.training import TrainSettings
+from redtest_onnx.training.settings import TrainingSettings
 
 Method = Literal["sap", "lottery", "one-shot"]
 
@@ -34,17 +32,8 @@ class LoopSettings:
     rule: Rule
     iterations: int
     rewind: bool = True
-    training: TrainSettings = field(default_factory=TrainSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     pairs: tuple[Pair, ...] = PAIRS
-
-
-@dataclass(frozen=True)
-class Split:
-    """Samples with labels, and which of them train and which judge."""
-
-    data: Dataset
-    training: Indices
-    validation: Indices
 
 
 @dataclass(frozen=True)

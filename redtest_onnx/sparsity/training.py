@@ -1,128 +1,119 @@
-"""Training of one iteration: supervised, with masked weights held at zero after every step."""
+"""Trainings of one model under changing masks, by the loop that fine-tuning uses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.pruning.prune import held_out
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from redtest_onnx.bridge import OnnxModule
-
-_EVALUATED = 256
+    from redtest_onnx.training.processes import Processes
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """SGD with momentum on cross-entropy, its rate falling along a cosine.
+class Split:
+    """Samples with labels, and which of them train and which judge."""
+
+    data: Dataset
+    training: Indices
+    validation: Indices
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training reached.
 
     Attributes:
-        epochs: passes over the samples.
-        learning_rate: at the start.
-        batch: samples in a step.
-        momentum: of SGD.
-        weight_decay: on all parameters.
-        seed: of the order of samples.
+        loss: mean of the last epoch.
+        accuracy: of the best epoch on the validation samples.
     """
 
-    epochs: int = 10
-    learning_rate: float = 0.05
-    batch: int = 100
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    seed: int = 0
+    loss: float
+    accuracy: float
 
 
-def train(
-    module: OnnxModule,
-    data: Dataset,
-    indices: Indices,
-    settings: TrainSettings,
-    after_step: Callable[[], None],
-) -> float:
-    """Train a module in place.
+def split_samples(data: Dataset, seed: int) -> Split:
+    """Hold samples back that judge the trained models."""
+    judged = held_out(data, seed)
+    return Split(data, np.setdiff1d(np.arange(len(data)), judged), judged)
+
+
+class Training:
+    """Trains a module again and again on the same samples.
 
     Args:
-        module: from the bridge.
-        data: samples with labels.
-        indices: which of them.
+        model: what the module is made of.
+        split: samples.
         settings: how.
-        after_step: called after every step of the optimiser.
+        group: where it computes.
 
-    Returns:
-        Mean loss of the last epoch.
+    Attributes:
+        module: of the bridge.
 
     Raises:
-        InputError: the loss is no longer finite.
+        InputError: no labels, or a model that can't be trained.
     """
-    import torch
 
-    rng = np.random.default_rng(settings.seed)
-    optimizer = torch.optim.SGD(
-        module.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    size = min(settings.batch, len(indices))
-    steps = settings.epochs * (len(indices) // size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-    module.train()
-    mean = float("nan")
-    for _ in range(settings.epochs):
-        losses = []
-        order = rng.permutation(indices)
-        # An incomplete batch would disturb the statistics of batch normalisation.
-        for start in range(0, len(order) - size + 1, size):
-            loss = _loss(module, data, order[start : start + size])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            after_step()
-            losses.append(float(loss.detach()))
-        mean = float(np.mean(losses))
-        if not np.isfinite(mean):
-            raise InputError("the loss is no longer finite", hint="lower the learning rate")
-    module.eval()
-    return mean
+    def __init__(self, model: Model, split: Split, settings: TrainingSettings, group: Processes) -> None:
+        from redtest_onnx.bridge import to_torch
+        from redtest_onnx.training.augment import augmentation
+        from redtest_onnx.training.batches import Samples
+        from redtest_onnx.training.loop import Task
+        from redtest_onnx.training.objective import make_objective
 
+        if not split.data.labelled:
+            raise InputError(
+                "has no labels, which training needs",
+                where=split.data.source,
+                hint="add an array `labels`, or prune without training: --method one-shot",
+            )
+        fixed = fixed_batch(model)
+        size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
+        self._model, self._settings, self._group = model, settings, group
+        self._task = Task(
+            Samples(split.data, split.training, size, fixed),
+            Samples(split.data, split.validation, size, fixed),
+            make_objective(model, settings, labelled=True, teacher=None, features=()),
+            None,
+            augmentation(model, settings.augment),
+        )
+        self.module: OnnxModule = to_torch(model, batch_norm=settings.batch_norm)
 
-def accuracy(module: OnnxModule, data: Dataset, indices: Indices) -> float:
-    """Share of right answers of a module in `eval()`."""
-    import torch
+    def run(self, number: int, hold: Callable[[], None]) -> Trained:
+        """Train from the weights the module has now, and leave those of the best epoch.
 
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(indices), _EVALUATED):
-            chosen = indices[start : start + _EVALUATED]
-            scores = _scores(module, data, chosen)
-            right += int((scores.argmax(1).numpy() == data.labels(chosen)).sum())
-    return right / len(indices)
+        Args:
+            number: which training it is: each has random numbers of its own.
+            hold: called after each step of the optimiser.
+        """
+        from redtest_onnx.training.loop import Trainer
 
+        settings = replace(self._settings, seed=self._settings.seed + number)
+        trainer = Trainer(
+            self.module, self._model, self._task, settings, self._group, after_step=lambda module: hold()
+        )
+        hold()
+        progress = trainer.run(trainer.score(self._task.validation))
+        reached = trainer.score(self._task.validation).accuracy
+        assert reached is not None
+        return Trained(float(progress.history[-1]["train_loss"]), reached)
 
-def _loss(module: OnnxModule, data: Dataset, indices: Indices) -> Tensor:
-    import torch
+    def accuracy(self) -> float:
+        """Share of right answers on the validation samples as the module is."""
+        from redtest_onnx.training.loop import Trainer
 
-    labels = data.labels(indices)
-    assert labels is not None
-    scores = _scores(module, data, indices)
-    return torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels))
-
-
-def _scores(module: OnnxModule, data: Dataset, indices: Indices) -> Tensor:
-    """[n, classes] the first output."""
-    import torch
-
-    feeds = {name: torch.from_numpy(values) for name, values in data.inputs(indices).items()}
-    made = module(**feeds)
-    first: Tensor = made[0] if isinstance(made, tuple) else made
-    return first.reshape(len(indices), -1)
+        trainer = Trainer(self.module, self._model, self._task, self._settings, self._group)
+        found = trainer.score(self._task.validation).accuracy
+        assert found is not None
+        return found

@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 from nets import Net
+from quarters import network, samples
 
 from redtest_onnx.errors import InputError, NegativeVerdictError
-from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.pqi import pq_index
 from redtest_onnx.runtime.arrays import ArrayData
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.sparsity.apply import chosen_weights
-from redtest_onnx.sparsity.iterative import prune_iteratively, split_samples
+from redtest_onnx.sparsity.iterative import prune_iteratively
 from redtest_onnx.sparsity.loop import index_by_scope, iterate
 from redtest_onnx.sparsity.masks import SCOPES, Amount, Bound
-from redtest_onnx.sparsity.records import LoopSettings, Split
-from redtest_onnx.sparsity.training import TrainSettings
+from redtest_onnx.sparsity.records import LoopSettings
+from redtest_onnx.sparsity.training import Split, split_samples
+from redtest_onnx.training.settings import TrainingSettings
 
 torch = pytest.importorskip("torch")
 
 CPU = RunOptions("cpu", 1)
-TRAINING = TrainSettings(epochs=4, learning_rate=0.1, batch=40)
+TRAINING = TrainingSettings(epochs=4, lr=0.1, batch_size=40)
 
 
 @pytest.fixture(autouse=True)
@@ -37,28 +38,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def network() -> Model:
-    """An untrained convolution with batch normalisation, and a layer on top."""
-    rng = np.random.default_rng(0)
-    net = Net(x=["n", 1, 6, 6])  # type: ignore[list-item]
-    hidden = net("Conv", "x", net.store(rng.normal(size=(8, 1, 3, 3)) / 3))
-    norm = [net.store(v) for v in (np.ones(8), np.zeros(8), rng.normal(size=8) / 9, rng.uniform(1, 2, 8))]
-    hidden = net("Relu", net("BatchNormalization", hidden, *norm))
-    flat = net("Flatten", hidden)
-    return net.model(net("Gemm", flat, net.store(rng.normal(size=(4, 128)) / 11), net.weight(4), transB=1))
-
-
-def samples(count: int = 240) -> ArrayData:
-    """Which quarter of an image is bright."""
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 4, count)
-    images = rng.normal(size=(count, 1, 6, 6)).astype(np.float32) * 0.3
-    for image, label in zip(images, labels, strict=True):
-        row, column = divmod(int(label), 2)
-        image[0, row * 3 : row * 3 + 3, column * 3 : column * 3 + 3] += 1
-    return ArrayData("quarters", {"x": images}, labels)
 
 
 MODEL, DATA = network(), samples()
@@ -89,19 +68,17 @@ def test_masked_weights_are_exactly_zero_and_masks_only_shrink(method: str, scop
 
 
 def test_zeros_hold_after_every_step_of_the_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redtest_onnx.sparsity import loop
+    from redtest_onnx.training.loop import Trainer
 
     seen = []
+    step = Trainer._step
 
-    def watched(module: Any, data: Any, indices: Any, training: Any, after_step: Any) -> float:
-        def check() -> None:
-            after_step()
-            seen.append(int((module.w0 == 0).sum()) + int((module.w5 == 0).sum()))
+    def watched(self: Any, batch: Any) -> float:
+        loss = step(self, batch)
+        seen.append(sum(int((weight == 0).sum()) for weight in (self.module.w0, self.module.w5)))
+        return loss
 
-        return train(module, data, indices, training, check)
-
-    train = loop.train
-    monkeypatch.setattr(loop, "train", watched)
+    monkeypatch.setattr(Trainer, "_step", watched)
     steps = list(iterate(MODEL, WEIGHTS, SPLIT, settings(iterations=1)))
     gone = steps[1].record.weights - steps[1].record.kept
     assert gone > 50
@@ -110,11 +87,11 @@ def test_zeros_hold_after_every_step_of_the_optimiser(monkeypatch: pytest.Monkey
 
 def test_every_iteration_starts_from_the_model_unless_told_otherwise() -> None:
     """With no learning at all the state after each iteration is where it started."""
-    still = replace(TRAINING, learning_rate=0.0)
+    still = replace(TRAINING, lr=1e-12)
     for step in iterate(MODEL, WEIGHTS, SPLIT, settings(training=still)):
         for weight, mask in zip(WEIGHTS, step.masks, strict=True):
-            expected = weight.rows(MODEL) * mask
-            np.testing.assert_array_equal(weight.layout.rows(step.state[weight.name].numpy()), expected)
+            rows = weight.layout.rows(step.state[weight.name].numpy())
+            np.testing.assert_allclose(rows, weight.rows(MODEL) * mask, atol=1e-6)
     rewound = list(iterate(MODEL, WEIGHTS, SPLIT, settings(iterations=1)))
     further = list(iterate(MODEL, WEIGHTS, SPLIT, settings(iterations=1, rewind=False)))
     assert further[1].record.loss < 0.7 * rewound[1].record.loss
