@@ -41,9 +41,9 @@ SHARE = 0.2  # of the weights that are left, per iteration, for lottery ticket a
 MAX_DROP = 0.01
 TURN = 0.01  # of the PQ Index; smaller movements are noise
 TRAINING = {
-    "mlp": TrainingSettings(epochs=20, lr=0.1, batch_size=50, optimizer="sgd"),
-    "cnn": TrainingSettings(epochs=15, lr=0.05, batch_size=50, optimizer="sgd"),
-    "resnet": TrainingSettings(epochs=10, lr=0.05, batch_size=50, optimizer="sgd"),
+    "mlp": TrainingSettings(epochs=15, lr=0.2, batch_size=100, optimizer="sgd"),
+    "cnn": TrainingSettings(epochs=12, lr=0.1, batch_size=100, optimizer="sgd"),
+    "resnet": TrainingSettings(epochs=8, lr=0.1, batch_size=100, optimizer="sgd"),
 }
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
 
@@ -73,19 +73,19 @@ def build(name: str) -> nn.Module:
     """An untrained network for digits of 8x8."""
     if name == "mlp":
         return nn.Sequential(
-            *(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU()),
-            nn.Linear(256, 10),
+            *(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()),
+            nn.Linear(64, 10),
         )
-    convolution = [nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    convolution = [nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if name == "resnet":
-        blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
-        return nn.Sequential(*convolution, *blocks, *head, nn.Linear(64, 10))
+        blocks = [Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 2)]
+        return nn.Sequential(*convolution, *blocks, *head, nn.Linear(32, 10))
     layers: list[nn.Module] = [*convolution]
-    for inputs, outputs in pairwise((16, 32, 64)):
+    for inputs, outputs in pairwise((8, 16, 32)):
         layers += [nn.MaxPool2d(2), nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers, *head, nn.Linear(64, 10))
+    return nn.Sequential(*layers, *head, nn.Linear(32, 10))
 
 
 def export(name: str, seed: int) -> rt.Model:
@@ -260,7 +260,7 @@ def main() -> None:
     """Run what is asked for, then report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--nets", nargs="+", choices=list(NAMES), default=list(NAMES))
-    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--iterations", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "sap-results.jsonl")
     parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "images")
