@@ -170,6 +170,15 @@ def test_nothing_good_enough_is_a_negative_verdict() -> None:
         prune_iteratively(MODEL, WEIGHTS, SPLIT, hopeless, options=CPU)
 
 
+def test_merged_statistics_are_refused() -> None:
+    net = Net(x=["n", 1, 6, 6])  # type: ignore[list-item]
+    zeros, ones = net.store(np.zeros(8)), net.store(np.ones(8))
+    hidden = net("BatchNormalization", net("Conv", "x", net.weight(8, 1, 6, 6)), ones, zeros, zeros, ones)
+    model = net.model(net("Flatten", hidden))
+    with pytest.raises(InputError, match="running statistics"):
+        next(iterate(model, chosen_weights(model), SPLIT, settings()))
+
+
 def test_data_without_labels_and_quantised_weights_are_refused() -> None:
     silent = ArrayData("silent", DATA.arrays, None)
     with pytest.raises(InputError, match="no labels"):
