@@ -13,6 +13,7 @@ from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.weights import store
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
@@ -262,8 +263,6 @@ def _drop_orphans(graph: onnx.GraphProto) -> None:
 
 
 def _check(before: Model, after: Model, data: Dataset, options: RunOptions) -> None:
-    from redtest_onnx.graph.signature import fixed_batch
-
     feeds = data.inputs(first(fixed_batch(before) or min(_SAMPLES, len(data)), len(data)))
     expected, found = Session(before, options).run(feeds), Session(after, options).run(feeds)
     for name, reference in expected.items():

@@ -212,6 +212,8 @@ class _Follower:
 
     def _visit_flatten(self, i: int, node: onnx.NodeProto, kind: str, carried: Carried) -> None:
         """An image [n, channels, ...] becomes [n, channels * ...]: each channel a block of places."""
+        if carried.axis == -1 or carried.block != 1:
+            raise _BrokenError  # its channels would not lie in blocks
         if kind == "Flatten" and ops.attribute(node, "axis", 1) != 1:
             raise _BrokenError
         if kind == "Reshape":
@@ -221,8 +223,6 @@ class _Follower:
             if shape[1] != -1 and shape[1] % self.link.channels:
                 raise _BrokenError
             self.link.reshapes.append(i)
-        if carried.axis == -1 and len(self.link.tensors) and kind == "Reshape":
-            raise _BrokenError  # how many axes lie in front is not known
         self.link.tensors[node.output[0]] = replace(carried, axis=-1, block=0)
 
     def _visit_channelwise(self, i: int, node: onnx.NodeProto, kind: str) -> None:

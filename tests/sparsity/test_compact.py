@@ -163,6 +163,14 @@ def test_sums_with_a_shortcut_and_outputs_keep_their_channels() -> None:
     assert not compacted(net.model(out, branch)).cuts
 
 
+def test_flattened_sequences_keep_their_channels() -> None:
+    net = Net(x=[1, 3, 8])
+    first = net.weight(8, 6)
+    flat = net("Flatten", net("MatMul", "x", first))
+    without(net, first, [1, 2], axis=1)
+    assert not compacted(net.model(net("MatMul", flat, net.weight(18, 4)))).cuts
+
+
 def test_one_channel_always_stays() -> None:
     net = Net(x=[1, 8])
     first = net.weight(8, 5)
