@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "List the layers, what they cost, and which can be removed or why not.",
     "analyze": "Measure the similarity of all layers and the redundancy score.",
     "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
+    "rank": "Put trained models in order by accuracy, cost and redundancy.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
 }
 

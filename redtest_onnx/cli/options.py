@@ -94,13 +94,18 @@ class DataOptions:
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
 
-    def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
-        """The samples at `path`, or those of --data."""
+    @property
+    def images(self) -> ImageOptions:
+        """How image files become inputs."""
         if len(self.scale) > 1:
             raise InputError("--scale takes one number, such as 1/255")
-        images = ImageOptions(
+        return ImageOptions(
             self.mean, self.std, self.scale[0] if self.scale else None, self.size, self.layout
         )
+
+    def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
+        """The samples at `path`, or those of --data."""
+        images = self.images
         shapes = dict(self.input_shape)
         unknown = set(shapes) - {spec.name for spec in model.inputs}
         if unknown:

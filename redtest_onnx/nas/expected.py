@@ -61,7 +61,7 @@ def fit_expected(candidates: Sequence[Candidate]) -> ExpectedMsrs:
         coefficients=tuple(float(c) for c in fits[best].coef),
         points=len(scores),
         depths=(int(depths.min()), int(depths.max())),
-        r2=1 - errors[best] / spread if spread else 0.0,
+        r2=max(0.0, 1 - errors[best] / spread) if spread else 0.0,
     )
 
 

@@ -56,4 +56,5 @@ def attempt(work: Work[Result], name: str) -> Finished[Result]:
     try:
         return Finished(name, work(name))
     except RedtestError as error:
-        return Finished(name, error=str(error))
+        elsewhere = error.where is not None and error.where != name
+        return Finished(name, error=f"{error.where}: {error.what}" if elsewhere else error.what)
