@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import writable
 from redtest_onnx.nas.candidate import Evaluated
 
 _COLUMNS = tuple(field.name for field in fields(Evaluated))
@@ -47,13 +48,20 @@ class Store:
         self._connection = connection
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any]) -> Store:
+    def create(cls, path: Path, settings: Mapping[str, Any], *, force: bool = False) -> Store:
         """A new file.
 
         Args:
-            path: where; nothing may be there.
+            path: where.
             settings: what the results depend on, as JSON values.
+            force: whether a file that is there may go.
+
+        Raises:
+            OutputError: there is one and it may not, or it can't be written.
         """
+        writable(path, force=force)
+        for old in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            old.unlink(missing_ok=True)
         connection = _connect(path)
         # Readers are not locked out while a result is written.
         connection.execute("PRAGMA journal_mode=WAL")
@@ -105,7 +113,7 @@ class Store:
         places = ", ".join("?" * len(values))
         with self._connection:
             self._connection.execute(
-                f"INSERT OR IGNORE INTO results (number, {names}) VALUES (?, {places})",
+                f"INSERT INTO results (number, {names}) VALUES (?, {places}) ON CONFLICT (key) DO NOTHING",
                 (number, *values.values()),
             )
 
