@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -9,6 +10,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.nas.engines.base import Finished, Result, Work, attempt
 
 _ATTEMPTS = 3
+_PATIENCE = 10.0  # seconds
 
 
 class RayEngine(Generic[Result]):
@@ -59,12 +61,20 @@ class RayEngine(Generic[Result]):
 
     def _connect(self) -> None:
         try:
+            _reach(self._address)
             self._ray.init(self._address, log_to_driver=False, logging_level="warning")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no Ray cluster at {self._address or 'this machine'} ({error})",
                 hint="start one with `ray start --head` and give --address, or leave --address out",
             ) from error
+
+
+def _reach(address: str | None) -> None:
+    """Fail at once where nobody listens; Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
 
 
 def _ray() -> Any:

@@ -20,7 +20,7 @@ from redtest_onnx.nas.store import Store
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'redtest-onnx[nas]'")
 
-from ray.cluster_utils import Cluster  # noqa: E402
+from ray.cluster_utils import Cluster
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="several nodes on one machine are for Linux"),
@@ -31,15 +31,18 @@ pytestmark = [
 ]
 
 TESTS = Path(__file__).parents[2]
+PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent)])
 EVALUATIONS = 14
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A head and a second node, one core each."""
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS)
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        cluster.add_node(**node)
     yield cluster.address
     cluster.shutdown()
 
@@ -53,10 +56,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...
 
 
 def driver(path: Path, address: str) -> subprocess.Popen[bytes]:
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     return subprocess.Popen(
         [sys.executable, TESTS / "nas" / "toy.py", path, str(EVALUATIONS), "ray", "1", address],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": PATHS},
         stderr=subprocess.DEVNULL,
     )
 
@@ -73,9 +75,10 @@ def workers(path: Path) -> list[int]:
     return [int(row[0]) for row in rows]
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 90
     while not condition():
+        assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -85,9 +88,9 @@ def test_killed_workers_and_drivers_change_nothing(
 ) -> None:
     path = tmp_path / "run.sqlite"
     first = driver(path, address)
-    wait_for(lambda: len(workers(path)) >= 3)
+    wait_for(lambda: len(workers(path)) >= 3, first)
     os.kill(workers(path)[-1], signal.SIGKILL)  # it is at the next candidate already
-    wait_for(lambda: len(workers(path)) >= 6)
+    wait_for(lambda: len(workers(path)) >= 6, first)
     first.kill()
     assert first.wait() == -signal.SIGKILL
     done = table(path)
