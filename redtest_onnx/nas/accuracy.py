@@ -87,7 +87,7 @@ class NatsBench:
     """The files of NATS-Bench's topology space, read by the package `nats_bench`.
 
     Accuracy is on the validation images after 12 epochs, which is what a search may see; test accuracy after
-    200. Costs are the benchmark's own.
+    200. Costs are the benchmark's own: multiply-accumulates, which it calls FLOPs, and the time of a batch.
 
     Attributes:
         path: the unpacked folder `NATS-tss-v1_0-...-simple`.
@@ -98,7 +98,7 @@ class NatsBench:
     data: BenchmarkData = "cifar10"
 
     def look_up(self, architecture: str) -> Mapping[str, float]:
-        """Accuracy and latency of the architecture."""
+        """Accuracy and costs of the architecture."""
         api = _benchmark(self.path)
         index = api.query_index_by_arch(architecture)
         if index < 0:
@@ -108,12 +108,14 @@ class NatsBench:
         validation = "cifar10-valid" if self.data == "cifar10" else self.data
         early = api.get_more_info(index, validation, hp="12", is_random=False)
         late = api.get_more_info(index, self.data, hp="200", is_random=False)
-        latency = api.get_cost_info(index, validation, hp="12")["latency"]
-        found: dict[str, Any] = {
-            "accuracy": early["valid-accuracy"] / 100,
-            "test_accuracy": late["test-accuracy"] / 100,
+        cost = api.get_cost_info(index, validation, hp="12")
+        return {
+            "accuracy": float(early["valid-accuracy"]) / 100,
+            "test_accuracy": float(late["test-accuracy"]) / 100,
+            "parameters": round(float(cost["params"]) * 1e6),
+            "macs": round(float(cost["flops"]) * 1e6),
+            "latency_ms": float(cost["latency"]) * 1e3,
         }
-        return found if latency <= 0 else {**found, "latency_ms": latency * 1e3}
 
 
 @lru_cache(maxsize=1)
