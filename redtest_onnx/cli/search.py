@@ -70,6 +70,9 @@ _ENDS = {
     show_default=True,
     help="Of each training on --data; 0 measures untrained networks.",
 )
+@click.option(
+    "--batch-size", type=click.IntRange(min=2), default=50, show_default=True, help="Images per step of it."
+)
 @click.option("--metrics", type=options.FilePath, help="CSV with `architecture` and `accuracy`.")
 @click.option("--benchmark", type=options.FilePath, help="Unpacked folder of NATS-Bench (topology).")
 @click.option(
@@ -99,7 +102,7 @@ _ENDS = {
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Proposals open at a time; more workers than that have nothing to do.",
+    help="Proposals open at a time, unless random; more workers than that have nothing to do.",
 )
 @click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
 @ranking_options.score_options
@@ -173,6 +176,8 @@ def _settings(values: dict[str, Any], exponent: float, beta: float, **score: Any
     for name in ("data", "metrics", "benchmark", "models"):
         values[name] = str(values[name].resolve()) if values[name] else None
     get_space(values["space"])
+    if values["strategy"] == "random":
+        values["window"] = None
     return SearchSettings(**values, **score, images=images, exponent=exponent, beta=beta)
 
 

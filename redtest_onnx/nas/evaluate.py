@@ -20,6 +20,7 @@ from redtest_onnx.nas.accuracy import AccuracySource
 from redtest_onnx.nas.candidate import Evaluated
 from redtest_onnx.nas.images import TrainingData, open_training_data
 from redtest_onnx.nas.pytorch import require_torch
+from redtest_onnx.nas.recipe import Recipe
 from redtest_onnx.nas.space import Space, Task
 from redtest_onnx.runtime.data import open_data
 from redtest_onnx.runtime.images import ImageOptions
@@ -44,7 +45,7 @@ class Evaluation:
         space: what the architectures are of.
         data: images to train with, to measure redundancy on and to judge by; None to do none of that.
         images: how image files become inputs.
-        epochs: of training; 0 measures the network as it was initialised.
+        recipe: how networks are trained.
         seed: of weights and of the order of images.
         source: where accuracy is looked up; short training tells it if None.
         models: folder for the trained networks as ONNX files; None keeps none.
@@ -53,7 +54,7 @@ class Evaluation:
     space: Space
     data: Path | None
     images: ImageOptions
-    epochs: int
+    recipe: Recipe
     seed: int = 0
     source: AccuracySource | None = None
     models: Path | None = None
@@ -97,7 +98,7 @@ class Evaluation:
     def _measure(self, network: nn.Module, data: TrainingData) -> dict[str, Any]:
         from redtest_onnx.nas.networks import proxies
         from redtest_onnx.nas.networks.redundancy import redundancy
-        from redtest_onnx.nas.networks.training import Recipe, accuracy, train
+        from redtest_onnx.nas.networks.training import accuracy, train
 
         few = data.train.images[:_PROXY_IMAGES]
         measures: dict[str, Any] = {
@@ -105,7 +106,7 @@ class Evaluation:
             "jacob_cov": proxies.jacob_cov(network, few),
             "naswot": proxies.naswot(network, few),
         }
-        train(network, data.train, Recipe(epochs=self.epochs), self.seed)
+        train(network, data.train, self.recipe, self.seed)
         found = redundancy(network, data.train.images)
         return {
             **measures,

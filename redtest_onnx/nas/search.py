@@ -56,7 +56,7 @@ def search(
     store: Store,
     budget: Budget,
     *,
-    window: int = 8,
+    window: int | None = 8,
     engine: EngineOptions | None = None,
     progress: Progress | None = None,
 ) -> Searched:
@@ -74,7 +74,7 @@ def search(
         fitness: what the strategy shall raise.
         store: takes the outcomes, each as soon as it is there.
         budget: when to end.
-        window: how many proposals may be open at a time.
+        window: how many proposals may be open at a time; None for a strategy that learns nothing.
         engine: where the work runs; this process if None.
         progress: called after every outcome.
     """
@@ -97,7 +97,7 @@ class _Run:
         fitness: Fitness,
         store: Store,
         budget: Budget,
-        window: int,
+        window: int | None,
         engine: Engine[Evaluated],
     ) -> None:
         self._space, self._strategy, self._fitness = space, strategy, fitness

@@ -12,6 +12,7 @@ from redtest_onnx.nas.accuracy import AccuracySource, BenchmarkData, NatsBench, 
 from redtest_onnx.nas.candidate import CostName
 from redtest_onnx.nas.evaluate import Evaluation
 from redtest_onnx.nas.ranking import RankingSettings
+from redtest_onnx.nas.recipe import Recipe
 from redtest_onnx.nas.score import Objective, ScoreName
 from redtest_onnx.nas.search import Fitness
 from redtest_onnx.nas.space import get_space
@@ -28,6 +29,7 @@ class SearchSettings:
         data: images to train with; None without training.
         images: how image files become inputs.
         epochs: of each training.
+        batch_size: images per step of it.
         metrics: CSV that knows accuracy; None if training tells it.
         benchmark: folder of NATS-Bench that knows accuracy; None likewise.
         benchmark_data: which of its data sets.
@@ -35,7 +37,7 @@ class SearchSettings:
         strategy: how proposals are made.
         population: of evolution.
         tournament: of evolution.
-        window: proposals open at a time.
+        window: proposals open at a time; None if none of them depends on another.
         cost: which cost counts.
         by: the score that is raised.
         exponent: weight of cost.
@@ -47,6 +49,7 @@ class SearchSettings:
     data: str | None
     images: Mapping[str, Any]
     epochs: int
+    batch_size: int
     metrics: str | None
     benchmark: str | None
     benchmark_data: BenchmarkData
@@ -54,7 +57,7 @@ class SearchSettings:
     strategy: StrategyName
     population: int
     tournament: int
-    window: int
+    window: int | None
     cost: CostName
     by: ScoreName
     exponent: float
@@ -88,7 +91,7 @@ class SearchSettings:
             space=get_space(self.space),
             data=Path(self.data) if self.data else None,
             images=ImageOptions(**images),
-            epochs=self.epochs,
+            recipe=Recipe(self.epochs, self.batch_size),
             seed=self.seed,
             source=self._source(),
             models=Path(self.models) if self.models else None,

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from redtest_onnx.nas.images import LabelledImages
+from redtest_onnx.nas.recipe import Recipe
 
 _EVALUATION_BATCH = 500
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a candidate is trained: SGD with momentum and a cosine schedule, images shifted by a pixel.
-
-    Attributes:
-        epochs: passes over the training images; 0 leaves the network as it was initialised.
-        batch: images per step.
-        learning_rate: at the start.
-        momentum: Nesterov momentum.
-        weight_decay: on all parameters.
-    """
-
-    epochs: int = 12
-    batch: int = 100
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
 
 
 def train(network: nn.Module, images: LabelledImages, recipe: Recipe, seed: int) -> None:
