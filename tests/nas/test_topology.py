@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,21 @@ def test_spaces_are_found_by_name() -> None:
     assert get_space("size").name == "size"
     with pytest.raises(InputError, match="no search space called 'cells'"):
         get_space("cells")
+
+
+def test_spaces_of_other_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_spaces.py").write_text("from nas.toy import ChainSpace as Mine\n")
+    package = tmp_path / "their_spaces-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: their-spaces\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[redtest_onnx.spaces]\nchain = their_spaces:Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    space = get_space("chain")
+    assert space.name == "chain"
+    assert len(sample(space, np.random.default_rng(0)).split("-")) == 4
+    with pytest.raises(InputError) as error:
+        get_space("other")
+    assert "chain" in (error.value.hint or "")
 
 
 def test_mutation_changes_one_choice() -> None:

@@ -38,8 +38,8 @@ from redtest_onnx.runtime.images import ImageOptions
 
 ROOT = Path(__file__).parents[2]
 TABLES = {name: ROOT / "tools" / "experiments" / f"nas_{name}.csv" for name in ("topology", "size")}
-SPACES: dict[str, Space] = {"topology": TopologySpace(width=8, cells=2), "size": SizeSpace(widths=(8,))}
-RECIPE = Recipe(epochs=8, batch=50)
+SPACES: dict[str, Space] = {"topology": TopologySpace(width=8, cells=3), "size": SizeSpace(widths=(8,))}
+RECIPE = Recipe(epochs=6, batch=100)
 TOP = 10
 BETAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 NAMES = {"latency": "latency (ms)", "parameters": "parameters", "macs": "MACs"}

@@ -35,9 +35,10 @@ class RayEngine(Generic[Result]):
         """The next piece that has ended."""
         (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
         name = self._running.pop(reference)
+        deaths = self._ray.exceptions
         try:
             finished: Finished[Result] = self._ray.get(reference)
-        except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError) as error:
+        except (deaths.WorkerCrashedError, deaths.NodeDiedError, deaths.OutOfMemoryError) as error:
             text = f"its worker died {_ATTEMPTS} times ({type(error).__name__})"
             return Finished(name, error=text)
         return finished

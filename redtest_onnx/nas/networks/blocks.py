@@ -15,5 +15,5 @@ def conv_bn(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Se
 
 
 def classifier(channels: int, classes: int) -> list[nn.Module]:
-    """ReLU, global average pool, linear."""
-    return [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    """Global average pool, linear."""
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]

@@ -53,7 +53,7 @@ class ResidualNetwork(nn.Module):
                 blocks.append(Block(inputs, width, 2 if stage and position == 0 else 1))
                 inputs = width
         self.blocks = nn.ModuleList(blocks)
-        self.head = nn.Sequential(*classifier(inputs, task.classes)[1:])
+        self.head = nn.Sequential(*classifier(inputs, task.classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [n, channels, size, size] to logits [n, classes]."""

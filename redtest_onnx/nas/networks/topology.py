@@ -70,7 +70,8 @@ class TopologyNetwork(nn.Module):
                 body.append(Reduction(channels // 2, channels))
             body.extend(Cell(operators, channels) for _ in range(cells))
         self.body = nn.ModuleList(body)
-        self.head = nn.Sequential(nn.BatchNorm2d(width * 4), *classifier(width * 4, task.classes))
+        last = width * 4
+        self.head = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU(), *classifier(last, task.classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [n, channels, size, size] to logits [n, classes]."""
