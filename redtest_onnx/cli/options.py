@@ -81,6 +81,18 @@ class InputShape(click.ParamType[Any]):
             self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
 
 
+def _images(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    scale: tuple[float, ...],
+    size: tuple[int, int] | None,
+    layout: Literal["auto", "nchw", "nhwc"],
+) -> ImageOptions:
+    if len(scale) > 1:
+        raise InputError("--scale takes one number, such as 1/255")
+    return ImageOptions(mean, std, scale[0] if scale else None, size, layout)
+
+
 def _fraction(text: str) -> float:
     above, slash, below = text.partition("/")
     return float(above) / float(below) if slash else float(above)
@@ -99,13 +111,14 @@ class DataOptions:
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
 
+    @property
+    def images(self) -> ImageOptions:
+        """How image files become inputs."""
+        return _images(self.mean, self.std, self.scale, self.size, self.layout)
+
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
-        if len(self.scale) > 1:
-            raise InputError("--scale takes one number, such as 1/255")
-        images = ImageOptions(
-            self.mean, self.std, self.scale[0] if self.scale else None, self.size, self.layout
-        )
+        images = self.images
         shapes = dict(self.input_shape)
         unknown = set(shapes) - {spec.name for spec in model.inputs}
         if unknown:
@@ -131,6 +144,13 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
     return None if path is None else source.open(model, path=path)
 
 
+_IMAGE_OPTIONS = (
+    click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
+    click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
+    click.option("--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"),
+)
+
+
 def data_options(function: Command) -> Command:
     """Where samples come from and how images become inputs."""
     return _apply(
@@ -138,13 +158,7 @@ def data_options(function: Command) -> Command:
         click.option(
             "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
         ),
-        click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
-        click.option(
-            "--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."
-        ),
-        click.option(
-            "--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"
-        ),
+        *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
         click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
         click.option(
@@ -153,6 +167,17 @@ def data_options(function: Command) -> Command:
             multiple=True,
             help="Sizes of a made-up input; may be repeated.",
         ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+    )
+
+
+def training_data_options(function: Command) -> Command:
+    """Where images to train with come from."""
+    return _apply(
+        function,
+        click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
+        *_IMAGE_OPTIONS,
+        click.option("--size", type=Size(), help="Resize image files to this. [default: 32x32]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
     )
 
@@ -317,6 +342,11 @@ def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
     names = ("data", "mean", "std", "scale", "size", "layout", "input_shape")
     return DataOptions(**{name: values.pop(name) for name in names}, seed=values["seed"])
+
+
+def images_of(values: dict[str, Any]) -> ImageOptions:
+    """Take the options for images to train with out of a command's values."""
+    return _images(values.pop("mean"), values.pop("std"), values.pop("scale"), values.pop("size"), "auto")
 
 
 def configure_logging(verbose: int, quiet: bool) -> None:
