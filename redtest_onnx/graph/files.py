@@ -21,6 +21,7 @@ from redtest_onnx.graph.model import (
     tensor_bytes,
     tensors,
 )
+from redtest_onnx.graph.text import broken_text
 
 _CHUNK = 1 << 20
 
@@ -152,10 +153,17 @@ def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Take the external initializers out of a graph and its subgraphs, which see the inputs of the model."""
+    """Take the external weights out of a graph and its subgraphs, which see the inputs of the model."""
     for i in reversed(range(len(graph.initializer))):
         if is_external(graph.initializer[i]):
             yield graph.initializer.pop(i)
+    for i in reversed(range(len(graph.node))):
+        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and is_external(a.t)]
+        if values and graph.node[i].op_type == "Constant":
+            yield onnx.TensorProto(
+                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
+            )
+            del graph.node[i]
     for child in subgraphs(graph.node):
         yield from _take_external(child)
 
@@ -173,6 +181,12 @@ def _check_structure(model: Model) -> None:
             "not an ONNX model: it holds no graph",
             where=model.label,
             hint="export or download it again; the file must hold a serialised ModelProto",
+        )
+    if (field := broken_text(model.proto)) is not None:
+        raise InputError(
+            f"holds text that is not UTF-8, in {field}",
+            where=model.label,
+            hint="export or download it again; ONNX files hold UTF-8 only",
         )
     if not graph.output:
         raise InputError("the graph has no outputs", where=model.label, hint="export the model again")

@@ -71,6 +71,8 @@ def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
     layers = []
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
         gone = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+        # What others need, too, stays; its cost is the layer's all the same.
+        gone |= region.nodes
         action, reason = _action(index, region, shapes)
         added = _adapter_cost(region, shapes) if action == "adapter" else (0, 0)
         layers.append(

@@ -83,6 +83,8 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
     for chain in chains:
         for k, step in enumerate(chain):
             known = step.exit in found or index.producer[step.exit] in inside
+            # An operator with several outputs, such as If or LSTM, is one layer.
+            known = known or any(name in found for name in index.nodes[index.producer[step.exit]].output)
             if known or step.exit in heads or step.exit in opened or not _weighted(index, step):
                 continue
             region = _region(index, chain, k, ranks or {})

@@ -9,7 +9,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
@@ -39,16 +39,32 @@ def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptio
     batch = fixed_batch(model) or 1
     small = _sizes(model, index, data, batch, options)
     if fixed_batch(model) is not None:
-        # Nothing can grow: the samples are where inputs have them, in front.
+        # Nothing can grow: the samples are where inputs have them, in front as a rule.
         axes = {name: 0 for name, shape in small.sizes.items() if shape and shape[0] % batch == 0}
+        if any(batch_axes(model).values()):
+            axes.update(
+                _batch_axes(infer_shapes(model, _inputs(model, 1)), infer_shapes(model, _inputs(model, 2)))
+            )
         return SeenShapes(batch, small, axes)
     large = _sizes(model, index, data, 2, options)
-    axes = {}
-    for name, shape in small.sizes.items():
-        axis = find_batch_axis(shape, large.sizes.get(name, ()), 2)
-        if axis is not None:
-            axes[name] = axis
-    return SeenShapes(batch, small, axes)
+    return SeenShapes(batch, small, _batch_axes(small, large))
+
+
+def _batch_axes(small: Shapes, large: Shapes) -> dict[str, int]:
+    """The axis of each tensor that is twice as long in the second shapes."""
+    found = {
+        name: find_batch_axis(shape, large.sizes.get(name, ()), 2) for name, shape in small.sizes.items()
+    }
+    return {name: axis for name, axis in found.items() if axis is not None}
+
+
+def _inputs(model: Model, times: int) -> dict[str, Shape]:
+    """Sizes of the inputs for so many times the batch that the model fixes."""
+    plans = plan_inputs(model, 1)
+    return {
+        plan.name: tuple(size * times if k == plan.batch_axis else size for k, size in enumerate(plan.shape))
+        for plan in plans
+    }
 
 
 def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
