@@ -60,12 +60,12 @@ def count_parameters(index: GraphIndex, nodes: Iterable[int] | None = None) -> i
         nodes: count only what these nodes alone read; the whole graph, with its branches, if None.
     """
     chosen = range(len(index.nodes)) if nodes is None else frozenset(nodes)
-    statistics = _statistics(index.nodes)
     total = 0
-    for name, tensor in index.initializers.items():
-        readers = index.readers.get(name, ())
-        if name not in statistics and readers and all(reader in chosen for reader in readers):
-            total += _parameters(tensor)
+    for name in {name for i in chosen for name in index.reads[i] if name in index.initializers}:
+        readers = index.readers[name]
+        statistic = any(_takes_statistics(index.nodes[reader], name) for reader in readers)
+        if not statistic and all(reader in chosen for reader in readers):
+            total += _parameters(index.initializers[name])
     for i in chosen:
         node = index.nodes[i]
         if node.op_type == "Constant" and isinstance(value := ops.attribute(node, "value"), onnx.TensorProto):
@@ -217,13 +217,9 @@ class _BufferPlan:
         return None if symbols is None else (symbols, self._shapes.dtypes.get(name, 0))
 
 
-def _statistics(nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
-    return frozenset(
-        node.input[k]
-        for node in nodes
-        for k in _STATISTICS.get(ops.qualified(node), ())
-        if k < len(node.input)
-    )
+def _takes_statistics(node: onnx.NodeProto, name: str) -> bool:
+    places = _STATISTICS.get(ops.qualified(node), ())
+    return any(node.input[k] == name for k in places if k < len(node.input))
 
 
 def _parameters(tensor: onnx.TensorProto) -> int:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import subgraphs
+
+
+class _Counts(dict[str, int]):
+    """Counts that start from a rule, so that only those that are asked for take time."""
+
+    def __init__(self, start: Callable[[str], int]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, name: str) -> int:
+        self[name] = self._start(name)
+        return self[name]
 
 
 class GraphIndex:
@@ -91,9 +103,8 @@ class GraphIndex:
     def dead_without(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)
-        left = Counter({name: len(nodes) for name, nodes in self.readers.items()})
-        left.update((*kept, *(name for name in self.outputs if name not in gone)))
-        left.subtract({name: left[name] for name in gone})
+        held = Counter((*kept, *(name for name in self.outputs if name not in gone)))
+        left = _Counts(lambda name: 0 if name in gone else len(self.readers.get(name, ())) + held[name])
         dead: set[int] = set()
         stack = [self.producer[name] for name in gone if name in self.producer]
         while stack:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
+
+_LARGEST = 1 << 32  # bytes of one tensor for one sample; stored weights may be larger
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,18 @@ def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptio
     return SeenShapes(batch, small, _batch_axes(small, large))
 
 
+def _check_sizes(model: Model, shapes: Shapes) -> None:
+    """Refuse what no machine should be asked to run: an operator that blows its input up beyond reason."""
+    for name, shape in shapes.sizes.items():
+        size = prod(shape) * element_bits(shapes.dtypes.get(name, FLOAT)) // 8
+        if size > _LARGEST and name not in model.initializers:
+            raise InputError(
+                f"its tensor {name!r} of sizes {list(shape)} would take {size / 2**30:.1f} GiB",
+                where=model.label,
+                hint="check the operator that makes it, or give smaller inputs with --input-shape",
+            )
+
+
 def _batch_axes(small: Shapes, large: Shapes) -> dict[str, int]:
     """The axis of each tensor that is twice as long in the second shapes."""
     found = {
@@ -70,6 +86,7 @@ def _inputs(model: Model, times: int) -> dict[str, Shape]:
 def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
     feeds = data.inputs(first(batch, len(data)))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
+    _check_sizes(model, shapes)
     tensors = index.activations.intersection(index.producer)
     unknown = [name for name in index.producer if name in tensors and name not in shapes.sizes]
     if not unknown:
