@@ -22,6 +22,7 @@ from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import norm_influence, shuffled_null, standard_errors
 from redtest_onnx.runtime.data import Dataset, require_samples, sample_indices
 from redtest_onnx.runtime.grams import GramReader, Target
+from redtest_onnx.runtime.opened import opened
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import SeenShapes, see_shapes
 
@@ -113,6 +114,7 @@ class Analysis:
             the similarity.
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
+        branches: branches of If that were opened because of what is fed, in words.
     """
 
     layers: tuple[Layer, ...]
@@ -130,6 +132,7 @@ class Analysis:
     dominated: tuple[str, ...]
     forward_s: float
     metric_s: float
+    branches: tuple[str, ...] = ()
 
     @property
     def adjacent(self) -> tuple[float, ...]:
@@ -164,9 +167,11 @@ def analyze(
     settings = settings or AnalysisSettings()
     options = options or RunOptions()
     require_samples(data)
+    view = opened(model, data)
+    model = view.model
     index = GraphIndex(model.graph)
     seen = see_shapes(model, index, data, options)
-    series = find_layers(index, seen.shapes)
+    series = find_layers(index, seen.shapes, view.choices)
     if settings.threshold is None:
         settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
     layers = _measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
@@ -208,6 +213,7 @@ def analyze(
         dominated=tuple(layers[k].name for k in influence.dominated),
         forward_s=forward_s,
         metric_s=metric_s,
+        branches=tuple(map(str, view.choices)),
     )
 
 

@@ -12,13 +12,13 @@ from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.report.documents import analyze_document, write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.shapes import see_shapes
 
 
@@ -61,8 +61,9 @@ def command(
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:
-        index = GraphIndex(loaded.graph)
-        cost = model_cost(index, see_shapes(loaded, index, data, run).shapes)
+        view = opened(loaded, data).model
+        shapes = see_shapes(view, GraphIndex(view.graph), data, run).shapes
+        cost = whole_cost(loaded, view, shapes)
         write_json(analyze_document(loaded, cost, analysis, perf_counter() - begin), json_path)
 
 
@@ -75,6 +76,7 @@ def _summary(analysis: Analysis) -> list[str]:
         f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
+        *(f"The layers are those of {branch}." for branch in analysis.branches),
     ]
     similar = [
         layer

@@ -57,7 +57,9 @@ class _Step:
     nodes: frozenset[int]
 
 
-def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tuple[Region, ...]:
+def find_regions(
+    index: GraphIndex, ranks: dict[str, int] | None = None, ends: frozenset[str] = frozenset()
+) -> tuple[Region, ...]:
     """The default series of layers in the order of the graph.
 
     One region for each single operator with weights and for each indivisible block that holds weights, along
@@ -66,6 +68,7 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
     Args:
         index: the graph.
         ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
+        ends: tensors beyond which no layer takes its activation from, such as the results of a branch.
     """
     dominators = _dominators(index)
     trees = [
@@ -87,7 +90,7 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
             known = known or any(name in found for name in index.nodes[index.producer[step.exit]].output)
             if known or step.exit in heads or step.exit in opened or not _weighted(index, step):
                 continue
-            region = _region(index, chain, k, ranks or {})
+            region = _region(index, chain, k, ranks or {}, ends)
             found[step.exit] = region
             inside |= region.core if len(region.core) > 1 else frozenset()
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
@@ -218,7 +221,9 @@ def _controls(index: GraphIndex, step: _Step) -> bool:
     return _kinds(index, step) <= ops.CONTROL_FLOW
 
 
-def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]) -> Region:
+def _region(
+    index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int], ends: frozenset[str]
+) -> Region:
     """The layer that starts with step `k`, with the steps behind it that belong to it."""
     step = chain[k]
     single = len(step.nodes) == 1
@@ -228,7 +233,7 @@ def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]
             if not _kinds(index, chain[last + 1]) <= _RESHAPING:
                 break
             last += 1
-    while last + 1 < len(chain) and _belongs(index, chain, last + 1, k):
+    while last + 1 < len(chain) and chain[last].exit not in ends and _belongs(index, chain, last + 1, k):
         last += 1
     exit_ = chain[last].exit
     tail: frozenset[int] = frozenset().union(*(s.nodes for s in chain[k + 1 : last + 1]))

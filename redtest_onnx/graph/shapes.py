@@ -77,6 +77,22 @@ def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         yield from _all_graphs(child)
 
 
+def declared_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
+    """What can be told of the dimensions of tensors for every input the signature allows; None is open."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return {}
+    found: dict[str, tuple[int | None, ...]] = {}
+    for info in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
+        tensor = info.type.tensor_type
+        if tensor.HasField("shape"):
+            found[info.name] = tuple(
+                dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+            )
+    return found
+
+
 def _symbolic(model: Model) -> dict[str, Symbols]:
     """Shapes with the names of open dimensions, as far as declarations and operators tell them."""
     skeleton = _skeleton(model, {})

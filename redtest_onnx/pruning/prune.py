@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, Progress, analyze
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
@@ -22,6 +22,7 @@ from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, sample_indices
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 
@@ -107,6 +108,7 @@ def plan(
     """
     options = options or RunOptions()
     analysis = analysis or analyze(model, data, settings, options, progress)
+    digest, model = model.sha256, opened(model, data).model
     index = GraphIndex(model.graph)
     shapes = see_shapes(model, index, data, options).shapes
     loss: Callable[[Plan], float] | None = None
@@ -142,7 +144,7 @@ def plan(
         repaired_loss=repaired_loss,
         progress=progress,
     )
-    return chosen, analysis
+    return replace(chosen, model_sha256=digest), analysis
 
 
 def prune(
@@ -175,6 +177,8 @@ def prune(
     """
     options = options or RunOptions()
     note = progress or (lambda done, total, what: None)
+    whole, view = model, opened(model, data)
+    model = view.model
     index = GraphIndex(model.graph)
     shapes = see_shapes(model, index, data, options).shapes
     note(0, 4, "rewriting")
@@ -183,7 +187,8 @@ def prune(
     fit, judged = fitting(data, seed), held_out(data, seed)
     calibration = Calibration(data, fit, judged, options, kernel)
     pruned, repaired = repair(model, pruned, chosen, shapes, calibration, method, progress)
-    verify(model, pruned, data, options)
+    closed = view.close(pruned)
+    verify(whole, closed, data, options)
     note(1, 4, "comparing outputs")
     samples, indices = data, judged
     if evaluation is not None:
@@ -191,27 +196,26 @@ def prune(
     evaluator = Evaluator(model, samples, indices, options)
     result = evaluator.evaluate(pruned)
     note(2, 4, "measuring latency")
-    latency = measure_latency([model, pruned], data, options)
+    latency = measure_latency([whole, closed], data, options)
     note(3, 4, "measuring redundancy")
-    new_index = GraphIndex(pruned.graph)
-    new_shapes = see_shapes(pruned, new_index, data, options).shapes
+    new_shapes = see_shapes(pruned, GraphIndex(pruned.graph), data, options).shapes
     before = Measures(
-        model_cost(index, shapes),
-        model.file_bytes,
+        whole_cost(whole, model, shapes),
+        whole.file_bytes,
         latency[0],
         analysis.redundancy.value,
         evaluator.reference.accuracy,
     )
     after = Measures(
-        model_cost(new_index, new_shapes),
-        pruned.file_bytes,
+        whole_cost(closed, pruned, new_shapes),
+        closed.file_bytes,
         latency[1],
         _redundancy(pruned, data, analysis.settings, options),
         result.accuracy,
     )
     note(4, 4, "done")
     return Pruning(
-        model=pruned,
+        model=closed,
         plan=chosen,
         analysis=analysis,
         before=before,

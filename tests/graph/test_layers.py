@@ -180,7 +180,13 @@ def test_every_activation_is_listed_once_with_its_owner() -> None:
     ],
 )
 def test_shapes_that_one_linear_operator_can_change(before: Shape, after: Shape, expected: bool) -> None:
-    assert adaptable(before, after) is expected
+    assert adaptable(before, after, channels_first=len(before) == 4) is expected
+
+
+def test_signals_of_convolutions_change_their_channels() -> None:
+    assert adaptable((1, 8, 12), (1, 16, 4), channels_first=True)
+    assert not adaptable((1, 8, 12), (1, 8, 5), channels_first=True)
+    assert not adaptable((1, 8, 12), (1, 16, 4), channels_first=False)
 
 
 def test_an_operator_with_two_outputs_is_one_layer() -> None:
