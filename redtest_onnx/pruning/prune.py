@@ -17,7 +17,7 @@ from redtest_onnx.pruning.criteria import Context
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
-from redtest_onnx.pruning.verify import verify
+from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, sample_indices
 from redtest_onnx.runtime.evaluate import Evaluator
@@ -183,6 +183,7 @@ def prune(
     shapes = see_shapes(model, index, data, options).shapes
     note(0, 4, "rewriting")
     pruned = apply_plan(model, chosen, shapes)
+    verify_removal(model, pruned, chosen, data, options)
     seed = analysis.settings.seed
     fit, judged = fitting(data, seed), held_out(data, seed)
     calibration = Calibration(data, fit, judged, options, kernel)
