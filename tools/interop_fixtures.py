@@ -308,7 +308,7 @@ def export_tensorflow() -> Iterator[Row]:
         for _ in range(2):
             y = layers.LayerNormalization()(x)
             x = layers.Add()([x, layers.MultiHeadAttention(2, 8)(y, y)])
-            y = layers.Dense(32, activation="gelu")(layers.LayerNormalization()(x))
+            y = layers.Dense(32, activation="relu")(layers.LayerNormalization()(x))
             x = layers.Add()([x, layers.Dense(16)(y)])
         return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)))
 

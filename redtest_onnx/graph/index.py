@@ -126,7 +126,7 @@ class GraphIndex:
         if name in ops.WEIGHT_ATTRIBUTES:
             return True
         if name in ops.CONTROL_FLOW:
-            return any(self._inside(child).weighted for child in subgraphs([node]))
+            return any(self._inside(child).weighted for child in subgraphs([node])) or self._hands_in(node)
         positions = ops.WEIGHT_INPUTS.get(name)
         if positions is None:
             # An operator nobody here knows is a layer if a stored matrix is among its inputs.
@@ -134,6 +134,12 @@ class GraphIndex:
             positions = tuple(range(len(node.input))) if unknown else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
         return any(name not in self.fed and self._is_matrix(name) for name in operands)
+
+    def _hands_in(self, node: onnx.NodeProto) -> bool:
+        """Whether a loop multiplies by matrices that it is handed as states, as TensorFlow's loops do."""
+        matrices = any(name and name not in self.fed and self._is_matrix(name) for name in node.input)
+        inside = (inner for child in subgraphs([node]) for inner in child.node)
+        return matrices and any(ops.qualified(inner) in ops.WEIGHT_INPUTS for inner in inside)
 
     def _inside(self, child: onnx.GraphProto) -> GraphIndex:
         """A branch or body, whose own inputs and captured tensors are what the caller feeds."""

@@ -206,7 +206,7 @@ def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) 
         weighted = [step for step in chain if _weighted(index, step)]
         spatial = any(ranks.get(step.exit, 0) > 2 for step in weighted)
         count = len(weighted)
-        while count and len(weighted[count - 1].nodes) == 1 and not _controls(index, weighted[count - 1]):
+        while count and _predicts(index, weighted[count - 1]):
             # The last operator predicts; so do fully connected ones before it, behind a flattening.
             if count < len(weighted) and not (spatial and ranks.get(weighted[count - 1].exit) == 2):
                 break
@@ -216,9 +216,9 @@ def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) 
     return frozenset(heads - body)
 
 
-def _controls(index: GraphIndex, step: _Step) -> bool:
-    """Whether a step is control flow: with a whole network inside it is more than a prediction."""
-    return _kinds(index, step) <= ops.CONTROL_FLOW
+def _predicts(index: GraphIndex, step: _Step) -> bool:
+    """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent."""
+    return len(step.nodes) == 1 and _kinds(index, step).isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT)
 
 
 def _region(
