@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.granularity import Granularity
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer, every_activation, find_layers, has_branches
 from redtest_onnx.graph.model import FLOAT, Model
@@ -44,6 +45,7 @@ class AnalysisSettings:
     Attributes:
         pooling: "mean" averages each activation over its positions, "none" takes all values.
         layers: "auto" for the default series, "all" for every float activation, or a glob over layer names.
+        granularity: how much a layer of the series holds, see `regroup`.
         estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them.
         alpha: steepness of the score.
         threshold: similarity from which on a pair counts as redundant; None picks .8 for graphs with skip
@@ -56,6 +58,7 @@ class AnalysisSettings:
 
     pooling: Pooling = "mean"
     layers: str = "auto"
+    granularity: Granularity = "sub-layer"
     estimator: Estimator = "minibatch"
     alpha: float = 100.0
     threshold: float | None = None
@@ -174,6 +177,8 @@ def analyze(
     series = find_layers(index, seen.shapes, view.choices)
     if settings.threshold is None:
         settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
+    if settings.granularity != "sub-layer":
+        series = find_layers(index, seen.shapes, view.choices, settings.granularity)
     layers = _measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
     if len(layers) < 2:
         raise InputError(

@@ -94,7 +94,7 @@ def row(path: Path) -> Row:
             verified += 1
     opsets = ", ".join(f"{domain} {version}" for domain, version in model.opsets.items())
     removable = sum(layer.removable for layer in layers)
-    reasons = _reasons(layers) or "no operator applies weights to what is fed"
+    reasons = _reasons(layers) or "no operator with weights lies in front of the predictions"
     name = path.relative_to(ROOT if path.is_relative_to(ROOT) else ROOT.parent).as_posix()
     return Row(f"`{name}`", opsets, len(layers), removable, verified, _analyzed(model, data), reasons)
 

@@ -118,7 +118,7 @@ def command(
     data = source.open(loaded)
     screen.warn_synthetic(data)
     settings = AnalysisSettings(**values)
-    if _nothing_removable(screen, loaded, data, run, json_path):
+    if _nothing_removable(screen, loaded, data, run, settings, json_path):
         return
     with screen.progress() as progress:
         if plan_path and not dry_run:
@@ -200,13 +200,18 @@ def _evaluation(source: options.DataOptions, model: Model, eval_data: Path | Non
 
 
 def _nothing_removable(
-    screen: Screen, model: Model, data: Dataset, run: RunOptions, json_path: str | None
+    screen: Screen,
+    model: Model,
+    data: Dataset,
+    run: RunOptions,
+    settings: AnalysisSettings,
+    json_path: str | None,
 ) -> bool:
     """Give the reasons where no layer can go; nothing is written then but the JSON."""
     view = opened(model, data)
     index = GraphIndex(view.model.graph)
     shapes = see_shapes(view.model, index, data, run).shapes
-    layers = find_layers(index, shapes, view.choices)
+    layers = find_layers(index, shapes, view.choices, settings.granularity)
     if any(layer.removable for layer in layers):
         return False
     screen.show(f"No layer of {model.label} can be removed; nothing is written.", layer_table(layers))

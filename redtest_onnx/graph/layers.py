@@ -8,6 +8,7 @@ from math import prod
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import count_macs, count_parameters
+from redtest_onnx.graph.granularity import Granularity, regroup
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.names import layer_names
 from redtest_onnx.graph.regions import Region, find_regions, leaving
@@ -59,17 +60,25 @@ class Layer:
         return self.action is not None
 
 
-def find_layers(index: GraphIndex, shapes: Shapes, choices: Sequence[Choice] = ()) -> tuple[Layer, ...]:
-    """The default series of layers of a graph.
+def find_layers(
+    index: GraphIndex,
+    shapes: Shapes,
+    choices: Sequence[Choice] = (),
+    granularity: Granularity = "sub-layer",
+) -> tuple[Layer, ...]:
+    """The series of layers of a graph.
 
     Args:
         index: the graph.
         shapes: sizes for one sample, as inferred or, better, as seen in a run.
         choices: branches that were opened in it; a layer ends where its branch does.
+        granularity: how much a layer holds, see `regroup`; "sub-layer" is the default series.
     """
     ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
     ends = frozenset(name for choice in choices for name in choice.node.output)
-    regions = find_regions(index, ranks, ends)
+    series = find_regions(index, ranks, ends)
+    regions = regroup(index, series, shapes, granularity)
+    joined = set(regions) - set(series)
     names = layer_names(index, regions)
     layers = []
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
@@ -84,7 +93,7 @@ def find_layers(index: GraphIndex, shapes: Shapes, choices: Sequence[Choice] = (
             Layer(
                 index=i,
                 name=name,
-                kind=_kind(index, region),
+                kind=granularity if region in joined and len(region.core) > 1 else _kind(index, region),
                 operators=len(region.core),
                 convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
                 input=region.entry,
