@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.granularity import Granularity
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer, every_activation, find_layers, has_branches
 from redtest_onnx.graph.model import FLOAT, Model
@@ -22,6 +23,7 @@ from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import norm_influence, shuffled_null, standard_errors
 from redtest_onnx.runtime.data import Dataset, require_samples, sample_indices
 from redtest_onnx.runtime.grams import GramReader, Target
+from redtest_onnx.runtime.opened import opened
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import SeenShapes, see_shapes
 
@@ -43,6 +45,7 @@ class AnalysisSettings:
     Attributes:
         pooling: "mean" averages each activation over its positions, "none" takes all values.
         layers: "auto" for the default series, "all" for every float activation, or a glob over layer names.
+        granularity: how much a layer of the series holds, see `regroup`.
         estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them.
         alpha: steepness of the score.
         threshold: similarity from which on a pair counts as redundant; None picks .8 for graphs with skip
@@ -55,6 +58,7 @@ class AnalysisSettings:
 
     pooling: Pooling = "mean"
     layers: str = "auto"
+    granularity: Granularity = "sub-layer"
     estimator: Estimator = "minibatch"
     alpha: float = 100.0
     threshold: float | None = None
@@ -113,6 +117,7 @@ class Analysis:
             the similarity.
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
+        branches: branches of If that were opened because of what is fed, in words.
     """
 
     layers: tuple[Layer, ...]
@@ -130,6 +135,7 @@ class Analysis:
     dominated: tuple[str, ...]
     forward_s: float
     metric_s: float
+    branches: tuple[str, ...] = ()
 
     @property
     def adjacent(self) -> tuple[float, ...]:
@@ -164,11 +170,15 @@ def analyze(
     settings = settings or AnalysisSettings()
     options = options or RunOptions()
     require_samples(data)
+    view = opened(model, data)
+    model = view.model
     index = GraphIndex(model.graph)
     seen = see_shapes(model, index, data, options)
-    series = find_layers(index, seen.shapes)
+    series = find_layers(index, seen.shapes, view.choices)
     if settings.threshold is None:
         settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
+    if settings.granularity != "sub-layer":
+        series = find_layers(index, seen.shapes, view.choices, settings.granularity)
     layers = _measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
     if len(layers) < 2:
         raise InputError(
@@ -208,6 +218,7 @@ def analyze(
         dominated=tuple(layers[k].name for k in influence.dominated),
         forward_s=forward_s,
         metric_s=metric_s,
+        branches=tuple(map(str, view.choices)),
     )
 
 

@@ -33,7 +33,7 @@ class Screen:
 
     def show(self, *what: RenderableType) -> None:
         """Print a result; text as it is, since names of tensors may look like markup."""
-        for item in what:
+        for item in () if self._out.quiet else what:
             self._out.print(item, markup=False)
 
     def note(self, text: str) -> None:

@@ -10,11 +10,9 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load, save
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.report.documents import finetune_document, write_json
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.opened import see_cost
 
 if TYPE_CHECKING:
     from redtest_onnx.training.finetune import FineTuning, Judged
@@ -96,8 +94,7 @@ def command(
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")
     if json_path:
-        index = GraphIndex(loaded.graph)
-        cost = model_cost(index, see_shapes(loaded, index, data, run).shapes)
+        cost = see_cost(loaded, data, run)
         write_json(finetune_document(loaded, cost, result, settings, output), json_path)
 
 

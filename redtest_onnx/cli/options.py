@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.granularity import GRANULARITIES
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset, open_data
@@ -193,6 +194,24 @@ def run_options(function: Command) -> Command:
     )
 
 
+def layer_options(function: Command) -> Command:
+    """What counts as a layer."""
+    return _apply(
+        function,
+        click.option(
+            "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
+        ),
+        click.option(
+            "--granularity",
+            type=click.Choice(GRANULARITIES),
+            default="sub-layer",
+            show_default=True,
+            help="How much a layer holds: one operator, a transformer's sub-layer or a residual block, a "
+            "transformer's block, or all layers of one shape.",
+        ),
+    )
+
+
 def measure_options(function: Command) -> Command:
     """How similarity is measured."""
     return _apply(
@@ -203,9 +222,6 @@ def measure_options(function: Command) -> Command:
             default="mean",
             show_default=True,
             help="Average activations over positions, or take all values.",
-        ),
-        click.option(
-            "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
         ),
         click.option(
             "--estimator",
@@ -219,6 +235,7 @@ def measure_options(function: Command) -> Command:
             "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
         ),
         click.option("--batches", type=click.IntRange(min=1), default=10, show_default=True),
+        layer_options,
     )
 
 

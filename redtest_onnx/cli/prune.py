@@ -12,7 +12,6 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load, save, write_atomic
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import find_layers
@@ -28,6 +27,7 @@ from redtest_onnx.report.documents import plan_document, prune_document, write_j
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
 from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 
@@ -143,7 +143,7 @@ def command(
     data = source.open(loaded)
     screen.warn_synthetic(data)
     settings = AnalysisSettings(**values)
-    if _nothing_removable(screen, loaded, data, run, json_path):
+    if _nothing_removable(screen, loaded, data, run, settings, json_path):
         return
     with screen.progress() as progress:
         if plan_path and not dry_run:
@@ -254,18 +254,24 @@ def _check_training(
 
 
 def _nothing_removable(
-    screen: Screen, model: Model, data: Dataset, run: RunOptions, json_path: str | None
+    screen: Screen,
+    model: Model,
+    data: Dataset,
+    run: RunOptions,
+    settings: AnalysisSettings,
+    json_path: str | None,
 ) -> bool:
     """Give the reasons where no layer can go; nothing is written then but the JSON."""
-    index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, run).shapes
-    layers = find_layers(index, shapes)
+    view = opened(model, data)
+    index = GraphIndex(view.model.graph)
+    shapes = see_shapes(view.model, index, data, run).shapes
+    layers = find_layers(index, shapes, view.choices, settings.granularity)
     if any(layer.removable for layer in layers):
         return False
     screen.show(f"No layer of {model.label} can be removed; nothing is written.", layer_table(layers))
     if json_path:
         nothing = Plan("none", model.sha256, ())
-        write_json(plan_document(model, model_cost(index, shapes), nothing, layers), json_path)
+        write_json(plan_document(model, whole_cost(model, view.model, shapes), nothing, layers), json_path)
     return True
 
 
@@ -277,6 +283,7 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     for step in plan.steps:
         score = "" if step.score is None else f", score {step.score:.4f}"
         screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
 def _round_in_words(done: Round) -> str:
@@ -318,6 +325,6 @@ def _finish_dry_run(
         write_atomic(plan_path, plan.save)
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
-        index = GraphIndex(model.graph)
-        cost = model_cost(index, see_shapes(model, index, data, run).shapes)
+        view = opened(model, data).model
+        cost = whole_cost(model, view, see_shapes(view, GraphIndex(view.graph), data, run).shapes)
         write_json(plan_document(model, cost, plan, analysis.layers), json_path)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import subgraphs
+
+
+class _Counts(dict[str, int]):
+    """Counts that start from a rule, so that only those that are asked for take time."""
+
+    def __init__(self, start: Callable[[str], int]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, name: str) -> int:
+        self[name] = self._start(name)
+        return self[name]
 
 
 class GraphIndex:
@@ -91,9 +103,8 @@ class GraphIndex:
     def dead_without(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)
-        left = Counter({name: len(nodes) for name, nodes in self.readers.items()})
-        left.update((*kept, *(name for name in self.outputs if name not in gone)))
-        left.subtract({name: left[name] for name in gone})
+        held = Counter((*kept, *(name for name in self.outputs if name not in gone)))
+        left = _Counts(lambda name: 0 if name in gone else len(self.readers.get(name, ())) + held[name])
         dead: set[int] = set()
         stack = [self.producer[name] for name in gone if name in self.producer]
         while stack:
@@ -115,7 +126,7 @@ class GraphIndex:
         if name in ops.WEIGHT_ATTRIBUTES:
             return True
         if name in ops.CONTROL_FLOW:
-            return any(self._inside(child).weighted for child in subgraphs([node]))
+            return any(self._inside(child).weighted for child in subgraphs([node])) or self._hands_in(node)
         positions = ops.WEIGHT_INPUTS.get(name)
         if positions is None:
             # An operator nobody here knows is a layer if a stored matrix is among its inputs.
@@ -123,6 +134,12 @@ class GraphIndex:
             positions = tuple(range(len(node.input))) if unknown else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
         return any(name not in self.fed and self._is_matrix(name) for name in operands)
+
+    def _hands_in(self, node: onnx.NodeProto) -> bool:
+        """Whether a loop multiplies by matrices that it is handed as states, as TensorFlow's loops do."""
+        matrices = any(name and name not in self.fed and self._is_matrix(name) for name in node.input)
+        inside = (inner for child in subgraphs([node]) for inner in child.node)
+        return matrices and any(ops.qualified(inner) in ops.WEIGHT_INPUTS for inner in inside)
 
     def _inside(self, child: onnx.GraphProto) -> GraphIndex:
         """A branch or body, whose own inputs and captured tensors are what the caller feeds."""

@@ -57,7 +57,9 @@ class _Step:
     nodes: frozenset[int]
 
 
-def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tuple[Region, ...]:
+def find_regions(
+    index: GraphIndex, ranks: dict[str, int] | None = None, ends: frozenset[str] = frozenset()
+) -> tuple[Region, ...]:
     """The default series of layers in the order of the graph.
 
     One region for each single operator with weights and for each indivisible block that holds weights, along
@@ -66,6 +68,7 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
     Args:
         index: the graph.
         ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
+        ends: tensors beyond which no layer takes its activation from, such as the results of a branch.
     """
     dominators = _dominators(index)
     trees = [
@@ -83,9 +86,11 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
     for chain in chains:
         for k, step in enumerate(chain):
             known = step.exit in found or index.producer[step.exit] in inside
+            # An operator with several outputs, such as If or LSTM, is one layer.
+            known = known or any(name in found for name in index.nodes[index.producer[step.exit]].output)
             if known or step.exit in heads or step.exit in opened or not _weighted(index, step):
                 continue
-            region = _region(index, chain, k, ranks or {})
+            region = _region(index, chain, k, ranks or {}, ends)
             found[step.exit] = region
             inside |= region.core if len(region.core) > 1 else frozenset()
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
@@ -201,7 +206,7 @@ def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) 
         weighted = [step for step in chain if _weighted(index, step)]
         spatial = any(ranks.get(step.exit, 0) > 2 for step in weighted)
         count = len(weighted)
-        while count and len(weighted[count - 1].nodes) == 1 and not _controls(index, weighted[count - 1]):
+        while count and _predicts(index, weighted[count - 1]):
             # The last operator predicts; so do fully connected ones before it, behind a flattening.
             if count < len(weighted) and not (spatial and ranks.get(weighted[count - 1].exit) == 2):
                 break
@@ -211,12 +216,14 @@ def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) 
     return frozenset(heads - body)
 
 
-def _controls(index: GraphIndex, step: _Step) -> bool:
-    """Whether a step is control flow: with a whole network inside it is more than a prediction."""
-    return _kinds(index, step) <= ops.CONTROL_FLOW
+def _predicts(index: GraphIndex, step: _Step) -> bool:
+    """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent."""
+    return len(step.nodes) == 1 and _kinds(index, step).isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT)
 
 
-def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]) -> Region:
+def _region(
+    index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int], ends: frozenset[str]
+) -> Region:
     """The layer that starts with step `k`, with the steps behind it that belong to it."""
     step = chain[k]
     single = len(step.nodes) == 1
@@ -226,7 +233,7 @@ def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]
             if not _kinds(index, chain[last + 1]) <= _RESHAPING:
                 break
             last += 1
-    while last + 1 < len(chain) and _belongs(index, chain, last + 1, k):
+    while last + 1 < len(chain) and chain[last].exit not in ends and _belongs(index, chain, last + 1, k):
         last += 1
     exit_ = chain[last].exit
     tail: frozenset[int] = frozenset().union(*(s.nodes for s in chain[k + 1 : last + 1]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, Progress, analyze
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
@@ -17,11 +17,12 @@ from redtest_onnx.pruning.criteria import Context
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
-from redtest_onnx.pruning.verify import verify
+from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, sample_indices
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.opened import opened, see_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 
@@ -107,6 +108,7 @@ def plan(
     """
     options = options or RunOptions()
     analysis = analysis or analyze(model, data, settings, options, progress)
+    digest, model = model.sha256, opened(model, data).model
     index = GraphIndex(model.graph)
     shapes = see_shapes(model, index, data, options).shapes
     loss: Callable[[Plan], float] | None = None
@@ -142,7 +144,7 @@ def plan(
         repaired_loss=repaired_loss,
         progress=progress,
     )
-    return chosen, analysis
+    return replace(chosen, model_sha256=digest), analysis
 
 
 def prune(
@@ -217,13 +219,16 @@ def rewrite(
     """
     options = options or RunOptions()
     (progress or _silent)(0, 4, "rewriting")
-    shapes = see_shapes(model, GraphIndex(model.graph), data, options).shapes
-    pruned = apply_plan(model, chosen, shapes)
+    view = opened(model, data)
+    shapes = see_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
+    pruned = apply_plan(view.model, chosen, shapes)
+    verify_removal(view.model, pruned, chosen, data, options)
     seed = analysis.settings.seed
     calibration = Calibration(data, fitting(data, seed), held_out(data, seed), options, kernel)
-    pruned, repaired = repair(model, pruned, chosen, shapes, calibration, method, progress)
-    verify(model, pruned, data, options)
-    return pruned, repaired
+    pruned, repaired = repair(view.model, pruned, chosen, shapes, calibration, method, progress)
+    closed = view.close(pruned)
+    verify(model, closed, data, options)
+    return closed, repaired
 
 
 def compare(
@@ -262,14 +267,14 @@ def compare(
     latency = measure_latency([model, pruned], data, options)
     note(3, 4, "measuring redundancy")
     before = Measures(
-        _cost(model, data, options),
+        see_cost(model, data, options),
         model.file_bytes,
         latency[0],
         analysis.redundancy.value,
         evaluator.reference.accuracy,
     )
     after = Measures(
-        _cost(pruned, data, options),
+        see_cost(pruned, data, options),
         pruned.file_bytes,
         latency[1],
         _redundancy(pruned, data, analysis.settings, options),
@@ -291,11 +296,6 @@ def compare(
 
 def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
-
-
-def _cost(model: Model, data: Dataset, options: RunOptions) -> Cost:
-    index = GraphIndex(model.graph)
-    return model_cost(index, see_shapes(model, index, data, options).shapes)
 
 
 def fitting(data: Dataset, seed: int) -> Indices:

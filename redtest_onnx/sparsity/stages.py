@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redtest_onnx.graph.cost import Cost, model_cost
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.opened import see_cost
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
 from redtest_onnx.sparsity.weights import find_weights
 
 _CHUNK = 1 << 20
@@ -65,7 +64,6 @@ def measure_stages(
     latencies = measure_latency(list(models.values()), data, options)
     stages = []
     for (name, model), latency in zip(models.items(), latencies, strict=True):
-        index = GraphIndex(model.graph)
         evaluation = evaluator.evaluate(model)
         weights, nonzero = count_weights(model)
         stages.append(
@@ -73,7 +71,7 @@ def measure_stages(
                 name=name,
                 weights=weights,
                 nonzero=nonzero,
-                cost=model_cost(index, see_shapes(model, index, data, options).shapes),
+                cost=see_cost(model, data, options),
                 file_bytes=model.file_bytes,
                 compressed_bytes=compressed_bytes(model),
                 latency=latency,
