@@ -9,7 +9,7 @@ from typing import Any
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.finetune import test_data, training_data
+from redtest_onnx.cli.options import evaluation_data, training_data
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.sparsity_options import Request
 from redtest_onnx.graph.files import load, save
@@ -57,7 +57,7 @@ def prune_weights(
         models[LAYERS] = _without_layers(screen, model, data, run, values)
     base = list(models.values())[-1]
     weights = chosen_weights(base, values["protect"])
-    evaluation = test_data(source, model, values["eval_data"])
+    evaluation = evaluation_data(source, model, values["eval_data"])
     iterations: list[Document] = []
     with TemporaryDirectory(prefix=".redtest-", dir=request.output.parent) as folder:
         if request.trains:
