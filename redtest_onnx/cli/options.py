@@ -243,7 +243,13 @@ def training_options(function: Command) -> Command:
     """How a model is trained; see `training.settings.TrainingSettings`."""
     return _apply(
         function,
-        click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            default=20,
+            show_default=True,
+            help="Passes over the training samples.",
+        ),
         click.option(
             "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Per step."
         ),
@@ -272,7 +278,13 @@ def training_options(function: Command) -> Command:
             type=click.Choice(["crop", "flip"]),
             help="Change training images at random; may be repeated.",
         ),
-        click.option("--label-smoothing", type=float, default=0.0, show_default=True),
+        click.option(
+            "--label-smoothing",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="Share of the target spread over all classes.",
+        ),
         click.option(
             "--teacher-weight",
             type=float,
