@@ -164,8 +164,7 @@ class GraphIndex:
         positions = ops.WEIGHT_INPUTS.get(name)
         if positions is None:
             # An operator nobody here knows is a layer if a stored matrix is among its inputs.
-            unknown = node.domain not in ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
-            positions = tuple(range(len(node.input))) if unknown else ()
+            positions = tuple(range(len(node.input))) if ops.is_unknown(node) else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
         return any(name not in self.fed and self._is_matrix(name) for name in operands)
 

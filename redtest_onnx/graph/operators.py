@@ -93,6 +93,13 @@ def qualified(node: onnx.NodeProto) -> str:
     return node.op_type if domain in ("", "ai.onnx") else f"{domain}:{node.op_type}"
 
 
+def is_unknown(node: onnx.NodeProto) -> bool:
+    """Whether neither ONNX nor ONNX Runtime knows the operator's domain: somebody's own operator."""
+    return node.domain not in ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training") and not (
+        node.domain.startswith("com.microsoft")
+    )
+
+
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
     """The value of a node's attribute, or `default`."""
     for item in node.attribute:
