@@ -9,17 +9,16 @@ from typing import Any
 import click
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
-from redtest_onnx.cli import options
+from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder, describe
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.report.documents import analyze_document, write_json
+from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import layer_table
-from redtest_onnx.runtime.opened import opened, whole_cost
-from redtest_onnx.runtime.shapes import see_shapes
 
 
 @click.command("analyze")
@@ -31,6 +30,7 @@ from redtest_onnx.runtime.shapes import see_shapes
 @click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
 @click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@ranking_options.engine_options
 @options.data_options
 @options.run_options
 @options.output_options
@@ -44,14 +44,25 @@ def command(
     quiet: bool,
     **values: Any,
 ) -> None:
-    """Measure the similarity of all layers of MODEL and its redundancy score (MSRS)."""
+    """Measure the similarity of all layers of MODEL and its redundancy score (MSRS).
+
+    A folder stands for all .onnx files in it; they are analysed on the engine.
+    """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
     check_outputs([html, png, json_path], force=force)
-    loaded = load(model)
+    engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
-    data = options.data_options_of(values).open(loaded)
+    given = options.data_options_of(values)
+    if model.is_dir():
+        if html or png:
+            raise InputError("--html and --png are for one model", where=str(model), hint="use --json")
+        work = FolderAnalysis(given, AnalysisSettings(**values), run)
+        analyze_folder(model, work, engine, screen, json_path)
+        return
+    loaded = load(model)
+    data = given.open(loaded)
     screen.warn_synthetic(data)
     with screen.progress() as progress:
         analysis = analyze(loaded, data, AnalysisSettings(**values), run, progress)
@@ -61,10 +72,7 @@ def command(
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:
-        view = opened(loaded, data).model
-        shapes = see_shapes(view, GraphIndex(view.graph), data, run).shapes
-        cost = whole_cost(loaded, view, shapes)
-        write_json(analyze_document(loaded, cost, analysis, perf_counter() - begin), json_path)
+        write_json(describe(loaded, data, analysis, run, perf_counter() - begin), json_path)
 
 
 def _summary(analysis: Analysis) -> list[str]:

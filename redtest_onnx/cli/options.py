@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.granularity import GRANULARITIES
 from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset, open_data
 from redtest_onnx.runtime.images import ImageOptions
 from redtest_onnx.runtime.session import RunOptions
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.settings import TrainingSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
@@ -77,6 +82,18 @@ class InputShape(click.ParamType[Any]):
             self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
 
 
+def _images(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    scale: tuple[float, ...],
+    size: tuple[int, int] | None,
+    layout: Literal["auto", "nchw", "nhwc"],
+) -> ImageOptions:
+    if len(scale) > 1:
+        raise InputError("--scale takes one number, such as 1/255")
+    return ImageOptions(mean, std, scale[0] if scale else None, size, layout)
+
+
 def _fraction(text: str) -> float:
     above, slash, below = text.partition("/")
     return float(above) / float(below) if slash else float(above)
@@ -95,19 +112,44 @@ class DataOptions:
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
 
+    @property
+    def images(self) -> ImageOptions:
+        """How image files become inputs."""
+        return _images(self.mean, self.std, self.scale, self.size, self.layout)
+
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
-        if len(self.scale) > 1:
-            raise InputError("--scale takes one number, such as 1/255")
-        images = ImageOptions(
-            self.mean, self.std, self.scale[0] if self.scale else None, self.size, self.layout
-        )
+        images = self.images
         shapes = dict(self.input_shape)
         unknown = set(shapes) - {spec.name for spec in model.inputs}
         if unknown:
             names = ", ".join(spec.name for spec in model.inputs)
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
         return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
+
+    def has_split(self, name: str, path: Path | None = None) -> bool:
+        """Whether the .npz at `path`, or that of --data, has a split of that name."""
+        path = path or self.data
+        return path is not None and path.suffix.lower() == ".npz" and path.exists() and name in splits(path)
+
+
+def training_data(source: DataOptions, model: Model) -> Dataset:
+    """The samples of --data to train on: its split `train` if it has one."""
+    return source.open(model, split="train" if source.has_split("train") else None)
+
+
+def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dataset | None:
+    """The samples that judge a result: those at `path`, or the split `test` of --data; None if neither is."""
+    if source.has_split("test", path):
+        return source.open(model, path=path, split="test")
+    return None if path is None else source.open(model, path=path)
+
+
+_IMAGE_OPTIONS = (
+    click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
+    click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
+    click.option("--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"),
+)
 
 
 def data_options(function: Command) -> Command:
@@ -117,13 +159,7 @@ def data_options(function: Command) -> Command:
         click.option(
             "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
         ),
-        click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
-        click.option(
-            "--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."
-        ),
-        click.option(
-            "--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"
-        ),
+        *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
         click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
         click.option(
@@ -132,6 +168,17 @@ def data_options(function: Command) -> Command:
             multiple=True,
             help="Sizes of a made-up input; may be repeated.",
         ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+    )
+
+
+def training_data_options(function: Command) -> Command:
+    """Where images to train with come from."""
+    return _apply(
+        function,
+        click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
+        *_IMAGE_OPTIONS,
+        click.option("--size", type=Size(), help="Resize image files to this. [default: 32x32]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
     )
 
@@ -192,6 +239,102 @@ def measure_options(function: Command) -> Command:
     )
 
 
+def training_options(function: Command) -> Command:
+    """How a model is trained; see `training.settings.TrainingSettings`."""
+    return _apply(
+        function,
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            default=20,
+            show_default=True,
+            help="Passes over the training samples.",
+        ),
+        click.option(
+            "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Per step."
+        ),
+        click.option(
+            "--optimizer",
+            type=click.Choice(["auto", "sgd", "adamw"]),
+            default="auto",
+            help="auto: AdamW for models with layer normalisation, else SGD.",
+        ),
+        click.option("--lr", type=float, help="Highest rate. [default: 0.02 with SGD, 0.0005 with AdamW]"),
+        click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
+        click.option("--weight-decay", type=float, help="[default: 0.0005 with SGD, 0.01 with AdamW]"),
+        click.option(
+            "--schedule",
+            type=click.Choice(["cosine", "steps", "constant"]),
+            default="cosine",
+            show_default=True,
+            help="Of the learning rate.",
+        ),
+        click.option(
+            "--warmup", type=float, default=0.05, show_default=True, help="Share of steps with a rising rate."
+        ),
+        click.option(
+            "--augment",
+            multiple=True,
+            type=click.Choice(["crop", "flip"]),
+            help="Change training images at random; may be repeated.",
+        ),
+        click.option(
+            "--label-smoothing",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="Share of the target spread over all classes.",
+        ),
+        click.option(
+            "--teacher-weight",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="Share of the loss that imitates the teacher where there are labels too.",
+        ),
+        click.option(
+            "--temperature", type=float, default=2.0, show_default=True, help="Softens what is imitated."
+        ),
+        click.option(
+            "--feature-weight",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="Weight of imitating the outputs of layers inside, too.",
+        ),
+        click.option("--clip", type=float, default=5.0, show_default=True, help="Largest gradient norm."),
+        click.option(
+            "--batch-norm",
+            type=click.Choice(["train", "frozen"]),
+            default="train",
+            show_default=True,
+            help="Track statistics, or keep them.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            help="auto: bfloat16 on GPUs that have it, else float32.",
+        ),
+        click.option(
+            "--task",
+            type=click.Choice(["auto", "classification", "regression"]),
+            default="auto",
+            help="auto: classification with labels or a final softmax.",
+        ),
+        click.option(
+            "--validation",
+            type=float,
+            default=0.1,
+            show_default=True,
+            help="Share of the data held out to choose the best epoch.",
+        ),
+        click.option(
+            "--patience", type=click.IntRange(min=1), help="Stop after this many epochs without progress."
+        ),
+    )
+
+
 def output_options(function: Command) -> Command:
     """How results are given."""
     return _apply(
@@ -208,10 +351,31 @@ def run_options_of(values: dict[str, Any]) -> RunOptions:
     return RunOptions(values.pop("device"), values.pop("threads"))
 
 
+def training_settings_of(values: dict[str, Any]) -> TrainingSettings:
+    """Take the training options out of a command's values; the seed stays."""
+    from redtest_onnx.training.settings import TrainingSettings
+
+    names = [field.name for field in fields(TrainingSettings) if field.name != "seed"]
+    return TrainingSettings(**{name: values.pop(name) for name in names}, seed=values["seed"])
+
+
+def share_cores() -> None:
+    """Let PyTorch's threads sleep while they wait; to be called before its first import.
+
+    Spinning, they take several times the CPU time wherever another process wants a core.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
     names = ("data", "mean", "std", "scale", "size", "layout", "input_shape")
     return DataOptions(**{name: values.pop(name) for name in names}, seed=values["seed"])
+
+
+def images_of(values: dict[str, Any]) -> ImageOptions:
+    """Take the options for images to train with out of a command's values."""
+    return _images(values.pop("mean"), values.pop("std"), values.pop("scale"), values.pop("size"), "auto")
 
 
 def configure_logging(verbose: int, quiet: bool) -> None:

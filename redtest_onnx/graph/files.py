@@ -98,7 +98,7 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     if external:
         data_path = path.with_name(path.name + ".data")
         writable(data_path, force=force)
-        write_atomic(data_path, lambda target: _copy_external(model.folder, external, target, data_path.name))
+        write_atomic(data_path, lambda target: copy_external(model.folder, external, target, data_path.name))
     source = model.path
     if source is not None and not external:
         write_atomic(path, lambda target: shutil.copyfile(source, target))
@@ -289,8 +289,15 @@ def _check_external(model: Model, tensor: onnx.TensorProto) -> None:
         )
 
 
-def _copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
-    """Copy the values of `used` from their files below `folder` into `target`; point the tensors there."""
+def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
+    """Copy the values of external tensors from their files below `folder` into one file; point them there.
+
+    Args:
+        folder: what the tensors' locations are relative to.
+        used: the tensors; changed.
+        target: the file to write.
+        name: its location as the tensors name it from now on.
+    """
     with target.open("wb") as sink:
         for tensor in used:
             offset, length = _external_range(tensor)

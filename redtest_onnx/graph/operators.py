@@ -84,6 +84,19 @@ REDUCTION: frozenset[str] = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSqua
 # Their results tell sizes, not values: what is computed from them is no activation.
 SIZE_ONLY: frozenset[str] = frozenset({"Shape", "Size"})
 
+# What they make has no shape: a list of tensors, a table, or perhaps nothing.
+NO_TENSOR: frozenset[str] = frozenset(
+    {
+        "SequenceConstruct",
+        "SequenceInsert",
+        "SequenceErase",
+        "SequenceEmpty",
+        "SequenceMap",
+        "SplitToSequence",
+    }
+    | {"Optional", "ai.onnx.ml:ZipMap"}
+)
+
 CONTROL_FLOW: frozenset[str] = frozenset({"If", "Loop", "Scan"})
 
 

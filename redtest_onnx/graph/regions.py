@@ -70,7 +70,10 @@ def find_regions(
         ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
         ends: tensors beyond which no layer takes its activation from, such as the results of a branch.
     """
-    trees = [tree for flow in index.flows for tree in _trees(index, flow)]
+    trees = _trees(index, index.activations)
+    apart = [tree for flow in index.flows for tree in _trees(index, flow)] if len(index.flows) > 1 else []
+    if _longest(index, apart) > _longest(index, trees):
+        trees = apart  # inputs that join again and again, or late: each has layers of its own
     heads = _heads(index, [chain for tree in trees for chain in tree.last()], ranks or {})
     chains = [chain for tree in trees for chain in tree.chains()]
     opened = {exit_ for tree in trees for exit_ in tree.opened()}
@@ -93,6 +96,11 @@ def find_regions(
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
 
 
+def _longest(index: GraphIndex, trees: list[_Tree]) -> int:
+    """Number of steps with weights on the longest way."""
+    return max((sum(_weighted(index, step) for step in tree.chain) for tree in trees), default=0)
+
+
 def _trees(index: GraphIndex, flow: frozenset[str]) -> list[_Tree]:
     """The way to each output along the cut tensors of one flow."""
     dominators = _dominators(index, flow)
@@ -108,8 +116,6 @@ def _around_others(index: GraphIndex, chains: list[list[_Step]]) -> set[_Step]:
 
     To the encoder's input all of a decoder is one block, since it reads the encoder's output everywhere.
     """
-    if len(index.flows) < 2:
-        return set()
     layers = {index.producer[s.exit]: s for chain in chains for s in chain if _weighted(index, s)}
     found = set()
     for chain in chains:

@@ -12,6 +12,8 @@ from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import see_shapes
 
 
 def opened(model: Model, data: Dataset) -> Opened:
@@ -37,3 +39,13 @@ def whole_cost(model: Model, view: Model, shapes: Shapes) -> Cost:
     """
     cost, index = model_cost(GraphIndex(view.graph), shapes), GraphIndex(model.graph)
     return replace(cost, parameters=count_parameters(index), parameter_bytes=parameter_bytes(index))
+
+
+def see_cost(model: Model, data: Dataset, options: RunOptions) -> Cost:
+    """What a model stores, and what a run on a sample costs.
+
+    Raises:
+        InputError: the model can't be run on the data.
+    """
+    view = opened(model, data).model
+    return whole_cost(model, view, see_shapes(view, GraphIndex(view.graph), data, options).shapes)

@@ -103,8 +103,13 @@ def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: 
     feeds = data.inputs(first(batch, len(data)))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     _check_sizes(model, shapes)
-    tensors = index.activations.intersection(index.producer)
-    unknown = [name for name in index.producer if name in tensors and name not in shapes.sizes]
+    unknown = [
+        name
+        for name, node in index.producer.items()
+        if name in index.activations
+        and name not in shapes.sizes
+        and ops.qualified(index.nodes[node]) not in ops.NO_TENSOR
+    ]
     if not unknown or _runs_nowhere(model):
         return shapes
     seen = Session(build_shape_probe(model, unknown), options, level="basic").run(feeds)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nets import Net
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.cost import count_macs, count_parameters, peak_activation_bytes
@@ -310,3 +310,28 @@ def test_two_towers() -> None:
     layers = net.layers(net("MatMul", both, net.weight(8, 2), name="y"))
     assert list(layers) == ["a0", "a1", "a2", "b0", "b1", "b2", "joint"]
     assert [name for name, layer in layers.items() if layer.action == "bypass"] == ["a1", "a2", "b1", "b2"]
+
+
+def test_embeddings_that_are_added_up_are_one_layer() -> None:
+    net = Net()
+    ids, kinds = (net.add_input(name, TensorProto.INT64, [1, 6]) for name in ("ids", "token_types"))
+    tokens, types = net("Gather", net.weight(30, 8), ids), net("Gather", net.weight(2, 8), kinds)
+    h = net("Add", net("Add", tokens, types), net.weight(1, 6, 8), name="embedded")
+    for k in range(2):
+        h = perceptron(net, attend(net, h, h, f"a{k}"), f"m{k}")
+    layers = net.layers(net("MatMul", h, net.weight(8, 2), name="y"))
+    assert list(layers)[1:] == ["a0", "m0", "a1", "m1"]
+
+
+def test_lists_of_tensors_behind_the_layers() -> None:
+    net = Net(x=["n", 8])  # type: ignore[list-item]
+    h = net("Relu", net("MatMul", "x", net.weight(8, 8), name="a"))
+    h = net("Relu", net("MatMul", h, net.weight(8, 8), name="b"))
+    h = net("MatMul", h, net.weight(8, 3), name="head")
+    listed = net("SequenceConstruct", h, h)
+    value = helper.make_tensor_sequence_value_info(listed, TensorProto.FLOAT, None)
+    model = net.model("x")
+    model.graph.output[0].CopyFrom(value)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
+    assert [layer.tensor for layer in find_layers(index, shapes)] == ["a", "b"]

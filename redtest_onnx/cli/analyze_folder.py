@@ -1,0 +1,107 @@
+"""`redtest-onnx analyze FOLDER`: every model in it, on the engines that a search runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.options import DataOptions
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load
+from redtest_onnx.graph.model import Model
+from redtest_onnx.nas.engines.run import EngineOptions, run_all
+from redtest_onnx.nas.models import find_models
+from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
+from redtest_onnx.report.tables import count
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.session import RunOptions
+
+
+@dataclass(frozen=True)
+class FolderAnalysis:
+    """Analyses a model file; called in whatever process an engine runs it."""
+
+    data: DataOptions
+    settings: AnalysisSettings
+    run: RunOptions
+
+    def __call__(self, path: str) -> Document:
+        """The document that `analyze` writes of one model.
+
+        Raises:
+            InputError: it is no model, has too few layers, or does not run on the data.
+        """
+        begin = perf_counter()
+        model = load(path)
+        data = self.data.open(model)
+        analysis = analyze(model, data, self.settings, self.run)
+        return describe(model, data, analysis, self.run, perf_counter() - begin)
+
+
+def describe(model: Model, data: Dataset, analysis: Analysis, run: RunOptions, seconds: float) -> Document:
+    """The document of an analysis, with the cost of the model."""
+    return analyze_document(model, see_cost(model, data, run), analysis, seconds)
+
+
+def analyze_folder(
+    folder: Path, work: FolderAnalysis, engine: EngineOptions, screen: Screen, json_path: str | None
+) -> None:
+    """Analyse all models, show them in one table, and name what could not be analysed.
+
+    Raises:
+        InputError: no model could be.
+    """
+    paths = [str(path) for path in find_models([folder])]
+    found: dict[str, Document] = {}
+    failed: dict[str, str] = {}
+    with screen.progress() as progress:
+        for done, finished in enumerate(run_all(work, paths, engine), start=1):
+            progress(done, len(paths), "analysing models")
+            if finished.value is None:
+                failed[finished.name] = finished.error or ""
+            else:
+                found[finished.name] = finished.value
+    if not found:
+        name, why = min(failed.items())
+        raise InputError(f"no model could be analysed; of {name}: {why}", where=str(folder))
+    models = [found[path] for path in paths if path in found]
+    if any(model["data"]["synthetic"] for model in models):
+        screen.note(
+            "Made-up inputs: no --data was given. Similarities on noise say little about real inputs."
+        )
+    lines = [f"  {name}: {why}" for name, why in sorted(failed.items())]
+    screen.show(_table(models), *([f"{len(failed)} could not be analysed:", *lines] if failed else []))
+    if json_path:
+        document: Document = {
+            "schema": "redtest-onnx/analyze-folder/1",
+            "tool": tool(),
+            "models": models,
+            "failed": [{"path": name, "reason": why} for name, why in sorted(failed.items())],
+        }
+        write_json(document, json_path)
+
+
+def _table(models: list[Document]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("model", overflow="fold")
+    for name in ("parameters", "MACs", "layers", "pairs", "MSRS"):
+        table.add_column(name, justify="right")
+    for model in models:
+        head, score = model["model"], model["msrs"]
+        table.add_row(
+            escape(head["path"]),
+            count(head["parameters"]),
+            count(head["macs"]),
+            str(len(model["layers"])),
+            str(score["pairs"]),
+            "undefined" if score["value"] is None else f"{score['value']:.1f}",
+        )
+    return table

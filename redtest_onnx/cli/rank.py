@@ -1,0 +1,107 @@
+"""`redtest-onnx rank`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redtest_onnx.analysis import AnalysisSettings, Progress
+from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.nas.accuracy import read_table
+from redtest_onnx.nas.candidate import Candidate
+from redtest_onnx.nas.engines.run import EngineOptions, run_all
+from redtest_onnx.nas.models import ModelMeasurement, find_models
+from redtest_onnx.nas.ranking import Unranked, rank_candidates
+from redtest_onnx.nas.store import Failure, Store
+from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+
+_RUNS = frozenset({".sqlite", ".db"})
+
+
+@click.command("rank")
+@click.argument("models", type=options.FilePath, nargs=-1, required=True)
+@click.option(
+    "--metrics",
+    type=options.FilePath,
+    help="CSV with a column `name` (the file's) and `accuracy`; other measures take the place of ours.",
+)
+@click.option(
+    "--png", type=options.FilePath, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
+)
+@ranking_options.score_options
+@ranking_options.engine_options
+@options.measure_options
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    models: tuple[Path, ...],
+    metrics: Path | None,
+    png: Path | None,
+    top: int,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Put trained MODELS (files, folders, or the .sqlite file of a search) in order.
+
+    The order is by accuracy, cost and redundancy. Accuracy comes from labels in --data or from --metrics.
+    """
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    if metrics:
+        read_table(metrics)  # its mistakes are not those of each model
+    check_outputs([png, json_path], force=force)
+    settings = ranking_options.ranking_settings_of(values)
+    engine = ranking_options.engine_options_of(values)
+    run = options.run_options_of(values)
+    data = options.data_options_of(values)
+    measurement = ModelMeasurement(
+        data=data.data,
+        images=data.images,
+        shapes=dict(data.input_shape),
+        settings=AnalysisSettings(**values),
+        options=run,
+        latency=settings.cost == "latency",
+        metrics=metrics,
+    )
+    with screen.progress() as progress:
+        candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
+    ranking = rank_candidates(candidates, settings, failed)
+    ranking_options.show_ranking(screen, ranking, top)
+    if png:
+        save_ranking_figure(ranking, png)
+    if json_path:
+        write_json(ranking_document("rank", ranking), json_path)
+
+
+def _measure(
+    paths: list[Path], measurement: ModelMeasurement, engine: EngineOptions, progress: Progress
+) -> tuple[list[Candidate], list[Unranked]]:
+    """Candidates in the order of their files, and what could not be measured."""
+    candidates: list[Candidate] = []
+    failed: list[Unranked] = []
+    for path in (path for path in paths if path.suffix in _RUNS):
+        with Store.open(path) as store:
+            for outcome in store.outcomes().values():
+                if isinstance(outcome, Failure):
+                    failed.append(Unranked(outcome.name, outcome.error))
+                else:
+                    candidates.append(outcome)
+    files = [str(path) for path in paths if path.suffix not in _RUNS]
+    measured: dict[str, Candidate] = {}
+    for done, finished in enumerate(run_all(measurement, files, engine), start=1):
+        progress(done, len(files), "measuring models")
+        if finished.value is None:
+            failed.append(Unranked(finished.name, finished.error or ""))
+        else:
+            measured[finished.name] = finished.value
+    candidates += [measured[name] for name in files if name in measured]
+    return candidates, sorted(failed, key=lambda item: item.name)

@@ -1,0 +1,118 @@
+"""Options that `rank` and `search` share: scores, and where the work runs."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import click
+
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.options import Command
+from redtest_onnx.nas.candidate import COSTS
+from redtest_onnx.nas.engines.run import EngineOptions
+from redtest_onnx.nas.ranking import Ranking, RankingSettings
+from redtest_onnx.nas.score import SCORES
+from redtest_onnx.report.rankings import ranking_table
+
+_MOST_NAMED = 20
+
+
+def score_options(function: Command) -> Command:
+    """How candidates are scored."""
+    return _apply(
+        function,
+        click.option(
+            "--cost",
+            type=click.Choice(COSTS),
+            default="macs",
+            show_default=True,
+            help="The cost that counts beside accuracy.",
+        ),
+        click.option(
+            "--by",
+            type=click.Choice(SCORES),
+            default="S3",
+            show_default=True,
+            help="Accuracy alone, with cost, or with cost and redundancy.",
+        ),
+        click.option("--exponent", type=float, help="Weight of cost, at most 0. [default: RedTest's]"),
+        click.option("--beta", type=float, help="Weight of redundancy, at least 0. [default: RedTest's]"),
+        click.option(
+            "--target",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Cost that scales the score. [default: median]",
+        ),
+        click.option(
+            "--expected",
+            type=click.FloatRange(min=0, min_open=True),
+            help="MSRS that counts as usual. [default: fitted over depth]",
+        ),
+        click.option(
+            "--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows of the table."
+        ),
+    )
+
+
+def engine_options(function: Command) -> Command:
+    """Where the work runs."""
+    return _apply(
+        function,
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="Processes of this machine, or a Ray cluster.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Local processes; more than one disturb each other's latency.",
+        ),
+        click.option("--address", help="Of a Ray cluster, such as auto or host:6379. [default: start one]"),
+    )
+
+
+def ranking_settings_of(values: dict[str, Any]) -> RankingSettings:
+    """Take the score options out of a command's values."""
+    names = ("cost", "by", "exponent", "beta", "target", "expected")
+    return RankingSettings(**{name: values.pop(name) for name in names})
+
+
+def engine_options_of(values: dict[str, Any]) -> EngineOptions:
+    """Take the engine options out of a command's values."""
+    return EngineOptions(values.pop("engine"), values.pop("workers"), values.pop("address"))
+
+
+def show_ranking(screen: Screen, ranking: Ranking, top: int) -> None:
+    """The ranking on stdout."""
+    settings = ranking.settings
+    formula = {
+        "S1": "accuracy",
+        "S2": f"accuracy x ({settings.cost} / {settings.target:.4g})^{settings.exponent:g}",
+        "S3": f"accuracy x ({settings.cost} / {settings.target:.4g})^{settings.exponent:g}"
+        f" x (MSRS / M)^-{settings.beta:g}",
+    }[settings.by]
+    lines = [
+        f"{len(ranking.rows)} candidates by {settings.by} = {formula}; * is on the Pareto front of accuracy, "
+        f"{settings.cost} and MSRS."
+    ]
+    if ranking.fit is not None:
+        low, high = ranking.fit.depths
+        lines.append(
+            f"M = {ranking.fit} for L layers, fitted to {ranking.fit.points} candidates of {low} to {high} "
+            f"layers (r2 {ranking.fit.r2:.2f})."
+        )
+    if ranking.unranked:
+        lines.append(f"{len(ranking.unranked)} not ranked:")
+        lines += [f"  {item.name}: {item.reason}" for item in ranking.unranked[:_MOST_NAMED]]
+        if len(ranking.unranked) > _MOST_NAMED:
+            lines.append(f"  and {len(ranking.unranked) - _MOST_NAMED} more: all are in --json")
+    screen.show(ranking_table(ranking, top), *lines)
+
+
+def _apply(function: Command, *options: Any) -> Command:
+    return reduce(lambda decorated, option: option(decorated), reversed(options), function)

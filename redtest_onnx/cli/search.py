@@ -1,0 +1,219 @@
+"""`redtest-onnx search`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.errors import InputError
+from redtest_onnx.nas.accuracy import BENCHMARK_DATA
+from redtest_onnx.nas.candidate import Evaluated
+from redtest_onnx.nas.proxies import correlations
+from redtest_onnx.nas.pytorch import require_torch
+from redtest_onnx.nas.ranking import Unranked, rank_candidates
+from redtest_onnx.nas.search import Budget, Searched, search
+from redtest_onnx.nas.settings import SearchSettings
+from redtest_onnx.nas.space import get_space
+from redtest_onnx.nas.store import Failure, Store
+from redtest_onnx.nas.strategies import STRATEGIES
+from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+
+# What may differ from run to run of the same search.
+_FREE = frozenset(
+    {"resume", "evaluations", "seconds", "target", "expected", "top", "engine", "workers", "address"}
+    | {"png", "json_path", "force", "verbose", "quiet"}
+)
+_ENDS = {
+    "evaluations": "",
+    "seconds": " The time is used up; --resume goes on.",
+    "space": " Nothing new is left to propose.",
+}
+
+
+@click.command("search")
+@click.option(
+    "--space",
+    default="topology",
+    show_default=True,
+    help="topology (NATS-Bench), topology-WIDTHxCELLS, size, or an installed one.",
+)
+@click.option("--output", type=options.FilePath, help="SQLite file of results. [default: search.sqlite]")
+@click.option("--resume", type=options.FilePath, help="Go on with the search in this file.")
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="evolution",
+    show_default=True,
+    help="random, regularised evolution, or Optuna's tree-structured Parzen estimator.",
+)
+@click.option(
+    "--evaluations",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Different architectures to evaluate, those of earlier runs included.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Begin nothing new after this time."
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=0),
+    default=12,
+    show_default=True,
+    help="Of each training on --data; 0 measures untrained networks.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=2), default=50, show_default=True, help="Images per step of it."
+)
+@click.option("--metrics", type=options.FilePath, help="CSV with `architecture` and `accuracy`.")
+@click.option("--benchmark", type=options.FilePath, help="Unpacked folder of NATS-Bench (topology).")
+@click.option(
+    "--benchmark-data",
+    type=click.Choice(BENCHMARK_DATA),
+    default="cifar10",
+    show_default=True,
+    help="Which of its data sets.",
+)
+@click.option("--models", type=options.FilePath, help="Folder to keep the trained networks in as ONNX files.")
+@click.option(
+    "--population",
+    type=click.IntRange(min=2),
+    default=20,
+    show_default=True,
+    help="Architectures alive in evolution.",
+)
+@click.option(
+    "--tournament",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Of which a parent is the best.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Proposals open at a time, unless random; more workers than that have nothing to do.",
+)
+@click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
+@ranking_options.score_options
+@ranking_options.engine_options
+@options.training_data_options
+@options.output_options
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    output: Path | None,
+    resume: Path | None,
+    evaluations: int,
+    seconds: float | None,
+    png: Path | None,
+    top: int,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Search a space of architectures for accuracy at low cost and redundancy.
+
+    Every result is in the SQLite file as soon as it is there: `rank FILE` shows them at any time, and
+    --resume goes on after an interruption.
+    """
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    check_outputs([png, json_path], force=force)
+    require_torch()
+    engine = ranking_options.engine_options_of(values)
+    ranking = ranking_options.ranking_settings_of(values)
+    if resume:
+        _refuse_changes(context)
+        store = Store.open(resume)
+        settings = SearchSettings.from_json(store.settings, resume)
+    else:
+        settings = _settings(values, *ranking.weights, cost=ranking.cost, by=ranking.by)
+        path = output or Path("search.sqlite")
+        check_outputs([path], force=force)
+        store = Store.create(path, settings.as_json(), force=force)
+    with store, screen.progress() as progress:
+        found = search(
+            settings.evaluation(),
+            get_space(settings.space),
+            settings.make_strategy(),
+            settings.fitness(),
+            store,
+            Budget(evaluations, seconds),
+            window=settings.window,
+            engine=engine,
+            progress=progress,
+        )
+    _report(screen, found, settings.ranking(ranking.target, ranking.expected), top, png, json_path)
+
+
+def _settings(values: dict[str, Any], exponent: float, beta: float, **score: Any) -> SearchSettings:
+    images = asdict(options.images_of(values))
+    if values["data"] is None and values["metrics"] is None and values["benchmark"] is None:
+        raise InputError(
+            "nothing tells the accuracy of a candidate",
+            hint="give --data to train with, or --metrics, or --benchmark",
+        )
+    if values["data"] is None and score["by"] == "S3" and values["metrics"] is None:
+        raise InputError(
+            "S3 needs the MSRS of trained networks", hint="give --data to train with, or choose --by S2"
+        )
+    if values["models"]:
+        values["models"].mkdir(parents=True, exist_ok=True)
+    for name in ("data", "metrics", "benchmark", "models"):
+        values[name] = str(values[name].resolve()) if values[name] else None
+    get_space(values["space"])
+    if values["strategy"] == "random":
+        values["window"] = None
+    return SearchSettings(**values, **score, images=images, exponent=exponent, beta=beta)
+
+
+def _refuse_changes(context: click.Context) -> None:
+    """A search that goes on is the same search."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in _FREE
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise InputError(
+            f"--resume takes what the search depends on from its file, not from {', '.join(given)}",
+            hint="leave these options out, or begin a new search with --output",
+        )
+
+
+def _report(
+    screen: Screen, found: Searched, settings: Any, top: int, png: Path | None, json_path: str | None
+) -> None:
+    candidates = [outcome for outcome in found.outcomes if isinstance(outcome, Evaluated)]
+    failed = [Unranked(o.name, o.error) for o in found.outcomes if isinstance(o, Failure)]
+    ranking = rank_candidates(candidates, settings, failed)
+    proxies = correlations(candidates)
+    ranking_options.show_ranking(screen, ranking, top)
+    table = f"{len(found.outcomes)} are in the table"
+    screen.show(f"Evaluated {found.evaluated} architectures, {table}.{_ENDS[found.reason]}")
+    if proxies:
+        told = ", ".join(f"{item.proxy} {item.spearman:+.2f}" for item in proxies)
+        screen.show(f"Rank correlation (Spearman) with accuracy: {told}.")
+    if png:
+        save_ranking_figure(ranking, png)
+    if json_path:
+        document = ranking_document("search", ranking)
+        document["proxies"] = [asdict(item) for item in proxies]
+        document["evaluated"], document["reason"] = found.evaluated, found.reason
+        write_json(document, json_path)

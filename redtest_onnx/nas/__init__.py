@@ -1,0 +1,1 @@
+"""Redundancy-aware architecture search: spaces, scores, proxies, engines."""

@@ -1,0 +1,1 @@
+"""Where many pieces of work run: this process, local processes, or a Ray cluster."""

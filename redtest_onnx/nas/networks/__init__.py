@@ -1,0 +1,1 @@
+"""What needs PyTorch: networks of the spaces, their export, training and zero-cost proxies."""

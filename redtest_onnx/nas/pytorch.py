@@ -1,0 +1,22 @@
+"""PyTorch, where it is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redtest_onnx.errors import InputError
+
+
+def require_torch() -> Any:
+    """The torch module.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "building and training networks needs PyTorch", hint='pip install "redtest-onnx[nas]"'
+        ) from error
+    return torch

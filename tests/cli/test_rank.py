@@ -1,0 +1,127 @@
+"""`rank` as a person uses it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net
+
+from redtest_onnx.cli.main import run
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def call(*arguments: object) -> int:
+    return run([str(argument) for argument in arguments])
+
+
+def document(*arguments: object, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert call(*arguments, "--json", "-") == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def small_model(width: int, depth: int) -> onnx.ModelProto:
+    """A chain of convolutions with a classifier of three classes; larger or deeper, other weights."""
+    net = Net(input=["n", 1, 4, 4])  # type: ignore[list-item]
+    x, channels = "input", 1
+    for _ in range(depth):
+        x = net("Relu", net.conv(x, channels, width))
+        channels = width
+    x = net("Flatten", net("GlobalAveragePool", x))
+    return net.model(net("MatMul", x, net.weight(channels, 3), name="logits")).proto
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    images = rng.random((24, 1, 4, 4), np.float32)
+    np.savez(path, input=images, labels=rng.integers(0, 3, 24))
+    return path
+
+
+def test_a_folder_of_200_files_with_five_broken_ones(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [small_model(width, depth).SerializeToString() for width in (2, 3, 4) for depth in (2, 3, 4)]
+    for k in range(195):
+        (tmp_path / f"model{k:03}.onnx").write_bytes(good[k % len(good)])
+    broken = {
+        "cut.onnx": good[0][: len(good[0]) // 2],
+        "empty.onnx": b"",
+        "text.onnx": b"no model at all",
+        "operator.onnx": good[0].replace(b"GlobalAveragePool", b"GlobalAverageXool"),
+        "shape.onnx": small_wrong_input(),
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+    found = document("rank", tmp_path, "--data", data, "--samples", 24, capsys=capsys)
+    assert len(found["ranking"]) == 195
+    assert {Path(item["name"]).name for item in found["unranked"]} == set(broken)
+    assert all(item["reason"] for item in found["unranked"])
+    assert [row["place"] for row in found["ranking"]] == list(range(1, 196))
+    scores = [row["scores"]["S3"] for row in found["ranking"]]
+    assert scores == sorted(scores, reverse=True)
+    assert found["expected_msrs"]["points"] == 195
+
+
+def small_wrong_input() -> bytes:
+    net = Net(input=[1, 3, 9, 9])
+    return net.model(net("Relu", net.conv("input", 3, 2), name="logits")).proto.SerializeToString()
+
+
+def test_text_names_what_was_not_ranked(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.onnx").write_bytes(small_model(3, 3).SerializeToString())
+    (tmp_path / "bad.onnx").write_bytes(b"")
+    assert call("rank", tmp_path, "--data", data, "--samples", 24) == 0
+    out = capsys.readouterr().out
+    assert "1 candidates by S3" in out
+    assert "1 not ranked" in out
+    assert "bad.onnx: the file is empty" in out
+
+
+def test_metrics_take_the_place_of_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, width in (("small", 2), ("large", 4)):
+        (tmp_path / f"{name}.onnx").write_bytes(small_model(width, 3).SerializeToString())
+    table = tmp_path / "table.csv"
+    with table.open("w", newline="") as file:
+        rows = [("name", "accuracy", "latency_ms"), ("small.onnx", 0.7, 1.0), ("large", 0.9, "")]
+        csv.writer(file).writerows(rows)
+    options = ("--samples", 24, "--batches", 1, "--metrics", table, "--cost", "latency")
+    found = document("rank", tmp_path, *options, "--by", "S1", capsys=capsys)
+    large, small = found["ranking"]
+    assert (large["accuracy"], small["accuracy"]) == (0.9, 0.7)
+    assert small["latency_ms"] == 1.0
+    assert 0 < large["latency_ms"] < 1.0
+
+
+def test_workers_find_the_same(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k in range(4):
+        (tmp_path / f"{k}.onnx").write_bytes(small_model(2 + k, 3).SerializeToString())
+    (tmp_path / "broken.onnx").write_bytes(b"")
+    options = ("rank", tmp_path, "--data", data, "--samples", 24)
+    assert document(*options, capsys=capsys) == document(*options, "--workers", 2, capsys=capsys)
+
+
+def test_picture_and_refusals(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(small_model(3, 3).SerializeToString())
+    picture = tmp_path / "rank.png"
+    assert call("rank", model, "--data", data, "--png", picture) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert call("rank", model, "--data", data, "--png", picture) == 2
+    assert "--force" in capsys.readouterr().err
+    assert call("rank", model) == 2
+    assert "its accuracy is unknown" in capsys.readouterr().err
+    (tmp_path / "bad.csv").write_text("name,accuracy\nmodel,92.5\n")
+    assert call("rank", model, "--metrics", tmp_path / "bad.csv") == 2
+    assert "0.925" in capsys.readouterr().err

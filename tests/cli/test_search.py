@@ -1,0 +1,83 @@
+"""`search` as a person uses it: real networks, trained for a moment on the digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redtest_onnx.cli.main import run
+from redtest_onnx.nas.topology import TopologySpace
+
+pytest.importorskip("torch", reason="networks need PyTorch: pip install 'redtest-onnx[nas]'")
+
+DIGITS = Path(__file__).parents[2] / "models" / "digits.npz"
+QUICK = ("--space", "topology-4x1", "--data", DIGITS, "--epochs", 1, "--population", 3, "--tournament", 2)
+
+
+def call(*arguments: object) -> int:
+    return run([str(argument) for argument in arguments])
+
+
+def document(*arguments: object, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert call(*arguments, "--json", "-") == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def results(found: dict[str, Any]) -> dict[str, tuple[object, ...]]:
+    """What must be the same whenever and wherever a candidate is evaluated."""
+    keys = ("accuracy", "test_accuracy", "parameters", "macs", "msrs", "synflow", "naswot")
+    return {row["name"]: tuple(row[key] for key in keys) for row in found["ranking"]}
+
+
+def test_a_search_and_its_continuation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, parts = tmp_path / "whole.sqlite", tmp_path / "parts.sqlite"
+    models = tmp_path / "models"
+    options = (*QUICK, "--models", models)
+    found = document("search", *options, "--evaluations", 5, "--output", whole, capsys=capsys)
+    assert found["schema"] == "redtest-onnx/search/1"
+    assert len(found["ranking"]) == 5
+    assert len(list(models.glob("*.onnx"))) == 5
+    assert {item["proxy"] for item in found["proxies"]} >= {"parameters", "macs", "synflow", "naswot"}
+    first = document("search", *options, "--evaluations", 3, "--output", parts, capsys=capsys)
+    second = document("search", "--resume", parts, "--evaluations", 5, "--workers", 2, capsys=capsys)
+    assert (first["evaluated"], second["evaluated"]) == (3, 2)
+    assert results(second) == results(found)
+    ranked = document("rank", whole, capsys=capsys)
+    assert results(ranked) == results(found)
+    # The kept networks are models like any others.
+    options = ("--data", DIGITS, "--by", "S1", "--samples", 64, "--batches", 1)
+    assert len(document("rank", models, *options, capsys=capsys)["ranking"]) == 5
+    assert call("search", "--resume", whole, "--epochs", 3) == 2
+    assert "not from --epochs" in capsys.readouterr().err
+    assert call("search", *QUICK, "--output", whole) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_accuracy_from_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = TopologySpace()
+    table = tmp_path / "table.csv"
+    rows = [f"{name},{0.1 + 0.8 * (k % 97) / 97},{1 + k % 31}" for k, name in enumerate(space)]
+    table.write_text("architecture,accuracy,msrs\n" + "\n".join(rows), encoding="utf-8")
+    options = ("--space", "topology-4x1", "--metrics", table, "--strategy", "random", "--evaluations", 4)
+    found = document("search", *options, "--output", tmp_path / "s.sqlite", capsys=capsys)
+    expected = {name: 0.1 + 0.8 * (k % 97) / 97 for k, name in enumerate(space)}
+    for row in found["ranking"]:
+        assert row["accuracy"] == pytest.approx(expected[row["name"]])
+        assert row["msrs"] >= 1
+
+
+def test_what_can_not_work_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "s.sqlite"
+    for options, why in (
+        ((), "nothing tells the accuracy"),
+        (("--data", DIGITS, "--space", "cells"), "no search space called 'cells'"),
+        (("--benchmark", tmp_path), "S3 needs the MSRS"),
+        (("--data", DIGITS, "--beta", -1), "would reward"),
+    ):
+        assert call("search", *options, "--output", output) == 2
+        assert why in capsys.readouterr().err
+        assert not output.exists()
