@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from nets import Net, branch
 from onnx import TensorProto, helper
 
 from redtest_onnx.cli.main import run
+
+resource = pytest.importorskip("resource", reason="memory is measured with it")
 
 SECONDS, MEBIBYTES = 10, 512
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
@@ -138,7 +139,6 @@ def bounded() -> Iterator[None]:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * UNIT < MEBIBYTES << 20
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured with the resource module")
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("name", CASES)
 def test_one_message_and_exit_code_two(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +175,6 @@ def test_wrong_declared_shapes_behind_the_inputs_are_not_believed(
     capsys.readouterr()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured with the resource module")
 @pytest.mark.usefixtures("bounded")
 def test_a_long_chain_takes_time_in_proportion(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(chain(1500).SerializeToString())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import Model, subgraphs, tensor_elements
 
 Shape = tuple[int, ...]
@@ -42,7 +43,7 @@ class Shapes:
 
 
 def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
-    """Infer shapes from the operators alone; what the file declares for inner tensors is not believed.
+    """Infer shapes from the operators; what the file declares is believed only of operators nobody knows.
 
     Args:
         model: the model.
@@ -132,4 +133,6 @@ def _skeleton(model: Model, inputs: Mapping[str, Shape]) -> onnx.ModelProto:
             graph.initializer.append(tensor)
     for spec in model.outputs:
         graph.output.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, None))
+    unknown = {name for node in source.node if ops.is_unknown(node) for name in node.output}
+    graph.value_info.extend(info for info in source.value_info if info.name in unknown)
     return skeleton

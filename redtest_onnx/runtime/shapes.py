@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
@@ -15,6 +17,8 @@ from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
+
+log = logging.getLogger(__name__)
 
 _LARGEST = 1 << 32  # bytes of one tensor for one sample; stored weights may be larger
 
@@ -54,6 +58,18 @@ def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptio
     return SeenShapes(batch, small, _batch_axes(small, large))
 
 
+def _runs_nowhere(model: Model) -> bool:
+    """Whether the graph holds operators that ONNX Runtime can't know."""
+    local = {(function.domain, function.name) for function in model.proto.functions}
+    strange = [n for n in model.graph.node if ops.is_unknown(n) and (n.domain, n.op_type) not in local]
+    if strange:
+        names = ", ".join(sorted({ops.qualified(node) for node in strange}))
+        log.warning(
+            "%s can't be run: nobody here knows %s; sizes behind it may be missing", model.label, names
+        )
+    return bool(strange)
+
+
 def _check_sizes(model: Model, shapes: Shapes) -> None:
     """Refuse what no machine should be asked to run: an operator that blows its input up beyond reason."""
     for name, shape in shapes.sizes.items():
@@ -87,9 +103,14 @@ def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: 
     feeds = data.inputs(first(batch, len(data)))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     _check_sizes(model, shapes)
-    tensors = index.activations.intersection(index.producer)
-    unknown = [name for name in index.producer if name in tensors and name not in shapes.sizes]
-    if not unknown:
+    unknown = [
+        name
+        for name, node in index.producer.items()
+        if name in index.activations
+        and name not in shapes.sizes
+        and ops.qualified(index.nodes[node]) not in ops.NO_TENSOR
+    ]
+    if not unknown or _runs_nowhere(model):
         return shapes
     seen = Session(build_shape_probe(model, unknown), options, level="basic").run(feeds)
     sizes: dict[str, Shape] = {

@@ -93,3 +93,17 @@ def test_where_values_overflow_is_named() -> None:
     assert (first_infinite(pruned, data.inputs([0]), CPU) or "").startswith("'big'")
     with pytest.raises(rt.InputError, match="it begins at 'big', made by node_big"):
         verify(model, pruned, data, CPU)
+
+
+def test_noise_made_on_the_way_is_no_divergence() -> None:
+    net = Net(x=["n", 4])  # type: ignore[list-item]
+    h = net("Relu", net("MatMul", "x", net.weight(4, 4)), name="h")
+    h = net("Relu", net("MatMul", h, net.weight(4, 4), name="middle"), name="m")
+    h = net("Add", h, net("RandomNormalLike", h, scale=5.0))
+    model = net.model(net("MatMul", h, net.weight(4, 2), name="y"))
+    data = rt.open_data(None, model)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, CPU).shapes
+    step = Step("middle", "h", "m", "bypass", None, 16, None)
+    pruned = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
+    assert first_divergence(model, pruned, (step,), data.inputs([0]), CPU) is None
