@@ -15,7 +15,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer, every_activation, find_layers, has_branches
 from redtest_onnx.graph.model import FLOAT, Model
-from redtest_onnx.graph.probe import Pooling
+from redtest_onnx.graph.reduction import Pooling
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.metrics.cka import Estimator, cka, combine, hsic_matrix, u_centre
 from redtest_onnx.metrics.msrs import msrs, msrs_batches

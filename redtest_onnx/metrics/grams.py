@@ -82,6 +82,22 @@ def linear_gram(features: Array) -> Array:
     return _gram(features)
 
 
+def centre_gram(gram: Array) -> Array:
+    """The Gram of centred features from that of features with any shift: H K H, in place.
+
+    Args:
+        gram: [n, n] float64, symmetric.
+
+    Returns:
+        The same array.
+    """
+    means = gram.mean(axis=0)
+    shares = means - means.mean() / 2
+    gram -= shares[:, None]
+    gram -= shares
+    return gram
+
+
 def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
     """K_ij = exp(-|x_i - x_j|^2 / (2 sigma^2)), with sigma a multiple of the median distance.
 

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe import Form, Pooling, Tap, build_probe
+from redtest_onnx.graph.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, whole_gram
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.metrics.grams import linear_gram
+from redtest_onnx.metrics.grams import centre_gram, linear_gram
 from redtest_onnx.runtime.batching import Indices, runs
 from redtest_onnx.runtime.data import Dataset
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.probing import open_probe
+from redtest_onnx.runtime.session import RunOptions
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class GramReader:
     ) -> None:
         fixed = fixed_batch(model)
         self._per_run = fixed or samples
-        self._taps = [_tap(target, fixed or 1, self._per_run, samples, pooling) for target in targets]
-        self._session = Session(build_probe(model, self._taps), options, level="basic", early_release=True)
+        in_graph = self._per_run >= samples and model.opsets.get("ai.onnx", 0) >= OLDEST_GRAM_OPSET
+        self._taps = [_tap(target, fixed or 1, self._per_run, pooling, in_graph) for target in targets]
+        self._session = open_probe(model, self._taps, options)
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
 
     def read(self, data: Dataset, indices: Indices) -> npt.NDArray[np.float64]:
@@ -65,7 +67,7 @@ class GramReader:
         grams = np.empty((len(self._taps), n, n))
         for gram, tap in zip(grams, self._taps, strict=True):
             if tap.form == "gram":
-                gram[...] = seen[0][tap.output]
+                gram[...] = centre_gram(whole_gram(seen[0][tap.output], n))
                 if _constant(gram, float(seen[0][tap.level]), tap.features):
                     gram[...] = 0
             else:
@@ -74,13 +76,13 @@ class GramReader:
         return grams
 
 
-def _tap(target: Target, batch: int, per_run: int, samples: int, pooling: Pooling) -> Tap:
+def _tap(target: Target, batch: int, per_run: int, pooling: Pooling, in_graph: bool) -> Tap:
+    """`in_graph`: whether Grams of wide features can be made in the graph."""
     axis = target.batch_axis
     sizes = list(target.shape)
     sizes[axis] = sizes[axis] // batch * per_run
-    whole = per_run >= samples
-    wide = pooling == "none" and prod(sizes) // per_run > samples
-    form: Form = "gram" if whole and wide else "features"
+    wide = pooling == "none" and prod(sizes) // per_run > per_run
+    form: Form = "gram" if in_graph and wide else "features"
     return Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form, target.channels_first)
 
 

@@ -54,6 +54,7 @@ class Session:
             of the higher levels would move reductions away from what they reduce.
         early_release: run operators in breadth-first order, which frees activations as soon as they are
             reduced.
+        save_optimised: where the graph goes as ONNX Runtime has rewritten it.
 
     Raises:
         RuntimeUnavailableError: ONNX Runtime or the asked device is missing.
@@ -67,6 +68,7 @@ class Session:
         *,
         level: Level = "all",
         early_release: bool = False,
+        save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
         options = options or RunOptions()
@@ -74,12 +76,7 @@ class Session:
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
-        settings.graph_optimization_level = getattr(
-            ort.GraphOptimizationLevel,
-            {"none": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC"}.get(
-                level, f"ORT_ENABLE_{level.upper()}"
-            ),
-        )
+        settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.add_session_config_entry(
@@ -87,6 +84,8 @@ class Session:
         )
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        if save_optimised is not None:
+            settings.optimized_model_filepath = os.fspath(save_optimised)
         providers = _providers(ort, options.device)
         try:
             self._session = ort.InferenceSession(_source(model), settings, providers=providers)
@@ -150,6 +149,13 @@ def onnxruntime() -> Any:
 def cuda_available() -> bool:
     """Whether the installed ONNX Runtime was built for CUDA."""
     return "CUDAExecutionProvider" in onnxruntime().get_available_providers()
+
+
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Where models run: what was asked for, and for "auto" CUDA where it can be used."""
+    if device == "auto":
+        return "cuda" if cuda_available() else "cpu"
+    return device
 
 
 def version() -> str:

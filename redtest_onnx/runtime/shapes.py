@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
+from redtest_onnx.graph.probe import build_shape_probe, find_batch_axis
+from redtest_onnx.graph.reduction import PREFIX
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.batching import first
