@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,6 @@ PREFIX = "redtest/"
 _ROWS = 64
 _TWO_BLOCKS = 32  # samples from which two blocks pay
 _MOST_BLOCKS = 8
-# Columns at a time: what is centred stays in the cache until it is multiplied, and no second activation is
-# ever held.
-_COLUMNS = 8192
-_COLUMNS_AT_ONCE = 16384
-
 OLDEST_GRAM_OPSET = 10
 """The operator set from which slices take their bounds from the graph."""
 
@@ -50,6 +45,7 @@ class Tap:
         form: "features" [n, p], or the "gram" of the features.
         channels_first: whether a tensor of three axes is [n, channels, length], as 1-D convolutions make it,
             and no sequence [n, tokens, channels].
+        columns: features of a Gram that are taken at a time.
     """
 
     tensor: str
@@ -60,6 +56,7 @@ class Tap:
     pooling: Pooling
     form: Form
     channels_first: bool = False
+    columns: int = 8192
 
     @property
     def output(self) -> str:
@@ -105,17 +102,14 @@ def gram_bounds(samples: int) -> tuple[int, ...]:
     return (*range(0, samples, rows), samples)
 
 
-def whole_gram(flat: npt.NDArray[np.generic], samples: int) -> npt.NDArray[np.float64]:
-    """The symmetric Gram matrix from the blocks on and below its diagonal.
+def unpack_gram(flat: Any, samples: int, gram: Any) -> None:
+    """Write the symmetric Gram matrix from the blocks on and below its diagonal.
 
     Args:
-        flat: the blocks in order of rows, then columns, each in C order.
+        flat: the blocks in order of rows, then columns, each in C order; NumPy or CuPy.
         samples: n.
-
-    Returns:
-        [n, n] float64.
+        gram: [n, n] float64 of the same kind, which takes the result.
     """
-    gram = np.empty((samples, samples))
     position = 0
     bounds = gram_bounds(samples)
     for start, stop in pairwise(bounds):
@@ -126,7 +120,6 @@ def whole_gram(flat: npt.NDArray[np.generic], samples: int) -> npt.NDArray[np.fl
             if left != start:
                 gram[left:right, start:stop] = block.T
             position += size
-    return gram
 
 
 class Constants:
@@ -256,7 +249,7 @@ class Reduction:
         loads thousands of nodes in the main graph far more slowly than as many in bodies.
         """
         tap, bounds = self._tap, list(pairwise(gram_bounds(self._tap.batch)))
-        width = tap.features if tap.features <= _COLUMNS_AT_ONCE else _COLUMNS
+        width = tap.features if tap.features <= 2 * tap.columns else tap.columns
         body = GramBody(tap.output, self._opset, self._value, bounds, width)
         results = [f"{tap.output}/{name}" for name in body.sums]
         start = [self._constants.zeros(shape) for shape in body.sums.values()]
