@@ -218,17 +218,26 @@ def measure_options(function: Command) -> Command:
         function,
         click.option(
             "--pooling",
-            type=click.Choice(["mean", "none"]),
+            type=click.Choice(["mean", "none", "cls", "token"]),
             default="mean",
             show_default=True,
-            help="Average activations over positions, or take all values.",
+            help="Average activations over positions, or take all values; of sequences the first token, or a "
+            "random one of each sample.",
         ),
         click.option(
             "--estimator",
-            type=click.Choice(["minibatch", "paper"]),
+            type=click.Choice(["minibatch", "paper", "exact", "biased"]),
             default="minibatch",
             show_default=True,
-            help="One ratio of sums over batches, or the mean of the batches.",
+            help="One ratio of sums over batches, the mean of the batches, all samples at once, or minibatch "
+            "without the correction of its bias.",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(["linear", "rbf"]),
+            default="linear",
+            show_default=True,
+            help="Of the similarity; rbf with the median distance as its width.",
         ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(

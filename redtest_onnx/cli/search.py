@@ -16,7 +16,7 @@ from redtest_onnx.nas.accuracy import BENCHMARK_DATA
 from redtest_onnx.nas.candidate import Evaluated
 from redtest_onnx.nas.proxies import correlations
 from redtest_onnx.nas.pytorch import require_torch
-from redtest_onnx.nas.ranking import Unranked, rank_candidates
+from redtest_onnx.nas.ranking import RankingSettings, Unranked, rank_candidates
 from redtest_onnx.nas.search import Budget, Searched, search
 from redtest_onnx.nas.settings import SearchSettings
 from redtest_onnx.nas.space import get_space
@@ -198,7 +198,12 @@ def _refuse_changes(context: click.Context) -> None:
 
 
 def _report(
-    screen: Screen, found: Searched, settings: Any, top: int, png: Path | None, json_path: str | None
+    screen: Screen,
+    found: Searched,
+    settings: RankingSettings,
+    top: int,
+    png: Path | None,
+    json_path: str | None,
 ) -> None:
     candidates = [outcome for outcome in found.outcomes if isinstance(outcome, Evaluated)]
     failed = [Unranked(o.name, o.error) for o in found.outcomes if isinstance(o, Failure)]

@@ -11,7 +11,8 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
-from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
+from redtest_onnx.graph.probe import build_shape_probe, find_batch_axis
+from redtest_onnx.graph.reduction import PREFIX
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
 from redtest_onnx.runtime.batching import first

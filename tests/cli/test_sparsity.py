@@ -120,7 +120,7 @@ def test_sap_with_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     model, data, output = (tmp_path / name for name in ("net.onnx", "data.npz", "sap.onnx"))
     rt.save(network(), model)
     quarters = samples()
-    np.savez(data, labels=quarters.classes, **quarters.arrays)
+    np.savez(data, labels=quarters.classes, **quarters.inputs(range(len(quarters))))
     arguments = [model, "--data", data, "-o", output, "--method", "sap", "--pq", "1,2"]
     arguments += ["--iterations", "2", "--epochs", "4", "--lr", "0.1", "--max-drop", "0.05"]
     found = document(*arguments, "--checkpoints", tmp_path / "run", capsys=capsys)

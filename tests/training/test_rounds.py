@@ -70,7 +70,7 @@ def test_one_command_prunes_and_trains(tmp_path: Path, capsys: pytest.CaptureFix
     document = json.loads(report.read_text())
     assert len(document["rounds"]) == 1
     assert document["rounds"][0]["training"]["epochs"][0]["epoch"] == 1
-    assert document["after"]["accuracy"] > 0.95
+    assert document["after"]["accuracy"] > 0.85
     assert output.exists()
 
 

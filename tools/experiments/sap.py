@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 import redtest_onnx as rt
 from redtest_onnx.bridge import to_torch
+from redtest_onnx.report.figures import figure_svg
 from redtest_onnx.sparsity.apply import chosen_weights
 from redtest_onnx.sparsity.loop import iterate
 from redtest_onnx.sparsity.masks import SCOPES, Amount, Bound
@@ -252,8 +253,8 @@ def draw(found: list[dict[str, Any]], folder: Path) -> None:
                 axes[row, k].set_xscale("log")
                 axes[row, k].invert_xaxis()
                 axes[row, k].set_ylabel(text)
-        axes[0, 0].legend(fontsize=8)
-        figure.savefig(folder / f"sap-{name}.svg", metadata={"Date": None})
+        axes[0, -1].legend(fontsize=8)
+        (folder / f"sap-{name}.svg").write_text(figure_svg(figure), encoding="utf-8")
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -89,7 +91,8 @@ class Processes(Generic[Result]):
 
     def _start(self) -> ProcessPoolExecutor:
         # Threads of PyTorch and ONNX Runtime do not survive a fork.
-        return ProcessPoolExecutor(self.slots, multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.slots, context, initializer=_end_with_parent)
 
     def _recover(self, lost: list[str]) -> None:
         """A new pool for what the broken one had not finished."""
@@ -104,3 +107,15 @@ class Processes(Generic[Result]):
             else:
                 text = f"its process died {_ATTEMPTS} times, out of memory perhaps"
                 self._failed.append(Finished(name, error=text))
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the driver dies; a worker of a pool would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

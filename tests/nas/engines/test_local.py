@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, sleep
 
 import pytest
-from nas.toy import ChainWork
+from nas.toy import ChainWork, table
 
+from redtest_onnx.errors import InputError
+from redtest_onnx.nas.candidate import Evaluated
 from redtest_onnx.nas.engines.run import EngineOptions, run_all
+from redtest_onnx.nas.store import Store
 
 NAMES = [f"{a}-{b}-3-3" for a in (2, 3) for b in (2, 3, 4, 5)]
 
@@ -26,6 +31,17 @@ def die_once(name: str) -> str:
     return name.upper()
 
 
+def meet(name: str) -> int:
+    """Waits until the other of two pieces has begun as well."""
+    own = Path(name)
+    own.touch()
+    end = monotonic() + 60
+    while len(list(own.parent.iterdir())) < 2:
+        assert monotonic() < end
+        sleep(0.05)
+    return os.getpid()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_all_work_is_done_once(workers: int) -> None:
     names = [*NAMES, "1-1-1-1"]
@@ -36,12 +52,10 @@ def test_all_work_is_done_once(workers: int) -> None:
     assert all(item.value is not None and item.value.name == item.name for item in finished if not item.error)
 
 
-def test_two_workers_work_at_the_same_time() -> None:
-    begin = perf_counter()
-    finished = list(run_all(ChainWork(seconds=1.0), NAMES, EngineOptions(workers=2)))
-    took = perf_counter() - begin
-    assert len({item.value.worker for item in finished if item.value}) == 2
-    assert took < sum(item.value.seconds for item in finished if item.value)
+def test_two_workers_work_at_the_same_time(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("a", "b")]
+    finished = run_all(meet, names, EngineOptions(workers=2))
+    assert len({item.value for item in finished}) == 2
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes as POSIX does")
@@ -59,6 +73,36 @@ def test_work_that_kills_its_process_each_time_is_given_up() -> None:
     }
     assert "its process died 3 times" in (finished["b.always"].error or "")
     assert set(finished) == {"a", "b.always", "c"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up as Linux does")
+def test_workers_end_with_their_driver(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    tests = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(tests), str(tests.parent)])
+    driver = subprocess.Popen(
+        [sys.executable, tests / "nas" / "toy.py", path, "200", "local", "2"],
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    end = monotonic() + 60
+    while count(path) < 3:
+        assert monotonic() < end
+        sleep(0.1)
+    driver.kill()
+    driver.wait()
+    with Store.open(path) as store:
+        workers = {int(o.worker) for o in store.outcomes().values() if isinstance(o, Evaluated)}
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert monotonic() < end
+        sleep(0.1)
+
+
+def count(path: Path) -> int:
+    """Results so far; none before the file has its tables."""
+    try:
+        return len(table(path))
+    except InputError:
+        return 0
 
 
 def test_a_bug_is_not_swallowed() -> None:
