@@ -22,9 +22,9 @@ from statistics import fmean, stdev
 from typing import Any, get_type_hints
 
 from redtest_onnx.nas.candidate import COSTS, Candidate, CostName, Evaluated
+from redtest_onnx.nas.correlation import correlations
 from redtest_onnx.nas.evaluate import Evaluation
 from redtest_onnx.nas.expected import fit_expected
-from redtest_onnx.nas.proxies import correlations
 from redtest_onnx.nas.ranking import RankingSettings, rank_candidates
 from redtest_onnx.nas.recipe import Recipe
 from redtest_onnx.nas.score import SCORES
