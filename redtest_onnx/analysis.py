@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.granularity import Granularity
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer, every_activation, find_layers, has_branches
-from redtest_onnx.graph.model import FLOAT, Model
-from redtest_onnx.graph.probe import Pooling
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reduction import Pooling
 from redtest_onnx.graph.shapes import Shapes
-from redtest_onnx.metrics.cka import Estimator, cka, combine, hsic_matrix, u_centre
+from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
-from redtest_onnx.metrics.statistics import norm_influence, shuffled_null, standard_errors
+from redtest_onnx.metrics.statistics import standard_errors
+from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, require_samples, sample_indices
 from redtest_onnx.runtime.grams import GramReader, Target
+from redtest_onnx.runtime.measure import Kernel, measure
+from redtest_onnx.runtime.measure import Progress as Progress
+from redtest_onnx.runtime.opened import opened
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import SeenShapes, see_shapes
 
 Float64s = npt.NDArray[np.float64]
-Progress = Callable[[int, int, str], None]
-"""Called with work done, all work, and what is being done."""
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,13 @@ class AnalysisSettings:
     """How similarity and redundancy are measured.
 
     Attributes:
-        pooling: "mean" averages each activation over its positions, "none" takes all values.
+        pooling: "mean" averages each activation over its positions, "none" takes all values; of sequences
+            "cls" takes the first token and "token" one of each sample, drawn at random.
         layers: "auto" for the default series, "all" for every float activation, or a glob over layer names.
-        estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them.
+        granularity: how much a layer of the series holds, see `regroup`.
+        estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them, "exact"
+            all samples at once; "biased" is "minibatch" with the biased HSIC.
+        kernel: "linear", or "rbf" with the median distance as its width.
         alpha: steepness of the score.
         threshold: similarity from which on a pair counts as redundant; None picks .8 for graphs with skip
             connections and .7 for plain chains.
@@ -55,7 +60,9 @@ class AnalysisSettings:
 
     pooling: Pooling = "mean"
     layers: str = "auto"
+    granularity: Granularity = "sub-layer"
     estimator: Estimator = "minibatch"
+    kernel: Kernel = "linear"
     alpha: float = 100.0
     threshold: float | None = None
     gate: bool = False
@@ -113,6 +120,7 @@ class Analysis:
             the similarity.
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
+        branches: branches of If that were opened because of what is fed, in words.
     """
 
     layers: tuple[Layer, ...]
@@ -130,6 +138,7 @@ class Analysis:
     dominated: tuple[str, ...]
     forward_s: float
     metric_s: float
+    branches: tuple[str, ...] = ()
 
     @property
     def adjacent(self) -> tuple[float, ...]:
@@ -163,39 +172,49 @@ def analyze(
     """
     settings = settings or AnalysisSettings()
     options = options or RunOptions()
+    if settings.kernel != "linear" and settings.estimator == "exact":
+        raise InputError("the exact estimator knows the linear kernel only", hint="--estimator minibatch")
     require_samples(data)
+    view = opened(model, data)
+    model = view.model
     index = GraphIndex(model.graph)
     seen = see_shapes(model, index, data, options)
-    series = find_layers(index, seen.shapes)
+    series = find_layers(index, seen.shapes, view.choices)
     if settings.threshold is None:
         settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
-    layers = _measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
+    if settings.granularity != "sub-layer":
+        series = find_layers(index, seen.shapes, view.choices, settings.granularity)
+    layers = measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
     if len(layers) < 2:
         raise InputError(
             f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
             where=model.label,
             hint="--layers all measures every activation; `inspect` shows what was found",
         )
-    batches = _batches(data, settings)
-    reader = GramReader(model, _targets(layers, seen), len(batches[0]), settings.pooling, options)
-    hsic, forward_s, metric_s = [], 0.0, 0.0
-    for done, indices in enumerate(batches):
-        start = perf_counter()
-        grams = reader.read(data, indices)
-        forward_s += perf_counter() - start
-        start = perf_counter()
-        hsic.append(hsic_matrix(u_centre(grams)))
-        metric_s += perf_counter() - start
-        if progress:
-            progress(done + 1, len(batches), "measuring")
-    stack = np.stack(hsic)
-    null = shuffled_null(u_centre(grams), np.random.default_rng(settings.seed))
-    influence = norm_influence(grams)
-    similarity = combine(stack, settings.estimator)
+    batches = batches_of(data, settings)
+    reader = GramReader(
+        model,
+        targets_of(layers, seen),
+        len(batches[0]),
+        settings.pooling,
+        options,
+        seed=settings.seed,
+        keep_features=settings.estimator == "exact",
+    )
+    measured = measure(
+        reader,
+        data,
+        batches,
+        estimator=settings.estimator,
+        kernel=settings.kernel,
+        seed=settings.seed,
+        progress=progress,
+    )
+    similarity = combine(measured.hsic, settings.estimator)
     return Analysis(
         layers=layers,
         similarity=similarity,
-        redundancy=_redundancy(stack, similarity, settings),
+        redundancy=_redundancy(measured.hsic, similarity, settings),
         settings=settings,
         source=data.source,
         synthetic=data.synthetic,
@@ -203,11 +222,12 @@ def analyze(
         samples=len(batches[0]),
         batches=len(batches),
         features=reader.features,
-        null95=null.quantile95,
-        top_share=tuple(float(share) for share in influence.share),
-        dominated=tuple(layers[k].name for k in influence.dominated),
-        forward_s=forward_s,
-        metric_s=metric_s,
+        null95=measured.null95,
+        top_share=tuple(float(share) for share in measured.top_share),
+        dominated=tuple(layers[k].name for k in measured.dominated),
+        forward_s=measured.forward_s,
+        metric_s=measured.metric_s,
+        branches=tuple(map(str, view.choices)),
     )
 
 
@@ -233,7 +253,7 @@ def select_layers(
     )
 
 
-def _measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...]:
+def measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...]:
     """The layers whose values belong to single samples."""
     left = [layer for layer in layers if layer.tensor in seen.batch_axes]
     for layer in layers:
@@ -242,20 +262,12 @@ def _measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...
     return tuple(replace(layer, index=i) for i, layer in enumerate(left))
 
 
-def _targets(layers: tuple[Layer, ...], seen: SeenShapes) -> list[Target]:
-    return [
-        Target(
-            layer.tensor,
-            seen.shapes.sizes[layer.tensor],
-            seen.shapes.dtypes.get(layer.tensor, FLOAT),
-            seen.batch_axes[layer.tensor],
-            channels_first=layer.convolutional,
-        )
-        for layer in layers
-    ]
+def targets_of(layers: tuple[Layer, ...], seen: SeenShapes) -> list[Target]:
+    """What a reader needs to know of the layers."""
+    return [Target.seen(layer.tensor, seen, layer.convolutional) for layer in layers]
 
 
-def _batches(data: Dataset, settings: AnalysisSettings) -> list[npt.NDArray[np.int64]]:
+def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:
     """Consecutive batches of one seeded choice of samples; a rest smaller than a batch is left out."""
     size = min(settings.samples, len(data))
     count = max(1, min(settings.batches, len(data) // size))

@@ -60,7 +60,9 @@ class Net:
             [value(name, TensorProto.FLOAT, None) for name in outputs],
             self.weights,
         )
-        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        domains = sorted({node.domain for node in self.nodes} - {""})
+        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(name, 1) for name in domains)]
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=10 if self.opset > 20 else 9)
         return rt.Model(onnx.shape_inference.infer_shapes(proto))
 
     def measured(self, *outputs: str) -> tuple[GraphIndex, Shapes]:

@@ -84,6 +84,7 @@ def _summary(analysis: Analysis) -> list[str]:
         f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
+        *(f"The layers are those of {branch}." for branch in analysis.branches),
     ]
     similar = [
         layer

@@ -14,17 +14,15 @@ from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import DataOptions
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.nas.engines.run import EngineOptions, run_all
 from redtest_onnx.nas.models import find_models
 from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
 from redtest_onnx.report.tables import count
 from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.opened import see_cost
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,7 @@ class FolderAnalysis:
 
 def describe(model: Model, data: Dataset, analysis: Analysis, run: RunOptions, seconds: float) -> Document:
     """The document of an analysis, with the cost of the model."""
-    index = GraphIndex(model.graph)
-    cost = model_cost(index, see_shapes(model, index, data, run).shapes)
-    return analyze_document(model, cost, analysis, seconds)
+    return analyze_document(model, see_cost(model, data, run), analysis, seconds)
 
 
 def analyze_folder(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,7 +33,7 @@ class Screen:
 
     def show(self, *what: RenderableType) -> None:
         """Print a result; text as it is, since names of tensors may look like markup."""
-        for item in what:
+        for item in () if self._out.quiet else what:
             self._out.print(item, markup=False)
 
     def note(self, text: str) -> None:
@@ -63,3 +66,20 @@ class Screen:
         with Progress(*columns, console=self._err, transient=True) as bars:
             task = bars.add_task("starting", total=None)
             yield lambda done, total, what: bars.update(task, completed=done, total=total, description=what)
+
+
+def epoch_reporter(screen: Screen, log: Path | None = None) -> Callable[[dict[str, Any]], None]:
+    """Show a line per epoch of training, and append its record to a log of JSON lines."""
+
+    def report(record: dict[str, Any]) -> None:
+        accuracy = record["validation_accuracy"]
+        right = "" if accuracy is None else f", accuracy {accuracy:.2%}"
+        screen.note(
+            f"epoch {record['epoch']}: loss {record['train_loss']:.4f}, "
+            f"validation loss {record['validation_loss']:.4f}{right}"
+        )
+        if log is not None:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    return report

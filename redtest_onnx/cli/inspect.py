@@ -11,25 +11,31 @@ from redtest_onnx.analysis import select_layers
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load
+from redtest_onnx.graph.granularity import Granularity
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import find_layers
 from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
+from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.shapes import see_shapes
 
 
 @click.command("inspect")
 @click.argument("model", type=options.FilePath)
-@click.option(
-    "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
-)
+@options.layer_options
 @options.data_options
 @options.run_options
 @options.output_options
 def command(
-    model: Path, layers: str, json_path: str | None, force: bool, verbose: int, quiet: bool, **values: Any
+    model: Path,
+    layers: str,
+    granularity: Granularity,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
 ) -> None:
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     options.configure_logging(verbose, quiet)
@@ -37,10 +43,11 @@ def command(
     check_outputs([json_path], force=force)
     loaded = load(model)
     data = options.data_options_of(values).open(loaded)
-    index = GraphIndex(loaded.graph)
-    shapes = see_shapes(loaded, index, data, options.run_options_of(values)).shapes
-    cost = model_cost(index, shapes)
-    series = find_layers(index, shapes)
+    view = opened(loaded, data)
+    index = GraphIndex(view.model.graph)
+    shapes = see_shapes(view.model, index, data, options.run_options_of(values)).shapes
+    cost = whole_cost(loaded, view.model, shapes)
+    series = find_layers(index, shapes, view.choices, granularity)
     chosen = select_layers(index, shapes, series, layers)
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
     screen.show(
@@ -50,6 +57,7 @@ def command(
         f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
         f"{size(cost.peak_activation_bytes)} of activations per sample",
     )
+    screen.show(*(f"  The layers are those of {choice}." for choice in view.choices))
     if chosen:
         removable = sum(layer.removable for layer in chosen)
         screen.show(layer_table(chosen), f"{len(chosen)} layers, {removable} of them can be removed.")

@@ -15,9 +15,11 @@ COMMANDS = {
     "inspect": "List the layers, what they cost, and which can be removed or why not.",
     "analyze": "Measure the similarity of all layers and the redundancy score.",
     "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
+    "sparsity": "Measure the PQ Index of all weights: how sparse they are, how many are needed.",
     "rank": "Put trained models in order by accuracy, cost and redundancy.",
     "search": "Search a space of architectures for accuracy at low cost and redundancy.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
+    "finetune": "Train a model in PyTorch and write the weights back into the same graph.",
 }
 
 

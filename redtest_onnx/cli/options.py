@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.granularity import GRANULARITIES
 from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset, open_data
 from redtest_onnx.runtime.images import ImageOptions
 from redtest_onnx.runtime.session import RunOptions
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.settings import TrainingSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
@@ -121,6 +127,23 @@ class DataOptions:
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
         return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
 
+    def has_split(self, name: str, path: Path | None = None) -> bool:
+        """Whether the .npz at `path`, or that of --data, has a split of that name."""
+        path = path or self.data
+        return path is not None and path.suffix.lower() == ".npz" and path.exists() and name in splits(path)
+
+
+def training_data(source: DataOptions, model: Model) -> Dataset:
+    """The samples of --data to train on: its split `train` if it has one."""
+    return source.open(model, split="train" if source.has_split("train") else None)
+
+
+def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dataset | None:
+    """The samples that judge a result: those at `path`, or the split `test` of --data; None if neither is."""
+    if source.has_split("test", path):
+        return source.open(model, path=path, split="test")
+    return None if path is None else source.open(model, path=path)
+
 
 _IMAGE_OPTIONS = (
     click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
@@ -171,32 +194,153 @@ def run_options(function: Command) -> Command:
     )
 
 
+def layer_options(function: Command) -> Command:
+    """What counts as a layer."""
+    return _apply(
+        function,
+        click.option(
+            "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
+        ),
+        click.option(
+            "--granularity",
+            type=click.Choice(GRANULARITIES),
+            default="sub-layer",
+            show_default=True,
+            help="How much a layer holds: one operator, a transformer's sub-layer or a residual block, a "
+            "transformer's block, or all layers of one shape.",
+        ),
+    )
+
+
 def measure_options(function: Command) -> Command:
     """How similarity is measured."""
     return _apply(
         function,
         click.option(
             "--pooling",
-            type=click.Choice(["mean", "none"]),
+            type=click.Choice(["mean", "none", "cls", "token"]),
             default="mean",
             show_default=True,
-            help="Average activations over positions, or take all values.",
-        ),
-        click.option(
-            "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
+            help="Average activations over positions, or take all values; of sequences the first token, or a "
+            "random one of each sample.",
         ),
         click.option(
             "--estimator",
-            type=click.Choice(["minibatch", "paper"]),
+            type=click.Choice(["minibatch", "paper", "exact", "biased"]),
             default="minibatch",
             show_default=True,
-            help="One ratio of sums over batches, or the mean of the batches.",
+            help="One ratio of sums over batches, the mean of the batches, all samples at once, or minibatch "
+            "without the correction of its bias.",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(["linear", "rbf"]),
+            default="linear",
+            show_default=True,
+            help="Of the similarity; rbf with the median distance as its width.",
         ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(
             "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
         ),
         click.option("--batches", type=click.IntRange(min=1), default=10, show_default=True),
+        layer_options,
+    )
+
+
+def training_options(function: Command) -> Command:
+    """How a model is trained; see `training.settings.TrainingSettings`."""
+    return _apply(
+        function,
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            default=20,
+            show_default=True,
+            help="Passes over the training samples.",
+        ),
+        click.option(
+            "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Per step."
+        ),
+        click.option(
+            "--optimizer",
+            type=click.Choice(["auto", "sgd", "adamw"]),
+            default="auto",
+            help="auto: AdamW for models with layer normalisation, else SGD.",
+        ),
+        click.option("--lr", type=float, help="Highest rate. [default: 0.02 with SGD, 0.0005 with AdamW]"),
+        click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
+        click.option("--weight-decay", type=float, help="[default: 0.0005 with SGD, 0.01 with AdamW]"),
+        click.option(
+            "--schedule",
+            type=click.Choice(["cosine", "steps", "constant"]),
+            default="cosine",
+            show_default=True,
+            help="Of the learning rate.",
+        ),
+        click.option(
+            "--warmup", type=float, default=0.05, show_default=True, help="Share of steps with a rising rate."
+        ),
+        click.option(
+            "--augment",
+            multiple=True,
+            type=click.Choice(["crop", "flip"]),
+            help="Change training images at random; may be repeated.",
+        ),
+        click.option(
+            "--label-smoothing",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="Share of the target spread over all classes.",
+        ),
+        click.option(
+            "--teacher-weight",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="Share of the loss that imitates the teacher where there are labels too.",
+        ),
+        click.option(
+            "--temperature", type=float, default=2.0, show_default=True, help="Softens what is imitated."
+        ),
+        click.option(
+            "--feature-weight",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="Weight of imitating the outputs of layers inside, too.",
+        ),
+        click.option("--clip", type=float, default=5.0, show_default=True, help="Largest gradient norm."),
+        click.option(
+            "--batch-norm",
+            type=click.Choice(["train", "frozen"]),
+            default="train",
+            show_default=True,
+            help="Track statistics, or keep them.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            help="auto: bfloat16 on GPUs that have it, else float32.",
+        ),
+        click.option(
+            "--task",
+            type=click.Choice(["auto", "classification", "regression"]),
+            default="auto",
+            help="auto: classification with labels or a final softmax.",
+        ),
+        click.option(
+            "--validation",
+            type=float,
+            default=0.1,
+            show_default=True,
+            help="Share of the data held out to choose the best epoch.",
+        ),
+        click.option(
+            "--patience", type=click.IntRange(min=1), help="Stop after this many epochs without progress."
+        ),
     )
 
 
@@ -214,6 +358,22 @@ def output_options(function: Command) -> Command:
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
     return RunOptions(values.pop("device"), values.pop("threads"))
+
+
+def training_settings_of(values: dict[str, Any]) -> TrainingSettings:
+    """Take the training options out of a command's values; the seed stays."""
+    from redtest_onnx.training.settings import TrainingSettings
+
+    names = [field.name for field in fields(TrainingSettings) if field.name != "seed"]
+    return TrainingSettings(**{name: values.pop(name) for name in names}, seed=values["seed"])
+
+
+def share_cores() -> None:
+    """Let PyTorch's threads sleep while they wait; to be called before its first import.
+
+    Spinning, they take several times the CPU time wherever another process wants a core.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:

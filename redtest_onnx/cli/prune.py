@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli import options
-from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load, save, write_atomic
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import find_layers
@@ -27,10 +26,13 @@ from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
-from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.rounds import Round
 
 
 @click.command("prune")
@@ -67,6 +69,23 @@ from redtest_onnx.runtime.shapes import see_shapes
     show_default=True,
     help="Size of the convolutions of fitted adapters.",
 )
+@click.option(
+    "--finetune", "epochs", type=click.IntRange(min=1), metavar="EPOCHS", help="Train after the repair, too."
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Rounds of removing, repairing and training, each with its part of the budget.",
+)
+@click.option("--lr", type=float, help="Highest learning rate of --finetune; see `finetune`.")
+@click.option(
+    "--augment",
+    multiple=True,
+    type=click.Choice(["crop", "flip"]),
+    help="Change training images at random; may be repeated.",
+)
 @click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
 @click.option(
@@ -90,6 +109,10 @@ def command(
     max_drop: float | None,
     repair: Method,
     adapter_kernel: str,
+    epochs: int | None,
+    iterations: int,
+    lr: float | None,
+    augment: tuple[Literal["crop", "flip"], ...],
     protect: tuple[str, ...],
     dry_run: bool,
     plan_path: Path | None,
@@ -110,6 +133,8 @@ def command(
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
     output = output or model.with_suffix(".pruned.onnx")
     budget = _budget(remove, threshold, target, max_drop, protect)
+    budgets = budget.rounds(iterations)
+    _check_training(epochs, iterations, lr, augment, plan_path)
     written = [plan_path] if dry_run else [output, html]
     check_outputs([*written, json_path], force=force)
     loaded = load(model)
@@ -118,7 +143,7 @@ def command(
     data = source.open(loaded)
     screen.warn_synthetic(data)
     settings = AnalysisSettings(**values)
-    if _nothing_removable(screen, loaded, data, run, json_path):
+    if _nothing_removable(screen, loaded, data, run, settings, json_path):
         return
     with screen.progress() as progress:
         if plan_path and not dry_run:
@@ -128,7 +153,7 @@ def command(
             chosen, analysis = make_plan(
                 loaded,
                 data,
-                budget,
+                budgets[0],
                 criterion=criterion,
                 settings=settings,
                 method=repair,
@@ -139,27 +164,55 @@ def command(
     if dry_run:
         _finish_dry_run(screen, loaded, data, run, chosen, analysis, plan_path, json_path)
         return
+    rounds: tuple[Round, ...] = ()
+    evaluation = options.evaluation_data(source, loaded, eval_data)
     with screen.progress() as progress:
-        pruning = prune(
-            loaded,
-            data,
-            chosen,
-            analysis,
-            evaluation=_evaluation(source, loaded, eval_data),
-            method=repair,
-            kernel=int(adapter_kernel),
-            options=run,
-            progress=progress,
-        )
+        if epochs is None or not chosen.steps:
+            pruning = prune(
+                loaded,
+                data,
+                chosen,
+                analysis,
+                evaluation=evaluation,
+                method=repair,
+                kernel=int(adapter_kernel),
+                options=run,
+                progress=progress,
+            )
+        else:
+            options.share_cores()
+            from redtest_onnx.training.rounds import prune_in_rounds
+            from redtest_onnx.training.settings import TrainingSettings
+
+            pruning, rounds = prune_in_rounds(
+                loaded,
+                data,
+                budgets,
+                TrainingSettings(epochs, lr=lr, augment=augment, seed=settings.seed),
+                train_on=options.training_data(source, loaded) if source.has_split("train") else None,
+                evaluation=evaluation,
+                criterion=criterion,
+                settings=settings,
+                method=repair,
+                kernel=int(adapter_kernel),
+                first=(chosen, analysis),
+                options=run,
+                report=epoch_reporter(screen),
+                progress=progress,
+            )
     save(pruning.model, output, force=force)
-    screen.show(_repair_in_words(pruning.repair), comparison_table(pruning))
+    if rounds:
+        screen.show(*map(_round_in_words, rounds))
+    else:
+        screen.show(_repair_in_words(pruning.repair))
+    screen.show(comparison_table(pruning))
     screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     if html:
         rows = comparison_rows(pruning)
-        names = [step.region for step in chosen.steps]
+        names = [step.region for step in pruning.plan.steps]
         save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
     if json_path:
-        write_json(prune_document(loaded, pruning, output), json_path)
+        write_json(prune_document(loaded, pruning, output, rounds), json_path)
 
 
 def _budget(
@@ -191,27 +244,34 @@ def _target(text: str) -> tuple[str, float]:
     return quantity, value
 
 
-def _evaluation(source: options.DataOptions, model: Model, eval_data: Path | None) -> Dataset | None:
-    if eval_data is not None:
-        return source.open(model, path=eval_data)
-    if source.data and source.data.suffix.lower() == ".npz" and "test" in splits(source.data):
-        return source.open(model, split="test")
-    return None
+def _check_training(
+    epochs: int | None, iterations: int, lr: float | None, augment: tuple[str, ...], plan_path: Path | None
+) -> None:
+    if epochs is None and (iterations > 1 or lr is not None or augment):
+        raise InputError("--iterations, --lr and --augment belong to --finetune", hint="--finetune EPOCHS")
+    if iterations > 1 and plan_path is not None:
+        raise InputError("--plan is one round of pruning", hint="leave out --plan or --iterations")
 
 
 def _nothing_removable(
-    screen: Screen, model: Model, data: Dataset, run: RunOptions, json_path: str | None
+    screen: Screen,
+    model: Model,
+    data: Dataset,
+    run: RunOptions,
+    settings: AnalysisSettings,
+    json_path: str | None,
 ) -> bool:
     """Give the reasons where no layer can go; nothing is written then but the JSON."""
-    index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, run).shapes
-    layers = find_layers(index, shapes)
+    view = opened(model, data)
+    index = GraphIndex(view.model.graph)
+    shapes = see_shapes(view.model, index, data, run).shapes
+    layers = find_layers(index, shapes, view.choices, settings.granularity)
     if any(layer.removable for layer in layers):
         return False
     screen.show(f"No layer of {model.label} can be removed; nothing is written.", layer_table(layers))
     if json_path:
         nothing = Plan("none", model.sha256, ())
-        write_json(plan_document(model, model_cost(index, shapes), nothing, layers), json_path)
+        write_json(plan_document(model, whole_cost(model, view.model, shapes), nothing, layers), json_path)
     return True
 
 
@@ -223,6 +283,16 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     for step in plan.steps:
         score = "" if step.score is None else f", score {step.score:.4f}"
         screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
+
+
+def _round_in_words(done: Round) -> str:
+    judged, tuning = done.finetuning.validated, done.finetuning
+    names = ", ".join(step.region for step in done.plan.steps)
+    quality = f"validation loss {tuning.start.loss:.4f} before training"
+    if judged.before is not None and judged.after is not None:
+        quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
+    return f"Without {names}: {_repair_in_words(done.repair)} {len(tuning.history)} epochs: {quality}."
 
 
 def _repair_in_words(repair: Repair) -> str:
@@ -255,6 +325,6 @@ def _finish_dry_run(
         write_atomic(plan_path, plan.save)
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
-        index = GraphIndex(model.graph)
-        cost = model_cost(index, see_shapes(model, index, data, run).shapes)
+        view = opened(model, data).model
+        cost = whole_cost(model, view, see_shapes(view, GraphIndex(view.graph), data, run).shapes)
         write_json(plan_document(model, cost, plan, analysis.layers), json_path)

@@ -60,12 +60,12 @@ def count_parameters(index: GraphIndex, nodes: Iterable[int] | None = None) -> i
         nodes: count only what these nodes alone read; the whole graph, with its branches, if None.
     """
     chosen = range(len(index.nodes)) if nodes is None else frozenset(nodes)
-    statistics = _statistics(index.nodes)
     total = 0
-    for name, tensor in index.initializers.items():
-        readers = index.readers.get(name, ())
-        if name not in statistics and readers and all(reader in chosen for reader in readers):
-            total += _parameters(tensor)
+    for name in {name for i in chosen for name in index.reads[i] if name in index.initializers}:
+        readers = index.readers[name]
+        statistic = any(_takes_statistics(index.nodes[reader], name) for reader in readers)
+        if not statistic and all(reader in chosen for reader in readers):
+            total += _parameters(index.initializers[name])
     for i in chosen:
         node = index.nodes[i]
         if node.op_type == "Constant" and isinstance(value := ops.attribute(node, "value"), onnx.TensorProto):
@@ -102,7 +102,8 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
     """Memory of activations at its peak, as ONNX Runtime plans it; None if a shape is unknown.
 
     Nodes run in graph order. A node that may works in place; else its output takes a buffer that is free
-    and was planned for the same shape, and that buffer is held until then.
+    and was planned for the same shape, and that buffer is held until then. What a branch or body needs for
+    itself is held while its node runs; of several branches, what the largest needs.
     """
     constant = {name for name in index.producer if name not in index.fed} | index.initializers.keys()
     plan = _BufferPlan(index, shapes)
@@ -113,6 +114,10 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
         made = [name for name in node.output if name and name not in constant]
         if any(name not in shapes.sizes for name in made):
             return None
+        inner = [peak_activation_bytes(GraphIndex(child, index.fed), shapes) for child in subgraphs([node])]
+        if None in inner:
+            return None
+        plan.hold(i, max(filter(None, inner), default=0))
         plan.run(i, made)
     return plan.peak()
 
@@ -138,6 +143,14 @@ class _BufferPlan:
         self._allocate(name, 0)
         self._until[-1] = len(self._index.nodes)
         self._users[-1] += 1
+
+    def hold(self, i: int, size: int) -> None:
+        """Bytes that one node needs for itself while it runs."""
+        self._sizes.append(size)
+        self._from.append(i)
+        self._until.append(i)
+        self._users.append(1)
+        self._planned.append(None)
 
     def run(self, i: int, made: list[str]) -> None:
         """One node: buffers for what it makes, and those it read last are free again."""
@@ -204,13 +217,9 @@ class _BufferPlan:
         return None if symbols is None else (symbols, self._shapes.dtypes.get(name, 0))
 
 
-def _statistics(nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
-    return frozenset(
-        node.input[k]
-        for node in nodes
-        for k in _STATISTICS.get(ops.qualified(node), ())
-        if k < len(node.input)
-    )
+def _takes_statistics(node: onnx.NodeProto, name: str) -> bool:
+    places = _STATISTICS.get(ops.qualified(node), ())
+    return any(node.input[k] == name for k in places if k < len(node.input))
 
 
 def _parameters(tensor: onnx.TensorProto) -> int:
@@ -255,6 +264,14 @@ def _qlinear_conv(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
 
 def _matmul(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
     return prod(sizes[node.output[0]]) * sizes[node.input[0]][-1]
+
+
+def _fused_matmul(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
+    # transBatchA moves the rows of A in front of its batch dimensions.
+    first = sizes[node.input[0]]
+    rows = 0 if ops.attribute(node, "transBatchA", 0) else -2
+    inner = first[rows] if ops.attribute(node, "transA", 0) and len(first) > 1 else first[-1]
+    return prod(sizes[node.output[0]]) * inner
 
 
 def _gemm(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
@@ -305,7 +322,7 @@ _RULES: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape]], int]] = {
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "QLinearMatMul": _matmul,
-    ops.MS + "FusedMatMul": _matmul,
+    ops.MS + "FusedMatMul": _fused_matmul,
     ops.MS + "MatMulNBits": _matmul,
     ops.MS + "MatMulIntegerToFloat": _matmul,
     ops.MS + "DynamicQuantizeMatMul": _matmul,

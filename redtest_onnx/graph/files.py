@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
+import networkx as nx
 import onnx
 from google.protobuf.message import DecodeError
 
 from redtest_onnx.errors import InputError, OutputError
+from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import (
     Model,
     external_location,
@@ -21,8 +24,10 @@ from redtest_onnx.graph.model import (
     tensor_bytes,
     tensors,
 )
+from redtest_onnx.graph.text import broken_text
 
 _CHUNK = 1 << 20
+_BROKEN = "export it again, or repair it with the tool that wrote it"
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -43,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise InputError(
-            "not an ONNX model, or cut off in the middle",
+            "not an ONNX model, cut off in the middle, or nested too deeply to be read",
             where=str(path),
             hint="export or download it again; the file must hold a serialised ModelProto",
         ) from error
@@ -53,6 +58,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         ) from error
     model = Model(proto, path)
     _check_structure(model)
+    _check_order(model)
     for tensor in tensors(model.graph):
         if is_external(tensor):
             _check_external(model, tensor)
@@ -92,7 +98,7 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     if external:
         data_path = path.with_name(path.name + ".data")
         writable(data_path, force=force)
-        write_atomic(data_path, lambda target: _copy_external(model.folder, external, target, data_path.name))
+        write_atomic(data_path, lambda target: copy_external(model.folder, external, target, data_path.name))
     source = model.path
     if source is not None and not external:
         write_atomic(path, lambda target: shutil.copyfile(source, target))
@@ -152,10 +158,17 @@ def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Take the external initializers out of a graph and its subgraphs, which see the inputs of the model."""
+    """Take the external weights out of a graph and its subgraphs, which see the inputs of the model."""
     for i in reversed(range(len(graph.initializer))):
         if is_external(graph.initializer[i]):
             yield graph.initializer.pop(i)
+    for i in reversed(range(len(graph.node))):
+        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and is_external(a.t)]
+        if values and graph.node[i].op_type == "Constant":
+            yield onnx.TensorProto(
+                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
+            )
+            del graph.node[i]
     for child in subgraphs(graph.node):
         yield from _take_external(child)
 
@@ -163,6 +176,39 @@ def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _folder_hint(path: Path) -> str:
     inside = sorted(path.glob("*.onnx"))
     return f"name one of its models, such as {inside[0]}" if inside else "name an .onnx file"
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that comes more than once."""
+    counts = Counter(filter(None, names))
+    return next((name for name, count in counts.items() if count > 1), None)
+
+
+def _check_order(model: Model) -> None:
+    """Refuse nodes that read what nobody makes, or makes before them; ONNX wants them in order."""
+    graph = model.graph
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    ready = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    ready.update(t.values.name for t in graph.sparse_initializer)
+    for i, node in enumerate(graph.node):
+        for name in reads(node):
+            if name in ready or makers.get(name, i) < i:
+                continue
+            where = f"{model.label}, node {node.name or node.op_type!r}"
+            if name not in makers:
+                raise InputError(f"it reads {name!r}, which nothing makes", where=where, hint=_BROKEN)
+            if not nx.is_directed_acyclic_graph(_flow(graph, makers)):
+                raise InputError(f"its input {name!r} depends on its own output", where=where, hint=_BROKEN)
+            raise InputError(
+                f"it reads {name!r}, which a later node makes: nodes must stand in the order they run in",
+                where=where,
+                hint="sort the graph, with onnx_graphsurgeon's Graph.toposort() for example",
+            )
+
+
+def _flow(graph: onnx.GraphProto, makers: Mapping[str, int]) -> nx.DiGraph[int]:
+    edges = ((makers[name], i) for i, node in enumerate(graph.node) for name in reads(node) if name in makers)
+    return nx.DiGraph(edges)
 
 
 def _check_structure(model: Model) -> None:
@@ -174,10 +220,24 @@ def _check_structure(model: Model) -> None:
             where=model.label,
             hint="export or download it again; the file must hold a serialised ModelProto",
         )
+    if (field := broken_text(model.proto)) is not None:
+        raise InputError(
+            f"holds text that is not UTF-8, in {field}",
+            where=model.label,
+            hint="export or download it again; ONNX files hold UTF-8 only",
+        )
     if not graph.output:
         raise InputError("the graph has no outputs", where=model.label, hint="export the model again")
     if not model.proto.opset_import:
         raise InputError("no operator set is declared", where=model.label, hint="export the model again")
+    if twice := _twice(name for node in graph.node for name in node.output):
+        raise InputError(f"two nodes make the same tensor {twice!r}", where=model.label, hint=_BROKEN)
+    if twice := _twice(node.name for node in graph.node):
+        raise InputError(
+            f"two nodes are called {twice!r}, which ONNX Runtime refuses",
+            where=model.label,
+            hint="give every node a name of its own, or none",
+        )
 
 
 def _check_schema(model: Model) -> None:
@@ -187,7 +247,7 @@ def _check_schema(model: Model) -> None:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",
             where=model.label,
-            hint="export it again, or repair it with the tool that wrote it",
+            hint=_BROKEN,
         ) from error
 
 
@@ -229,8 +289,15 @@ def _check_external(model: Model, tensor: onnx.TensorProto) -> None:
         )
 
 
-def _copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
-    """Copy the values of `used` from their files below `folder` into `target`; point the tensors there."""
+def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
+    """Copy the values of external tensors from their files below `folder` into one file; point them there.
+
+    Args:
+        folder: what the tensors' locations are relative to.
+        used: the tensors; changed.
+        target: the file to write.
+        name: its location as the tensors name it from now on.
+    """
     with target.open("wb") as sink:
         for tensor in used:
             offset, length = _external_range(tensor)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import subgraphs
+
+
+class _Counts(dict[str, int]):
+    """Counts that start from a rule, so that only those that are asked for take time."""
+
+    def __init__(self, start: Callable[[str], int]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, name: str) -> int:
+        self[name] = self._start(name)
+        return self[name]
 
 
 class GraphIndex:
@@ -76,7 +88,10 @@ class GraphIndex:
         return tuple(name for name in self.reads[node] if name in self.activations)
 
     def between(self, entry: str | None, exit_: str) -> frozenset[int]:
-        """Nodes on the paths of activations from `entry` (from the model's inputs if None) to `exit_`."""
+        """Nodes on the paths of activations from `entry` (from the model's inputs if None) to `exit_`.
+
+        What joins in from the side, such as an encoder's output, lies on none of them.
+        """
         found: set[int] = set()
         stack = [exit_]
         while stack:
@@ -86,14 +101,44 @@ class GraphIndex:
                 continue
             found.add(node)
             stack.extend(self.activation_inputs(node))
-        return frozenset(found)
+        return frozenset(found) if entry is None else self._behind(entry, found)
+
+    def _behind(self, entry: str, nodes: set[int]) -> frozenset[int]:
+        """Those of the nodes that depend on a tensor through one another."""
+        reached, kept = {entry}, set()
+        for node in sorted(nodes):
+            if not reached.isdisjoint(self.reads[node]):
+                reached.update(self.nodes[node].output)
+                kept.add(node)
+        return frozenset(kept)
+
+    @cached_property
+    def flows(self) -> tuple[frozenset[str], ...]:
+        """The activations that depend on each input that weights are applied to before it joins another.
+
+        One for most graphs; one per input for decoders that are fed an encoder's output, or for two towers.
+        """
+        sources = [i for i in sorted(self.weighted) if not self.activation_inputs(i)]
+        found = []
+        for name in (v.name for v in self.graph.input if v.name not in self.initializers):
+            reached = self._reached(name)
+            if any(not reached.isdisjoint(self.reads[i]) for i in sources):
+                found.append(frozenset(reached & self.activations))
+        return tuple(dict.fromkeys(found)) if len(found) > 1 else (self.activations,)
+
+    def _reached(self, tensor: str) -> set[str]:
+        """A tensor and all whose values depend on it."""
+        reached = {tensor}
+        for i, node in enumerate(self.nodes):
+            if ops.qualified(node) not in ops.SIZE_ONLY and not reached.isdisjoint(self.reads[i]):
+                reached.update(name for name in node.output if name)
+        return reached
 
     def dead_without(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)
-        left = Counter({name: len(nodes) for name, nodes in self.readers.items()})
-        left.update((*kept, *(name for name in self.outputs if name not in gone)))
-        left.subtract({name: left[name] for name in gone})
+        held = Counter((*kept, *(name for name in self.outputs if name not in gone)))
+        left = _Counts(lambda name: 0 if name in gone else len(self.readers.get(name, ())) + held[name])
         dead: set[int] = set()
         stack = [self.producer[name] for name in gone if name in self.producer]
         while stack:
@@ -115,14 +160,19 @@ class GraphIndex:
         if name in ops.WEIGHT_ATTRIBUTES:
             return True
         if name in ops.CONTROL_FLOW:
-            return any(self._inside(child).weighted for child in subgraphs([node]))
+            return any(self._inside(child).weighted for child in subgraphs([node])) or self._hands_in(node)
         positions = ops.WEIGHT_INPUTS.get(name)
         if positions is None:
             # An operator nobody here knows is a layer if a stored matrix is among its inputs.
-            unknown = node.domain not in ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
-            positions = tuple(range(len(node.input))) if unknown else ()
+            positions = tuple(range(len(node.input))) if ops.is_unknown(node) else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
         return any(name not in self.fed and self._is_matrix(name) for name in operands)
+
+    def _hands_in(self, node: onnx.NodeProto) -> bool:
+        """Whether a loop multiplies by matrices that it is handed as states, as TensorFlow's loops do."""
+        matrices = any(name and name not in self.fed and self._is_matrix(name) for name in node.input)
+        inside = (inner for child in subgraphs([node]) for inner in child.node)
+        return matrices and any(ops.qualified(inner) in ops.WEIGHT_INPUTS for inner in inside)
 
     def _inside(self, child: onnx.GraphProto) -> GraphIndex:
         """A branch or body, whose own inputs and captured tensors are what the caller feeds."""

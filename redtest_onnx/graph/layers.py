@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import count_macs, count_parameters
+from redtest_onnx.graph.granularity import Granularity, regroup
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.names import layer_names
 from redtest_onnx.graph.regions import Region, find_regions, leaving
+from redtest_onnx.graph.rejoin import Choice
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 
@@ -58,26 +60,40 @@ class Layer:
         return self.action is not None
 
 
-def find_layers(index: GraphIndex, shapes: Shapes) -> tuple[Layer, ...]:
-    """The default series of layers of a graph.
+def find_layers(
+    index: GraphIndex,
+    shapes: Shapes,
+    choices: Sequence[Choice] = (),
+    granularity: Granularity = "sub-layer",
+) -> tuple[Layer, ...]:
+    """The series of layers of a graph.
 
     Args:
         index: the graph.
         shapes: sizes for one sample, as inferred or, better, as seen in a run.
+        choices: branches that were opened in it; a layer ends where its branch does.
+        granularity: how much a layer holds, see `regroup`; "sub-layer" is the default series.
     """
     ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
-    regions = find_regions(index, ranks)
+    ends = frozenset(name for choice in choices for name in choice.node.output)
+    series = find_regions(index, ranks, ends)
+    regions = regroup(index, series, shapes, granularity)
+    joined = set(regions) - set(series)
     names = layer_names(index, regions)
     layers = []
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
         gone = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+        # What others need, too, stays; its cost is the layer's all the same.
+        gone |= region.nodes
         action, reason = _action(index, region, shapes)
-        added = _adapter_cost(region, shapes) if action == "adapter" else (0, 0)
+        if action and (beyond := _reaching_out(region, index, choices)):
+            action, reason = None, beyond
+        added = _adapter_cost(index, region, shapes) if action == "adapter" else (0, 0)
         layers.append(
             Layer(
                 index=i,
                 name=name,
-                kind=_kind(index, region),
+                kind=granularity if region in joined and len(region.core) > 1 else _kind(index, region),
                 operators=len(region.core),
                 convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
                 input=region.entry,
@@ -138,7 +154,7 @@ def _inside(index: GraphIndex, layer: Layer) -> Iterator[str]:
 def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | None, str | None]:
     """How a region can be removed, and what speaks against a plain bypass."""
     if _kind(index, region) in ops.CONTROL_FLOW:
-        return None, "its network lies inside a control-flow operator, which stays whole"
+        return None, _kept_whole(index, region)
     if region.entry is None:
         return None, "it reads the model's input: there is no earlier layer to take its place"
     if (extra := leaving(index, region)) is not None:
@@ -153,30 +169,59 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
     if before == after:
         return "bypass", None
     change = f"it changes the shape from {_dims(before)} to {_dims(after)}"
-    if adaptable(before, after):
+    if adaptable(before, after, channels_first(index, region.entry, region.exit, len(before))):
         return "adapter", change
     return None, f"{change}, which no adapter can do"
 
 
-def adaptable(before: Shape, after: Shape) -> bool:
+def _kept_whole(index: GraphIndex, region: Region) -> str:
+    """Why control flow is not looked into."""
+    node = index.nodes[min(region.core)]
+    if node.op_type == "If":
+        return (
+            "its network lies inside the control-flow operator If, which stays whole: its condition "
+            f"{node.input[0]!r} depends on what is fed, or the other branch shares values with it"
+        )
+    return (
+        f"its network lies inside the control-flow operator {node.op_type}, which stays whole: it runs once "
+        "per step"
+    )
+
+
+def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[Choice]) -> str | None:
+    """Why a region that leaves a branch can't go: what lies behind serves the other branch, too."""
+    for choice in choices:
+        inside = any(name in choice.inside for node in region.nodes for name in index.nodes[node].output)
+        if inside and region.exit not in choice.inside and region.exit not in choice.node.output:
+            return f"it reaches beyond {choice}"
+    return None
+
+
+def channels_first(index: GraphIndex, entry: str, exit_: str, rank: int) -> bool:
+    """Whether values of a region are [N, C, positions...]: images, and signals that convolutions pass on."""
+    kinds = {ops.qualified(index.nodes[i]) for i in index.between(entry, exit_)}
+    return rank == 4 or (rank == 3 and not kinds.isdisjoint(ops.CONVOLUTION))
+
+
+def adaptable(before: Shape, after: Shape, channels_first: bool) -> bool:
     """Whether one linear operator can turn the first shape into the second.
 
-    Vectors and sequences change their last axis; images [N, C, H, W] change their channels and shrink by a
-    whole factor per axis.
+    Vectors and sequences change their last axis; images [N, C, H, W] and signals [N, C, L] change their
+    channels and shrink by a whole factor per axis.
     """
     if len(before) != len(after) or before[0] != after[0]:
         return False
-    if len(before) == 4:
+    if channels_first:
         pairs = zip(before[2:], after[2:], strict=True)
         return all(a >= b > 0 and a == b * (a // b) for a, b in pairs)
     return len(before) in (2, 3) and before[1:-1] == after[1:-1]
 
 
-def _adapter_cost(region: Region, shapes: Shapes) -> tuple[int, int]:
+def _adapter_cost(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[int, int]:
     """Parameters and multiply-accumulates of one linear operator with bias in the region's place."""
     assert region.entry is not None
     before, after = shapes.sizes[region.entry], shapes.sizes[region.exit]
-    channel = 1 if len(before) == 4 else -1
+    channel = 1 if channels_first(index, region.entry, region.exit, len(before)) else -1
     window = prod(-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)) if channel == 1 else 1
     inputs = before[channel] * window
     return (inputs + 1) * after[channel], inputs * prod(after)

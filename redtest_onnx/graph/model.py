@@ -75,11 +75,13 @@ class Model:
         proto: the graph with the weights stored inside the file.
         path: the file; None for a model that was not saved yet.
         data_folder: where external data lies if that is not beside `path`.
+        origin: what messages call a model that was made of a file.
     """
 
     proto: onnx.ModelProto
     path: Path | None = None
     data_folder: Path | None = None
+    origin: str | None = None
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -89,7 +91,7 @@ class Model:
     @property
     def label(self) -> str:
         """How messages call this model."""
-        return str(self.path) if self.path else (self.graph.name or "the model")
+        return str(self.path) if self.path else (self.origin or self.graph.name or "the model")
 
     @property
     def folder(self) -> Path:
@@ -98,7 +100,7 @@ class Model:
 
     def edited(self, proto: onnx.ModelProto) -> Model:
         """A changed version of this model, not saved yet, that refers to the same external data."""
-        return Model(proto, data_folder=self.folder)
+        return Model(proto, data_folder=self.folder, origin=self.label)
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:

@@ -34,6 +34,11 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     ]
 
 
+def common_scope(index: GraphIndex, regions: Iterable[Region]) -> tuple[str, ...]:
+    """The innermost scope that holds all regions; empty where the exporter kept none."""
+    return _common([_common(_scopes(index, region)) for region in regions])
+
+
 def _scopes(index: GraphIndex, region: Region) -> list[tuple[str, ...]]:
     return [scope for node in sorted(region.core) if (scope := node_scope(index.nodes[node]))]
 

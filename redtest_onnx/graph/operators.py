@@ -84,6 +84,19 @@ REDUCTION: frozenset[str] = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSqua
 # Their results tell sizes, not values: what is computed from them is no activation.
 SIZE_ONLY: frozenset[str] = frozenset({"Shape", "Size"})
 
+# What they make has no shape: a list of tensors, a table, or perhaps nothing.
+NO_TENSOR: frozenset[str] = frozenset(
+    {
+        "SequenceConstruct",
+        "SequenceInsert",
+        "SequenceErase",
+        "SequenceEmpty",
+        "SequenceMap",
+        "SplitToSequence",
+    }
+    | {"Optional", "ai.onnx.ml:ZipMap"}
+)
+
 CONTROL_FLOW: frozenset[str] = frozenset({"If", "Loop", "Scan"})
 
 
@@ -91,6 +104,13 @@ def qualified(node: onnx.NodeProto) -> str:
     """The operator's name, with its domain unless that is the default one."""
     domain = node.domain
     return node.op_type if domain in ("", "ai.onnx") else f"{domain}:{node.op_type}"
+
+
+def is_unknown(node: onnx.NodeProto) -> bool:
+    """Whether neither ONNX nor ONNX Runtime knows the operator's domain: somebody's own operator."""
+    return node.domain not in ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training") and not (
+        node.domain.startswith("com.microsoft")
+    )
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:

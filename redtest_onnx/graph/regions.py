@@ -57,7 +57,9 @@ class _Step:
     nodes: frozenset[int]
 
 
-def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tuple[Region, ...]:
+def find_regions(
+    index: GraphIndex, ranks: dict[str, int] | None = None, ends: frozenset[str] = frozenset()
+) -> tuple[Region, ...]:
     """The default series of layers in the order of the graph.
 
     One region for each single operator with weights and for each indivisible block that holds weights, along
@@ -66,16 +68,16 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
     Args:
         index: the graph.
         ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
+        ends: tensors beyond which no layer takes its activation from, such as the results of a branch.
     """
-    dominators = _dominators(index)
-    trees = [
-        _expand(index, dominators, _steps(index, None, _way(dominators, None, output)))
-        for output in index.outputs
-        if output in dominators
-    ]
+    trees = _trees(index, index.activations)
+    apart = [tree for flow in index.flows for tree in _trees(index, flow)] if len(index.flows) > 1 else []
+    if _longest(index, apart) > _longest(index, trees):
+        trees = apart  # inputs that join again and again, or late: each has layers of its own
     heads = _heads(index, [chain for tree in trees for chain in tree.last()], ranks or {})
     chains = [chain for tree in trees for chain in tree.chains()]
     opened = {exit_ for tree in trees for exit_ in tree.opened()}
+    passed_over = _around_others(index, chains)
     # The way with most layers names them; others add what branches off it.
     chains.sort(key=lambda chain: -sum(_weighted(index, step) for step in chain))
     found: dict[str, Region] = {}
@@ -83,12 +85,46 @@ def find_regions(index: GraphIndex, ranks: dict[str, int] | None = None) -> tupl
     for chain in chains:
         for k, step in enumerate(chain):
             known = step.exit in found or index.producer[step.exit] in inside
-            if known or step.exit in heads or step.exit in opened or not _weighted(index, step):
+            # An operator with several outputs, such as If or LSTM, is one layer.
+            known = known or any(name in found for name in index.nodes[index.producer[step.exit]].output)
+            known = known or step.exit in opened or step in passed_over
+            if known or step.exit in heads or not _weighted(index, step):
                 continue
-            region = _region(index, chain, k, ranks or {})
+            region = _region(index, chain, k, ranks or {}, ends)
             found[step.exit] = region
             inside |= region.core if len(region.core) > 1 else frozenset()
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
+
+
+def _longest(index: GraphIndex, trees: list[_Tree]) -> int:
+    """Number of steps with weights on the longest way."""
+    return max((sum(_weighted(index, step) for step in tree.chain) for tree in trees), default=0)
+
+
+def _trees(index: GraphIndex, flow: frozenset[str]) -> list[_Tree]:
+    """The way to each output along the cut tensors of one flow."""
+    dominators = _dominators(index, flow)
+    return [
+        _expand(index, dominators, _steps(index, None, _way(dominators, None, output)))
+        for output in index.outputs
+        if output in dominators
+    ]
+
+
+def _around_others(index: GraphIndex, chains: list[list[_Step]]) -> set[_Step]:
+    """Steps that hold several layers of another way.
+
+    To the encoder's input all of a decoder is one block, since it reads the encoder's output everywhere.
+    """
+    layers = {index.producer[s.exit]: s for chain in chains for s in chain if _weighted(index, s)}
+    found = set()
+    for chain in chains:
+        own = {index.producer[step.exit] for step in chain}
+        for step in chain:
+            others = (step.nodes & layers.keys()) - own
+            if len([k for k in others if layers[k].nodes < step.nodes]) > 1:
+                found.add(step)
+    return found
 
 
 @dataclass(frozen=True)
@@ -133,7 +169,8 @@ def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[_Step]) -
         if len(step.nodes) < _LARGEST_BLOCK:
             continue
         sources = index.activation_inputs(index.producer[step.exit])
-        ways = [_way(dominators, step.entry, source) for source in sources if source != step.entry]
+        sources = tuple(source for source in sources if source in dominators and source != step.entry)
+        ways = [_way(dominators, step.entry, source) for source in sources]
         chains = [_steps(index, step.entry, way) for way in ways if way]
         if any(sum(_weighted(index, part) for part in part_chain) > _LARGEST_BLOCK for part_chain in chains):
             inner[step.exit] = [_expand(index, dominators, part_chain) for part_chain in chains]
@@ -171,16 +208,16 @@ def describe(index: GraphIndex, node: int) -> str:
     return proto.name or f"{proto.op_type} -> {proto.output[0] if proto.output else '?'}"
 
 
-def _dominators(index: GraphIndex) -> dict[str, str]:
-    """Immediate dominators of all activations in the graph of activations."""
-    flow: nx.DiGraph[str] = nx.DiGraph()
-    flow.add_node(_SOURCE)
+def _dominators(index: GraphIndex, flow: frozenset[str]) -> dict[str, str]:
+    """Immediate dominators of the activations of a flow in their graph."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_node(_SOURCE)
     for i, node in enumerate(index.nodes):
-        sources = index.activation_inputs(i)
+        sources = [name for name in index.activation_inputs(i) if name in flow]
         for target in node.output:
-            if target in index.activations:
-                flow.add_edges_from((source, target) for source in sources or (_SOURCE,))
-    immediate: dict[str, str] = nx.immediate_dominators(flow, _SOURCE)
+            if target in flow:
+                graph.add_edges_from((source, target) for source in sources or (_SOURCE,))
+    immediate: dict[str, str] = nx.immediate_dominators(graph, _SOURCE)
     return immediate
 
 
@@ -201,7 +238,7 @@ def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) 
         weighted = [step for step in chain if _weighted(index, step)]
         spatial = any(ranks.get(step.exit, 0) > 2 for step in weighted)
         count = len(weighted)
-        while count and len(weighted[count - 1].nodes) == 1 and not _controls(index, weighted[count - 1]):
+        while count and _predicts(index, weighted[count - 1]):
             # The last operator predicts; so do fully connected ones before it, behind a flattening.
             if count < len(weighted) and not (spatial and ranks.get(weighted[count - 1].exit) == 2):
                 break
@@ -211,12 +248,14 @@ def _heads(index: GraphIndex, chains: list[list[_Step]], ranks: dict[str, int]) 
     return frozenset(heads - body)
 
 
-def _controls(index: GraphIndex, step: _Step) -> bool:
-    """Whether a step is control flow: with a whole network inside it is more than a prediction."""
-    return _kinds(index, step) <= ops.CONTROL_FLOW
+def _predicts(index: GraphIndex, step: _Step) -> bool:
+    """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent."""
+    return len(step.nodes) == 1 and _kinds(index, step).isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT)
 
 
-def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]) -> Region:
+def _region(
+    index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int], ends: frozenset[str]
+) -> Region:
     """The layer that starts with step `k`, with the steps behind it that belong to it."""
     step = chain[k]
     single = len(step.nodes) == 1
@@ -226,7 +265,7 @@ def _region(index: GraphIndex, chain: list[_Step], k: int, ranks: dict[str, int]
             if not _kinds(index, chain[last + 1]) <= _RESHAPING:
                 break
             last += 1
-    while last + 1 < len(chain) and _belongs(index, chain, last + 1, k):
+    while last + 1 < len(chain) and chain[last].exit not in ends and _belongs(index, chain, last + 1, k):
         last += 1
     exit_ = chain[last].exit
     tail: frozenset[int] = frozenset().union(*(s.nodes for s in chain[k + 1 : last + 1]))

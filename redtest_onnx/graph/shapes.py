@@ -1,13 +1,14 @@
-"""Shapes of all tensors of the main graph for given input sizes, by ONNX shape inference."""
+"""Shapes of all tensors of a graph and its branches for given input sizes, by ONNX shape inference."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx
 
-from redtest_onnx.graph.model import Model, tensor_elements
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.model import Model, subgraphs, tensor_elements
 
 Shape = tuple[int, ...]
 Symbols = tuple[int | str, ...]
@@ -42,7 +43,7 @@ class Shapes:
 
 
 def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
-    """Infer shapes from the operators alone; what the file declares for inner tensors is not believed.
+    """Infer shapes from the operators; what the file declares is believed only of operators nobody knows.
 
     Args:
         model: the model.
@@ -54,16 +55,43 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
         return Shapes(dict(inputs), {spec.name: spec.dtype for spec in model.inputs})
     sizes: dict[str, Shape] = {}
     dtypes: dict[str, int] = {}
-    graph = inferred.graph
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        tensor = info.type.tensor_type
-        if tensor.elem_type:
-            dtypes[info.name] = tensor.elem_type
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            sizes[info.name] = tuple(d.dim_value for d in tensor.shape.dim)
-    for stored in graph.initializer:
-        sizes[stored.name], dtypes[stored.name] = tuple(stored.dims), stored.data_type
+    clashing: set[str] = set()  # two branches may call different tensors alike
+    for graph in _all_graphs(inferred.graph):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            tensor = info.type.tensor_type
+            if tensor.elem_type:
+                dtypes[info.name] = tensor.elem_type
+            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+                shape = tuple(d.dim_value for d in tensor.shape.dim)
+                if sizes.setdefault(info.name, shape) != shape:
+                    clashing.add(info.name)
+        for stored in graph.initializer:
+            sizes[stored.name], dtypes[stored.name] = tuple(stored.dims), stored.data_type
+    for name in clashing:
+        del sizes[name]
     return Shapes(sizes, dtypes, _symbolic(model))
+
+
+def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for child in subgraphs(graph.node):
+        yield from _all_graphs(child)
+
+
+def declared_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
+    """What can be told of the dimensions of tensors for every input the signature allows; None is open."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return {}
+    found: dict[str, tuple[int | None, ...]] = {}
+    for info in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
+        tensor = info.type.tensor_type
+        if tensor.HasField("shape"):
+            found[info.name] = tuple(
+                dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+            )
+    return found
 
 
 def _symbolic(model: Model) -> dict[str, Symbols]:
@@ -105,4 +133,6 @@ def _skeleton(model: Model, inputs: Mapping[str, Shape]) -> onnx.ModelProto:
             graph.initializer.append(tensor)
     for spec in model.outputs:
         graph.output.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, None))
+    unknown = {name for node in source.node if ops.is_unknown(node) for name in node.output}
+    graph.value_info.extend(info for info in source.value_info if info.name in unknown)
     return skeleton

@@ -64,10 +64,41 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
     Raises:
         InputError: an entry or exit is not in the graph, or the graph can't be edited.
     """
+
+    def remove(graph: gs.Graph) -> None:
+        _remove(model, graph, removals)
+        # Idle nodes inside branches are none of our business.
+        graph.cleanup(remove_unused_graph_inputs=False, recurse_subgraphs=False)
+
     if not removals:
         return model
+    found = rewritten(model, remove)
+    _sweep(found.graph)
+    return found
+
+
+def rewritten(model: Model, edit: Callable[[gs.Graph], None]) -> Model:
+    """The model with its main graph edited; all that the edit does not touch stays as it is.
+
+    Args:
+        model: the model; not changed.
+        edit: drops, rewires and adds nodes, and changes nothing else.
+
+    Raises:
+        InputError: the graph can't be edited.
+    """
     graph = _import(model)
     imported = {_first_output(node): node for node in graph.nodes}
+    edit(graph)
+    return model.edited(_merge(model.proto, graph, imported))
+
+
+def adapter_output(exit_: str, step: int) -> str:
+    """Name of what an operator of the adapter in front of `exit_` gives; its node is called alike."""
+    return f"{exit_}/adapter{step}"
+
+
+def _remove(model: Model, graph: gs.Graph, removals: Sequence[Removal]) -> None:
     tensors: dict[str, gs.Tensor] = graph.tensors()
     stand_ins: dict[str, gs.Tensor] = {}
     for removal in removals:
@@ -79,14 +110,6 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
             source = _append(graph, source, operator, adapter_output(removal.exit, step))
         stand_ins[removal.exit] = source
         _redirect(graph, tensors[removal.exit], source)
-    # Idle nodes inside branches are none of our business.
-    graph.cleanup(remove_unused_graph_inputs=False, recurse_subgraphs=False)
-    return model.edited(_merge(model.proto, graph, imported))
-
-
-def adapter_output(exit_: str, step: int) -> str:
-    """Name of what an operator of the adapter in front of `exit_` gives; its node is called alike."""
-    return f"{exit_}/adapter{step}"
 
 
 def _import(model: Model) -> gs.Graph:
@@ -149,7 +172,6 @@ def _merge(original: onnx.ModelProto, edited: gs.Graph, imported: Mapping[str, g
     nodes = [_rewired(node, survivors[_key(node)]) for node in graph.node if _key(node) in survivors]
     del graph.node[:]
     graph.node.extend(_ordered(graph, nodes, [OnnxExporter.export_node(node) for node in fresh]))
-    _sweep(graph)
     return proto
 
 

@@ -12,6 +12,14 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 
 
+def store(tensor: onnx.TensorProto, values: npt.NDArray[np.generic]) -> None:
+    """Replace a tensor's values and sizes in place; its name and documentation stay."""
+    fresh = onnx.numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), tensor.name)
+    fresh.doc_string = tensor.doc_string
+    fresh.metadata_props.extend(tensor.metadata_props)
+    tensor.CopyFrom(fresh)
+
+
 def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[np.generic]]) -> Model:
     """A new model in which some nodes read other values.
 

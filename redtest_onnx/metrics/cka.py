@@ -15,7 +15,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import centre
 
-Estimator: TypeAlias = Literal["minibatch", "paper"]
+Estimator: TypeAlias = Literal["minibatch", "paper", "exact", "biased"]
 
 # Centring a constant layer's Gram leaves the float32 rounding of the values it was made from.
 _CONSTANT = 1e-5
@@ -30,7 +30,7 @@ BIASED_SAMPLES = 2
 """The fewest samples for which the biased estimator exists."""
 
 
-def u_centre(grams: Array) -> Array:
+def u_centre(grams: Array, out: Array | None = None) -> Array:
     """U-centre Gram matrices, which makes their inner products unbiased.
 
     With row sums r and total S of K with a zero diagonal (Szekely and Rizzo 2014, definition 2):
@@ -38,6 +38,7 @@ def u_centre(grams: Array) -> Array:
 
     Args:
         grams: [..., n, n] symmetric, of centred features where the features share a large mean.
+        out: where the result goes, float64 of the same shape; may be `grams` itself.
 
     Returns:
         [..., n, n] float64; all zero for a layer without similarity to measure: one that does not vary (rms
@@ -55,14 +56,15 @@ def u_centre(grams: Array) -> Array:
         _subtract_sums(block, n - 2, (n - 1) * (n - 2))
         diagonal[...] = 0
 
-    return _in_blocks(grams, centre_block)
+    return _in_blocks(grams, centre_block, out)
 
 
-def h_centre(grams: Array) -> Array:
+def h_centre(grams: Array, out: Array | None = None) -> Array:
     """H K H with H = I - 11^T / n, the centring of the biased estimator (Gretton et al. 2005).
 
     Args:
         grams: [..., n, n] symmetric.
+        out: as in `u_centre`.
 
     Returns:
         [..., n, n] float64; all zero where `u_centre` says so too.
@@ -71,7 +73,7 @@ def h_centre(grams: Array) -> Array:
         InputError: fewer than two samples, or matrices that are not square.
     """
     n = _samples(grams, BIASED_SAMPLES)
-    return _in_blocks(grams, lambda block: _subtract_sums(block, n, n * n))
+    return _in_blocks(grams, lambda block: _subtract_sums(block, n, n * n), out)
 
 
 def hsic_matrix(centred: Array, other: Array | None = None, *, unbiased: bool = True) -> Array:
@@ -142,14 +144,15 @@ def combine(hsic_batches: Array, estimator: Estimator = "minibatch") -> Array:
     """One similarity matrix from the HSIC matrices of several batches.
 
     `minibatch` sums HSIC over the batches and takes one ratio (Nguyen et al. 2021, equation 4), which does
-    not depend on the batch size in expectation. `paper` takes the mean of the batches' ratios (RedTest).
+    not depend on the batch size in expectation; `exact` and `biased` do so, too, from other HSIC matrices.
+    `paper` takes the mean of the batches' ratios (RedTest).
 
     Batches in which a layer is undefined add nothing to its sums, as HSIC with a constant is 0, and do not
     count in its mean. A layer undefined in every batch is undefined.
 
     Args:
         hsic_batches: [B, L, L].
-        estimator: `minibatch` or `paper`.
+        estimator: `paper` or one of the others.
 
     Returns:
         [L, L] float64, like `cka`.
@@ -160,7 +163,7 @@ def combine(hsic_batches: Array, estimator: Estimator = "minibatch") -> Array:
     if len(hsic_batches) == 0:
         raise InputError("no batch was measured", hint="give at least four samples")
     xp = namespace(hsic_batches)
-    if estimator == "minibatch":
+    if estimator != "paper":
         return cka(xp.nansum(hsic_batches, axis=0))
     ratios = cka(hsic_batches)
     defined = xp.isfinite(ratios).sum(axis=0)
@@ -209,11 +212,11 @@ def _samples(grams: Array, minimum: int) -> int:
     return n
 
 
-def _in_blocks(grams: Array, centre_block: Callable[[Array], None]) -> Array:
+def _in_blocks(grams: Array, centre_block: Callable[[Array], None], out: Array | None) -> Array:
     """Centre float64 copies in place; layers that do not vary become exactly 0, as `hsic_matrix` expects."""
     xp, n = namespace(grams), grams.shape[-1]
     source = grams.reshape(-1, n, n)
-    centred = xp.empty(source.shape, dtype=xp.float64)
+    centred = xp.empty(source.shape, dtype=xp.float64) if out is None else out.reshape(source.shape)
     step = max(1, _BLOCK_ELEMENTS // (n * n))
     with np.errstate(invalid="ignore"):
         for start in range(0, len(source), step):

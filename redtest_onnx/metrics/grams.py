@@ -82,6 +82,22 @@ def linear_gram(features: Array) -> Array:
     return _gram(features)
 
 
+def centre_gram(gram: Array) -> Array:
+    """The Gram of centred features from that of features with any shift: H K H, in place.
+
+    Args:
+        gram: [n, n] float64, symmetric.
+
+    Returns:
+        The same array.
+    """
+    means = gram.mean(axis=0)
+    shares = means - means.mean() / 2
+    gram -= shares[:, None]
+    gram -= shares
+    return gram
+
+
 def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
     """K_ij = exp(-|x_i - x_j|^2 / (2 sigma^2)), with sigma a multiple of the median distance.
 
@@ -100,15 +116,26 @@ def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
     """
     if not 0 < bandwidth < math.inf:
         raise InputError(f"the RBF bandwidth must be positive, got {bandwidth}", hint="1 is a usual value")
-    squared = _squared_distances(features)
-    xp, samples = namespace(features), features.shape[0]
-    if samples < 2:
-        raise InputError("distances need at least two samples, got one", hint="use more samples")
-    # One row shorter and one longer, the diagonal is the first column.
-    distances = xp.sqrt(squared.ravel()[:-1].reshape(samples - 1, samples + 1)[:, 1:])
-    median, mean = xp.median(distances), distances.mean()
-    typical = xp.where(median > 0, median, xp.where(mean > 0, mean, 1.0))
-    return xp.exp(squared / (-2 * (bandwidth * typical) ** 2))
+    return _rbf(_gram(features, namespace(features).float64), bandwidth)
+
+
+def rbf_of_linear(gram: Array, bandwidth: float = 1.0) -> Array:
+    """The RBF Gram from the linear one of the same features, which knows all distances.
+
+    Args:
+        gram: [n, n] float64, of features with any shift.
+        bandwidth: as in `rbf_gram`.
+
+    Returns:
+        [n, n] float64. Two samples much nearer to each other than to the mean have the rounding of float32 in
+        their distance if the Gram was made in it.
+
+    Raises:
+        InputError: as `rbf_gram`.
+    """
+    if not 0 < bandwidth < math.inf:
+        raise InputError(f"the RBF bandwidth must be positive, got {bandwidth}", hint="1 is a usual value")
+    return _rbf(gram, bandwidth)
 
 
 def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
@@ -127,10 +154,21 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     return gram
 
 
-def _squared_distances(features: Array) -> Array:
+def _rbf(gram: Array, bandwidth: float) -> Array:
+    squared = _squared_distances(gram)
+    xp, samples = namespace(gram), gram.shape[0]
+    if samples < 2:
+        raise InputError("distances need at least two samples, got one", hint="use more samples")
+    # One row shorter and one longer, the diagonal is the first column.
+    distances = xp.sqrt(squared.ravel()[:-1].reshape(samples - 1, samples + 1)[:, 1:])
+    median, mean = xp.median(distances), distances.mean()
+    typical = xp.where(median > 0, median, xp.where(mean > 0, mean, 1.0))
+    return xp.exp(squared / (-2 * (bandwidth * typical) ** 2))
+
+
+def _squared_distances(gram: Array) -> Array:
     """|x_i - x_j|^2 as [n, n] float64; pairs within rounding of each other get exactly 0."""
-    xp = namespace(features)
-    gram = _gram(features, xp.float64)
+    xp = namespace(gram)
     norms = gram.diagonal()
     squared = norms[:, None] + norms - 2 * gram
     noise = _NOISE_STEPS * float(xp.finfo(xp.float64).eps) * norms.max()

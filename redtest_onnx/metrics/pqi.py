@@ -7,6 +7,7 @@ overflow nor depend on the scale of the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -57,6 +58,32 @@ class PowerSums:
             scale=scale,
             sum_p=self.sum_p * own**self.p + other.sum_p * others**self.p,
             sum_q=self.sum_q * own**self.q + other.sum_q * others**self.q,
+        )
+
+    @classmethod
+    def stacked(cls, parts: Sequence[PowerSums]) -> PowerSums:
+        """The groups of all parts, one after the other."""
+        xp = namespace(parts[0].scale)
+
+        def joined(name: str) -> Array:
+            return xp.concatenate([xp.atleast_1d(getattr(part, name)) for part in parts])
+
+        names = ("count", "scale", "sum_p", "sum_q")
+        return cls(parts[0].p, parts[0].q, *map(joined, names))
+
+    def pooled(self) -> PowerSums:
+        """All groups taken together as one."""
+        xp = namespace(self.scale)
+        # A sum of nothing is 0, a maximum of nothing is an error.
+        scale = self.scale.max() if self.scale.size else self.scale.sum()
+        shares = _ratio(self.scale, xp.asarray(scale))
+        return PowerSums(
+            p=self.p,
+            q=self.q,
+            count=self.count.sum(),
+            scale=scale,
+            sum_p=(self.sum_p * shares**self.p).sum(),
+            sum_q=(self.sum_q * shares**self.q).sum(),
         )
 
     @property

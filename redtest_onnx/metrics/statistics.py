@@ -15,8 +15,8 @@ from redtest_onnx.metrics.msrs import ALPHA, THRESHOLD, msrs
 
 Floats = npt.NDArray[np.float64]
 
-# Layers permuted at a time: bounds the memory beside the Grams.
-_BLOCK_LAYERS = 64
+# Layers permuted per repeat: tell the null well enough, whatever the number of layers.
+_PERMUTED_LAYERS = 16
 
 _TOP_SHARE = 0.01
 
@@ -114,12 +114,12 @@ def standard_errors(
 
 
 def shuffled_null(centred: Array, rng: np.random.Generator, repeats: int = 5) -> ShuffledNull:
-    """CKA of every layer with every other one whose samples are permuted.
+    """CKA of every layer with other ones whose samples are permuted; of many layers with a few, drawn anew.
 
     Args:
         centred: [L, n, n] from `u_centre`.
         rng: draws the permutations.
-        repeats: permutations; one product each.
+        repeats: permutations.
 
     Raises:
         InputError: fewer than one repeat.
@@ -127,8 +127,13 @@ def shuffled_null(centred: Array, rng: np.random.Generator, repeats: int = 5) ->
     if repeats < 1:
         raise InputError(f"the shuffled null needs at least one permutation, got {repeats}")
     layers = len(centred)
-    orders = (rng.permutation(centred.shape[-1]) for _ in range(repeats))
-    null = np.stack([_permuted_cka(centred, order) for order in orders])
+    own = _own_hsic(centred)
+    null = np.full((repeats, layers, layers), np.nan)
+    for repeat in null:
+        order = rng.permutation(centred.shape[-1])
+        few = layers > _PERMUTED_LAYERS
+        partners = rng.choice(layers, _PERMUTED_LAYERS, replace=False) if few else np.arange(layers)
+        repeat[:, partners] = _permuted_cka(centred, own, partners, order)
     null[:, np.arange(layers), np.arange(layers)] = np.nan
     mean, quantile = _mean_and_quantile(null)
     by_layer = [_mean_and_quantile(np.stack([null[:, i], null[:, :, i]])) for i in range(layers)]
@@ -151,11 +156,10 @@ def norm_influence(grams: Array) -> NormInfluence:
         grams: [L, n, n] linear Grams of centred features, whose diagonal is the samples' squared norms.
     """
     n = grams.shape[-1]
-    count = max(1, int(n * _TOP_SHARE))
     norms = to_numpy(namespace(grams).diagonal(grams, axis1=-2, axis2=-1)).astype(np.float64)
+    share, dominated = norm_shares(norms)
+    count = _top_samples(n)
     top = np.argsort(norms, axis=1)[:, -count:]
-    total = norms.sum(axis=1)
-    share = np.take_along_axis(norms, top, axis=1).sum(axis=1) / np.where(total > 0, total, np.nan)
     pairs = range(len(grams) - 1)
     kept = [np.setdiff1d(np.arange(n), top[i : i + 2]) for i in pairs]
     return NormInfluence(
@@ -163,8 +167,31 @@ def norm_influence(grams: Array) -> NormInfluence:
         share=share,
         adjacent=np.array([_pair_cka(grams[i : i + 2]) for i in pairs]),
         adjacent_without=np.array([_pair_cka(_submatrices(grams[i : i + 2], kept[i])) for i in pairs]),
-        dominated=tuple(int(i) for i in np.flatnonzero(share > min(_DOMINANCE * count / n, 0.5))),
+        dominated=dominated,
     )
+
+
+def norm_shares(norms: Floats) -> tuple[Floats, tuple[int, ...]]:
+    """What the top 1 % of samples by norm (at least one) make up of each layer.
+
+    Args:
+        norms: [L, n] squared norms of the centred features.
+
+    Returns:
+        Their share [L], NaN for a layer that does not vary; and the indices of the layers that they dominate
+        (see `norm_influence`).
+    """
+    n = norms.shape[1]
+    count = _top_samples(n)
+    total = norms.sum(axis=1)
+    share = np.partition(norms, n - count, axis=1)[:, n - count :].sum(axis=1) / np.where(
+        total > 0, total, np.nan
+    )
+    return share, tuple(int(i) for i in np.flatnonzero(share > min(_DOMINANCE * count / n, 0.5)))
+
+
+def _top_samples(n: int) -> int:
+    return max(1, int(n * _TOP_SHARE))
 
 
 def _error_of_mean(values: Floats) -> Floats:
@@ -182,14 +209,17 @@ def _jackknife_error(values: Floats) -> Floats:
     return error
 
 
-def _permuted_cka(centred: Array, permutation: npt.NDArray[np.int64]) -> Floats:
-    """[L, L] CKA of the layers with the layers on permuted samples, a few of them at a time."""
-    xp = namespace(centred)
-    own = xp.stack([hsic_matrix(layer[None])[0, 0] for layer in centred])
-    starts = range(0, len(centred), _BLOCK_LAYERS)
-    parts = (_submatrices(centred[start : start + _BLOCK_LAYERS], permutation) for start in starts)
-    hsic = xp.concatenate([hsic_matrix(centred, part) for part in parts], axis=1)
-    return to_numpy(cross_cka(hsic, own, own))
+def _own_hsic(centred: Array) -> Array:
+    """[L] HSIC of each layer with itself."""
+    return namespace(centred).stack([hsic_matrix(layer[None])[0, 0] for layer in centred])
+
+
+def _permuted_cka(
+    centred: Array, own: Array, partners: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+) -> Floats:
+    """[L, k] CKA of all layers with the partners on permuted samples."""
+    permuted = _submatrices(centred[partners], order)
+    return to_numpy(cross_cka(hsic_matrix(centred, permuted), own, own[partners]))
 
 
 def _mean_and_quantile(values: Floats) -> tuple[float, float]:

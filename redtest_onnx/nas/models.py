@@ -10,9 +10,7 @@ from typing import Any
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.nas.accuracy import read_table
@@ -21,8 +19,8 @@ from redtest_onnx.runtime.data import Dataset, open_data, sample_indices
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.images import ImageOptions
 from redtest_onnx.runtime.latency import measure_latency
+from redtest_onnx.runtime.opened import see_cost
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
 
 _LATENCY_SECONDS = 0.5
 
@@ -63,8 +61,7 @@ class ModelMeasurement:
             shapes=dict(self.shapes),
             seed=self.settings.seed,
         )
-        index = GraphIndex(model.graph)
-        cost = model_cost(index, see_shapes(model, index, data, self.options).shapes)
+        cost = see_cost(model, data, self.options)
         analysis = analyze(model, data, self.settings, self.options)
         candidate = Candidate(
             name=path,

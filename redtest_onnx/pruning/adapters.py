@@ -10,6 +10,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import channels_first
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.graph.surgery import Operator
@@ -24,7 +25,7 @@ def plain_adapter(
 
     Args:
         index: the graph with the layer still in it.
-        shapes: sizes of its tensors, [n, C, H, W], [n, T, D] or [n, D].
+        shapes: sizes of its tensors: [n, C, H, W], [n, C, L] of convolutions, [n, T, D] or [n, D].
         entry: what comes in.
         exit_: what must come out, of the same rank.
         kernel: smallest size of the convolution's window.
@@ -32,23 +33,23 @@ def plain_adapter(
     before, after = shapes.sizes[entry], shapes.sizes[exit_]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(shapes.dtypes.get(entry, FLOAT)))
     activation = _activation(index, exit_)
-    if len(before) != 4:
+    if len(before) != 4 and not channels_first(index, entry, exit_, len(before)):
         bias = np.zeros(after[-1], dtype)
         product = Operator("MatMul", (np.eye(before[-1], after[-1], dtype=dtype),))
         return (product, Operator("Add", (bias,)), *activation)
     stride = _strides(before, after)
     window = [max(s, kernel) for s in stride]
-    top, left = ((w - s) // 2 for w, s in zip(window, stride, strict=True))
+    middle = tuple(slice((w - s) // 2, (w + s) // 2) for w, s in zip(window, stride, strict=True))
     weight = np.zeros((after[1], before[1], *window), dtype)
-    identity = np.eye(after[1], before[1])[:, :, None, None]
-    weight[:, :, top : top + stride[0], left : left + stride[1]] = identity / np.prod(stride)
+    identity = np.eye(after[1], before[1]).reshape(after[1], before[1], *[1] * len(stride))
+    weight[(slice(None), slice(None), *middle)] = identity / np.prod(stride)
     return (_convolution(weight, np.zeros(after[1], dtype), before, after), *activation)
 
 
 def _convolution(
     weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic], before: Shape, after: Shape
 ) -> Operator:
-    """The convolution [M, C, h, w] between two sizes; what its kernel sticks out is padded."""
+    """The convolution [M, C, kernel...] between two sizes; what its kernel sticks out is padded."""
     stride = _strides(before, after)
     excess = [
         max((b - 1) * s + k - a, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import islice, pairwise
 
 from redtest_onnx.analysis import Analysis, Progress
 from redtest_onnx.errors import InputError
@@ -36,6 +36,15 @@ class Budget:
     targets: tuple[tuple[str, float], ...] = ()
     max_drop: float | None = None
     protect: tuple[str, ...] = ()
+
+    def rounds(self, count: int) -> tuple[Budget, ...]:
+        """The budget in equal parts for `count` rounds of pruning, each of what the last one left."""
+        ends = [round((self.remove or 0) * k / count) for k in range(count + 1)]
+        targets = tuple((what, share ** (1 / count)) for what, share in self.targets)
+        return tuple(
+            replace(self, remove=None if self.remove is None else b - a, targets=targets)
+            for a, b in pairwise(ends)
+        )
 
 
 DEFAULT_MAX_DROP = 0.01

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redtest_onnx.analysis import Analysis, AnalysisSettings, Progress, analyze
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
@@ -17,11 +17,12 @@ from redtest_onnx.pruning.criteria import Context
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
-from redtest_onnx.pruning.verify import verify
+from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, sample_indices
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.opened import opened, see_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 
@@ -107,6 +108,7 @@ def plan(
     """
     options = options or RunOptions()
     analysis = analysis or analyze(model, data, settings, options, progress)
+    digest, model = model.sha256, opened(model, data).model
     index = GraphIndex(model.graph)
     shapes = see_shapes(model, index, data, options).shapes
     loss: Callable[[Plan], float] | None = None
@@ -142,7 +144,7 @@ def plan(
         repaired_loss=repaired_loss,
         progress=progress,
     )
-    return chosen, analysis
+    return replace(chosen, model_sha256=digest), analysis
 
 
 def prune(
@@ -173,37 +175,106 @@ def prune(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
+    pruned, repaired = rewrite(
+        model, data, chosen, analysis, method=method, kernel=kernel, options=options, progress=progress
+    )
+    return compare(
+        model,
+        pruned,
+        data,
+        chosen,
+        analysis,
+        repaired,
+        evaluation=evaluation,
+        options=options,
+        progress=progress,
+    )
+
+
+def rewrite(
+    model: Model,
+    data: Dataset,
+    chosen: Plan,
+    analysis: Analysis,
+    *,
+    method: Method = "auto",
+    kernel: int = 1,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> tuple[Model, Repair]:
+    """Take the plan's layers out of the model, repair what is left and verify that it runs.
+
+    Args:
+        model: the model.
+        data: calibration samples.
+        chosen: what to take out.
+        analysis: of the model.
+        method: how to repair, see `repair`.
+        kernel: size of the convolutions of fitted adapters.
+        options: device and threads.
+        progress: called as work is done.
+
+    Raises:
+        InternalError: the rewritten model doesn't verify; nothing is returned.
+    """
     options = options or RunOptions()
-    note = progress or (lambda done, total, what: None)
-    index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, options).shapes
-    note(0, 4, "rewriting")
-    pruned = apply_plan(model, chosen, shapes)
+    (progress or _silent)(0, 4, "rewriting")
+    view = opened(model, data)
+    shapes = see_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
+    pruned = apply_plan(view.model, chosen, shapes)
+    verify_removal(view.model, pruned, chosen, data, options)
     seed = analysis.settings.seed
-    fit, judged = fitting(data, seed), held_out(data, seed)
-    calibration = Calibration(data, fit, judged, options, kernel)
-    pruned, repaired = repair(model, pruned, chosen, shapes, calibration, method, progress)
-    verify(model, pruned, data, options)
+    calibration = Calibration(data, fitting(data, seed), held_out(data, seed), options, kernel)
+    pruned, repaired = repair(view.model, pruned, chosen, shapes, calibration, method, progress)
+    closed = view.close(pruned)
+    verify(model, closed, data, options)
+    return closed, repaired
+
+
+def compare(
+    model: Model,
+    pruned: Model,
+    data: Dataset,
+    chosen: Plan,
+    analysis: Analysis,
+    repaired: Repair,
+    *,
+    evaluation: Dataset | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> Pruning:
+    """Measure a pruned model beside the original.
+
+    Args:
+        model: the original.
+        pruned: what became of it.
+        data: calibration samples.
+        chosen: what was taken out.
+        analysis: of the original.
+        repaired: how it was repaired.
+        evaluation: samples for accuracy and agreement; the held-out calibration samples if absent.
+        options: device and threads.
+        progress: called as work is done.
+    """
+    options, note = options or RunOptions(), progress or _silent
     note(1, 4, "comparing outputs")
-    samples, indices = data, judged
+    samples, indices = data, held_out(data, analysis.settings.seed)
     if evaluation is not None:
-        samples, indices = evaluation, sample_indices(evaluation, len(evaluation), seed)
+        samples, indices = evaluation, sample_indices(evaluation, len(evaluation), analysis.settings.seed)
     evaluator = Evaluator(model, samples, indices, options)
     result = evaluator.evaluate(pruned)
     note(2, 4, "measuring latency")
     latency = measure_latency([model, pruned], data, options)
     note(3, 4, "measuring redundancy")
-    new_index = GraphIndex(pruned.graph)
-    new_shapes = see_shapes(pruned, new_index, data, options).shapes
     before = Measures(
-        model_cost(index, shapes),
+        see_cost(model, data, options),
         model.file_bytes,
         latency[0],
         analysis.redundancy.value,
         evaluator.reference.accuracy,
     )
     after = Measures(
-        model_cost(new_index, new_shapes),
+        see_cost(pruned, data, options),
         pruned.file_bytes,
         latency[1],
         _redundancy(pruned, data, analysis.settings, options),
@@ -221,6 +292,10 @@ def prune(
         evaluated_on=samples.source,
         evaluated=result.samples,
     )
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Progress that nobody watches."""
 
 
 def fitting(data: Dataset, seed: int) -> Indices:

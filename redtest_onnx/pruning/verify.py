@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
+from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import Level, RunOptions, Session
@@ -38,13 +39,34 @@ def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions
     reference = Session(original, options).run(feeds)
     for level in LEVELS:
         outputs = Session(rewritten, options, level=level).run(feeds)
-        broken = [name for name in outputs if _finite(reference[name]) and not _finite(outputs[name])]
+        broken = [name for name in outputs if finite(reference[name]) and not finite(outputs[name])]
         if broken:
+            where = first_infinite(rewritten, feeds, options)
+            begins = f" (it begins at {where})" if where else ""
             raise InputError(
-                f"without these layers {', '.join(broken)} overflows: the result would be of no use",
+                f"without these layers {', '.join(broken)} overflows{begins}: the result would be of no use",
                 where=original.label,
                 hint="remove fewer layers, or other ones (--protect, --criterion)",
             )
+
+
+def verify_removal(original: Model, rewritten: Model, plan: Plan, data: Dataset, options: RunOptions) -> None:
+    """Check that removing layers changed nothing else: what lies behind a gap follows from what it hands on.
+
+    Args:
+        original: the model before.
+        rewritten: the model without the plan's layers, before any repair.
+        plan: what was taken out.
+        data: where the sample comes from.
+        options: device and threads.
+
+    Raises:
+        InternalError: naming the first tensor that differs. That is a bug of ours.
+    """
+    feeds = data.inputs(first(fixed_batch(original) or 1, len(data)))
+    found = first_divergence(original, rewritten, plan.steps, feeds, options)
+    if found is not None:
+        raise InternalError(f"the rewritten model computes something else: {found}")
 
 
 def _contract(original: Model, rewritten: Model) -> Iterator[tuple[str, object, object]]:
@@ -66,9 +88,3 @@ def _passes(model: Model) -> bool:
     except InputError:
         return False
     return True
-
-
-def _finite(value: object) -> bool:
-    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
-        return True
-    return bool(np.isfinite(value).all())

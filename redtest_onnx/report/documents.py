@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,11 @@ from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning
 from redtest_onnx.pruning.repair import Repair
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.finetune import FineTuning, Judged
+    from redtest_onnx.training.rounds import Round
+    from redtest_onnx.training.settings import TrainingSettings
 
 Document = dict[str, Any]
 
@@ -85,8 +90,8 @@ def plan_document(model: Model, cost: Cost, plan: Plan, layers: Iterable[Layer])
     }
 
 
-def prune_document(model: Model, pruning: Pruning, output: Path) -> Document:
-    """What `prune` did."""
+def prune_document(model: Model, pruning: Pruning, output: Path, rounds: Iterable[Round] = ()) -> Document:
+    """What `prune` did; `rounds` are those with training."""
     return {
         **document_head("prune", model, pruning.before.cost),
         "plan": _plan(pruning.plan),
@@ -95,7 +100,27 @@ def prune_document(model: Model, pruning: Pruning, output: Path) -> Document:
         "after": _measures(pruning.after),
         "repair": _repair(pruning.repair),
         "agreement": {key: number(value) for key, value in asdict(pruning.agreement).items()},
+        "rounds": [
+            {
+                "plan": _plan(item.plan),
+                "repair": _repair(item.repair),
+                "training": _training(item.finetuning),
+            }
+            for item in rounds
+        ],
         "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
+        "output": str(output),
+    }
+
+
+def finetune_document(
+    model: Model, cost: Cost, result: FineTuning, settings: TrainingSettings, output: Path
+) -> Document:
+    """What `finetune` did."""
+    return {
+        **document_head("finetune", model, cost),
+        "settings": settings.fixed(),
+        **_training(result),
         "output": str(output),
     }
 
@@ -163,6 +188,25 @@ def document_head(command: str, model: Model, cost: Cost) -> Document:
 def _spec(spec: TensorSpec) -> Document:
     shape = None if spec.shape is None else list(spec.shape)
     return {"name": spec.name, "dtype": dtype_name(spec.dtype), "shape": shape}
+
+
+def _training(result: FineTuning) -> Document:
+    return {
+        "epochs": [{key: _plain(value) for key, value in record.items()} for record in result.history],
+        "best_epoch": result.best_epoch,
+        "samples": result.trained_on,
+        "start": {key: number(value) for key, value in asdict(result.start).items()},
+        "validation": _judged(result.validated),
+        "test": _judged(result.tested),
+        "verification": {
+            "largest_difference": number(result.verification.largest),
+            "tolerance": result.verification.tolerance,
+        },
+    }
+
+
+def _judged(judged: Judged | None) -> Document | None:
+    return None if judged is None else {key: _plain(value) for key, value in asdict(judged).items()}
 
 
 def _plan(plan: Plan) -> Document:

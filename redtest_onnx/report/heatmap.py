@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from redtest_onnx.analysis import Analysis
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.report.figures import figure_svg, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,14 +18,12 @@ _MOST_LABELS = 40
 
 def save_heatmap(analysis: Analysis, title: str, path: Path) -> None:
     """Write the heat map; the suffix of `path` tells the format (.png, .svg, .pdf)."""
-    figure = draw_heatmap(analysis, title)
-    suffix = path.suffix.lstrip(".") or "png"
-    write_atomic(path, lambda target: figure.savefig(target, format=suffix, dpi=160))
+    save_figure(draw_heatmap(analysis, title), path)
 
 
 def heatmap_svg(analysis: Analysis, title: str) -> str:
     """The heat map as SVG text without XML header, for pages."""
-    return _render(draw_heatmap(analysis, title), "svg")
+    return figure_svg(draw_heatmap(analysis, title))
 
 
 def draw_heatmap(analysis: Analysis, title: str) -> Figure:
@@ -73,14 +70,3 @@ def _draw_neighbours(axes: object, analysis: Analysis, ticks: range) -> None:
     axes.set_xlabel("layer")
     axes.set_ylabel("similarity to\nthe layer before", fontsize=8)
     axes.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-
-
-def _render(figure: Figure, kind: Literal["svg"]) -> str:
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    # Ids from a fixed salt: the same analysis gives the same bytes.
-    with mpl.rc_context({"svg.hashsalt": "redtest-onnx", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format=kind, metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -28,13 +28,10 @@ def save_page(
         removed: names of layers that were taken out.
         comparison: rows of the table of the original and the pruned model.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("redtest_onnx.report", "."), autoescape=True, undefined=StrictUndefined
-    )
     adjacent = [None, *(None if math.isnan(v) else v for v in analysis.adjacent)]
-    text = environment.get_template("page.html.j2").render(
+    save_rendered(
+        path,
+        "page.html.j2",
         title=title,
         analysis=analysis,
         heatmap=heatmap_svg(analysis, title),
@@ -42,4 +39,14 @@ def save_page(
         removed=frozenset(removed),
         comparison=comparison,
     )
+
+
+def save_rendered(path: Path, template: str, **values: object) -> None:
+    """Write a page from one of the templates beside this file."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("redtest_onnx.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    text = environment.get_template(template).render(**values)
     write_atomic(path, lambda target: target.write_text(text, encoding="utf-8"))

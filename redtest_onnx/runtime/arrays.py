@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import zipfile
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,23 +17,49 @@ import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.signature import batch_axes
 from redtest_onnx.runtime.data import Chosen, Feeds, check_finite
+from redtest_onnx.runtime.npz import Npz
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels"
 # What NumPy and zipfile let through from broken or encrypted files.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error)
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
+    *(struct.error, KeyError, NotImplementedError),
+)
 CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)
+class InputArray:
+    """The values of one input.
+
+    Attributes:
+        values: of all samples, in the layout of the input and perhaps in a wider type.
+        axis: axis of the samples; None for values that all of them share.
+        dtype: what the input takes.
+    """
+
+    values: npt.NDArray[Any]
+    axis: int | None
+    dtype: np.dtype[Any]
+
+    def take(self, indices: Chosen) -> npt.NDArray[Any]:
+        """The chosen samples in the type of the input."""
+        chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
+        return np.asarray(chosen, self.dtype).copy(order="C")
+
+
+@dataclass(frozen=True)
 class ArrayData:
-    """Arrays [n, ...], one per model input, in the types the model takes."""
+    """Arrays, one per model input, given in the types the model takes."""
 
     source: str
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Mapping[str, InputArray]
     classes: npt.NDArray[np.int64] | None
+    count: int
     synthetic: bool = False
 
     @property
@@ -42,15 +68,14 @@ class ArrayData:
         return self.classes is not None
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return self.count
 
     def inputs(self, indices: Chosen) -> Feeds:
         """The chosen samples of every array."""
-        feeds = {
-            name: np.ascontiguousarray(array[np.asarray(indices)]) for name, array in self.arrays.items()
-        }
+        feeds = {name: array.take(indices) for name, array in self.arrays.items()}
         for name, values in feeds.items():
-            check_finite(name, values, indices, self.source)
+            axis = self.arrays[name].axis
+            check_finite(name, values if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
         return feeds
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
@@ -60,12 +85,7 @@ class ArrayData:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits in an .npz whose arrays are called SPLIT/NAME."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, BadZipFile) as error:
-        raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
-    return tuple(dict.fromkeys(name.split("/")[0] for name in names if "/" in name))
+    return _splits(_open(path))
 
 
 def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
@@ -74,7 +94,8 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     Raises:
         InputError: unreadable, no such split, or arrays that don't fit the model's inputs.
     """
-    found = splits(path)
+    file = _open(path)
+    found = _splits(file)
     if split is None and CALIBRATION in found:
         split = CALIBRATION
     if split is not None and split not in found:
@@ -82,32 +103,31 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
             f"has no split {split!r}", where=str(path), hint=f"it has {', '.join(found) or 'none'}"
         )
     prefix = f"{split}/" if split else ""
+    inside = [name.removeprefix(prefix) for name in file.names if name.startswith(prefix)]
+    names = [name for name in inside if "/" not in name]
+    source = f"{path}:{split}" if split else str(path)
+    wanted = [spec.name for spec in model.inputs]
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(
+            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
+            where=source,
+            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
+        )
+    if unused := [name for name in names if name not in (*wanted, LABELS)]:
+        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
+    axes = batch_axes(model)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {
-                name.removeprefix(prefix): archive[name]
-                for name in archive.files
-                if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
-            }
+        arrays = {
+            spec.name: _fit(file.read(prefix + spec.name), spec, axes[spec.name], source)
+            for spec in model.inputs
+        }
+        labels = file.read(prefix + LABELS) if LABELS in names else None
     except _UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
-    source = f"{path}:{split}" if split else str(path)
-    labels = arrays.pop(LABELS, None)
-    wanted = [spec.name for spec in model.inputs]
-    if missing := [name for name in wanted if name not in arrays]:
-        raise InputError(
-            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(arrays) or 'nothing'}",
-            where=source,
-            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
-        )
-    fitted = {spec.name: _fit(arrays[spec.name], spec, source) for spec in model.inputs}
-    counts = {name: len(array) for name, array in fitted.items()}
-    if len(set(counts.values())) > 1:
-        raise InputError(f"its arrays have different numbers of samples: {counts}", where=source)
-    classes = None if labels is None else _classes(labels, next(iter(counts.values())), source)
-    return ArrayData(source, fitted, classes)
+    count = _count(arrays, source)
+    return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
 
 
 def open_npy(path: Path, model: Model) -> ArrayData:
@@ -130,36 +150,66 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    return ArrayData(str(path), {spec.name: _fit(array, spec, str(path))}, None)
+    arrays = {spec.name: _fit(array, spec, batch_axes(model)[spec.name], str(path))}
+    return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
 
 
-def _fit(array: npt.NDArray[Any], spec: TensorSpec, source: str) -> npt.NDArray[Any]:
-    """The array in the type of the input, after a check of its shape."""
+def _open(path: Path) -> Npz:
+    try:
+        return Npz(path)
+    except (OSError, BadZipFile) as error:
+        raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
+
+
+def _splits(file: Npz) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.split("/")[0] for name in file.names if "/" in name))
+
+
+def _count(arrays: Mapping[str, InputArray], source: str) -> int:
+    """Number of samples, the same in all arrays that have any."""
+    counts = {name: a.values.shape[a.axis] for name, a in arrays.items() if a.axis is not None}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"its arrays have different numbers of samples: {counts}", where=source)
+    return next(iter(counts.values()), 1)
+
+
+def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
+    """The array for an input, after a check of its shape and type."""
     shape = spec.shape or ()
     declared = f"input {spec.name!r} is {spec}"
-    fits = array.ndim == len(shape) and all(
-        not isinstance(dim, int) or dim == size for dim, size in zip(shape[1:], array.shape[1:], strict=True)
-    )
-    if not array.ndim or not fits:
+    if array.ndim != len(shape) or not all(
+        not isinstance(dim, int) or dim == size
+        for k, (dim, size) in enumerate(zip(shape, array.shape, strict=True))
+        if k != axis
+    ):
         raise InputError(
             f"{declared}, the data is {array.dtype}{list(array.shape)}",
             where=source,
-            hint="samples come first, then the dimensions the model takes",
+            hint=_layout(spec, axis),
         )
     target = spec.numpy_dtype
     if array.dtype == target:
-        return array
+        return InputArray(array, axis, target)
     if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
         log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
-        converted = array.astype(target)
-        if target.kind in "iu" and not np.array_equal(converted, array):
-            raise InputError(f"{declared}, the data holds values beyond that type", where=source)
-        return converted
+        if target.kind in "iu" and array.size:
+            limits = np.iinfo(str(target))
+            if array.min() < limits.min or array.max() > limits.max:
+                raise InputError(f"{declared}, the data holds values beyond that type", where=source)
+        return InputArray(array, axis, target)
     raise InputError(
         f"{declared}, the data is {array.dtype}",
         where=source,
         hint=f"convert it to {dtype_name(spec.dtype)} as the model expects",
     )
+
+
+def _layout(spec: TensorSpec, axis: int | None) -> str:
+    if axis is None:
+        return f"all samples share {spec.name!r}: give it in the shape the model takes"
+    if axis == 0:
+        return "samples come first, then the dimensions the model takes"
+    return f"keep the order of the dimensions; samples are counted along dimension {axis}"
 
 
 def _classes(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -49,6 +50,45 @@ class Dataset(Protocol):
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
         """Class of each of the given samples, [n]; None without labels."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some samples of a data set.
+
+    Attributes:
+        data: the data set.
+        indices: which of its samples.
+    """
+
+    data: Dataset
+    indices: Indices
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return self.data.source
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the samples are made up."""
+        return self.data.synthetic
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.data.labelled
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def inputs(self, indices: Chosen) -> Feeds:
+        """One array per model input for the given samples of the subset."""
+        return self.data.inputs(self.indices[np.asarray(indices)])
+
+    def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
+        """Class of each of the given samples of the subset."""
+        return self.data.labels(self.indices[np.asarray(indices)])
 
 
 def open_data(

@@ -71,10 +71,10 @@ class Evaluator:
             feeds = self._data.inputs(indices)
             reference = self._reference_outputs(k, feeds)
             outputs = reference if session is self._reference else session.run(feeds)
-            total.add(*(list(_cut(values, count)) for values in (reference, outputs)))
+            total.add(*(list(_cut(values, len(indices), count)) for values in (reference, outputs)))
             labels = self._data.labels(indices[:count])
             if labels is not None:
-                scores = next(_cut(outputs, count))
+                scores = next(_cut(outputs, len(indices), count))
                 right += int(np.sum(scores.reshape(count, -1).argmax(1) == labels))
                 labelled += count
         accuracy = right / labelled if labelled else None
@@ -90,8 +90,8 @@ class Evaluator:
         return outputs
 
 
-def _cut(outputs: dict[str, Any], count: int) -> Iterator[npt.NDArray[np.generic]]:
+def _cut(outputs: dict[str, Any], size: int, count: int) -> Iterator[npt.NDArray[np.generic]]:
     """The floating-point outputs without what a fixed batch was filled up with."""
     for value in outputs.values():
         if isinstance(value, np.ndarray) and value.ndim and np.issubdtype(value.dtype, np.floating):
-            yield value[:count] if len(value) >= count else value
+            yield value[:count] if len(value) == size else value

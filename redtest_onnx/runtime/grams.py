@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
+from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe import Form, Pooling, Tap, build_probe
+from redtest_onnx.graph.model import FLOAT, Model
+from redtest_onnx.graph.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.metrics.grams import linear_gram
+from redtest_onnx.metrics.arrays import Array, namespace
+from redtest_onnx.metrics.grams import centre_gram, linear_gram
 from redtest_onnx.runtime.batching import Indices, runs
 from redtest_onnx.runtime.data import Dataset
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.probing import open_probe
+from redtest_onnx.runtime.session import RunOptions, resolve_device
+from redtest_onnx.runtime.shapes import SeenShapes
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,18 @@ class Target:
     batch_axis: int
     channels_first: bool = False
 
+    @classmethod
+    def seen(cls, tensor: str, seen: SeenShapes, channels_first: bool) -> Target:
+        """The target with the sizes that were seen in a run."""
+        shapes = seen.shapes
+        return cls(
+            tensor,
+            shapes.sizes[tensor],
+            shapes.dtypes.get(tensor, FLOAT),
+            seen.batch_axes[tensor],
+            channels_first,
+        )
+
 
 class GramReader:
     """Runs a model on batches of samples and returns the Gram matrices of its activations.
@@ -43,51 +58,96 @@ class GramReader:
         model: the model.
         targets: the activations.
         samples: samples per batch.
-        pooling: "mean" or "none".
+        pooling: as in `Tap`.
         options: device and threads.
+        seed: of the choice of tokens.
+        keep_features: never make Grams in the graph, for `read_features`.
     """
 
     def __init__(
-        self, model: Model, targets: Sequence[Target], samples: int, pooling: Pooling, options: RunOptions
+        self,
+        model: Model,
+        targets: Sequence[Target],
+        samples: int,
+        pooling: Pooling,
+        options: RunOptions,
+        *,
+        seed: int = 0,
+        keep_features: bool = False,
     ) -> None:
         fixed = fixed_batch(model)
         self._per_run = fixed or samples
-        self._taps = [_tap(target, fixed or 1, self._per_run, samples, pooling) for target in targets]
-        self._session = Session(build_probe(model, self._taps), options, level="basic", early_release=True)
+        opset = model.opsets.get("ai.onnx", 0)
+        in_graph = self._per_run >= samples and opset >= OLDEST_GRAM_OPSET and not keep_features
+        whole = resolve_device(options.device) == "cuda"  # its memory is fast enough, its loops are not
+        self._taps = [
+            _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
+            for target in targets
+        ]
+        self._session = open_probe(model, self._taps, options, seed)
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
 
-    def read(self, data: Dataset, indices: Indices) -> npt.NDArray[np.float64]:
-        """Gram matrices of the activations on the given samples, [L, n, n] float64 of centred features."""
+    def read(self, data: Dataset, indices: Indices) -> Array:
+        """Gram matrices of the activations on the given samples.
+
+        Returns:
+            [L, n, n] float64 of centred features, in the memory of the device that ran the model.
+        """
         n = len(indices)
-        seen = [
-            self._session.run(data.inputs(chosen)) for chosen, _ in runs(indices, self._per_run, fixed=True)
-        ]
-        grams = np.empty((len(self._taps), n, n))
+        seen = list(self._runs(data, indices))
+        xp = namespace(next(iter(seen[0].values())))
+        grams = xp.empty((len(self._taps), n, n))
         for gram, tap in zip(grams, self._taps, strict=True):
             if tap.form == "gram":
-                gram[...] = seen[0][tap.output]
+                unpack_gram(seen[0].pop(tap.output), n, gram)
+                centre_gram(gram)
                 if _constant(gram, float(seen[0][tap.level]), tap.features):
                     gram[...] = 0
             else:
-                features = np.concatenate([run[tap.output] for run in seen])[:n]
-                gram[...] = linear_gram(features)
+                gram[...] = linear_gram(_joined(xp, (run.pop(tap.output) for run in seen), n))
         return grams
 
+    def read_features(self, data: Dataset, indices: Indices) -> list[Array]:
+        """Features of the activations, [n, p] per layer; only with `keep_features`."""
+        n = len(indices)
+        seen = list(self._runs(data, indices))
+        xp = namespace(next(iter(seen[0].values())))
+        return [_joined(xp, (run.pop(tap.output) for run in seen), n) for tap in self._taps]
 
-def _tap(target: Target, batch: int, per_run: int, samples: int, pooling: Pooling) -> Tap:
+    def _runs(self, data: Dataset, indices: Indices) -> Iterable[dict[str, Array]]:
+        for chosen, _ in runs(indices, self._per_run, fixed=True):
+            yield self._session.run_in_place(data.inputs(chosen))
+
+
+def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:
+    several = list(parts)
+    return several[0][:n] if len(several) == 1 else xp.concatenate(several)[:n]
+
+
+def _tap(target: Target, batch: int, per_run: int, pooling: Pooling, *, in_graph: bool, whole: bool) -> Tap:
+    """How an activation leaves the graph.
+
+    Args:
+        target: the activation.
+        batch: number of samples that its sizes are for.
+        per_run: number of samples per run.
+        pooling: as in `Tap`.
+        in_graph: whether Grams can be made in the graph.
+        whole: whether they are made of all columns at a time.
+    """
     axis = target.batch_axis
     sizes = list(target.shape)
     sizes[axis] = sizes[axis] // batch * per_run
-    whole = per_run >= samples
-    wide = pooling == "none" and prod(sizes) // per_run > samples
-    form: Form = "gram" if whole and wide else "features"
-    return Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form, target.channels_first)
+    width = prod(sizes) // per_run
+    form: Form = "gram" if in_graph and pooling == "none" and width > per_run else "features"
+    tap = Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form, target.channels_first)
+    return replace(tap, columns=width) if whole else tap
 
 
-def _constant(gram: npt.NDArray[np.float64], level: float, features: int) -> bool:
+def _constant(gram: Array, level: float, features: int) -> bool:
     """Whether centred features are no more than the rounding of values of the given level.
 
     What float32 leaves of a constant layer looks like noise; only beside the level it is known for nothing.
     """
     rounding = 64 * np.finfo(np.float32).eps * level
-    return bool(np.diagonal(gram).max() <= features * rounding**2)
+    return bool(gram.diagonal().max() <= features * rounding**2)

@@ -32,7 +32,8 @@ class ImageOptions:
     Attributes:
         mean: per channel, or one for all.
         std: per channel, or one for all.
-        scale: multiplied onto 0..255; None takes 1/255 for float inputs and 1 for integer ones.
+        scale: multiplied onto 0..255; None takes 1/255 for float inputs and 1 for integer ones. Signed
+            bytes, as quantised models take them, are shifted to -128..127 if nothing else is asked for.
         size: height and width to resize to; None takes the model's, else the image's own.
         layout: where channels stand; "auto" finds it in the model's input.
     """
@@ -83,12 +84,17 @@ class ImageData:
         """Classes of the chosen images."""
         return None if self.classes is None else self.classes[np.asarray(indices)]
 
-    def _decode(self, name: str, layout: _Layout) -> npt.NDArray[np.uint8]:
+    def _decode(self, name: str, layout: _Layout) -> npt.NDArray[np.float32 | np.uint8]:
+        """[H, W, C] in 0..255."""
         from PIL import Image, UnidentifiedImageError
 
         try:
             with Image.open(io.BytesIO(self.read(name))) as file:
-                image = file.convert("L" if layout.channels == 1 else "RGB")
+                if deep := file.mode.startswith("I"):
+                    # 16 bits a pixel; Pillow would cut them off at 255.
+                    image = Image.fromarray(np.asarray(file).astype(np.float32) / np.float32(257))
+                else:
+                    image = file.convert("L" if layout.channels == 1 else "RGB")
             if layout.size and image.size != layout.size[::-1]:
                 image = image.resize(layout.size[::-1], Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
@@ -97,18 +103,29 @@ class ImageData:
             *(UnidentifiedImageError, Image.DecompressionBombError),
         ) as error:
             raise InputError(f"is no readable image ({error})", where=f"{self.source}/{name}") from error
+        if deep:
+            pixels = np.repeat(pixels[..., None], layout.channels, axis=-1)
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
-    def _normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    def _normalise(self, pixels: npt.NDArray[np.float32 | np.uint8]) -> npt.NDArray[Any]:
         """[n, H, W, C] in the type of the input."""
         dtype = self.input.numpy_dtype
         options = self.options
-        scale = options.scale if options.scale is not None else (1 / 255 if dtype.kind == "f" else 1)
-        if dtype.kind != "f" and scale == 1 and not options.mean and not options.std:
-            return pixels.astype(dtype)
-        mean = np.asarray(options.mean or (0.0,), np.float32)
+        plain = options.scale is None and not options.mean and not options.std
+        mean = np.asarray(options.mean or (128.0 if plain and dtype == np.int8 else 0.0,), np.float32)
         std = np.asarray(options.std or (1.0,), np.float32)
-        return ((pixels.astype(np.float32) * np.float32(scale) - mean) / std).astype(dtype)
+        scale = options.scale if options.scale is not None else (1 if dtype.kind in "iu" else 1 / 255)
+        values: npt.NDArray[Any] = (pixels.astype(np.float32) * np.float32(scale) - mean) / std
+        if dtype.kind not in "iu":
+            return values.astype(dtype)
+        values, limits = np.rint(values), np.iinfo(str(dtype))
+        if values.min() < limits.min or values.max() > limits.max:
+            raise InputError(
+                f"pixels become {values.min():g} to {values.max():g}, the model takes {dtype}",
+                where=self.source,
+                hint="choose --scale, --mean and --std as in the model's own preprocessing",
+            )
+        return values.astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,14 @@ class _Layout:
             raise InputError(f"input {spec.name!r} has {channels} channels, images have 1 or 3")
         height, width = shape[2:4] if first else shape[1:3]
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        asked = options.size
+        if asked and any(
+            isinstance(own, int) and own != k for own, k in zip((height, width), asked, strict=True)
+        ):
+            raise InputError(
+                f"--size {asked[0]}x{asked[1]}, but input {spec.name!r} is {spec}",
+                hint="leave --size out: images are resized to what the model takes",
+            )
         return cls(first, channels if isinstance(channels, int) else 3, options.size or size)
 
 

@@ -14,7 +14,7 @@ from redtest_onnx.graph.cost import peak_activation_bytes
 from redtest_onnx.graph.files import save
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, onnxruntime
 from redtest_onnx.runtime.shapes import see_shapes
@@ -51,7 +51,11 @@ def measured_peak_activations(model: Model, data: Dataset, options: RunOptions) 
     index = GraphIndex(model.graph)
     expected = peak_activation_bytes(index, see_shapes(model, index, data, options).shapes)
     samples = max(1, _WANTED // max(expected or _WANTED, 1))
-    feeds = {name: np.repeat(value, samples, axis=0) for name, value in data.inputs(np.arange(1)).items()}
+    axes = batch_axes(model)
+    feeds = {
+        name: value if axes[name] is None else np.repeat(value, samples, axis=axes[name])
+        for name, value in data.inputs(np.arange(1)).items()
+    }
     with tempfile.TemporaryDirectory(prefix="redtest-onnx-") as folder:
         path, inputs = Path(folder) / "model.onnx", Path(folder) / "inputs.npz"
         source = model.path or save(model, path).path
@@ -78,7 +82,7 @@ def run_and_watch(path: str, feeds: dict[str, np.ndarray[tuple[int, ...], np.dty
     settings.log_severity_level = 4
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    session.run(None, {name: value[:1] for name, value in feeds.items()})
+    session.run(None, feeds)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
     session.run(None, feeds)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import onnx
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, first_line
+from redtest_onnx.metrics.arrays import Array
 
 Device = Literal["auto", "cpu", "cuda"]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -54,6 +56,7 @@ class Session:
             of the higher levels would move reductions away from what they reduce.
         early_release: run operators in breadth-first order, which frees activations as soon as they are
             reduced.
+        save_optimised: where the graph goes as ONNX Runtime has rewritten it.
 
     Raises:
         RuntimeUnavailableError: ONNX Runtime or the asked device is missing.
@@ -67,6 +70,7 @@ class Session:
         *,
         level: Level = "all",
         early_release: bool = False,
+        save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
         options = options or RunOptions()
@@ -74,12 +78,7 @@ class Session:
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
-        settings.graph_optimization_level = getattr(
-            ort.GraphOptimizationLevel,
-            {"none": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC"}.get(
-                level, f"ORT_ENABLE_{level.upper()}"
-            ),
-        )
+        settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.add_session_config_entry(
@@ -87,6 +86,8 @@ class Session:
         )
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        if save_optimised is not None:
+            settings.optimized_model_filepath = os.fspath(save_optimised)
         providers = _providers(ort, options.device)
         try:
             self._session = ort.InferenceSession(_source(model), settings, providers=providers)
@@ -96,7 +97,11 @@ class Session:
                 where=model.label,
                 hint="export it for an opset and operators that this version supports, or update onnxruntime",
             ) from error
-        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        self.device: Literal["cpu", "cuda"] = "cpu"
+        if "CUDAExecutionProvider" in self._session.get_providers():
+            self.device = "cuda"
+        elif options.device == "auto" and cuda_available():
+            log.warning("running on the CPU: ONNX Runtime could not load CUDA or found no device")
         if options.device == "cuda" and self.device != "cuda":
             raise RuntimeUnavailableError(
                 "ONNX Runtime fell back to the CPU although --device cuda was asked for",
@@ -119,8 +124,43 @@ class Session:
             InputError: the run fails, with ONNX Runtime's reason.
         """
         names = list(outputs or self.output_names)
-        try:
+        with self._reported(feeds):
             values = self._session.run(names, dict(feeds))
+        return dict(zip(names, values, strict=True))
+
+    def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
+        """Run once and leave the outputs where they were made.
+
+        Args:
+            feeds: one array per model input.
+
+        Returns:
+            Arrays by output name, without a copy: read-only NumPy arrays on the CPU, CuPy arrays on CUDA
+            (NumPy where CuPy is not installed).
+
+        Raises:
+            InputError: as `run`.
+        """
+        take = array_from_dlpack(self.device)
+        place = self.device if take is not None else "cpu"
+        binding = self._session.io_binding()
+        with self._reported(feeds):
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            for name in self.output_names:
+                binding.bind_output(name, place)
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        take = take or np.from_dlpack
+        return {
+            name: take(value) for name, value in zip(self.output_names, binding.get_outputs(), strict=True)
+        }
+
+    @contextmanager
+    def _reported(self, feeds: Arrays) -> Iterator[None]:
+        """ONNX Runtime's failures as errors that users understand."""
+        try:
+            yield
         except _failures(onnxruntime()) as error:
             given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
             raise InputError(
@@ -128,7 +168,18 @@ class Session:
                 where=self.label,
                 hint=f"check that these inputs fit the model: {given}",
             ) from error
-        return dict(zip(names, values, strict=True))
+
+
+def array_from_dlpack(device: Literal["cpu", "cuda"]) -> Callable[[Any], Array] | None:
+    """What makes an array of a device's value without a copy; None where CuPy is missing."""
+    if device == "cpu":
+        return np.from_dlpack
+    try:
+        import cupy
+    except ImportError as error:
+        log.warning("similarities are computed on the CPU: CuPy can't be loaded (%s)", first_line(error))
+        return None
+    return cupy.from_dlpack  # type: ignore[no-any-return]
 
 
 def onnxruntime() -> Any:
@@ -152,6 +203,16 @@ def cuda_available() -> bool:
     return "CUDAExecutionProvider" in onnxruntime().get_available_providers()
 
 
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Where models run: what was asked for, and for "auto" CUDA where it can be used."""
+    if device != "auto":
+        return device
+    if cuda_available():
+        return "cuda"
+    log.info("running on the CPU: this ONNX Runtime has no CUDA support")
+    return "cpu"
+
+
 def version() -> str:
     """Version of ONNX Runtime."""
     return str(onnxruntime().__version__)
@@ -164,7 +225,7 @@ def support_table(name: str) -> str | None:
 
 
 def _providers(ort: Any, device: Device) -> list[Any]:
-    if device == "cpu" or (device == "auto" and not cuda_available()):
+    if resolve_device(device) == "cpu":
         return ["CPUExecutionProvider"]
     if not cuda_available():
         raise RuntimeUnavailableError(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe import PREFIX, build_shape_probe, find_batch_axis
+from redtest_onnx.graph.model import FLOAT, Model, element_bits
+from redtest_onnx.graph.probe import build_shape_probe, find_batch_axis
+from redtest_onnx.graph.reduction import PREFIX
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
 from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
+
+log = logging.getLogger(__name__)
+
+_LARGEST = 1 << 32  # bytes of one tensor for one sample; stored weights may be larger
 
 
 @dataclass(frozen=True)
@@ -39,24 +48,70 @@ def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptio
     batch = fixed_batch(model) or 1
     small = _sizes(model, index, data, batch, options)
     if fixed_batch(model) is not None:
-        # Nothing can grow: the samples are where inputs have them, in front.
+        # Nothing can grow: the samples are where inputs have them, in front as a rule.
         axes = {name: 0 for name, shape in small.sizes.items() if shape and shape[0] % batch == 0}
+        if any(batch_axes(model).values()):
+            axes.update(
+                _batch_axes(infer_shapes(model, _inputs(model, 1)), infer_shapes(model, _inputs(model, 2)))
+            )
         return SeenShapes(batch, small, axes)
     large = _sizes(model, index, data, 2, options)
-    axes = {}
-    for name, shape in small.sizes.items():
-        axis = find_batch_axis(shape, large.sizes.get(name, ()), 2)
-        if axis is not None:
-            axes[name] = axis
-    return SeenShapes(batch, small, axes)
+    return SeenShapes(batch, small, _batch_axes(small, large))
+
+
+def _runs_nowhere(model: Model) -> bool:
+    """Whether the graph holds operators that ONNX Runtime can't know."""
+    local = {(function.domain, function.name) for function in model.proto.functions}
+    strange = [n for n in model.graph.node if ops.is_unknown(n) and (n.domain, n.op_type) not in local]
+    if strange:
+        names = ", ".join(sorted({ops.qualified(node) for node in strange}))
+        log.warning(
+            "%s can't be run: nobody here knows %s; sizes behind it may be missing", model.label, names
+        )
+    return bool(strange)
+
+
+def _check_sizes(model: Model, shapes: Shapes) -> None:
+    """Refuse what no machine should be asked to run: an operator that blows its input up beyond reason."""
+    for name, shape in shapes.sizes.items():
+        size = prod(shape) * element_bits(shapes.dtypes.get(name, FLOAT)) // 8
+        if size > _LARGEST and name not in model.initializers:
+            raise InputError(
+                f"its tensor {name!r} of sizes {list(shape)} would take {size / 2**30:.1f} GiB",
+                where=model.label,
+                hint="check the operator that makes it, or give smaller inputs with --input-shape",
+            )
+
+
+def _batch_axes(small: Shapes, large: Shapes) -> dict[str, int]:
+    """The axis of each tensor that is twice as long in the second shapes."""
+    found = {
+        name: find_batch_axis(shape, large.sizes.get(name, ()), 2) for name, shape in small.sizes.items()
+    }
+    return {name: axis for name, axis in found.items() if axis is not None}
+
+
+def _inputs(model: Model, times: int) -> dict[str, Shape]:
+    """Sizes of the inputs for so many times the batch that the model fixes."""
+    plans = plan_inputs(model, 1)
+    return {
+        plan.name: tuple(size * times if k == plan.batch_axis else size for k, size in enumerate(plan.shape))
+        for plan in plans
+    }
 
 
 def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
     feeds = data.inputs(first(batch, len(data)))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
-    tensors = index.activations.intersection(index.producer)
-    unknown = [name for name in index.producer if name in tensors and name not in shapes.sizes]
-    if not unknown:
+    _check_sizes(model, shapes)
+    unknown = [
+        name
+        for name, node in index.producer.items()
+        if name in index.activations
+        and name not in shapes.sizes
+        and ops.qualified(index.nodes[node]) not in ops.NO_TENSOR
+    ]
+    if not unknown or _runs_nowhere(model):
         return shapes
     seen = Session(build_shape_probe(model, unknown), options, level="basic").run(feeds)
     sizes: dict[str, Shape] = {

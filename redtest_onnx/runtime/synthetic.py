@@ -15,7 +15,7 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
-from redtest_onnx.graph.signature import InputPlan, is_state, plan_inputs
+from redtest_onnx.graph.signature import InputPlan, plan_inputs, state_inputs
 from redtest_onnx.runtime.data import Chosen, Feeds
 
 _PASSED_ON = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
@@ -71,7 +71,7 @@ class Synthetic:
             return np.full(shape, constant, dtype)
         if dtype.kind == "b" or _MASK.search(plan.name):
             return np.ones(shape, dtype)
-        if is_state(spec) or _KIND.search(plan.name):
+        if plan.name in self._states or _KIND.search(plan.name):
             return np.zeros(shape, dtype)
         if dtype.kind in "iu":
             most = self._tables.get(plan.name, _LARGEST_BYTE if dtype.itemsize == 1 else _LARGEST_INTEGER)
@@ -79,6 +79,10 @@ class Synthetic:
         if dtype.kind in "SUO":
             return np.full(shape, "", dtype=object)
         return rng.standard_normal(shape, np.float32).astype(dtype)
+
+    @cached_property
+    def _states(self) -> frozenset[str]:
+        return state_inputs(self._model)
 
     @cached_property
     def _index(self) -> GraphIndex:

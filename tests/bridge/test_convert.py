@@ -20,11 +20,9 @@ CIFAR = ("resnet20_cifar10", "resnet20_cifar10_dynamo", "resnet56_cifar10_bn")
 WILD = ("face_slim_320", "yunet_n_dynamic", "magika_standard_v3_3", "silero_vad")
 FILES = [
     *(ROOT / "models" / f"{name}_digits.onnx" for name in ("resnet", "vgg", "vit")),
-    *(
-        SHARED / f"{name}.onnx"
-        for name in ("resnet20_cifar10", "resnet20_cifar10_dynamo", "resnet56_cifar10_bn")
-    ),
+    *(SHARED / f"{name}.onnx" for name in CIFAR),
     *(SHARED / "wild" / f"{name}.onnx" for name in WILD),
+    *(file for file in sorted((ROOT / "tests" / "fixtures").rglob("*.onnx")) if "forest" not in file.name),
 ]
 
 
@@ -86,6 +84,12 @@ def test_every_weight_that_influences_an_output_gets_a_gradient(file: Path) -> N
 def is_setting(model: rt.Model, name: str) -> bool:
     """Whether only Resize reads a tensor: scales and regions of interest are no weights."""
     return {n.op_type for n in model.graph.node if name in n.input} == {"Resize"}
+
+
+def test_trees_are_refused_by_name() -> None:
+    model = rt.load(ROOT / "tests" / "fixtures" / "interop" / "sklearn_forest_op18.onnx")
+    with pytest.raises(rt.InputError, match="TreeEnsembleClassifier"):
+        to_torch(model)
 
 
 def test_batch_norm_trains_or_stays_frozen() -> None:

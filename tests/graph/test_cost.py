@@ -187,3 +187,47 @@ def test_unknown_shapes_make_the_peak_unknown() -> None:
     index, shapes = (net := Net(x=[1, 10])).measured(net("Relu", "x", name="y"))
     assert peak_activation_bytes(index, shapes) == 40 + 40
     assert peak_activation_bytes(index, Shapes({"x": (1, 10)}, shapes.dtypes)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        ([7, 3], {"transA": 1}),
+        ([3, 7], {}),
+        ([2, 7, 3], {"transA": 1}),
+        ([7, 2, 3], {"transA": 1, "transBatchA": 1}),
+    ],
+)
+def test_fused_products_with_a_transposed_factor(shape: list[int], attributes: dict[str, int]) -> None:
+    node = helper.make_node("FusedMatMul", ["a", "b"], ["y"], domain="com.microsoft", **attributes)
+    batch = 2 if len(shape) == 3 else 1
+    out = (2, 3, 5) if len(shape) == 3 else (3, 5)
+    shapes = Shapes({"a": tuple(shape), "b": (7, 5), "y": out})
+    assert count_macs(GraphIndex(helper.make_graph([node], "g", [], [])), shapes) == batch * 3 * 7 * 5
+
+
+def test_what_a_branch_needs_counts_for_the_peak() -> None:
+    net = Net(x=[4, 10])
+    wide = [
+        helper.make_node("Concat", ["x"] * 20, ["wide"], axis=0),
+        helper.make_node("ReduceSum", ["wide"], ["narrow"], keepdims=1),
+    ]
+    plain = [helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=1)]
+    yes = net("Greater", net("ReduceMax", "x", keepdims=0), net.store(0))
+    net("If", yes, name="y", then_branch=branch("a", wide), else_branch=branch("b", plain))
+    peak = peak_activation_bytes(*net.measured("y"))
+    assert peak is not None
+    assert 4 * 10 * 4 * 21 <= peak < 4 * 10 * 4 * 22
+
+
+def test_a_branch_of_unknown_shapes_leaves_the_peak_unknown() -> None:
+    net = Net(x=[4, 10])
+    picked = [
+        helper.make_node("NonZero", ["x"], ["where"]),
+        helper.make_node("Cast", ["where"], ["z"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["z"], ["sum"], keepdims=0),
+    ]
+    plain = [helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0)]
+    yes = net("Greater", net("ReduceMax", "x", keepdims=0), net.store(0))
+    net("If", yes, name="y", then_branch=branch("a", picked), else_branch=branch("b", plain))
+    assert peak_activation_bytes(*net.measured("y")) is None

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.files import full_check
+from redtest_onnx.runtime.session import Session
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -203,3 +204,28 @@ def test_full_check_finds_stale_shapes() -> None:
     model.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value = 5
     with pytest.raises(rt.InputError, match=r"fails onnx\.checker"):
         full_check(model)
+
+
+def test_external_weights_of_constant_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(0).random((4, 4), np.float32)
+    (tmp_path / "w.bin").write_bytes(weight.tobytes())
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4, 4], data_location=1)
+    tensor.external_data.add(key="location", value="w.bin")
+    net = Net(x=[2, 4])
+    net.nodes.append(helper.make_node("Constant", [], ["w"], value=tensor))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net.model(net("MatMul", "x", "w", name="y")).proto.SerializeToString())
+    monkeypatch.chdir(Path(__file__).parent)
+    model = rt.load(path)
+    full_check(model)
+    saved = rt.save(model, tmp_path / "copy.onnx")
+    x = np.ones((2, 4), np.float32)
+    for one in (model, saved):
+        np.testing.assert_allclose(Session(one).run({"x": x})["y"], x @ weight, rtol=1e-6)
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    content = (MODELS / "vit_digits.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(content.replace(b"MatMul", b"Mat\xfful", 1))
+    with pytest.raises(rt.InputError, match=r"not UTF-8, in NodeProto\."):
+        rt.load(tmp_path / "m.onnx")

@@ -180,4 +180,28 @@ def test_every_activation_is_listed_once_with_its_owner() -> None:
     ],
 )
 def test_shapes_that_one_linear_operator_can_change(before: Shape, after: Shape, expected: bool) -> None:
-    assert adaptable(before, after) is expected
+    assert adaptable(before, after, channels_first=len(before) == 4) is expected
+
+
+def test_signals_of_convolutions_change_their_channels() -> None:
+    assert adaptable((1, 8, 12), (1, 16, 4), channels_first=True)
+    assert not adaptable((1, 8, 12), (1, 8, 5), channels_first=True)
+    assert not adaptable((1, 8, 12), (1, 16, 4), channels_first=False)
+
+
+def test_an_operator_with_two_outputs_is_one_layer() -> None:
+    net = Net(x=[1, 4])
+    h = net("Relu", net("MatMul", "x", net.weight(4, 4)))
+    nodes = [
+        helper.make_node("MatMul", [h, "w9"], ["product"]),
+        helper.make_node("Relu", ["product"], ["positive"]),
+    ]
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w9")
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("product", "positive")]
+    one = helper.make_graph(nodes, "one", [], value, [weight])
+    yes = net("Greater", net("ReduceMax", "x", keepdims=0), net.store(0))
+    a, b = "a", "b"
+    net.nodes.append(helper.make_node("If", [yes], [a, b], then_branch=one, else_branch=one))
+    outputs = net("Identity", a), net("Identity", b)
+    found = [layer for layer in net.layers(*outputs).values() if layer.kind == "If"]
+    assert [layer.parameters for layer in found] == [32]

@@ -99,7 +99,7 @@ def test_an_invalid_graph_is_refused(tmp_path: Path) -> None:
     value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     proto = helper.make_model(helper.make_graph([node], "g", [], [value]), ir_version=8)
     (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
-    with pytest.raises(rt.InputError, match="not a valid ONNX model"):
+    with pytest.raises(rt.InputError, match="which nothing makes"):
         rt.load(tmp_path / "bad.onnx")
 
 

@@ -217,3 +217,27 @@ def test_states_and_vectors_do_not_fix_the_batch() -> None:
     assert fixed_batch(two) is None
     hidden = model(("encoder_hidden_states", TensorProto.FLOAT, ["n", 4, 8]))
     assert rt.open_data(None, hidden).inputs([0])["encoder_hidden_states"].any()
+
+
+def test_a_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    with pytest.raises(rt.InputError, match="--size 8x4"):
+        rt.open_data(tmp_path, IMAGES, images=rt.ImageOptions(size=(8, 4)))
+    assert rt.open_data(tmp_path, IMAGES, images=rt.ImageOptions(size=(4, 4))).inputs([0])
+
+
+def test_signed_bytes_are_shifted(tmp_path: Path) -> None:
+    pixels = write_images(tmp_path)
+    signed = model(("x", TensorProto.INT8, ["n", 4, 4, 3]))
+    shifted = rt.open_data(tmp_path, signed).inputs([0])["x"][0]
+    np.testing.assert_array_equal(shifted, pixels[0].astype(np.int16) - 128)
+    with pytest.raises(rt.InputError, match="the model takes int8"):
+        rt.open_data(tmp_path, signed, images=rt.ImageOptions(mean=(0,))).inputs([0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deep_pixels_keep_their_scale(tmp_path: Path, channels: int) -> None:
+    deep = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    values = rt.open_data(tmp_path, model(("x", TensorProto.FLOAT, ["n", channels, 4, 4]))).inputs([0])["x"]
+    np.testing.assert_allclose(values[0], np.broadcast_to(deep / 65535, (channels, 4, 4)), atol=1e-6)

@@ -1,0 +1,132 @@
+"""`redtest-onnx finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.graph.files import load, save
+from redtest_onnx.report.documents import finetune_document, write_json
+from redtest_onnx.runtime.opened import see_cost
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.finetune import FineTuning, Judged
+
+
+@click.command("finetune")
+@click.argument("model", type=options.FilePath)
+@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .finetuned.onnx]")
+@click.option("--teacher", type=options.FilePath, help="Model to imitate, usually the original.")
+@options.training_options
+@click.option(
+    "--val-data", type=options.FilePath, help="Samples that choose the best epoch. [default: held out]"
+)
+@click.option(
+    "--eval-data",
+    type=options.FilePath,
+    help="Samples for the last judgement. [default: split `test` of --data]",
+)
+@click.option(
+    "--checkpoint", type=options.FilePath, help="State of the run. [default: OUTPUT with .checkpoint]"
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--log", "log_path", type=options.FilePath, help="Append one JSON record per epoch.")
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    model: Path,
+    output: Path | None,
+    teacher: Path | None,
+    val_data: Path | None,
+    eval_data: Path | None,
+    checkpoint: Path | None,
+    resume: bool,
+    log_path: Path | None,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Fine-tune MODEL in PyTorch; the graph stays as it is, only weights change.
+
+    It learns from the labels of the data, from a teacher, or from both. Part of the data is held out to
+    choose the best epoch. An interrupted run goes on with --resume and ends with the same weights. To train
+    on several GPUs or machines, start it with torchrun.
+    """
+    options.configure_logging(verbose, quiet)
+    settings = options.training_settings_of(values)
+    run = options.run_options_of(values)
+    source = options.data_options_of(values)
+    output = output or model.with_suffix(".finetuned.onnx")
+    check_outputs([output, json_path], force=force)
+    options.share_cores()
+    from redtest_onnx.training.finetune import finetune
+    from redtest_onnx.training.processes import leads
+
+    screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
+    loaded = load(model)
+    data = options.training_data(source, loaded)
+    screen.warn_synthetic(data)
+    with screen.progress() as progress:
+        result = finetune(
+            loaded,
+            data,
+            settings,
+            teacher=load(teacher) if teacher else None,
+            validation=source.open(loaded, path=val_data) if val_data else None,
+            test=options.evaluation_data(source, loaded, eval_data),
+            options=run,
+            checkpoint=checkpoint or output.with_suffix(".checkpoint"),
+            resume=resume,
+            report=epoch_reporter(screen, log_path),
+            progress=progress,
+        )
+    if not result.leads:
+        return
+    save(result.model, output, force=force)
+    screen.show(*in_words(result))
+    screen.show(f"Written to {output}; nothing but weights differs from {model}.")
+    if json_path:
+        cost = see_cost(loaded, data, run)
+        write_json(finetune_document(loaded, cost, result, settings, output), json_path)
+
+
+def in_words(result: FineTuning) -> list[str]:
+    """What fine-tuning brought."""
+    epochs = len(result.history)
+    if result.best_epoch == 0:
+        lines = [f"{epochs} epochs on {result.trained_on} samples brought nothing; the weights stay."]
+    else:
+        lines = [
+            f"Trained for {epochs} epochs on {result.trained_on} samples; "
+            f"epoch {result.best_epoch} was the best on validation."
+        ]
+    lines.append(_judged("Validation", result.validated))
+    if result.tested is not None:
+        lines.append(_judged("Test", result.tested))
+    if result.validated.after is None and result.history:
+        lines.append(
+            f"Validation loss {result.start.loss:.4f} before, "
+            f"{min(record['validation_loss'] for record in result.history):.4f} at best."
+        )
+    lines.append(
+        f"PyTorch and ONNX Runtime differ by {result.verification.largest:.1g} on the written weights."
+    )
+    return lines
+
+
+def _judged(name: str, judged: Judged) -> str:
+    if judged.after is None or judged.before is None:
+        return f"{name}: {judged.samples} samples without labels."
+    torch = "" if judged.after_torch is None else f" (PyTorch: {judged.after_torch:.2%})"
+    return (
+        f"{name} accuracy {judged.before:.2%} -> {judged.after:.2%}{torch}, "
+        f"{judged.samples} samples of {judged.source}."
+    )

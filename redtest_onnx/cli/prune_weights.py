@@ -1,0 +1,145 @@
+"""`redtest-onnx sparsity --method`: weights that go, and what that bought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.options import evaluation_data, training_data
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.sparsity_options import Request
+from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.model import Model
+from redtest_onnx.pruning.budget import Budget
+from redtest_onnx.pruning.prune import plan, prune
+from redtest_onnx.report.documents import Document, write_json
+from redtest_onnx.report.weight_pruning import (
+    iteration_documents,
+    iteration_table,
+    pruning_document,
+    pruning_words,
+    stage_table,
+)
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.sparsity.apply import apply_masks, chosen_weights, one_shot_masks
+from redtest_onnx.sparsity.iterative import IterativePruning, prune_iteratively
+from redtest_onnx.sparsity.masks import Amount
+from redtest_onnx.sparsity.pipeline import LAYERS, ORIGINAL, ZEROED, finish
+from redtest_onnx.sparsity.records import LoopSettings
+from redtest_onnx.sparsity.training import split_samples
+from redtest_onnx.sparsity.weights import Weight
+from redtest_onnx.training.settings import TrainingSettings
+
+
+def prune_weights(
+    screen: Screen,
+    path: Path,
+    request: Request,
+    values: dict[str, Any],
+    *,
+    json_path: str | None,
+    force: bool,
+) -> Model:
+    """Prune, report, write; returns the model as it now lies on disk."""
+    check_outputs([request.output, json_path], force=force)
+    model = load(path)
+    run = options.run_options_of(values)
+    source = options.data_options_of(values)
+    data = source.open(model)
+    screen.warn_synthetic(data)
+    models = {ORIGINAL: model}
+    if values["remove_layers"]:
+        models[LAYERS] = _without_layers(screen, model, data, run, values)
+    base = list(models.values())[-1]
+    weights = chosen_weights(base, values["protect"])
+    evaluation = evaluation_data(source, model, values["eval_data"])
+    iterations: list[Document] = []
+    with TemporaryDirectory(prefix=".redtest-", dir=request.output.parent) as folder:
+        if request.trains:
+            found = _trained(screen, base, weights, source, request, values, run)
+            masks, models[ZEROED] = found.masks, found.model
+            iterations = iteration_documents(found)
+            screen.show(iteration_table(found))
+        else:
+            masks = one_shot_masks(base, weights, request.scope, Amount(request.amount))
+            models[ZEROED] = apply_masks(base, weights, masks, Path(folder))
+        with screen.progress() as progress:
+            pruning = finish(
+                models,
+                weights,
+                masks,
+                data,
+                keep_channels=values["keep_channels"],
+                evaluation=evaluation,
+                seed=values["seed"],
+                options=run,
+                progress=progress,
+            )
+        saved = save(pruning.model, request.output, force=force)
+    screen.show(stage_table(pruning), *pruning_words(pruning, request.output))
+    if json_path:
+        document = pruning_document(model, pruning, request.document(), request.output, iterations)
+        write_json(document, json_path)
+    return saved
+
+
+def _trained(
+    screen: Screen,
+    model: Model,
+    weights: Sequence[Weight],
+    source: options.DataOptions,
+    request: Request,
+    values: dict[str, Any],
+    run: RunOptions,
+) -> IterativePruning:
+    """Train and prune in turns on split `train` of --data, or on all of it."""
+    options.share_cores()
+    data = training_data(source, model)
+    training = TrainingSettings(
+        epochs=request.epochs,
+        batch_size=values["batch_size"],
+        optimizer=values["optimizer"],
+        lr=values["lr"],
+        weight_decay=values["weight_decay"],
+        augment=values["augment"],
+        seed=values["seed"],
+    )
+    settings = LoopSettings(
+        method=request.method,
+        scope=request.scope,
+        rule=request.rule,
+        iterations=request.iterations,
+        rewind=values["rewind"],
+        training=training,
+        pairs=request.pairs,
+    )
+    with screen.progress() as progress:
+        return prune_iteratively(
+            model,
+            weights,
+            split_samples(data, values["seed"]),
+            settings,
+            max_drop=values["max_drop"],
+            folder=values["checkpoints"],
+            options=run,
+            progress=progress,
+        )
+
+
+def _without_layers(
+    screen: Screen, model: Model, data: Dataset, run: RunOptions, values: dict[str, Any]
+) -> Model:
+    """The model without its most redundant layers, repaired."""
+    with screen.progress() as progress:
+        chosen, analysis = plan(
+            model, data, Budget(remove=values["remove_layers"]), options=run, progress=progress
+        )
+        pruned = prune(model, data, chosen, analysis, options=run, progress=progress)
+    names = ", ".join(step.region for step in chosen.steps)
+    screen.show(f"{len(chosen.steps)} of {len(analysis.layers)} layers are removed: {names}.")
+    return pruned.model

@@ -1,0 +1,116 @@
+"""`redtest-onnx sparsity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.prune_weights import prune_weights
+from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.files import load
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes, infer_shapes
+from redtest_onnx.graph.signature import plan_inputs
+from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.figures import save_figure
+from redtest_onnx.report.sparsity import (
+    draw_sparsity,
+    save_sparsity_page,
+    sparsity_document,
+    sparsity_table,
+    sparsity_words,
+)
+from redtest_onnx.sparsity.measure import PAIRS, Pair, measure_sparsity
+from redtest_onnx.sparsity.records import Method
+
+
+@click.command("sparsity")
+@click.argument("model", type=options.FilePath)
+@click.option(
+    "--pq",
+    type=options.Numbers(),
+    multiple=True,
+    metavar="P,Q",
+    help="Exponents of the PQ Index; may be repeated. [default: 0.5,1 and 1,2]",
+)
+@click.option(
+    "--eta", type=float, default=0.0, show_default=True, help="Share of the q-norm that the bound may lose."
+)
+@click.option("--figure", type=options.FilePath, help="Write a figure (.png, .svg, .pdf).")
+@click.option("--html", type=options.FilePath, help="Write a page with the figure and all tensors.")
+@pruning_options
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    model: Path,
+    pq: tuple[tuple[float, ...], ...],
+    eta: float,
+    figure: Path | None,
+    html: Path | None,
+    method: Method | None,
+    output: Path | None,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Measure how sparse the weights of MODEL are in effect, and how many of them it needs.
+
+    With --method weights are set to zero: one-shot takes the smallest of the model as it is; sap and lottery
+    train in between.
+    """
+    begin = perf_counter()
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    pairs = _pairs(pq)
+    check_outputs([figure, html, json_path], force=force)
+    if method is None:
+        refuse_unused({**values, "output": output}, None)
+        loaded = load(model)
+    else:
+        chosen = output or model.with_suffix(".sparse.onnx")
+        request = Request.of(method, chosen, pairs, {**values, "eta": eta})
+        refuse_unused(values, request)
+        loaded = prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        if not (figure or html):
+            return
+    with screen.progress() as progress:
+        sparsity = measure_sparsity(loaded, pairs or PAIRS, eta=eta, progress=progress)
+    if method is None:
+        screen.show(sparsity_table(sparsity), *sparsity_words(sparsity))
+    title = f"Weights of {(loaded.path or model).name}"
+    if figure:
+        save_figure(draw_sparsity(sparsity, title), figure)
+    if html:
+        save_sparsity_page(sparsity, title, html)
+    if json_path and method is None:
+        total = perf_counter() - begin
+        write_json(sparsity_document(loaded, _cost(loaded), sparsity, total), json_path)
+
+
+def _pairs(given: tuple[tuple[float, ...], ...]) -> tuple[Pair, ...]:
+    for numbers in given:
+        if len(numbers) != 2:
+            raise InputError(f"--pq takes two numbers, got {len(numbers)}", hint="such as --pq 0.5,1")
+    return tuple((p, q) for p, q in given)
+
+
+def _cost(model: Model) -> Cost:
+    """What the model costs as far as its declared shapes tell; it is not run for that."""
+    index = GraphIndex(model.graph)
+    try:
+        sizes = {plan.name: plan.shape for plan in plan_inputs(model, 1)}
+    except InputError:
+        return model_cost(index, Shapes())
+    return model_cost(index, infer_shapes(model, sizes))

@@ -1,0 +1,209 @@
+"""Networks inside If: a branch that is known to be taken is opened, so that its layers are seen and edited.
+
+Conditions made of constants and declared shapes hold for every input, and the operator is dissolved. Others
+hold for what is fed, such as a sampling rate: then the branch is only opened for the work on it, and
+`Opened.close` puts it back beside the other one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from onnx import helper, inliner
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.folding import Folding
+from redtest_onnx.graph.index import GraphIndex, captured
+from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.rejoin import Choice, rejoin
+from redtest_onnx.graph.shapes import declared_shapes
+
+_BRANCHES = ("else_branch", "then_branch")  # by the truth of the condition
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model whose known branches are opened.
+
+    Attributes:
+        original: the model as it was given.
+        model: the same without local functions and known branches; `original` where there are none.
+        choices: branches that are taken for the values fed, in the order they were opened.
+    """
+
+    original: Model
+    model: Model
+    choices: tuple[Choice, ...] = ()
+
+    def close(self, edited: Model) -> Model:
+        """The edited model with the opened branches put back beside those not taken."""
+        if edited is self.model:
+            return self.original
+        for choice in reversed(self.choices):
+            edited = edited.edited(rejoin(edited.proto, choice))
+        return edited
+
+
+def open_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = None) -> Opened:
+    """Inline local functions and the branches of If that are known to be taken.
+
+    Args:
+        model: the model; not changed.
+        fed: values of inputs that all samples share.
+
+    Returns:
+        The opened model, which gives what the original gives for these inputs.
+    """
+    if not model.proto.functions and not any(node.op_type == "If" for node in model.graph.node):
+        return Opened(model, model)
+    proto = _without_functions(model.proto)
+    choices: list[Choice] = []
+    changed = len(model.proto.functions) > 0
+    while True:
+        current = Model(proto, data_folder=model.folder, origin=model.label)
+        found = _decided(current, fed or {})
+        if not found:
+            return Opened(model, current if changed else model, tuple(choices))
+        changed = True
+        for name, (branch, certain) in found.items():
+            choice = _open(proto, name, branch, fed or {})
+            choices = [_around(other, choice) for other in choices]
+            if not certain:
+                choices.append(choice)
+
+
+def _around(outer: Choice, opened: Choice) -> Choice:
+    """A choice with what was opened inside it since."""
+    if outer.inside.isdisjoint(opened.node.output):
+        return outer
+    return replace(outer, inside=outer.inside | opened.inside)
+
+
+def _without_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if not proto.functions:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        return copied
+    inlined = inliner.inline_local_functions(proto)
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(proto.opset_import)
+    return inlined
+
+
+def _decided(model: Model, fed: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, bool]]:
+    """Per If, by its first output: the branch that is taken, and whether that holds for all inputs."""
+    nodes = [node for node in model.graph.node if ops.qualified(node) == "If"]
+    if not nodes:
+        return {}
+    index = GraphIndex(model.graph)
+    shapes = declared_shapes(model)
+    always, now = Folding(model, index, shapes, {}), Folding(model, index, shapes, fed)
+    found = {}
+    for node in nodes:
+        certain = always.truth(node.input[0])
+        truth = now.truth(node.input[0]) if certain is None else certain
+        if truth is not None and (certain is not None or _editable(model, node, _BRANCHES[not truth])):
+            found[node.output[0]] = (_BRANCHES[truth], certain is not None)
+    return found
+
+
+def _editable(model: Model, node: onnx.NodeProto, other: str) -> bool:
+    """Whether the branch not taken needs nothing but the model's inputs: then no edit can hurt it."""
+    inputs = {spec.name for spec in model.inputs}
+    return all(name in inputs for name in captured(_branch(node, other)))
+
+
+def _branch(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
+    return next(attribute.g for attribute in node.attribute if attribute.name == name)
+
+
+def _open(proto: onnx.ModelProto, name: str, branch: str, fed: Mapping[str, npt.NDArray[Any]]) -> Choice:
+    """Put the nodes of a branch in the place of the If; its results are handed on by Identity."""
+    graph = proto.graph
+    position = next(i for i, node in enumerate(graph.node) if name in node.output)
+    node = onnx.NodeProto()
+    node.CopyFrom(graph.node[position])
+    before = onnx.GraphProto()
+    before.node.extend(graph.node[:position])
+    before.initializer.extend(graph.initializer)
+    inner = onnx.GraphProto()
+    inner.CopyFrom(_branch(node, branch))
+    _rename_apart(graph, inner, name, {t.name for t in _doubly_stored(node)})
+    handed_on = [
+        helper.make_node("Identity", [made.name], [output], name=f"{output}/handed_on")
+        for made, output in zip(inner.output, node.output, strict=True)
+        if output
+    ]
+    nodes = [*graph.node[:position], *inner.node, *handed_on, *graph.node[position + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(inner.initializer)
+    graph.sparse_initializer.extend(inner.sparse_initializer)
+    graph.value_info.extend(inner.value_info)
+    inside = frozenset(name for made in inner.node for name in made.output if name)
+    return Choice(node, branch, inside, before, _readers(nodes, node), _values(node, before, fed))
+
+
+def _readers(nodes: list[onnx.NodeProto], node: onnx.NodeProto) -> dict[tuple[str, int], str]:
+    """Who reads the results of the If: (first output of the reader, position) and which result."""
+    return {
+        (reader.output[0], k): read
+        for reader in nodes
+        for k, read in enumerate(reader.input)
+        if read and read in node.output
+    }
+
+
+def _values(
+    node: onnx.NodeProto, before: onnx.GraphProto, fed: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Any]:
+    """The inputs that the condition depends on, and their values."""
+    found: dict[str, Any] = {}
+    makers = {name: maker for maker in before.node for name in maker.output}
+    stack = [node.input[0]]
+    while stack:
+        name = stack.pop()
+        if name in fed:
+            found[name] = fed[name].item() if fed[name].size == 1 else fed[name].tolist()
+        elif name in makers:
+            stack.extend(makers[name].input)
+    return found
+
+
+def _doubly_stored(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    """Stored tensors of all branches of a node that are called alike in more than one."""
+    counts = Counter(t.name for child in subgraphs([node]) for t in child.initializer)
+    yield from (t for child in subgraphs([node]) for t in child.initializer if counts[t.name] > 1)
+
+
+def _rename_apart(graph: onnx.GraphProto, inner: onnx.GraphProto, mark: str, taken: set[str]) -> None:
+    """Give tensors and nodes of a branch that are called like others of the graph names of their own."""
+    tensors = {name for node in graph.node for name in node.output} | {t.name for t in graph.initializer}
+    tensors |= taken
+    own = [name for node in inner.node for name in node.output if name] + [t.name for t in inner.initializer]
+    renamed = {name: f"{name}/{mark}" for name in own if name in tensors}
+    called = {node.name for node in graph.node}
+    for node in inner.node:
+        if node.name in called:
+            node.name = f"{node.name}/{mark}" if node.name else ""
+    if renamed:
+        _rename(inner, renamed)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for k, name in enumerate(node.input):
+            node.input[k] = names.get(name, name)
+        for k, name in enumerate(node.output):
+            node.output[k] = names.get(name, name)
+        for child in subgraphs([node]):
+            _rename(child, names)
+    for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
+        tensor.name = names.get(tensor.name, tensor.name)
+    for value in (*graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)

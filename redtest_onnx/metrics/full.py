@@ -1,0 +1,140 @@
+"""HSIC of all pairs of layers on a whole data set at once, which may be far larger than a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.metrics.arrays import Array, namespace
+from redtest_onnx.metrics.cka import UNBIASED_SAMPLES
+
+# Elements of the blocks that are held at a time: of Grams for all layers, or of features in float64.
+_BLOCK_ELEMENTS = 1 << 25
+_CONSTANT = 1e-5  # as in `u_centre`: what rounding leaves of a layer that does not vary
+
+
+def full_hsic(layers: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """Unbiased HSIC of linear kernels from features, without a whole n x n matrix.
+
+    Few features are compared in feature space: |X^T Y|_F^2 for all pairs from one product of all features.
+    Where that is more work than Gram matrices, these are made block by block and summed:
+    HSIC = (sum K L + S_K S_L / ((n-1)(n-2)) - 2/(n-2) r_K . r_L) / (n(n-3)), with row sums r and totals S of
+    matrices with a zero diagonal (Song et al. 2012, equation 4).
+
+    Args:
+        layers: per layer [n, p], float32 or float64; may be memory-mapped.
+        others: the layers of another model on the same samples, likewise; `layers` itself if absent.
+
+    Returns:
+        [L, M] float64; NaN in the rows and columns of layers that do not vary.
+
+    Raises:
+        InputError: fewer than four samples, or different numbers of them.
+    """
+    second = layers if others is None else others
+    n = len(layers[0])
+    if n < UNBIASED_SAMPLES or any(len(x) != n for x in (*layers, *second)):
+        raise InputError(
+            "similarity needs the same samples, at least four, in all layers",
+            hint="feed both models the same samples in the same order",
+        )
+    first = [_Centred(x) for x in layers]
+    partners = first if others is None else [_Centred(x) for x in others]
+    if _feature_space_is_cheaper(first, partners, n):
+        products = _in_feature_space(first, partners, n)
+    else:
+        products = _in_blocks(first, partners, n)
+    hsic = products / (n * (n - 3))
+    for axis, group in enumerate((first, partners)):
+        for k, layer in enumerate(group):
+            if layer.constant:
+                hsic[(slice(None),) * axis + (k,)] = np.nan
+    return hsic
+
+
+class _Centred:
+    """Features less their mean, cut out when they are asked for."""
+
+    def __init__(self, features: Array) -> None:
+        xp = namespace(features)
+        self.features = features
+        self.width = int(features.shape[1])
+        rows = max(1, _BLOCK_ELEMENTS // max(self.width, 1))
+        parts = [features[start : start + rows] for start in range(0, len(features), rows)]
+        self.mean = sum(part.sum(axis=0, dtype=xp.float64) for part in parts) / len(features)
+        spread = sum(float(xp.square(part - self.mean).sum()) for part in parts)
+        level = float(xp.square(self.mean).sum()) * len(features)
+        self.constant = not spread > _CONSTANT**2 * (spread + level)
+
+    def rows(self, start: int, stop: int) -> Array:
+        """[stop - start, p] in the type of the features."""
+        part = self.features[start:stop]
+        return part - self.mean.astype(part.dtype)
+
+
+def _feature_space_is_cheaper(first: list[_Centred], second: list[_Centred], n: int) -> bool:
+    widths = [sum(layer.width for layer in group) for group in (first, second)]
+    in_features = n * widths[0] * widths[1]
+    in_grams = n * n * (sum(widths) + len(first) * len(second))
+    return in_features <= in_grams
+
+
+def _in_feature_space(first: list[_Centred], second: list[_Centred], n: int) -> Array:
+    """n(n-3) times HSIC; see `unbiased_hsic_features` for the terms."""
+    xp = namespace(first[0].features)
+    columns = [_whole(layer, n) for layer in second]
+    norms = xp.stack([xp.square(column).sum(axis=1) for column in columns])
+    result = xp.empty((len(first), len(second)))
+    for i, layer in enumerate(first):
+        x = _whole(layer, n)
+        own = xp.square(x).sum(axis=1)
+        crossed = xp.stack([xp.square(x.T @ column).sum() for column in columns])
+        totals = own.sum() * norms.sum(axis=1) / ((n - 1) * (n - 2))
+        result[i] = crossed - n / (n - 2) * (norms @ own) + totals
+    return result
+
+
+def _whole(layer: _Centred, n: int) -> Array:
+    """[n, p] float64, centred exactly: what rounding left of the mean would count n times."""
+    xp = namespace(layer.features)
+    return layer.features.astype(xp.float64) - layer.mean
+
+
+def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> Array:
+    """n(n-3) times HSIC, from Grams of blocks of samples for all layers at a time."""
+    xp = namespace(first[0].features)
+    same = second is first
+    layers = first if same else [*first, *second]
+    side = max(UNBIASED_SAMPLES, int((_BLOCK_ELEMENTS / len(layers)) ** 0.5))
+    split = len(first)
+    products = xp.zeros((len(first), len(second)))
+    sums = xp.zeros((len(layers), n))
+    for rows, columns in _lower_blocks(n, side):
+        grams = xp.stack([_gram_block(layer, rows, columns) for layer in layers])
+        diagonal = rows == columns
+        if diagonal:
+            span = xp.arange(rows[1] - rows[0])
+            grams[:, span, span] = 0
+        sums[:, rows[0] : rows[1]] += grams.sum(axis=2)
+        if not diagonal:
+            sums[:, columns[0] : columns[1]] += grams.sum(axis=1)
+        flat = grams.reshape(len(layers), -1)
+        weight = 1 if diagonal else 2
+        products += weight * (flat[:split] @ (flat if same else flat[split:]).T)
+    left, right = sums[:split], sums if same else sums[split:]
+    totals = left.sum(axis=1)[:, None] * right.sum(axis=1) / ((n - 1) * (n - 2))
+    return products + totals - 2 / (n - 2) * (left @ right.T)
+
+
+def _lower_blocks(n: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    bounds = [(start, min(start + side, n)) for start in range(0, n, side)]
+    for i, rows in enumerate(bounds):
+        for columns in bounds[: i + 1]:
+            yield rows, columns
+
+
+def _gram_block(layer: _Centred, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    xp = namespace(layer.features)
+    return (layer.rows(*rows) @ layer.rows(*columns).T).astype(xp.float64)

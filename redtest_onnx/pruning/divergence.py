@@ -1,0 +1,148 @@
+"""Where a rewritten model first computes something else than the original would with its gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.probe import expose
+from redtest_onnx.graph.regions import describe
+from redtest_onnx.graph.segment import segment
+from redtest_onnx.graph.surgery import adapter_output
+from redtest_onnx.pruning.plan import Step
+from redtest_onnx.runtime.data import Feeds
+from redtest_onnx.runtime.session import RunOptions, Session
+
+# Largest difference as a share of the largest value. Kernels may be chosen differently in the two graphs, and
+# ONNX Runtime computes neighbouring operators of half precision in float32 without rounding between them.
+_TOLERANCE = 1e-4
+_HALF: dict[int, float] = {onnx.TensorProto.FLOAT16: 2e-2, onnx.TensorProto.BFLOAT16: 1e-1}
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first tensor that two models compute differently.
+
+    Attributes:
+        tensor: its name.
+        node: what makes it.
+        difference: largest absolute difference of its values; NaN where shapes differ or values are missing.
+        largest: largest absolute value it should have.
+    """
+
+    tensor: str
+    node: str
+    difference: float
+    largest: float
+
+    def __str__(self) -> str:
+        return (
+            f"the first tensor that differs is {self.tensor!r}, made by {self.node}: by "
+            f"{self.difference:.3g} where its values reach {self.largest:.3g}"
+        )
+
+
+def first_divergence(
+    original: Model, rewritten: Model, steps: Iterable[Step], feeds: Feeds, options: RunOptions
+) -> Divergence | None:
+    """Run both models side by side, the original with what the gaps of the rewritten one hand on.
+
+    The exit of every removed layer is fed to the original as the tensor that took its place, so that all that
+    lies behind must come out the same; how the graph was rewired is not looked at.
+
+    Args:
+        original: the model before.
+        rewritten: the same without some layers, its weights unchanged.
+        steps: what was taken out, in the order of the graph.
+        feeds: values of the inputs.
+        options: device and threads.
+
+    Returns:
+        The first tensor in graph order that differs; None if none does.
+    """
+    index = GraphIndex(original.graph)
+    kept = GraphIndex(rewritten.graph)
+    stand_ins = _stand_ins(steps, kept)
+    common = [name for node in index.nodes for name in node.output if name in kept.producer]
+    common = [name for name in common if name not in stand_ins]
+    fed = {spec.name for spec in original.inputs}
+    wanted = [*common, *(name for name in stand_ins.values() if name not in fed)]
+    if not common:
+        return None
+    found = {**feeds, **Session(expose(rewritten, wanted), options, level="none").run(feeds)}
+    given = {name: found[source] for name, source in stand_ins.items()}
+    types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
+    part = segment(original, index, common, types)
+    known = {**feeds, **given}
+    inputs = {spec.name: known[spec.name] for spec in part.inputs}
+    expected = Session(part, options, level="none").run(inputs)
+    share = _tolerance(original)
+    if next(_differing(index, common, expected, found, share), None) is None:
+        return None
+    # What differs from run to run, such as noise made on the way, tells nothing.
+    again = Session(part, options, level="none").run(inputs)
+    random = next(_differing(index, common, expected, again, share), None) is not None
+    return None if random else next(_differing(index, common, expected, found, share))
+
+
+def first_infinite(model: Model, feeds: Feeds, options: RunOptions) -> str | None:
+    """The first tensor whose values are not finite, and what makes it, in words; None if all are."""
+    index = GraphIndex(model.graph)
+    names = [name for node in index.nodes for name in node.output if name in index.fed]
+    found = Session(expose(model, names), options, level="none").run(feeds)
+    for name in names:
+        if not finite(found[name]):
+            return f"{name!r}, made by {describe(index, index.producer[name])}"
+    return None
+
+
+def finite(value: object) -> bool:
+    """Whether a value holds neither NaN nor infinity; true for what is no floating-point array."""
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+        return True
+    return bool(np.isfinite(value).all())
+
+
+def _stand_ins(steps: Iterable[Step], kept: GraphIndex) -> dict[str, str]:
+    """Per exit of a removed layer the tensor that its readers now read."""
+    found: dict[str, str] = {}
+    for step in steps:
+        source, k = found.get(step.input, step.input), 0
+        while step.action == "adapter" and adapter_output(step.tensor, k) in kept.producer:
+            source, k = adapter_output(step.tensor, k), k + 1
+        found[step.tensor] = source
+    return found
+
+
+def _tolerance(model: Model) -> float:
+    """By the least precise type of the model's inputs and weights."""
+    types = {spec.dtype for spec in model.inputs} | {t.data_type for t in model.graph.initializer}
+    return max((_HALF.get(code, _TOLERANCE) for code in types), default=_TOLERANCE)
+
+
+def _differing(
+    index: GraphIndex,
+    names: Iterable[str],
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+    share: float,
+) -> Iterator[Divergence]:
+    for name in names:
+        a, b = expected[name], found[name]
+        if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiub" or not a.size:
+            continue
+        node = describe(index, index.producer[name])
+        if a.shape != b.shape:
+            yield Divergence(name, node, float("nan"), float("nan"))
+            continue
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            difference, largest = np.abs(a - b), np.nanmax(np.abs(a), initial=0.0)
+        if np.any((difference > share * max(largest, 1e-30)) | (np.isnan(a) != np.isnan(b))):
+            yield Divergence(name, node, float(np.nanmax(difference, initial=0.0)), float(largest))

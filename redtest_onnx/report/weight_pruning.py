@@ -1,0 +1,199 @@
+"""What pruning of weights bought, stage by stage: table, words, JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from redtest_onnx.graph.model import Model
+from redtest_onnx.report.documents import Document, document_head, number
+from redtest_onnx.report.tables import count, size
+from redtest_onnx.sparsity.iterative import IterativePruning
+from redtest_onnx.sparsity.pipeline import COMPACTED, WeightPruning
+from redtest_onnx.sparsity.stages import Stage
+
+# A change of the median below this is what repeated runs of one model differ by.
+_NOISE = 0.05
+
+
+def stage_table(pruning: WeightPruning) -> Table:
+    """One column a stage."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for stage in pruning.stages:
+        table.add_column(stage.name, justify="right")
+    for row in stage_rows(pruning):
+        table.add_row(*row)
+    return table
+
+
+def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
+    """Rows of a name and a cell for each stage, with the change from the original."""
+    stages = pruning.stages
+    rows = [
+        _row("weights that are not zero", stages, lambda s: s.nonzero, count),
+        _row("parameters", stages, lambda s: s.cost.parameters, count),
+        _row("MACs", stages, lambda s: s.cost.macs, count),
+        _row("file size", stages, lambda s: s.file_bytes, size),
+        _row("compressed (zlib)", stages, lambda s: s.compressed_bytes, size),
+        _row("latency p50", stages, lambda s: s.latency.p50, lambda v: "?" if v is None else f"{v:.3f} ms"),
+    ]
+    if all(stage.accuracy is not None for stage in stages):
+        rows.append(("accuracy", *(f"{stage.accuracy:.2%}" for stage in stages)))
+    if all(stage.same is not None for stage in stages):
+        rows.append(("same answer as the original", *(f"{stage.same:.2%}" for stage in stages)))
+    return rows
+
+
+def stage_shares(pruning: WeightPruning) -> list[tuple[str, float, float]]:
+    """Of what was saved in weights and in compressed bytes, the share of each step."""
+    stages = pruning.stages
+    nonzero = stages[0].nonzero - stages[-1].nonzero
+    packed = stages[0].compressed_bytes - stages[-1].compressed_bytes
+    return [
+        (
+            stage.name,
+            (before.nonzero - stage.nonzero) / nonzero if nonzero else 0.0,
+            (before.compressed_bytes - stage.compressed_bytes) / packed if packed else 0.0,
+        )
+        for before, stage in pairwise(stages)
+    ]
+
+
+def iteration_table(found: IterativePruning) -> Table:
+    """One row a training; the chosen one is marked."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("iteration", "weights left", "PQ Index of what is left", "validation accuracy", ""):
+        table.add_column(name, justify="right")
+    for record in found.iterations:
+        index = ", ".join(
+            "undefined" if math.isnan(v["global"]) else f"{v['global']:.3f}" for v in record.pq_index
+        )
+        cells = (f"{record.kept / record.weights:.2%}", index, f"{record.accuracy:.2%}")
+        table.add_row(str(record.number), *cells, "chosen" if record == found.chosen else "")
+    return table
+
+
+def iteration_documents(found: IterativePruning) -> list[Document]:
+    """Figures of all trainings."""
+    return [
+        {
+            **asdict(record),
+            "pq_index": [{scope: number(v) for scope, v in pair.items()} for pair in record.pq_index],
+            "chosen": record == found.chosen,
+        }
+        for record in found.iterations
+    ]
+
+
+def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
+    """The result in a practitioner's words; what did not get better is said, too."""
+    first, last = pruning.stages[0], pruning.stages[-1]
+    lines = [
+        f"{last.nonzero:,} of {first.nonzero:,} weights are left ({last.nonzero / first.nonzero:.1%}): "
+        f"{first.nonzero / max(1, last.nonzero):.1f} times sparser."
+    ]
+    if len(pruning.stages) > 2:
+        shares = "; ".join(
+            f"{name} {weights:.0%} of the weights and {packed:.0%} of the compressed size"
+            for name, weights, packed in stage_shares(pruning)
+        )
+        lines.append(f"Share of each step in what was saved: {shares}.")
+    lines.append(_latency_words(pruning))
+    if pruning.cuts:
+        lines.append(_channel_words(pruning))
+    lines.append(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
+    return lines
+
+
+def pruning_document(
+    model: Model, pruning: WeightPruning, settings: Document, output: Path, iterations: list[Document]
+) -> Document:
+    """What `sparsity --method` did."""
+    return {
+        **document_head("sparsity", model, pruning.stages[0].cost),
+        "settings": settings,
+        "stages": [_stage(stage) for stage in pruning.stages],
+        "shares": [
+            {"stage": name, "weights": weights, "compressed_bytes": packed}
+            for name, weights, packed in stage_shares(pruning)
+        ],
+        "tensors": [asdict(kept) for kept in pruning.tensors],
+        "removed_channels": [asdict(cut) for cut in pruning.cuts],
+        "iterations": iterations,
+        "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
+        "output": str(output),
+    }
+
+
+def _latency_words(pruning: WeightPruning) -> str:
+    """What the zeros alone did to the time of a run."""
+    names = [stage.name for stage in pruning.stages]
+    zeroed = pruning.stages[-2] if names[-1] == COMPACTED else pruning.stages[-1]
+    before = pruning.stages[pruning.stages.index(zeroed) - 1]
+    change = zeroed.latency.p50 / before.latency.p50 - 1
+    measured = f"{before.latency.p50:.3f} ms before, {zeroed.latency.p50:.3f} ms after"
+    if abs(change) < _NOISE:
+        return (
+            f"The zeros do not make it faster ({measured}): they stand in no particular place, and "
+            "ONNX Runtime multiplies by them all the same. They pay where the file is sent compressed."
+        )
+    return (
+        f"Latency {measured}. Zeros in no particular place do not speed ONNX Runtime up, it multiplies by "
+        "them all the same: take a change this small for noise, and run again on a quiet machine."
+        if abs(change) < 3 * _NOISE
+        else f"Latency {measured}. That is not the zeros' doing, since ONNX Runtime multiplies by them all "
+        "the same: the machine was busy, or very small numbers slowed one of the models down."
+    )
+
+
+def _channel_words(pruning: WeightPruning) -> str:
+    """What the removal of channels did."""
+    removed = sum(cut.removed for cut in pruning.cuts)
+    folded = sum(cut.folded for cut in pruning.cuts)
+    constant = f" ({folded} of them were constants, now in a bias)" if folded else ""
+    words = f"Channels that computed nothing are out of the graph, exactly: {removed}{constant}."
+    before, after = (stage.latency.p50 for stage in pruning.stages[-2:])
+    if after < before * (1 - _NOISE):
+        return f"{words} That saves time, too."
+    if after > before * (1 + _NOISE):
+        return (
+            f"{words} It is not faster for that: runtimes work on blocks of 8 or 16 channels, and a number "
+            "between takes longer. Prune more, or --keep-channels."
+        )
+    return f"{words} They are too few to save time."
+
+
+def _row(
+    name: str,
+    stages: tuple[Stage, ...],
+    value: Callable[[Stage], float | None],
+    show: Callable[[float | None], str],
+) -> tuple[str, ...]:
+    original = value(stages[0])
+    cells = [show(original)]
+    for stage in stages[1:]:
+        new = value(stage)
+        change = f" ({new / original - 1:+.1%})" if original and new is not None else ""
+        cells.append(show(new) + change)
+    return name, *cells
+
+
+def _stage(stage: Stage) -> Document:
+    return {
+        "name": stage.name,
+        "weights": stage.weights,
+        "nonzero": stage.nonzero,
+        **asdict(stage.cost),
+        "file_bytes": stage.file_bytes,
+        "compressed_bytes": stage.compressed_bytes,
+        "latency_ms": asdict(stage.latency),
+        "accuracy": number(stage.accuracy),
+        "same_answer": number(stage.same),
+    }

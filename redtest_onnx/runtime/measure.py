@@ -1,0 +1,165 @@
+"""HSIC of all pairs of layers over the batches of a data set, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.metrics.arrays import Array, to_numpy
+from redtest_onnx.metrics.cka import Estimator, h_centre, hsic_matrix, u_centre
+from redtest_onnx.metrics.full import full_hsic
+from redtest_onnx.metrics.grams import linear_gram, rbf_of_linear
+from redtest_onnx.metrics.statistics import norm_shares, shuffled_null
+from redtest_onnx.runtime.batching import Indices
+from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.runtime.grams import GramReader
+
+Float64s = npt.NDArray[np.float64]
+Kernel: TypeAlias = Literal["linear", "rbf"]
+Progress = Callable[[int, int, str], None]
+"""Called with work done, all work, and what is being done."""
+
+_IN_MEMORY = 1 << 30  # bytes of features; more of them are kept in a temporary file
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What came out of a run over all batches.
+
+    Attributes:
+        hsic: [B, L, L]; one matrix for all samples with the estimator "exact".
+        null95: similarity that 95 % of pairs of layers stay below if their samples are shuffled.
+        top_share: [L], see `norm_shares`.
+        dominated: indices of layers, see `norm_shares`.
+        forward_s: seconds spent running the model.
+        metric_s: seconds spent on similarities.
+    """
+
+    hsic: Float64s
+    null95: float
+    top_share: Float64s
+    dominated: tuple[int, ...]
+    forward_s: float
+    metric_s: float
+
+
+def measure(
+    reader: GramReader,
+    data: Dataset,
+    batches: Sequence[Indices],
+    *,
+    estimator: Estimator = "minibatch",
+    kernel: Kernel = "linear",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Measured:
+    """Run the model on all batches.
+
+    Args:
+        reader: the model; with `keep_features` for the estimator "exact".
+        data: its samples.
+        batches: the samples of each batch.
+        estimator: "biased" centres Grams as H K H, the others without bias.
+        kernel: of the Grams; "exact" knows the linear one only.
+        seed: of the shuffled null.
+        progress: called after every batch.
+    """
+    if estimator == "exact":
+        return _measure_exactly(reader, data, batches, seed, progress)
+    hsic, watch = [], _Watch()
+    for done, indices in enumerate(batches):
+        grams = reader.read(data, indices)
+        watch.forward()
+        norms = to_numpy(grams.diagonal(axis1=1, axis2=2)).copy()
+        centred = centre_grams(grams, estimator, kernel)
+        hsic.append(to_numpy(hsic_matrix(centred, unbiased=estimator != "biased")))
+        last = done + 1 == len(batches)
+        null95 = shuffled_null(centred, np.random.default_rng(seed)).quantile95 if last else np.nan
+        del grams, centred
+        watch.metric()
+        if progress:
+            progress(done + 1, len(batches), "measuring")
+    share, dominated = norm_shares(norms)
+    return Measured(np.stack(hsic), null95, share, dominated, watch.forward_s, watch.metric_s)
+
+
+def centre_grams(grams: Array, estimator: Estimator, kernel: Kernel) -> Array:
+    """Centre Grams [L, n, n] of linear kernels in place, as the estimator and the kernel want them."""
+    if kernel == "rbf":
+        for gram in grams:
+            gram[...] = rbf_of_linear(gram)
+    return (h_centre if estimator == "biased" else u_centre)(grams, out=grams)
+
+
+def read_all(
+    reader: GramReader,
+    data: Dataset,
+    batches: Sequence[Indices],
+    folder: str,
+    progress: Progress | None = None,
+) -> list[Array]:
+    """Features of all samples, [n, p] per layer; in files in `folder` where they are many."""
+    total = sum(len(indices) for indices in batches)
+    in_memory = total * sum(reader.features) * 4 <= _IN_MEMORY
+    kept: list[Array] = []
+    position = 0
+    for done, indices in enumerate(batches):
+        parts = reader.read_features(data, indices)
+        for k, part in enumerate(parts):
+            if done == 0:
+                shape = (total, part.shape[1])
+                file = Path(folder) / f"{k}"
+                kept.append(
+                    np.empty(shape, np.float32)
+                    if in_memory
+                    else np.memmap(file, np.float32, "w+", shape=shape)
+                )
+            kept[k][position : position + len(indices)] = to_numpy(part)
+        position += len(indices)
+        if progress:
+            progress(done + 1, len(batches), "measuring")
+    return kept
+
+
+def _measure_exactly(
+    reader: GramReader, data: Dataset, batches: Sequence[Indices], seed: int, progress: Progress | None
+) -> Measured:
+    watch = _Watch()
+    with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+        features = read_all(reader, data, batches, folder, progress)
+        watch.forward()
+        hsic = full_hsic(features)
+        order = np.random.default_rng(seed).permutation(len(features[0]))[: len(batches[0])]
+        grams = np.stack([linear_gram(layer[np.sort(order)]) for layer in features])
+        norms = grams.diagonal(axis1=1, axis2=2).copy()
+        null95 = shuffled_null(u_centre(grams, out=grams), np.random.default_rng(seed)).quantile95
+        del features
+        watch.metric()
+    share, dominated = norm_shares(norms)
+    return Measured(hsic[None], null95, share, dominated, watch.forward_s, watch.metric_s)
+
+
+class _Watch:
+    """Divides time between the model and the similarities."""
+
+    def __init__(self) -> None:
+        self.forward_s = self.metric_s = 0.0
+        self._last = perf_counter()
+
+    def forward(self) -> None:
+        self.forward_s += self._lap()
+
+    def metric(self) -> None:
+        self.metric_s += self._lap()
+
+    def _lap(self) -> float:
+        now = perf_counter()
+        passed, self._last = now - self._last, now
+        return passed

@@ -1,0 +1,1 @@
+"""Train ONNX models through the bridge to PyTorch."""

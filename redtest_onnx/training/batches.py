@@ -1,0 +1,154 @@
+"""Samples as batches of tensors, in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from redtest_onnx.bridge.dtypes import to_tensor
+from redtest_onnx.runtime.batching import Indices, runs
+from redtest_onnx.runtime.data import Dataset, Feeds
+
+# Decoded samples up to this size are kept for the next epoch.
+_KEPT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        inputs: tensors [n, ...] by name of the model's inputs.
+        labels: classes, int64 [n]; None without labels.
+        count: how many of them count; the others fill up a fixed batch.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    count: int
+
+    def parts(self, size: int | None) -> Iterator[Batch]:
+        """The batch in pieces of a size; the batch itself without one."""
+        if size is None or size >= len(self):
+            yield self
+            return
+        for start in range(0, len(self), size):
+            cut = slice(start, start + size)
+            labels = None if self.labels is None else self.labels[cut]
+            yield Batch({name: value[cut] for name, value in self.inputs.items()}, labels, size)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(
+            {name: _placed(value, device) for name, value in self.inputs.items()}, labels, self.count
+        )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+class Samples:
+    """Some samples of a data set, decoded once if they fit into a gigabyte.
+
+    Args:
+        data: the data set.
+        indices: which of its samples.
+        batch_size: samples per step of training.
+        fixed: the only number of samples the model takes at once; None if any.
+    """
+
+    def __init__(self, data: Dataset, indices: Indices, batch_size: int, fixed: int | None = None) -> None:
+        self.data = data
+        self.indices = indices
+        self.batch_size = batch_size if fixed else min(batch_size, len(indices))
+        self.fixed = fixed
+        self._kept: Feeds | None = None
+        self._read = np.zeros(len(indices), bool)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch of training; samples beyond the last whole batch wait for another epoch."""
+        return max(1, len(self.indices) // self.batch_size)
+
+    def shuffled(
+        self, seed: int, epoch: int, start: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """The batches of an epoch of training.
+
+        Args:
+            seed: of the order.
+            epoch: gives each epoch an order of its own.
+            start: the first batch to give.
+            share: rank and number of processes; each gets its part of every batch.
+        """
+        order = np.random.default_rng((seed, epoch)).permutation(len(self.indices))
+        rank, world = share
+        cut = [
+            (part, len(part))
+            for k in range(start, self.steps)
+            for part in [np.resize(order, self.steps * self.batch_size)[self._slice(k)][rank::world]]
+        ]
+        return self._load(cut)
+
+    def in_order(self) -> Iterator[Batch]:
+        """All samples once, for evaluation."""
+        return self._load(
+            list(
+                runs(
+                    np.arange(len(self.indices)), self.fixed or self.batch_size, fixed=self.fixed is not None
+                )
+            )
+        )
+
+    def _slice(self, step: int) -> slice:
+        return slice(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def _load(self, cut: Sequence[tuple[Indices, int]]) -> Iterator[Batch]:
+        """Read each batch while the one before is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for positions, count in cut:
+                loaded, coming = coming, pool.submit(self._batch, positions, count)
+                if loaded is not None:
+                    yield loaded.result()
+            if coming is not None:
+                yield coming.result()
+
+    def _batch(self, positions: Indices, count: int) -> Batch:
+        labels = self.data.labels(self.indices[positions])
+        return Batch(
+            {name: to_tensor(values) for name, values in self._inputs(positions).items()},
+            None if labels is None else torch.from_numpy(np.ascontiguousarray(labels)),
+            count,
+        )
+
+    def _inputs(self, positions: Indices) -> Feeds:
+        missing = np.unique(positions[~self._read[positions]])
+        if not len(missing) and self._kept is not None:
+            return {name: values[positions] for name, values in self._kept.items()}
+        if self._kept is None and not self._fits(feeds := self.data.inputs(self.indices[positions])):
+            return feeds
+        if self._kept is None:
+            self._kept = {k: np.empty((len(self), *v.shape[1:]), v.dtype) for k, v in feeds.items()}
+        for name, values in self.data.inputs(self.indices[missing]).items():
+            self._kept[name][missing] = values
+        self._read[missing] = True
+        return {name: values[positions] for name, values in self._kept.items()}
+
+    def _fits(self, feeds: Feeds) -> bool:
+        each = sum(values.nbytes for values in feeds.values()) / max(len(next(iter(feeds.values()))), 1)
+        return each * len(self) <= _KEPT_BYTES
+
+
+def _placed(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, images with channels last."""
+    return value.to(device, memory_format=torch.channels_last if value.dim() == 4 else torch.preserve_format)

@@ -1,0 +1,203 @@
+"""What training minimises: the error on labels, the distance to a teacher, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from redtest_onnx.bridge.module import OnnxModule
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.training.settings import TrainingSettings
+
+_TINY = 1e-12
+# The element types a loss can compare.
+_FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+
+
+class Tapped(nn.Module):
+    """A model whose forward pass also returns tensors inside it, so that any wrapper sees one forward.
+
+    Args:
+        module: from `to_torch`.
+        names: tensors to return.
+    """
+
+    def __init__(self, module: OnnxModule, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = names
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """Values by name."""
+        return self.module.tensors(self.names, **inputs)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss.
+
+    Attributes:
+        scores: the tensors that stand for the outputs: what goes into a final softmax, else the output.
+        classify: whether scores are logits of classes.
+        class_axis: their axis of classes; None where the rank tells.
+        features: tensors inside that student and teacher both have.
+        labelled: whether labels are used.
+        taught: whether there is a teacher.
+        settings: the weights of the parts.
+    """
+
+    scores: tuple[str, ...]
+    classify: bool
+    class_axis: int | None
+    features: tuple[str, ...]
+    labelled: bool
+    taught: bool
+    settings: TrainingSettings
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tensors the loss needs."""
+        return tuple(dict.fromkeys((*self.scores, *self.features)))
+
+    def loss(
+        self, student: Mapping[str, Tensor], labels: Tensor | None, teacher: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            student: values of `names`.
+            labels: classes, int64 [n]; None without labels.
+            teacher: values of `names`; None without a teacher.
+
+        Returns:
+            A scalar, float32.
+        """
+        settings = self.settings
+        total = torch.zeros((), device=next(iter(student.values())).device)
+        share = settings.teacher_weight if self.labelled else 1.0
+        if self.labelled and labels is not None:
+            error = functional.cross_entropy(
+                self._logits(student), labels, label_smoothing=settings.label_smoothing
+            )
+            total = total + (1 - share if teacher is not None else 1.0) * error
+        if teacher is not None:
+            distances = [self._distance(student[name], teacher[name]) for name in self.scores]
+            total = total + share * torch.stack(distances).mean()
+            if self.features:
+                apart = [_relative_error(student[name], teacher[name]) for name in self.features]
+                total = total + settings.feature_weight * torch.stack(apart).mean()
+        return total
+
+    def right(self, student: Mapping[str, Tensor], labels: Tensor, count: int) -> int:
+        """How many of the first `count` samples have their largest score at the label."""
+        found = self._logits(student)[:count].argmax(1) == labels[:count]
+        return int(found.sum())
+
+    def _logits(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Scores of the first output, [n, classes]."""
+        scores = values[self.scores[0]].float()
+        return scores.reshape(len(scores), -1)
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of softened distributions, or the error relative to the variance."""
+        if not self.classify:
+            return _relative_error(student, teacher)
+        axis = self.class_axis if self.class_axis is not None else (-1 if student.dim() == 3 else 1)
+        heat = self.settings.temperature
+        ours = functional.log_softmax(student.float() / heat, axis)
+        theirs = functional.log_softmax(teacher.float() / heat, axis)
+        positions = ours.numel() / ours.shape[axis]
+        return functional.kl_div(ours, theirs, reduction="sum", log_target=True) / positions * heat**2
+
+
+def make_objective(
+    model: Model,
+    settings: TrainingSettings,
+    *,
+    labelled: bool,
+    teacher: Model | None,
+    features: tuple[str, ...],
+) -> Objective:
+    """Decide what to minimise.
+
+    Args:
+        model: what is trained.
+        settings: see `TrainingSettings`.
+        labelled: whether the data has labels.
+        teacher: the model to imitate.
+        features: tensors inside both models to compare, used if `settings.feature_weight` is positive.
+
+    Raises:
+        InputError: there are neither labels nor a teacher, or no output is of floating point.
+    """
+    softmaxes = {name: final_softmax(model, name) for name in _float_outputs(model)}
+    if not softmaxes:
+        raise InputError("has no output of floating point to train", where=model.label)
+    classify = labelled or any(softmaxes.values())
+    if settings.task != "auto":
+        classify = settings.task == "classification"
+    labelled = labelled and classify
+    if not labelled and teacher is None:
+        raise InputError(
+            "nothing to learn from: the data has no labels and there is no teacher",
+            where=model.label,
+            hint="give labelled --data, or the original model with --teacher",
+        )
+    before = {name: found[0] if found and classify else name for name, found in softmaxes.items()}
+    scores = tuple(before.values())
+    if teacher is not None:
+        missing = [name for name in scores if name not in _tensors(teacher)]
+        scores = tuple(before) if missing else scores
+    axes = {found[1] for found in softmaxes.values() if found}
+    return Objective(
+        scores,
+        classify,
+        axes.pop() if len(axes) == 1 else None,
+        features if settings.feature_weight > 0 and teacher is not None else (),
+        labelled,
+        teacher is not None,
+        settings,
+    )
+
+
+def final_softmax(model: Model, output: str) -> tuple[str, int | None] | None:
+    """The logits behind an output, and their axis of classes if the file names it; None without softmax."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in ("Identity", "Cast"):
+        node = makers.get(node.input[0])
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
+        return None
+    axis = next((a.i for a in node.attribute if a.name == "axis"), None)
+    return node.input[0], axis
+
+
+def common_features(student: Model, teacher: Model, candidates: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the candidates that both graphs compute."""
+    both = _tensors(student) & _tensors(teacher)
+    return tuple(name for name in candidates if name in both)
+
+
+def _tensors(model: Model) -> set[str]:
+    return {name for node in model.graph.node for name in node.output if name}
+
+
+def _float_outputs(model: Model) -> list[str]:
+    return [spec.name for spec in model.outputs if spec.dtype in _FLOATS]
+
+
+def _relative_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference as a share of the teacher's variance."""
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"student and teacher give {list(student.shape)} and {list(teacher.shape)} for the same tensor",
+            hint="--feature-weight 0 compares outputs only; the teacher must be the original model",
+        )
+    wanted = teacher.float()
+    return functional.mse_loss(student.float(), wanted) / wanted.var(correction=0).clamp_min(_TINY)

@@ -1,0 +1,83 @@
+"""One process, or several that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from redtest_onnx.errors import RuntimeUnavailableError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Where this process stands among those that train together.
+
+    Attributes:
+        rank: its number; 0 writes files and talks to people.
+        world: how many there are.
+        device: where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, averaging gradients over all processes."""
+        if self.world == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, ids, find_unused_parameters=True)
+
+    def agree(self, value: Any) -> Any:
+        """The value that the leading process has."""
+        if self.world == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """Join the other processes of a torchrun, or stand alone.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        RuntimeUnavailableError: CUDA was asked for and PyTorch has none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeUnavailableError(
+            "this PyTorch finds no CUDA device", hint="use --device cpu, or install PyTorch for CUDA"
+        )
+    gpu = device != "cpu" and torch.cuda.is_available()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes(0, 1, torch.device("cuda", 0) if gpu else torch.device("cpu"))
+        return
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(place)
+    distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), place)
+    finally:
+        distributed.destroy_process_group()
+
+
+def leads() -> bool:
+    """Whether this process is the only one or the first of a torchrun, before any has joined."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,99 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+from redtest_onnx.errors import InputError
+
+Optimizer: TypeAlias = Literal["auto", "sgd", "adamw"]
+Schedule: TypeAlias = Literal["cosine", "steps", "constant"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+Augmentation: TypeAlias = Literal["crop", "flip"]
+Task: TypeAlias = Literal["auto", "classification", "regression"]
+
+OPTIMIZERS: tuple[Optimizer, ...] = ("auto", "sgd", "adamw")
+SCHEDULES: tuple[Schedule, ...] = ("cosine", "steps", "constant")
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
+AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip")
+TASKS: tuple[Task, ...] = ("auto", "classification", "regression")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a run of training depends on, beside the model and the data.
+
+    Attributes:
+        epochs: passes over the training samples.
+        batch_size: samples per step; over all processes of a distributed run together.
+        optimizer: "auto" takes AdamW for models with layer normalisation and SGD for others.
+        lr: highest learning rate; None for 0.02 with SGD and 0.0005 with AdamW.
+        momentum: of SGD (Nesterov's).
+        weight_decay: None for 0.0005 with SGD and 0.01 with AdamW; vectors and scalars don't decay.
+        schedule: the learning rate after warm-up: a half cosine down to 0, a tenth after half and after three
+            quarters of the steps, or constant.
+        warmup: share of the steps in which the learning rate rises.
+        augment: changes to training images: "crop" pads by an eighth and crops back, "flip" mirrors half.
+        label_smoothing: share of the target spread over all classes.
+        teacher_weight: share of the loss that compares with the teacher, where there are labels too.
+        temperature: softens the distributions that are compared (Hinton et al., arXiv 1503.02531).
+        feature_weight: weight of the loss on tensors inside that student and teacher both have.
+        clip: largest norm of the gradient.
+        batch_norm: "train" tracks statistics, "frozen" keeps them.
+        precision: of the forward pass; "auto" is bfloat16 on GPUs that have it and float32 elsewhere.
+        task: what the outputs are; "auto" takes classification where there are labels or a final softmax.
+        validation: share of the samples that choose the best epoch, if none are given for that.
+        patience: epochs without improvement after which training stops; None to go on.
+        seed: of every random choice.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: Optimizer = "auto"
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    augment: tuple[Augmentation, ...] = ()
+    label_smoothing: float = 0.0
+    teacher_weight: float = 0.5
+    temperature: float = 2.0
+    feature_weight: float = 0.0
+    clip: float = 5.0
+    batch_norm: Literal["train", "frozen"] = "train"
+    precision: Precision = "auto"
+    task: Task = "auto"
+    validation: float = 0.1
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings as plain values, to be held against those of an interrupted run."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+_RANGES = (
+    ("epochs", 1, 1e6),
+    ("batch_size", 1, 1e6),
+    ("lr", 1e-12, 1e3),
+    ("momentum", 0, 1),
+    ("weight_decay", 0, 10),
+    ("warmup", 0, 1),
+    ("label_smoothing", 0, 1),
+    ("teacher_weight", 0, 1),
+    ("temperature", 1e-3, 1e3),
+    ("feature_weight", 0, 1e6),
+    ("clip", 1e-6, 1e9),
+    ("validation", 0.001, 0.9),
+    ("patience", 1, 1e6),
+    ("seed", 0, 2**31),
+)

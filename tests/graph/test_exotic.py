@@ -1,0 +1,199 @@
+"""Quantised, half-precision, fused and unknown operators: what is found, what can go, why the rest stays."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import Net
+from onnx import TensorProto, helper
+
+import redtest_onnx as rt
+from redtest_onnx.cli.main import run
+from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import Layer, find_layers
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.verify import verify, verify_removal
+from redtest_onnx.runtime.shapes import see_shapes
+
+CPU = rt.RunOptions("cpu", 1)
+
+
+def declared(model: rt.Model, *shape: object) -> rt.Model:
+    """The model with the shape of its output, which ONNX can't infer behind operators it doesn't know."""
+    info = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)  # type: ignore[arg-type]
+    model.graph.output[0].CopyFrom(info)
+    return model
+
+
+def quantised() -> rt.Model:
+    """Convolutions between quantisation and dequantisation, with 8-bit weights."""
+    net = Net(x=["n", 3, 8, 8])  # type: ignore[list-item]
+    scale, zero = net.store(0.05), net.store(0, np.int8)
+
+    def qdq(h: str) -> str:
+        return net("DequantizeLinear", net("QuantizeLinear", h, scale, zero), scale, zero)
+
+    h = qdq("x")
+    for k, (inputs, outputs) in enumerate([(3, 4), (4, 4), (4, 4), (4, 8)]):
+        values = np.random.default_rng(k).integers(-20, 20, (outputs, inputs, 3, 3))
+        weight = net("DequantizeLinear", net.store(values, np.int8), scale, zero)
+        h = qdq(net("Relu", net("Conv", h, weight, name=f"conv{k}", pads=[1, 1, 1, 1])))
+    logits = net("MatMul", net("Flatten", net("GlobalAveragePool", h)), net.weight(8, 3), name="y")
+    return net.model(logits)
+
+
+def four_bits() -> rt.Model:
+    """Products with blocked 4-bit weights."""
+    net = Net(21, x=["n", 32])  # type: ignore[list-item]
+    h = "x"
+    for k in range(3):
+        packed = np.random.default_rng(k).integers(0, 256, 32 * 32 // 2, np.uint8).tobytes()
+        net.weights.append(helper.make_tensor(f"w4_{k}", TensorProto.INT4, [32, 32], packed, raw=True))
+        weight = net("DequantizeLinear", f"w4_{k}", net.store(np.full((2, 32), 0.02)), axis=0, block_size=16)
+        h = net("Tanh", net("MatMul", h, weight, name=f"product{k}"))
+    return declared(net.model(net("MatMul", h, net.weight(32, 3), name="y")), "n", 3)
+
+
+def fused() -> rt.Model:
+    """What ONNX Runtime's optimiser writes into files."""
+    ms = {"domain": "com.microsoft"}
+    net = Net(x=["n", 4, 16])  # type: ignore[list-item]
+    h = net("MatMul", "x", net.weight(16, 16), name="embed")
+    for k in range(2):
+        a = net("FusedMatMul", h, net.weight(16, 16), alpha=0.1, name=f"product{k}", **ms)
+        a = net("BiasGelu", a, net.weight(16), **ms)
+        a = net("MatMul", a, net.weight(16, 16))
+        h = net("SkipLayerNormalization", a, h, net.weight(16), net.weight(16), name=f"block{k}", **ms)
+    return declared(net.model(net("MatMul", h, net.weight(16, 3), name="y")), "n", 4, 3)
+
+
+def fused_images() -> rt.Model:
+    ms = {"domain": "com.microsoft", "activation": "Relu", "pads": [1, 1, 1, 1]}
+    net = Net(x=["n", 3, 8, 8])  # type: ignore[list-item]
+    h = net("FusedConv", "x", net.weight(4, 3, 3, 3), name="conv0", **ms)
+    for k in (1, 2):
+        h = net("FusedConv", h, net.weight(4, 4, 3, 3), name=f"conv{k}", **ms)
+    logits = net("MatMul", net("Flatten", net("GlobalAveragePool", h)), net.weight(4, 3), name="y")
+    return declared(net.model(logits), "n", 3)
+
+
+def few_bits() -> rt.Model:
+    """Products as quantisers for language models write them."""
+    net = Net(x=["n", 32])  # type: ignore[list-item]
+    h = "x"
+    for k in range(3):
+        packed = np.random.default_rng(k).integers(0, 256, (32, 2, 8))
+        weight, scales = net.store(packed, np.uint8), net.store(np.full(64, 0.02))
+        attributes = {"K": 32, "N": 32, "bits": 4, "block_size": 16, "domain": "com.microsoft"}
+        h = net("Tanh", net("MatMulNBits", h, weight, scales, name=f"product{k}", **attributes))
+    return declared(net.model(net("MatMul", h, net.weight(32, 3), name="y")), "n", 3)
+
+
+def half() -> rt.Model:
+    net = Net()
+    h = net.add_input("x", TensorProto.FLOAT16, ["n", 8])  # type: ignore[list-item]
+    for k in range(3):
+        weight = net.store(np.random.default_rng(k).normal(size=(8, 8)), np.float16)
+        h = net("Relu", net("MatMul", h, weight, name=f"product{k}"))
+    out = net(
+        "Cast", net("MatMul", h, net.store(np.ones((8, 3)), np.float16)), to=TensorProto.FLOAT, name="y"
+    )
+    return net.model(out)
+
+
+CASES = {
+    "quantised": (quantised, ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
+    "four_bits": (four_bits, ["product0", "product1", "product2"], ["product1", "product2"]),
+    "few_bits": (few_bits, ["product0", "product1", "product2"], ["product1", "product2"]),
+    "fused": (fused, ["embed", "block0", "block1"], ["block0", "block1"]),
+    "fused_images": (fused_images, ["conv0", "conv1", "conv2"], ["conv1", "conv2"]),
+    "half": (half, ["product0", "product1", "product2"], ["product1", "product2"]),
+}
+
+
+def found(model: rt.Model) -> tuple[list[Layer], rt.Dataset]:
+    data = rt.open_data(None, model, count=16)
+    index = GraphIndex(model.graph)
+    return list(find_layers(index, see_shapes(model, index, data, CPU).shapes)), data
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layers_are_found_removed_and_verified(name: str) -> None:
+    make, tensors, removable = CASES[name]
+    model = make()
+    layers, data = found(model)
+    assert [layer.tensor for layer in layers] == tensors
+    assert [layer.tensor for layer in layers if layer.removable] == removable
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, CPU).shapes
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for layer in layers:
+        if layer.removable:
+            plan = Plan("test", model.sha256, (Step.of(layer),))
+            pruned = apply_plan(model, plan, shapes)
+            verify_removal(model, pruned, plan, data, CPU)
+            verify(model, pruned, data, CPU)
+            full_check(pruned)
+            # Packed weights, scales and zero points are those of the file, bit for bit.
+            for tensor in pruned.graph.initializer:
+                assert "adapter" in tensor.name or tensor == stored[tensor.name]
+    assert rt.analyze(model, data, rt.AnalysisSettings(samples=8, batches=1)).layers
+
+
+def custom(*, known: bool) -> rt.Model:
+    """Somebody's own operator between products that are known."""
+    net = Net(x=["n", 8])  # type: ignore[list-item]
+    h = net("Relu", net("MatMul", "x", net.weight(8, 8), name="product0"))
+    h = net("Relu", net("MatMul", h, net.weight(8, 8), name="product1"))
+    h = net("Mix", h, net.weight(8, 8), name="mixed", domain="own")
+    h = net("Relu", net("MatMul", h, net.weight(8, 8), name="product2"))
+    model = declared(net.model(net("MatMul", h, net.weight(8, 3), name="y")), "n", 3)
+    if known:
+        info = helper.make_tensor_value_info("mixed", TensorProto.FLOAT, ["n", 8])
+        model.graph.value_info.append(info)
+    return model
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_unknown_operators_are_kept_and_worked_around(known: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model = custom(known=known)
+    with caplog.at_level(logging.WARNING):
+        layers, _ = found(model)
+    assert [layer.tensor for layer in layers] == ["product0", "product1", "mixed", "product2"]
+    assert layers[1].removable
+    assert "own:Mix" in caplog.text
+    if not known:
+        assert layers[2].reason == "the shape of 'mixed' is unknown"
+        assert not layers[3].removable
+
+
+def test_commands_say_what_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(custom(known=False).proto.SerializeToString())
+    assert run(["inspect", str(path)]) == 0
+    assert "own:Mix" in capsys.readouterr().out
+    assert run(["prune", str(path), "--remove", "1"]) == 2
+    assert "own" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_bfloat16_that_no_kernel_takes_is_an_input_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = Net()
+    h = net.add_input("x", TensorProto.BFLOAT16, ["n", 8])  # type: ignore[list-item]
+    for k in range(3):
+        values = np.random.default_rng(k).normal(size=64)
+        net.weights.append(helper.make_tensor(f"b{k}", TensorProto.BFLOAT16, [8, 8], values))
+        h = net("Relu", net("MatMul", h, f"b{k}", name=f"product{k}"))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net.model(net("Cast", h, to=TensorProto.FLOAT, name="y")).proto.SerializeToString())
+    assert run(["inspect", str(path)]) == 0
+    code = run(["analyze", str(path), "--samples", "8", "--batches", "1"])
+    assert code in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""The first tensor that differs is named, whatever went wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net
+
+import redtest_onnx as rt
+from redtest_onnx.errors import InternalError
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.divergence import first_divergence, first_infinite
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.verify import verify, verify_removal
+from redtest_onnx.runtime.shapes import see_shapes
+
+CPU = rt.RunOptions("cpu", 1)
+
+
+def chain() -> rt.Model:
+    net = Net(x=["n", 6])  # type: ignore[list-item]
+    h = net("Relu", net("MatMul", "x", net.weight(6, 6), name="p0"), name="h0")
+    for k, (a, b) in enumerate(((6, 6), (6, 6), (6, 4), (4, 4)), 1):
+        h = net("Relu", net("MatMul", h, net.weight(a, b), name=f"p{k}"), name=f"h{k}")
+    return net.model(net("MatMul", h, net.weight(4, 3), name="y"))
+
+
+def removed(names: list[str]) -> tuple[rt.Model, rt.Model, Plan, rt.ArrayData]:
+    model = chain()
+    data = rt.open_data(None, model)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, CPU).shapes
+    steps = tuple(Step.of(layer) for layer in find_layers(index, shapes) if layer.tensor in names)
+    plan = Plan("test", model.sha256, steps)
+    return model, apply_plan(model, plan, shapes), plan, data  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("names", [["p1"], ["p1", "p2"], ["p3"], ["p2", "p3", "p4"]])
+def test_what_was_only_shortened_does_not_diverge(names: list[str]) -> None:
+    model, pruned, plan, data = removed(names)
+    assert len(plan.steps) == len(names)
+    assert first_divergence(model, pruned, plan.steps, data.inputs([0, 1]), CPU) is None
+    verify_removal(model, pruned, plan, data, CPU)
+
+
+def broken(model: rt.Model, tensor: str) -> rt.Model:
+    """The model with the weights in front of a tensor changed."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    node = next(node for node in proto.graph.node if tensor in node.output)
+    stored = next(t for t in proto.graph.initializer if t.name == node.input[1])
+    stored.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(stored) * np.float32(1.01), stored.name)
+    )
+    return rt.Model(proto)
+
+
+@pytest.mark.parametrize("tensor", ["p0", "p2", "p4"])
+def test_the_first_tensor_that_differs_is_named(tensor: str) -> None:
+    model, pruned, plan, data = removed(["p1"])
+    with pytest.raises(
+        InternalError, match=f"first tensor that differs is '{tensor}', made by node_{tensor}"
+    ):
+        verify_removal(model, broken(pruned, tensor), plan, data, CPU)
+
+
+def test_rewiring_that_went_wrong_is_found() -> None:
+    model, pruned, plan, data = removed(["p1"])
+    proto = onnx.ModelProto()
+    proto.CopyFrom(pruned.proto)
+    reader = next(node for node in proto.graph.node if node.output[0] == "p2")
+    reader.input[0] = "x"
+    found = first_divergence(model, rt.Model(proto), plan.steps, data.inputs([0]), CPU)
+    assert found is not None
+    assert found.tensor == "p2"
+
+
+def test_where_values_overflow_is_named() -> None:
+    net = Net(x=["n", 4])  # type: ignore[list-item]
+    h = net("Relu", net("MatMul", "x", net.weight(4, 4)), name="h")
+    small = net("MatMul", h, net.store(np.eye(4) * 1e-30), name="small")
+    big = net("Mul", small, net.store(3e38), name="big")
+    model = net.model(net("MatMul", net("Mul", big, net.store(1e3), name="more"), net.weight(4, 2), name="y"))
+    data = rt.open_data(None, model)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, CPU).shapes
+    layer = next(layer for layer in find_layers(index, shapes) if layer.tensor == "small")
+    step = Step(layer.name, "h", "small", "bypass", None, 16, None)
+    pruned = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
+    assert (first_infinite(pruned, data.inputs([0]), CPU) or "").startswith("'big'")
+    with pytest.raises(rt.InputError, match="it begins at 'big', made by node_big"):
+        verify(model, pruned, data, CPU)
+
+
+def test_noise_made_on_the_way_is_no_divergence() -> None:
+    net = Net(x=["n", 4])  # type: ignore[list-item]
+    h = net("Relu", net("MatMul", "x", net.weight(4, 4)), name="h")
+    h = net("Relu", net("MatMul", h, net.weight(4, 4), name="middle"), name="m")
+    h = net("Add", h, net("RandomNormalLike", h, scale=5.0))
+    model = net.model(net("MatMul", h, net.weight(4, 2), name="y"))
+    data = rt.open_data(None, model)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, CPU).shapes
+    step = Step("middle", "h", "m", "bypass", None, 16, None)
+    pruned = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
+    assert first_divergence(model, pruned, (step,), data.inputs([0]), CPU) is None

@@ -1,0 +1,124 @@
+"""Inputs of recurrent models, states, scalars and what all samples share."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import Net
+from onnx import TensorProto, helper
+
+import redtest_onnx as rt
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.signature import batch_axes, fixed_batch
+from redtest_onnx.runtime.shapes import see_shapes
+
+SILERO = Path(__file__).parents[3] / "shared" / "models" / "wild" / "silero_vad.onnx"
+
+
+def recurrent(steps: object = "steps", batch: object = "batch", *, layout: str = "plain") -> rt.Model:
+    shape = [batch, steps, 8] if layout == "transposed" else [steps, batch, 8]
+    net = Net()
+    x = net.add_input("x", TensorProto.FLOAT, shape)  # type: ignore[arg-type]
+    h = net("Transpose", x, perm=[1, 0, 2]) if layout == "transposed" else net("Relu", x)
+    h = net("MatMul", h, net.weight(8, 6))
+    for _ in range(2):
+        h = net(
+            "LSTM", h, net.weight(1, 16, 6 if h.startswith("Mat") else 4), net.weight(1, 16, 4), hidden_size=4
+        )
+        h = net("Squeeze", h, net.store([1], np.int64))
+    return net.model(net("MatMul", h, net.weight(4, 3)))
+
+
+def two_inputs(*inputs: tuple[str, int, list[object]], output: list[object] | None = None) -> rt.Model:
+    values = [helper.make_tensor_value_info(*spec) for spec in inputs]  # type: ignore[arg-type]
+    node = helper.make_node("Identity", [inputs[0][0]], ["y"])
+    out = helper.make_tensor_value_info("y", inputs[0][1], output)  # type: ignore[arg-type]
+    return rt.Model(helper.make_model(helper.make_graph([node], "g", values, [out]), ir_version=8))
+
+
+@pytest.mark.parametrize(("layout", "axis"), [("plain", 1), ("transposed", 0)])
+def test_samples_of_a_recurrent_model(layout: str, axis: int) -> None:
+    model = recurrent(layout=layout)
+    assert batch_axes(model) == {"x": axis}
+    data = rt.open_data(None, model)
+    assert data.inputs([0, 1, 2])["x"].shape[axis] == 3
+    analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=8, batches=1))
+    assert [layer.kind for layer in analysis.layers].count("LSTM") == 2
+
+
+def test_a_fixed_batch_lies_behind_the_steps() -> None:
+    model = recurrent(steps=5, batch=1)
+    assert fixed_batch(model) == 1
+    data = rt.open_data(None, model)
+    seen = see_shapes(model, GraphIndex(model.graph), data, rt.RunOptions("cpu"))
+    assert {axis for name, axis in seen.batch_axes.items() if name.startswith("Squeeze")} == {1}
+
+
+def test_samples_of_a_recurrent_model_from_arrays(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((5, 9, 8), np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    data = rt.open_data(tmp_path / "d.npz", recurrent())
+    assert len(data) == 9
+    np.testing.assert_array_equal(data.inputs([7, 2])["x"], x[:, [7, 2]])
+
+
+def test_scalars_and_states_from_arrays(tmp_path: Path) -> None:
+    if not SILERO.exists():
+        pytest.skip("silero is not beside the checkout")
+    rng = np.random.default_rng(0)
+    arrays = {"input": rng.random((6, 512), np.float32), "state": rng.random((2, 6, 128), np.float32)}
+    np.savez(tmp_path / "d.npz", sr=np.array(16000), **arrays)
+    feeds = rt.open_data(tmp_path / "d.npz", rt.load(SILERO)).inputs([4, 1])
+    assert feeds["sr"] == 16000
+    np.testing.assert_array_equal(feeds["state"], arrays["state"][:, [4, 1]])
+    np.savez(tmp_path / "d.npz", sr=np.full(6, 16000), **arrays)
+    with pytest.raises(rt.InputError, match="all samples share 'sr'"):
+        rt.open_data(tmp_path / "d.npz", rt.load(SILERO))
+
+
+def test_what_has_a_fixed_size_is_shared_where_the_batch_is_open(tmp_path: Path) -> None:
+    model = two_inputs(("x", TensorProto.FLOAT, ["n", 2]), ("scale", TensorProto.FLOAT, [1]))
+    assert batch_axes(model) == {"x": 0, "scale": None}
+    assert rt.open_data(None, model).inputs(range(5))["scale"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "zero"),
+    [
+        ([("state", ["n", 4])], ["n", 4], False),
+        ([("state", ["n", 17]), ("action", ["n", 6])], ["n", 1], False),
+        ([("state", [2, "n", 8]), ("x", ["n", 6])], [2, "n", 8], True),
+        ([("past_key", ["n", 2, 3, 8]), ("x", ["n", 6])], ["n", 1], True),
+    ],
+)
+def test_only_what_comes_back_is_a_state(
+    inputs: list[tuple[str, list[object]]], output: list[object], zero: bool
+) -> None:
+    model = two_inputs(*((name, TensorProto.FLOAT, shape) for name, shape in inputs), output=output)
+    assert rt.open_data(None, model).inputs([0])[inputs[0][0]].any() != zero
+
+
+def test_arrays_that_no_input_takes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = two_inputs(("x", TensorProto.FLOAT, ["n", 2]))
+    np.savez(tmp_path / "d.npz", x=np.zeros((5, 2), np.float32), y=np.zeros(3), labels=np.zeros(5, int))
+    with caplog.at_level(logging.WARNING):
+        rt.open_data(tmp_path / "d.npz", model)
+    assert "'y'" in caplog.text
+    assert "labels" not in caplog.text
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_only_what_is_asked_for_is_read(tmp_path: Path, compressed: bool) -> None:
+    model = two_inputs(("x", TensorProto.FLOAT, ["n", 2]))
+    x = np.random.default_rng(0).random((7, 2))
+    write = np.savez_compressed if compressed else np.savez
+    write(tmp_path / "d.npz", **{"calibration/x": np.asfortranarray(x), "test/x": x})
+    data = rt.open_data(tmp_path / "d.npz", model)
+    held = data.arrays["x"].values  # type: ignore[attr-defined]
+    assert isinstance(held, np.memmap) != compressed
+    feeds = data.inputs([5, 0])["x"]
+    assert feeds.dtype == np.float32
+    np.testing.assert_array_equal(feeds, x[[5, 0]].astype(np.float32))

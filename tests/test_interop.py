@@ -1,0 +1,114 @@
+"""Models exported by several frameworks, through the commands a user gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.cli.main import run
+from redtest_onnx.graph.files import full_check, load
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.verify import verify, verify_removal
+from redtest_onnx.runtime.shapes import see_shapes
+
+FOLDER = Path(__file__).parent / "fixtures" / "interop"
+FILES = sorted(FOLDER.glob("*.onnx"))
+CPU = rt.RunOptions("cpu", 1)
+SMALL = ["--samples", "8", "--batches", "1", "--threads", "1", "--json", "-"]
+
+# What somebody who knows the network would call its layers: blocks and sub-layers, without the classifier.
+LAYERS = {
+    "torch_resnet": 3,
+    "torch_senet": 3,
+    "torch_densenet": 5,
+    "torch_encoder": 5,
+    "torch_decoder": 5,
+    "torch_lstm": 2,
+    "torch_gru": 2,
+    "keras_resnet": 3,
+    "keras_recurrent": 2,
+    "jax_mlp": 4,
+    "jax_cnn": 4,
+}
+
+
+def document(*arguments: object, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert run([str(argument) for argument in arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_inspect_finds_the_layers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = document("inspect", path, "--json", "-", capsys=capsys)["layers"]
+    assert all(layer["removable"] or layer["reason"] for layer in layers)
+    framework, network, *_ = path.stem.split("_")
+    expected = LAYERS.get(f"{framework}_{network}")
+    assert expected is None or len(layers) == expected
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_analyze_measures_them(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = document("inspect", path, "--json", "-", capsys=capsys)["layers"]
+    if len(layers) < 2:
+        assert run(["analyze", str(path), *SMALL]) == 2
+        assert "two are needed" in capsys.readouterr().err
+        return
+    found = document("analyze", path, *SMALL, capsys=capsys)
+    assert len(found["layers"]) == len(layers)
+    assert found["msrs"]["pairs"] + found["msrs"].get("undefined", 0) <= len(layers) * (len(layers) - 1) // 2
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_layer_is_removed_and_verified(path: Path) -> None:
+    model = rt.load(path)
+    data = rt.open_data(None, model, count=8)
+    index = GraphIndex(model.graph)
+    shapes = see_shapes(model, index, data, CPU).shapes
+    for layer in [layer for layer in find_layers(index, shapes) if layer.removable][:1]:
+        plan = Plan("test", model.sha256, (Step.of(layer),))
+        pruned = apply_plan(model, plan, shapes)
+        verify_removal(model, pruned, plan, data, CPU)
+        verify(model, pruned, data, CPU)
+
+
+# Latencies take seconds, so the whole command runs on one model of each framework only.
+@pytest.mark.parametrize(
+    "path",
+    [FOLDER / f"{name}.onnx" for name in ("torch_resnet_script_op9", "keras_resnet_op13", "jax_mlp_op21")]
+    + sorted(FOLDER.glob("sklearn_*.onnx")),
+    ids=lambda p: p.stem,
+)
+def test_prune_removes_one_or_says_why_not(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.onnx"
+    layers = document("inspect", path, "--json", "-", capsys=capsys)["layers"]
+    found = document("prune", path, "--remove", 1, "-o", output, *SMALL, capsys=capsys)
+    if not any(layer["removable"] for layer in layers):
+        assert not output.exists()
+        assert all(layer["reason"] for layer in found["layers"])
+        return
+    assert len(found["plan"]["steps"]) == 1
+    full_check(load(output))
+    before, after = onnx.load(path), onnx.load(output)
+    assert list(before.graph.input) == list(after.graph.input)
+    assert list(before.graph.output) == list(after.graph.output)
+
+
+def test_all_frameworks_are_there_with_their_provenance() -> None:
+    frameworks = {path.stem.split("_")[0] for path in FILES}
+    assert frameworks >= {"torch", "keras", "sklearn", "jax"}
+    told = (FOLDER / "PROVENANCE.md").read_text(encoding="utf-8")
+    for path in FILES:
+        assert f"`{path.name}`" in told
+        assert path.stat().st_size <= 100_000
+        assert b"/work/" not in path.read_bytes()

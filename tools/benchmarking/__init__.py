@@ -1,0 +1,1 @@
+"""What `tools/benchmark.py` measures: the networks, the contenders, and how one is measured."""

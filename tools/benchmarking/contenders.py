@@ -1,0 +1,226 @@
+"""The contenders: each prepares a model and returns a call that measures all layers on the given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], Any]
+"""Returns the similarity matrix, or nothing where only the network runs."""
+
+
+class Job:
+    """What to measure: folder with model.onnx, weights.pt and inputs.npy; names of modules and of tensors."""
+
+    def __init__(
+        self, folder: Path, network: str, modules: list[str], tensors: list[str], threads: int
+    ) -> None:
+        self.folder, self.network = folder, network
+        self.modules, self.tensors, self.threads = modules, tensors, threads
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """[n, 3, h, w] float32."""
+        return np.load(self.folder / "inputs.npy")
+
+    def torch_network(self) -> Any:
+        """The network with its weights, in evaluation mode."""
+        import torch
+
+        from benchmarking.networks import NETWORKS
+
+        torch.set_num_threads(self.threads)
+        network = NETWORKS[self.network][0]()
+        network.load_state_dict(torch.load(self.folder / "weights.pt", weights_only=True))
+        return network.eval()
+
+
+def plain(job: Job) -> Call:
+    """ONNX Runtime alone, with everything it can optimise."""
+    import redtest_onnx as rt
+    from redtest_onnx.runtime.session import Session
+
+    session = Session(rt.load(job.folder / "model.onnx"), rt.RunOptions("cpu", job.threads))
+    feeds = {"x": job.inputs}
+
+    def call() -> None:
+        session.run(feeds)
+
+    return call
+
+
+def pooled(job: Job) -> Call:
+    """Ours, averaged over positions."""
+    return _ours(job, "mean")
+
+
+def flattened(job: Job) -> Call:
+    """Ours, all values."""
+    return _ours(job, "none")
+
+
+def pytorch_cka(job: Job) -> Call:
+    """Package pytorch-cka; its matrix has the order of `layers`."""
+    from cka import compute_cka
+
+    network, batches = job.torch_network(), _batches(job)
+    return lambda: compute_cka(network, network, batches, layers=job.modules, device="cpu", progress=False)[
+        0
+    ].numpy()
+
+
+def torch_cka(job: Job) -> Call:
+    """Package torch_cka, without the gradients that it would keep; its matrix has the order of execution."""
+    import torch
+    from torch_cka import CKA
+
+    network, batches = job.torch_network(), _batches(job)
+    tool = CKA(network, network, "a", "b", list(job.modules), list(job.modules), device="cpu")
+
+    def call() -> np.ndarray:
+        with torch.no_grad():
+            tool.compare(batches, batches)
+        return tool.export()["CKA"].numpy()
+
+    return call
+
+
+def keep_all(job: Job) -> Call:
+    """What most people write: hooks keep every activation, then one Gram a layer and one HSIC a pair."""
+    import torch
+
+    network, inputs = job.torch_network(), torch.from_numpy(job.inputs)
+    activations = _hooked(network, job.modules)
+
+    def call() -> np.ndarray:
+        with torch.no_grad():
+            network(inputs)
+            grams = []
+            for name in job.modules:
+                flat = activations[name].flatten(1)
+                flat = flat - flat.mean(0)
+                grams.append(_u_centred((flat @ flat.T).double()))
+            hsic = torch.stack([torch.stack([(a * b).sum() for b in grams]) for a in grams])
+        activations.clear()
+        return _normalised(hsic.numpy())
+
+    return call
+
+
+def per_pair(job: Job) -> Call:
+    """As the reference implementation of RedTest goes: for each pair of layers both Grams and three HSICs."""
+    import torch
+
+    network, inputs = job.torch_network(), torch.from_numpy(job.inputs)
+    activations = _hooked(network, job.modules)
+
+    def hsic(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        a, b = _u_centred(a @ a.T), _u_centred(b @ b.T)
+        return (a * b).sum()
+
+    def call() -> np.ndarray:
+        with torch.no_grad():
+            network(inputs)
+            flat = [activations[name].flatten(1) for name in job.modules]
+            matrix = np.eye(len(flat))
+            for i, a in enumerate(flat):
+                for j in range(i):
+                    b = flat[j]
+                    value = hsic(a, b) / torch.sqrt(hsic(a, a) * hsic(b, b))
+                    matrix[i, j] = matrix[j, i] = float(value)
+        activations.clear()
+        return matrix
+
+    return call
+
+
+def reference(job: Job) -> Call:
+    """Everything behind the network in float64: what the others' errors are measured against."""
+    import torch
+
+    network, inputs = job.torch_network(), torch.from_numpy(job.inputs)
+    grams: dict[str, torch.Tensor] = {}
+    for name in job.modules:
+
+        def reduce(_: object, __: object, output: torch.Tensor, name: str = name) -> None:
+            flat = output.flatten(1)
+            gram = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+            for part in flat.split(4096, dim=1):  # a float64 copy of all would not fit
+                part = part.double()
+                part -= part.mean(0)
+                gram += part @ part.T
+            grams[name] = _u_centred(gram).flatten()
+
+        network.get_submodule(name).register_forward_hook(reduce)
+
+    def call() -> np.ndarray:
+        with torch.no_grad():
+            network(inputs)
+            stacked = torch.stack([grams[name] for name in job.modules])
+            return _normalised((stacked @ stacked.T).numpy())
+
+    return call
+
+
+CONTENDERS: dict[str, Callable[[Job], Call]] = {
+    "plain forward": plain,
+    "ours, pooled": pooled,
+    "ours, flattened": flattened,
+    "pytorch-cka": pytorch_cka,
+    "torch_cka": torch_cka,
+    "keep everything": keep_all,
+    "per pair": per_pair,
+    "reference": reference,
+}
+PEERS = ("pytorch-cka", "torch_cka")
+
+
+def _ours(job: Job, pooling: Any) -> Call:
+    import redtest_onnx as rt
+    from redtest_onnx.analysis import AnalysisSettings, Measurement
+
+    model = rt.load(job.folder / "model.onnx")
+    inputs = job.inputs
+    data = rt.open_data(job.folder / "inputs.npy", model)
+    settings = AnalysisSettings(pooling=pooling, layers="all", samples=len(inputs), batches=1)
+    measurement = Measurement.prepare(
+        model, data, settings, rt.RunOptions("cpu", job.threads), tensors=job.tensors
+    )
+    return lambda: measurement.run().similarity
+
+
+def _batches(job: Job) -> Any:
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    inputs = torch.from_numpy(job.inputs)
+    return DataLoader(TensorDataset(inputs), batch_size=len(inputs))
+
+
+def _hooked(network: Any, names: list[str]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name in names:
+        network.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: kept.update({name: output})
+        )
+    return kept
+
+
+def _u_centred(gram: Any) -> Any:
+    n = len(gram)
+    gram = gram.clone()
+    gram.fill_diagonal_(0)
+    rows = gram.sum(0)
+    gram -= rows[:, None] / (n - 2)
+    gram -= rows[None, :] / (n - 2)
+    gram += rows.sum() / ((n - 1) * (n - 2))
+    gram.fill_diagonal_(0)
+    return gram
+
+
+def _normalised(hsic: np.ndarray) -> np.ndarray:
+    scale = np.sqrt(hsic.diagonal())
+    return hsic / scale[:, None] / scale

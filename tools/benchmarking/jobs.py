@@ -1,0 +1,100 @@
+"""The jobs of the benchmark: a network, inputs, and the layers to measure, written to a folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from benchmarking.networks import NETWORKS, Exposed, build, calls, last_leaf, leaves, measured
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured.
+
+    Attributes:
+        title: how tables call it.
+        network: name of the network.
+        samples: number of images.
+        layers: which layers, as `networks.measured` knows them.
+        contenders: who takes part.
+        once: those among them that are too slow for a warm-up and repetitions.
+    """
+
+    title: str
+    network: str
+    samples: int
+    layers: str
+    contenders: tuple[str, ...]
+    once: tuple[str, ...] = ()
+
+
+_FAST = ("plain forward", "ours, pooled", "ours, flattened", "pytorch-cka")
+_ALL = (*_FAST, "keep everything", "torch_cka", "per pair")
+_SLOW = ("keep everything", "torch_cka", "per pair")
+
+JOBS: dict[str, Job] = {
+    "resnet56-blocks": Job("ResNet56, stem and 27 blocks", "resnet56", 256, "blocks", _ALL, _SLOW),
+    "resnet56-convs": Job("ResNet56, all convolutions", "resnet56", 256, "convs", _ALL[:-1], _SLOW),
+    "resnet56-all": Job("ResNet56, everything", "resnet56", 256, "all", _ALL[:-2], _SLOW),
+    "resnet50-blocks": Job("ResNet50, stem and 16 blocks", "resnet50", 64, "blocks", _ALL[:-1], _SLOW),
+    "resnet50-activations": Job(
+        "ResNet50, all convolutions, ReLU and sums", "resnet50", 64, "activations", _FAST
+    ),
+    "vit-blocks": Job("ViT-B, patches and 12 blocks", "vit_b", 64, "blocks", _ALL[:-2], _SLOW),
+    "vit-activations": Job("ViT-B, all linear operators and sums", "vit_b", 64, "activations", _FAST),
+    "resnet1202-blocks": Job("ResNet1202, stem and 600 blocks", "resnet1202", 256, "blocks", _FAST, _FAST),
+}
+
+
+def write_network(name: str, samples: int, folder: Path) -> None:
+    """Export a network; its inner tensors are called like the modules that make them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network, side = build(name), NETWORKS[name][1]
+    torch.save(network.state_dict(), folder / "weights.pt")
+    called = calls(network, side)
+    parts = leaves(network, called)
+    (folder / "calls.json").write_text(json.dumps(called))
+    example = torch.zeros(2, 3, side, side)
+    path = folder / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter speaks of its own future
+        torch.onnx.export(
+            Exposed(network, parts),
+            (example,),
+            path,
+            dynamo=False,
+            input_names=["x"],
+            output_names=parts,
+            dynamic_axes={name: {0: "n"} for name in ("x", *parts)},
+            opset_version=17,
+        )
+    model = onnx.load(path)
+    del model.graph.output[:-1]
+    onnx.save(model, path)
+    rng = np.random.default_rng(0)
+    np.save(folder / "inputs.npy", _images(rng, samples, side))
+
+
+def write_job(job: Job, folder: Path, threads: int) -> Path:
+    """Write what a measuring process needs to know beside the network in `folder`."""
+    called = json.loads((folder / "calls.json").read_text())
+    network = build(job.network)
+    modules = measured(network, called, job.layers)
+    tensors = [last_leaf(network, called, name) for name in modules]
+    path = folder / f"{job.layers}.json"
+    path.write_text(json.dumps({**asdict(job), "modules": modules, "tensors": tensors, "threads": threads}))
+    return path
+
+
+def _images(rng: np.random.Generator, samples: int, side: int) -> np.ndarray:
+    """Smooth colour fields with noise: like photographs they have a mean, large areas, and detail."""
+    coarse = rng.standard_normal((samples, 3, 4, 4))
+    field = np.kron(coarse, np.ones((side // 4, side // 4)))
+    return (0.5 + 0.25 * field + 0.1 * rng.standard_normal(field.shape)).astype(np.float32)
