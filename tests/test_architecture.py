@@ -20,11 +20,12 @@ ALLOWED = {
     "metrics": set(),
     "runtime": {"graph", "metrics"},
     "analysis": {"runtime", "graph", "metrics"},
+    "comparison": {"analysis", "runtime", "graph", "metrics"},
     "pruning": {"analysis", "runtime", "graph", "metrics"},
     "bridge": {"pruning", "analysis", "runtime", "graph", "metrics"},
     "audit": {"analysis", "runtime", "graph", "metrics"},
-    "report": {"audit", "pruning", "analysis", "runtime", "graph", "metrics"},
-    "cli": {"report", "bridge", "audit", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "report": {"audit", "comparison", "pruning", "analysis", "runtime", "graph", "metrics"},
+    "cli": {"report", "comparison", "bridge", "audit", "pruning", "analysis", "runtime", "graph", "metrics"},
 }
 ONLY_INSIDE_FUNCTIONS = {"onnxruntime", "torch", "cupy", "matplotlib", "jinja2", "ray", "PIL"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -169,7 +169,13 @@ def measure_options(function: Command) -> Command:
             help="One ratio of sums over batches, the mean of the batches, all samples at once, or minibatch "
             "without the correction of its bias.",
         ),
-        click.option("--kernel", type=click.Choice(["linear", "rbf"]), default="linear", show_default=True),
+        click.option(
+            "--kernel",
+            type=click.Choice(["linear", "rbf"]),
+            default="linear",
+            show_default=True,
+            help="How alike two samples are: inner product, or Gaussian of the median distance.",
+        ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(
             "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
