@@ -11,6 +11,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import Command
 from redtest_onnx.nas.candidate import COSTS
 from redtest_onnx.nas.engines.run import EngineOptions
+from redtest_onnx.nas.expected import ExpectedMsrs
 from redtest_onnx.nas.ranking import Ranking, RankingSettings
 from redtest_onnx.nas.score import SCORES
 from redtest_onnx.report.rankings import ranking_table
@@ -101,17 +102,22 @@ def show_ranking(screen: Screen, ranking: Ranking, top: int) -> None:
         f"{settings.cost} and MSRS."
     ]
     if ranking.fit is not None:
-        low, high = ranking.fit.depths
-        lines.append(
-            f"M = {ranking.fit} for L layers, fitted to {ranking.fit.points} candidates of {low} to {high} "
-            f"layers (r2 {ranking.fit.r2:.2f})."
-        )
+        lines.append(_expected(ranking.fit))
     if ranking.unranked:
         lines.append(f"{len(ranking.unranked)} not ranked:")
         lines += [f"  {item.name}: {item.reason}" for item in ranking.unranked[:_MOST_NAMED]]
         if len(ranking.unranked) > _MOST_NAMED:
             lines.append(f"  and {len(ranking.unranked) - _MOST_NAMED} more: all are in --json")
     screen.show(ranking_table(ranking, top), *lines)
+
+
+def _expected(fit: ExpectedMsrs) -> str:
+    """Where M comes from."""
+    low, high = fit.depths
+    if len(fit.coefficients) == 1:
+        return f"M = {fit}, the mean MSRS of {fit.points} candidates."
+    source = f"{fit.points} candidates of {low} to {high} layers"
+    return f"M = {fit} for L layers, fitted to {source} (r2 {fit.r2:.2f})."
 
 
 def _apply(function: Command, *options: Any) -> Command:

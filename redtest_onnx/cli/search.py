@@ -14,7 +14,7 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.nas.accuracy import BENCHMARK_DATA
 from redtest_onnx.nas.candidate import Evaluated
-from redtest_onnx.nas.proxies import correlations
+from redtest_onnx.nas.correlation import correlations
 from redtest_onnx.nas.pytorch import require_torch
 from redtest_onnx.nas.ranking import RankingSettings, Unranked, rank_candidates
 from redtest_onnx.nas.search import Budget, Searched, search

@@ -22,9 +22,9 @@ from statistics import fmean, stdev
 from typing import Any, get_type_hints
 
 from redtest_onnx.nas.candidate import COSTS, Candidate, CostName, Evaluated
+from redtest_onnx.nas.correlation import correlations
 from redtest_onnx.nas.evaluate import Evaluation
 from redtest_onnx.nas.expected import fit_expected
-from redtest_onnx.nas.proxies import correlations
 from redtest_onnx.nas.ranking import RankingSettings, rank_candidates
 from redtest_onnx.nas.recipe import Recipe
 from redtest_onnx.nas.score import SCORES
@@ -42,7 +42,7 @@ SPACES: dict[str, Space] = {"topology": TopologySpace(width=8, cells=3), "size":
 RECIPE = Recipe(epochs=6, batch=100)
 TOP = 10
 BETAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-NAMES = {"latency": "latency (ms)", "parameters": "parameters", "macs": "MACs"}
+AXES = {"latency": (1.0, "latency (ms)"), "parameters": (1e3, "parameters (k)"), "macs": (1e3, "MACs (k)")}
 DROPPED = ("key", "worker")
 
 
@@ -130,8 +130,9 @@ def figure(candidates: Sequence[Evaluated], size: Sequence[Evaluated], path: Pat
     picture = Figure(figsize=(11, 8), layout="constrained")
     panels = picture.subplots(2, 2).flat
     for panel, cost in zip(panels, COSTS, strict=False):
+        unit, name = AXES[cost]
         points = panel.scatter(
-            [c.cost(cost) for c in candidates],
+            [(c.cost(cost) or 0) / unit for c in candidates],
             [c.accuracy for c in candidates],
             c=[float("nan") if c.msrs is None else c.msrs for c in candidates],
             cmap="viridis_r",
@@ -140,7 +141,7 @@ def figure(candidates: Sequence[Evaluated], size: Sequence[Evaluated], path: Pat
         for score, marker in (("S2", "s"), ("S3", "o")):
             chosen = _top(candidates, cost, score)
             panel.scatter(
-                [c.cost(cost) for c in chosen],
+                [(c.cost(cost) or 0) / unit for c in chosen],
                 [c.accuracy for c in chosen],
                 s=70,
                 marker=marker,
@@ -148,7 +149,7 @@ def figure(candidates: Sequence[Evaluated], size: Sequence[Evaluated], path: Pat
                 edgecolors={"S2": "tab:blue", "S3": "tab:red"}[score],
                 label=f"top {TOP} by {score}",
             )
-        panel.set_xlabel(NAMES[cost])
+        panel.set_xlabel(name)
         panel.set_ylabel("accuracy")
         panel.legend(fontsize=8, frameon=False, loc="lower right")
     picture.colorbar(points, ax=panels[2], label="MSRS")

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from nas.pieces import die_once, meet, raise_bug
 from nas.toy import ChainWork, table
 
 from redtest_onnx.errors import InputError
@@ -18,28 +19,6 @@ from redtest_onnx.nas.engines.run import EngineOptions, run_all
 from redtest_onnx.nas.store import Store
 
 NAMES = [f"{a}-{b}-3-3" for a in (2, 3) for b in (2, 3, 4, 5)]
-
-
-def die_once(name: str) -> str:
-    """Kills its own process the first time that it is called with a name that is a path."""
-    marker = Path(name)
-    if marker.suffix == ".dies" and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if marker.suffix == ".always":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return name.upper()
-
-
-def meet(name: str) -> int:
-    """Waits until the other of two pieces has begun as well."""
-    own = Path(name)
-    own.touch()
-    end = monotonic() + 60
-    while len(list(own.parent.iterdir())) < 2:
-        assert monotonic() < end
-        sleep(0.05)
-    return os.getpid()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -109,7 +88,3 @@ def test_a_bug_is_not_swallowed() -> None:
     for workers in (1, 2):
         with pytest.raises(ValueError, match="no bug"):
             list(run_all(raise_bug, ["a", "b"], EngineOptions(workers=workers)))
-
-
-def raise_bug(name: str) -> str:
-    raise ValueError("no bug of the user")
