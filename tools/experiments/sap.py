@@ -252,16 +252,18 @@ def draw(found: list[dict[str, Any]], folder: Path) -> None:
 
     methods = list(dict.fromkeys(one["method"] for one in found))
     for name in dict.fromkeys(one["net"] for one in found):
-        figure = Figure(figsize=(11, 9), layout="constrained")
-        axes = figure.subplots(3, len(SCOPES), squeeze=False)
-        for one in (one for one in found if one["net"] == name):
-            column = axes[:, SCOPES.index(one["scope"])]
+        runs_of_net = [one for one in found if one["net"] == name]
+        scopes = [scope for scope in SCOPES if any(one["scope"] == scope for one in runs_of_net)]
+        figure = Figure(figsize=(1 + 3.5 * len(scopes), 8), layout="constrained")
+        axes = figure.subplots(3, len(scopes), squeeze=False)
+        for one in runs_of_net:
+            column = axes[:, scopes.index(one["scope"])]
             left = [step["kept"] / step["weights"] for step in one["iterations"]]
             style = {"color": f"C{methods.index(one['method'])}", "label": one["method"], "marker": "."}
             column[0].plot(left, [step["test"] for step in one["iterations"]], **style)
             column[1].plot(left, curve(one, 0), **style)
             column[2].plot(left, curve(one, 1), **style)
-        for k, scope in enumerate(SCOPES):
+        for k, scope in enumerate(scopes):
             axes[0, k].set_title(f"{NAMES[name]}, scope {scope}")
             axes[2, k].set_xlabel("share of weights left")
             for row, text in enumerate(("test accuracy", "PQI p=0.5 q=1", "PQI p=1 q=2")):
