@@ -107,7 +107,20 @@ def half() -> rt.Model:
     return net.model(out)
 
 
+def positions(count: int) -> rt.Model:
+    """Convolutions of signals (one axis of positions) or volumes (three); one changes the width."""
+    net = Net(x=["n", 2, *[8] * count])  # type: ignore[list-item]
+    h = "x"
+    for k, (inputs, outputs) in enumerate([(2, 4), (4, 4), (4, 6), (6, 6)]):
+        weight = net.weight(outputs, inputs, *[3] * count)
+        h = net("Relu", net("Conv", h, weight, name=f"conv{k}", pads=[1] * 2 * count))
+    logits = net("MatMul", net("Flatten", net("GlobalAveragePool", h)), net.weight(6, 3), name="y")
+    return net.model(logits)
+
+
 CASES = {
+    "signals": (lambda: positions(1), ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
+    "volumes": (lambda: positions(3), ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
     "quantised": (quantised, ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
     "four_bits": (four_bits, ["product0", "product1", "product2"], ["product1", "product2"]),
     "few_bits": (few_bits, ["product0", "product1", "product2"], ["product1", "product2"]),
