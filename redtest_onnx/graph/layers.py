@@ -202,7 +202,7 @@ def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[Choice]) 
 
 
 def channels_first(index: GraphIndex, entry: str, exit_: str, rank: int) -> bool:
-    """Whether values of a region are [N, C, positions...]: images, and what convolutions of any rank pass on."""
+    """Whether values of a region are [N, C, positions...]: images, and what convolutions pass on."""
     kinds = {ops.qualified(index.nodes[i]) for i in index.between(entry, exit_)}
     return rank == 4 or (rank > 2 and not kinds.isdisjoint(ops.CONVOLUTION))
 
