@@ -20,6 +20,7 @@ ALLOWED = {
     "metrics": set(),
     "runtime": {"graph", "metrics"},
     "analysis": {"runtime", "graph", "metrics"},
+    "comparison": {"analysis", "runtime", "graph", "metrics"},
     "pruning": {"analysis", "runtime", "graph", "metrics"},
     "bridge": {"pruning", "analysis", "runtime", "graph", "metrics"},
     "training": {"bridge", "pruning", "analysis", "runtime", "graph", "metrics"},
@@ -27,10 +28,12 @@ ALLOWED = {
     "sparsity": {"training", "bridge", "pruning", "analysis", "runtime", "graph", "metrics"},
     "nas": {"analysis", "runtime", "graph", "metrics"},
     "report": {
-        *("sparsity", "nas", "training", "audit", "pruning", "analysis", "runtime", "graph", "metrics"),
+        *("sparsity", "nas", "training", "audit", "comparison", "pruning", "analysis", "runtime"),
+        *("graph", "metrics"),
     },
     "cli": {
-        *("report", "sparsity", "nas", "training", "bridge", "audit", "pruning", "analysis", "runtime"),
+        *("report", "comparison", "sparsity", "nas", "training", "bridge", "audit", "pruning", "analysis"),
+        "runtime",
         *("graph", "metrics"),
     },
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -15,6 +17,7 @@ COMMANDS = {
     "inspect": "List the layers, what they cost, and which can be removed or why not.",
     "analyze": "Measure the similarity of all layers and the redundancy score.",
     "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
+    "compare": "Measure the similarity of two models, or of one on two data sets.",
     "sparsity": "Measure the PQ Index of all weights: how sparse they are, how many are needed.",
     "rank": "Put trained models in order by accuracy, cost and redundancy.",
     "search": "Search a space of architectures for accuracy at low cost and redundancy.",
@@ -54,7 +57,13 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 negative verdict, 2 bad input, 3 our bug, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(arguments))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What is half done is cleaned up after `kill` as after Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -237,7 +237,7 @@ def measure_options(function: Command) -> Command:
             type=click.Choice(["linear", "rbf"]),
             default="linear",
             show_default=True,
-            help="Of the similarity; rbf with the median distance as its width.",
+            help="How alike two samples are: inner product, or Gaussian of the median distance.",
         ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(

@@ -25,6 +25,7 @@ from redtest_onnx.pruning.repair import METHODS, Method, Repair
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
+from redtest_onnx.report.saved import load_analysis
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.opened import opened, whole_cost
@@ -94,6 +95,12 @@ if TYPE_CHECKING:
 @click.option(
     "--eval-data", type=options.FilePath, help="Samples for accuracy. [default: split `test` of --data]"
 )
+@click.option(
+    "--analysis",
+    "analysis_path",
+    type=options.FilePath,
+    help="Use this analysis, from analyze --json, instead of a new one.",
+)
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
 @options.measure_options
 @options.data_options
@@ -117,6 +124,7 @@ def command(
     dry_run: bool,
     plan_path: Path | None,
     eval_data: Path | None,
+    analysis_path: Path | None,
     html: Path | None,
     json_path: str | None,
     force: bool,
@@ -143,11 +151,12 @@ def command(
     data = source.open(loaded)
     screen.warn_synthetic(data)
     settings = AnalysisSettings(**values)
+    saved = load_analysis(analysis_path, loaded) if analysis_path else None
     if _nothing_removable(screen, loaded, data, run, settings, json_path):
         return
     with screen.progress() as progress:
         if plan_path and not dry_run:
-            analysis = analyze(loaded, data, settings, run, progress)
+            analysis = saved or analyze(loaded, data, settings, run, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, analysis = make_plan(
@@ -158,6 +167,7 @@ def command(
                 settings=settings,
                 method=repair,
                 options=run,
+                analysis=saved,
                 progress=progress,
             )
     _show_plan(screen, chosen, analysis)

@@ -95,12 +95,17 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     external = [t for t in tensors(proto.graph) if is_external(t)]
+    source = model.path
     if external:
         data_path = path.with_name(path.name + ".data")
         writable(data_path, force=force)
-        write_atomic(data_path, lambda target: copy_external(model.folder, external, target, data_path.name))
-    source = model.path
-    if source is not None and not external:
+        write_together(
+            {
+                data_path: lambda target: copy_external(model.folder, external, target, data_path.name),
+                path: lambda target: target.write_bytes(proto.SerializeToString(deterministic=True)),
+            }
+        )
+    elif source is not None:
         write_atomic(path, lambda target: shutil.copyfile(source, target))
     else:
         content = proto.SerializeToString(deterministic=True)
@@ -130,12 +135,23 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OutputError: the file can't be written.
     """
+    write_together({path: write})
+
+
+def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """As `write_atomic` for files of one folder that belong together: none is renamed before all are filled.
+
+    Raises:
+        OutputError: a file can't be written.
+    """
+    path = next(iter(files))
     try:
         folder = Path(mkdtemp(prefix=".redtest-", dir=path.parent))
         try:
-            temporary = folder / path.name
-            write(temporary)
-            os.replace(temporary, path)
+            for path, write in files.items():
+                write(folder / path.name)
+            for path in files:
+                os.replace(folder / path.name, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:

@@ -47,6 +47,7 @@ class GraphIndex:
         self.producer = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
         self._outer_fed = outer_fed
         self._outer_activations = outer_activations
+        self._paths: dict[tuple[str | None, str], frozenset[int]] = {}
 
     @cached_property
     def readers(self) -> dict[str, tuple[int, ...]]:
@@ -85,13 +86,23 @@ class GraphIndex:
 
     def activation_inputs(self, node: int) -> tuple[str, ...]:
         """The activations a node reads, each once, in order."""
-        return tuple(name for name in self.reads[node] if name in self.activations)
+        return self._activation_inputs[node]
+
+    @cached_property
+    def _activation_inputs(self) -> tuple[tuple[str, ...], ...]:
+        activations = self.activations
+        return tuple(tuple(name for name in reads if name in activations) for reads in self.reads)
 
     def between(self, entry: str | None, exit_: str) -> frozenset[int]:
         """Nodes on the paths of activations from `entry` (from the model's inputs if None) to `exit_`.
 
         What joins in from the side, such as an encoder's output, lies on none of them.
         """
+        if (entry, exit_) not in self._paths:
+            self._paths[entry, exit_] = self._nodes_between(entry, exit_)
+        return self._paths[entry, exit_]
+
+    def _nodes_between(self, entry: str | None, exit_: str) -> frozenset[int]:
         found: set[int] = set()
         stack = [exit_]
         while stack:

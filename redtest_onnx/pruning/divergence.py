@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
 
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe import expose
 from redtest_onnx.graph.regions import describe
 from redtest_onnx.graph.segment import segment
+from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.pruning.plan import Step
 from redtest_onnx.runtime.data import Feeds
@@ -23,6 +25,9 @@ from redtest_onnx.runtime.session import RunOptions, Session
 # ONNX Runtime computes neighbouring operators of half precision in float32 without rounding between them.
 _TOLERANCE = 1e-4
 _HALF: dict[int, float] = {onnx.TensorProto.FLOAT16: 2e-2, onnx.TensorProto.BFLOAT16: 1e-1}
+
+_HELD = 1 << 29  # bytes of tensors at a time
+_UNKNOWN = 1 << 18  # elements, where the shape is unknown
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,12 @@ class Divergence:
 
 
 def first_divergence(
-    original: Model, rewritten: Model, steps: Iterable[Step], feeds: Feeds, options: RunOptions
+    original: Model,
+    rewritten: Model,
+    steps: Iterable[Step],
+    feeds: Feeds,
+    options: RunOptions,
+    shapes: Shapes | None = None,
 ) -> Divergence | None:
     """Run both models side by side, the original with what the gaps of the rewritten one hand on.
 
@@ -62,33 +72,49 @@ def first_divergence(
         steps: what was taken out, in the order of the graph.
         feeds: values of the inputs.
         options: device and threads.
+        shapes: sizes of the original's tensors; no more than half a GiB of them is held at a time.
 
     Returns:
         The first tensor in graph order that differs; None if none does.
     """
-    index = GraphIndex(original.graph)
-    kept = GraphIndex(rewritten.graph)
+    index, kept = GraphIndex(original.graph), GraphIndex(rewritten.graph)
     stand_ins = _stand_ins(steps, kept)
-    common = [name for node in index.nodes for name in node.output if name in kept.producer]
-    common = [name for name in common if name not in stand_ins]
-    fed = {spec.name for spec in original.inputs}
-    wanted = [*common, *(name for name in stand_ins.values() if name not in fed)]
-    if not common:
-        return None
-    found = {**feeds, **Session(expose(rewritten, wanted), options, level="none").run(feeds)}
-    given = {name: found[source] for name, source in stand_ins.items()}
+    made = [name for name in dict.fromkeys(stand_ins.values()) if name in kept.producer]
+    handed_on = {**feeds, **(_run(expose(rewritten, made), feeds, options) if made else {})}
+    given = {name: handed_on[source] for name, source in stand_ins.items()}
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
-    part = segment(original, index, common, types)
-    known = {**feeds, **given}
-    inputs = {spec.name: known[spec.name] for spec in part.inputs}
-    expected = Session(part, options, level="none").run(inputs)
-    share = _tolerance(original)
-    if next(_differing(index, common, expected, found, share), None) is None:
-        return None
-    # What differs from run to run, such as noise made on the way, tells nothing.
-    again = Session(part, options, level="none").run(inputs)
-    random = next(_differing(index, common, expected, again, share), None) is not None
-    return None if random else next(_differing(index, common, expected, found, share))
+    known, share = {**feeds, **given}, _tolerance(original)
+    common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
+    for names in _portions(common, shapes or Shapes()):
+        found = _run(expose(rewritten, names), feeds, options)
+        part = segment(original, index, names, types)
+        differing = next(_differing(index, names, _run(part, known, options), found, share), None)
+        if differing is None:
+            continue
+        # What differs from run to run, such as noise made on the way, tells nothing.
+        one, other = (_run(part, known, options) for _ in range(2))
+        return None if next(_differing(index, names, one, other, share), None) else differing
+    return None
+
+
+def _run(model: Model, known: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    feeds = {spec.name: known[spec.name] for spec in model.inputs}
+    return Session(model, options, level="none").run(feeds)
+
+
+def _portions(names: Iterable[str], shapes: Shapes) -> Iterator[list[str]]:
+    """The tensors in order, in portions that can be held at once."""
+    portion: list[str] = []
+    held = 0
+    for name in names:
+        size = prod(shapes.sizes.get(name, (_UNKNOWN,))) * element_bits(shapes.dtypes.get(name, FLOAT)) // 8
+        if portion and held + size > _HELD:
+            yield portion
+            portion, held = [], 0
+        portion.append(name)
+        held += size
+    if portion:
+        yield portion
 
 
 def first_infinite(model: Model, feeds: Feeds, options: RunOptions) -> str | None:

@@ -222,7 +222,7 @@ def rewrite(
     view = opened(model, data)
     shapes = see_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
     pruned = apply_plan(view.model, chosen, shapes)
-    verify_removal(view.model, pruned, chosen, data, options)
+    verify_removal(view.model, pruned, chosen, data, options, shapes)
     seed = analysis.settings.seed
     calibration = Calibration(data, fitting(data, seed), held_out(data, seed), options, kernel)
     pruned, repaired = repair(view.model, pruned, chosen, shapes, calibration, method, progress)

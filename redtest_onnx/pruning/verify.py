@@ -9,6 +9,7 @@ import onnx
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
@@ -50,7 +51,14 @@ def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions
             )
 
 
-def verify_removal(original: Model, rewritten: Model, plan: Plan, data: Dataset, options: RunOptions) -> None:
+def verify_removal(
+    original: Model,
+    rewritten: Model,
+    plan: Plan,
+    data: Dataset,
+    options: RunOptions,
+    shapes: Shapes | None = None,
+) -> None:
     """Check that removing layers changed nothing else: what lies behind a gap follows from what it hands on.
 
     Args:
@@ -59,12 +67,13 @@ def verify_removal(original: Model, rewritten: Model, plan: Plan, data: Dataset,
         plan: what was taken out.
         data: where the sample comes from.
         options: device and threads.
+        shapes: sizes of the original's tensors, see `first_divergence`.
 
     Raises:
         InternalError: naming the first tensor that differs. That is a bug of ours.
     """
     feeds = data.inputs(first(fixed_batch(original) or 1, len(data)))
-    found = first_divergence(original, rewritten, plan.steps, feeds, options)
+    found = first_divergence(original, rewritten, plan.steps, feeds, options, shapes)
     if found is not None:
         raise InternalError(f"the rewritten model computes something else: {found}")
 

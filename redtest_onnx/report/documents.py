@@ -127,19 +127,11 @@ def finetune_document(
 
 def layer_document(layer: Layer) -> Document:
     """One layer of the series."""
+    fields = asdict(layer)
     return {
-        "index": layer.index,
-        "name": layer.name,
-        "kind": layer.kind,
-        "input": layer.input,
-        "tensor": layer.tensor,
-        "exit": layer.exit,
+        **fields,
         "shape": list(layer.shape) if layer.shape is not None else None,
-        "parameters": layer.parameters,
-        "macs": layer.macs,
         "removable": layer.removable,
-        "action": layer.action,
-        "reason": layer.reason,
     }
 
 

@@ -130,6 +130,21 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
 
 
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an .npz.
+
+    Raises:
+        InputError: unreadable.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except _UNREADABLE as error:
+        raise InputError(
+            f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
+        ) from error
+
+
 def open_npy(path: Path, model: Model) -> ArrayData:
     """Open an .npy file for a model with one input.
 

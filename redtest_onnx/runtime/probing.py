@@ -44,13 +44,16 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
             path = Path(folder) / "probe.onnx"
             try:
                 Session(build_outline(model, taps, seed), options, save_optimised=path)
-                proto = onnx.load(path)
+                proto = onnx.load(path, load_external_data=False)
             except InputError as error:
                 log.info("measured without layout optimisation: %s", error.what)
             else:
                 complete(proto, taps, model.opsets["ai.onnx"])
-                onnx.save(proto, path)
-                rewritten = Model(onnx.ModelProto(), path=path)
+                # By path the weights are read once; from memory, external ones are found beside the model.
+                rewritten = Model(proto, data_folder=model.folder)
+                if not model.external_files:
+                    onnx.save(proto, path)
+                    rewritten = Model(onnx.ModelProto(), path)
                 del proto
                 return Session(rewritten, options, level="none", early_release=True)
     return Session(build_probe(model, taps, seed), options, level="basic", early_release=True)

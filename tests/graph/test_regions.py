@@ -273,11 +273,12 @@ def perceptron(net: Net, x: str, name: str) -> str:
     )
 
 
+@pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("encoded", [False, True])
-def test_a_decoder_beside_its_encoder(encoded: bool) -> None:
+def test_a_decoder_beside_its_encoder(encoded: bool, cached: bool) -> None:
     """The encoder's output, made in the graph or fed, joins every block of the decoder from the side."""
     net = Net(x=[1, 4, 8], memory=[1, 5, 8])
-    memory, expected = "memory", []
+    memory, expected, keys = "memory", [], []
     if encoded:
         memory = net("MatMul", "memory", net.weight(8, 8), name="encode")
         expected.append(memory)
@@ -287,12 +288,14 @@ def test_a_decoder_beside_its_encoder(encoded: bool) -> None:
     h = net("MatMul", "x", net.weight(8, 8), name="embed")
     expected.append(h)
     for k in range(3):
+        keys.append(f"MatMul{len(net.nodes) + 1}")
         h = perceptron(net, attend(net, attend(net, h, h, f"d{k}a"), memory, f"d{k}c"), f"d{k}m")
         expected += [f"d{k}a", f"d{k}c", f"d{k}m"]
-    layers = net.layers(net("MatMul", h, net.weight(8, 3), name="y"))
+    layers = net.layers(net("MatMul", h, net.weight(8, 3), name="y"), *(keys if cached else ()))
     assert list(layers) == expected
     removable = [name for name, layer in layers.items() if layer.action == "bypass"]
-    assert removable == [name for name in expected if name not in ("embed", "encode")]
+    kept = {"embed", "encode", *(f"d{k}a" for k in range(3) if cached)}
+    assert removable == [name for name in expected if name not in kept]
     # The keys and values of the encoder's output go with the layer that reads them.
     assert layers["d1c"].parameters == 4 * 64
     assert layers["d1c"].input == "d1a"

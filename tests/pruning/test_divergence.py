@@ -11,6 +11,7 @@ import redtest_onnx as rt
 from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.pruning import divergence
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.divergence import first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan, Step
@@ -44,6 +45,16 @@ def test_what_was_only_shortened_does_not_diverge(names: list[str]) -> None:
     assert len(plan.steps) == len(names)
     assert first_divergence(model, pruned, plan.steps, data.inputs([0, 1]), CPU) is None
     verify_removal(model, pruned, plan, data, CPU)
+
+
+def test_large_tensors_are_held_against_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pruned, plan, data = removed(["p1"])
+    monkeypatch.setattr(divergence, "_HELD", 1)
+    feeds = data.inputs([0])
+    assert first_divergence(model, pruned, plan.steps, feeds, CPU) is None
+    found = first_divergence(model, broken(pruned, "p4"), plan.steps, feeds, CPU)
+    assert found is not None
+    assert found.tensor == "p4"
 
 
 def broken(model: rt.Model, tensor: str) -> rt.Model:

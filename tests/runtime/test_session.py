@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import logging
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 import redtest_onnx as rt
+from redtest_onnx.analysis import AnalysisSettings
 from redtest_onnx.errors import RuntimeUnavailableError
 from redtest_onnx.runtime.batching import runs
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session import Session, cuda_available, resolve_device
+
+CPU = rt.RunOptions("cpu")
 
 
 def model(op: str = "Relu", opset: int = 17) -> rt.Model:
@@ -62,6 +69,27 @@ def test_cuda_gives_what_the_cpu_gives() -> None:
     np.testing.assert_allclose(cuda, cpu, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_similarities_agree_and_no_activation_leaves_the_gpu(pooling: Any) -> None:
+    import onnxruntime
+
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs a CUDA device and onnxruntime-gpu")
+    source = Path(__file__).parents[2] / "models" / "resnet_digits.onnx"
+    network = rt.load(source)
+    data = rt.open_data(source.with_name("digits.npz"), network)
+    settings = AnalysisSettings(samples=64, batches=2, pooling=pooling)
+    cuda, cpu = (
+        rt.analyze(network, data, settings, rt.RunOptions(device)).similarity for device in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(cuda, cpu, atol=1e-4)
+    feeds = data.inputs(range(4))
+    for value in Session(network, rt.RunOptions("cuda")).run_in_place(feeds).values():
+        assert isinstance(value, cupy.ndarray)
+
+
 def test_latency_percentiles_are_ordered() -> None:
     one, two = measure_latency(
         [model(), model("Sigmoid")], rt.open_data(None, model()), rt.RunOptions("cpu"), seconds=0
@@ -76,3 +104,34 @@ def test_runs_of_a_fixed_size_are_filled_up() -> None:
     assert found == [([0, 1, 2], 3), ([3, 4, 3], 2)]
     found = [(list(chosen), count) for chosen, count in runs(np.arange(5), 3, fixed=False)]
     assert found == [([0, 1, 2], 3), ([3, 4], 2)]
+
+
+def test_a_probe_finds_weights_in_external_files(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "models" / "resnet_digits.onnx"
+    whole = rt.load(source)
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.load(source), path, save_as_external_data=True, location="w.data", size_threshold=256)
+    outside = rt.load(path)
+    assert outside.external_files
+    data = rt.open_data(source.with_name("digits.npz"), whole)
+    settings = AnalysisSettings(samples=8, batches=1, pooling="none")
+    matrices = [rt.analyze(m, data, settings, CPU).similarity for m in (whole, outside)]
+    np.testing.assert_allclose(*matrices, atol=1e-6)
+
+
+def test_outputs_stay_where_they_were_made() -> None:
+    feeds = {"x": np.ones((3, 2), np.float32)}
+    session = Session(model("Sigmoid"), CPU)
+    (placed,) = session.run_in_place(feeds).values()
+    np.testing.assert_array_equal(placed, session.run(feeds)["y"])
+    assert not placed.flags.owndata  # ONNX Runtime's memory, not a copy of it
+
+
+def test_without_cuda_auto_runs_on_the_cpu_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    if cuda_available():
+        pytest.skip("this ONNX Runtime was built for CUDA")
+    with caplog.at_level(logging.INFO):
+        assert resolve_device("auto") == "cpu"
+    assert [record.message for record in caplog.records] == [
+        "running on the CPU: this ONNX Runtime has no CUDA support"
+    ]

@@ -180,16 +180,26 @@ PEERS = ("pytorch-cka", "torch_cka")
 
 def _ours(job: Job, pooling: Any) -> Call:
     import redtest_onnx as rt
-    from redtest_onnx.analysis import AnalysisSettings, Measurement
+    from redtest_onnx.graph.index import GraphIndex
+    from redtest_onnx.metrics.cka import cka
+    from redtest_onnx.runtime.grams import GramReader, Target
+    from redtest_onnx.runtime.measure import measure
+    from redtest_onnx.runtime.shapes import see_shapes
 
     model = rt.load(job.folder / "model.onnx")
-    inputs = job.inputs
     data = rt.open_data(job.folder / "inputs.npy", model)
-    settings = AnalysisSettings(pooling=pooling, layers="all", samples=len(inputs), batches=1)
-    measurement = Measurement.prepare(
-        model, data, settings, rt.RunOptions("cpu", job.threads), tensors=job.tensors
-    )
-    return lambda: measurement.run().similarity
+    options = rt.RunOptions("cpu", job.threads)
+    seen = see_shapes(model, GraphIndex(model.graph), data, options)
+    targets = [Target.seen(tensor, seen, False) for tensor in job.tensors]
+    reader = GramReader(model, targets, len(data), pooling, options)
+    batches = [np.arange(len(data))]
+
+    def call() -> np.ndarray:
+        measured = measure(reader, data, batches)
+        call.metric_share = measured.metric_s / (measured.metric_s + measured.forward_s)  # type: ignore[attr-defined]
+        return cka(measured.hsic[0])
+
+    return call
 
 
 def _batches(job: Job) -> Any:

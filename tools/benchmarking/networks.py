@@ -22,7 +22,7 @@ class Add(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block of convolutions; of `sizes`, the middle one (or first of two) has the stride."""
+    """A residual block of convolutions with kernels `sizes`; the middle one (or first of two) strides."""
 
     def __init__(self, inputs: int, widths: list[int], sizes: list[int], stride: int) -> None:
         super().__init__()

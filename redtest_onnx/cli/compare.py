@@ -1,0 +1,106 @@
+"""`redtest-onnx compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redtest_onnx.analysis import AnalysisSettings
+from redtest_onnx.cli import options
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.comparison import Comparison, Side, compare, compare_arrays
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load
+from redtest_onnx.report.comparisons import compare_document, match_table, save_cross_heatmap
+from redtest_onnx.report.documents import write_json
+from redtest_onnx.runtime.arrays import load_arrays
+from redtest_onnx.runtime.session import RunOptions
+
+
+@click.command("compare")
+@click.argument("first", type=options.FilePath)
+@click.argument("second", type=options.FilePath, required=False)
+@click.option(
+    "--other-data", type=options.FilePath, help="Samples for SECOND, or for FIRST again; pairs with --data."
+)
+@click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@options.measure_options
+@options.data_options
+@options.run_options
+@options.output_options
+def command(
+    first: Path,
+    second: Path | None,
+    other_data: Path | None,
+    png: Path | None,
+    json_path: str | None,
+    force: bool,
+    verbose: int,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """Measure the similarity of all layers of FIRST with all of SECOND.
+
+    Both are models on the same --data; or, without SECOND, FIRST is one model on --data and on --other-data;
+    or both are .npz files of activations, one array [n, ...] per layer.
+    """
+    options.configure_logging(verbose, quiet)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    check_outputs([png, json_path], force=force)
+    run = options.run_options_of(values)
+    source = options.data_options_of(values)
+    settings = AnalysisSettings(**values)
+    if first.suffix.lower() == ".npz":
+        comparison = _arrays(first, second or first, settings)
+    else:
+        comparison = _models(screen, first, second, source, other_data, settings, run)
+    screen.show(match_table(comparison), *_summary(comparison))
+    titles = first.name, (second or other_data or first).name
+    if png:
+        save_cross_heatmap(comparison, titles, png)
+    if json_path:
+        write_json(compare_document(comparison, titles), json_path)
+
+
+def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
+    if second.suffix.lower() != ".npz":
+        raise InputError(
+            f"activations can't be compared with {second.name}", where=str(first), hint="give two .npz files"
+        )
+    return compare_arrays(load_arrays(first), load_arrays(second), settings, (str(first), str(second)))
+
+
+def _models(
+    screen: Screen,
+    first: Path,
+    second: Path | None,
+    source: options.DataOptions,
+    other_data: Path | None,
+    settings: AnalysisSettings,
+    run: RunOptions,
+) -> Comparison:
+    if second is None and other_data is None:
+        raise InputError(
+            "there is nothing to compare it with",
+            where=str(first),
+            hint="give a second model, or other samples with --other-data",
+        )
+    model = load(first)
+    other = model if second is None else load(second)
+    one = Side(model, source.open(model))
+    two = Side(other, source.open(other, path=other_data))
+    for side in (one, two):
+        screen.warn_synthetic(side.data)
+    with screen.progress() as progress:
+        return compare(one, two, settings, run, progress)
+
+
+def _summary(comparison: Comparison) -> list[str]:
+    return [
+        f"Measured on {comparison.batches} x {comparison.samples} samples, pooling "
+        f"{comparison.settings.pooling}, {comparison.settings.kernel} kernel, estimator "
+        f"{comparison.settings.estimator}."
+    ]

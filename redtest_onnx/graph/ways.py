@@ -1,0 +1,170 @@
+"""Ways through a graph of activations: the cut tensors on the way to each output, and what lies between them.
+
+The cut tensors of an output are its dominators: everything that reaches it passes through them. A way may
+lead through a step that holds a network of its own, and there are ways inside it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from redtest_onnx.graph.index import GraphIndex
+
+_SOURCE = ""  # stands before all activations; no tensor has an empty name
+# A block of more operators with weights in a row is no layer any more but a network with its own.
+_LARGEST_BLOCK = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """The part between two consecutive cut tensors."""
+
+    entry: str | None
+    exit: str
+    nodes: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The steps of a way, and what is inside those that are too large for one layer.
+
+    Attributes:
+        chain: the steps.
+        inner: the ways inside a step, by its exit.
+        end: exit of the last step that holds weights.
+    """
+
+    chain: list[Step]
+    inner: dict[str, list[Tree]]
+    end: str
+
+    def chains(self) -> Iterator[list[Step]]:
+        """This chain and all inside it."""
+        yield self.chain
+        for trees in self.inner.values():
+            for tree in trees:
+                yield from tree.chains()
+
+    def last(self) -> Iterator[list[Step]]:
+        """The chains whose last weights are the last before this one's end."""
+        yield self.chain
+        for tree in self.inner.get(self.end, []):
+            yield from tree.last()
+
+    def opened(self) -> Iterator[str]:
+        """Exits of the steps whose inside is looked at instead."""
+        for exit_, trees in self.inner.items():
+            yield exit_
+            for tree in trees:
+                yield from tree.opened()
+
+
+def find_flows(index: GraphIndex) -> list[list[Tree]]:
+    """The ways to all outputs, per flow of activations.
+
+    All inputs are one flow, unless some join again and again, as an encoder's output does, or late, as towers
+    do: then each has layers of its own.
+    """
+    whole = [_trees(index, index.activations)]
+    if len(index.flows) < 2:
+        return whole
+    apart = [_trees(index, flow) for flow in index.flows]
+    return apart if _longest(index, apart) > _longest(index, whole) else whole
+
+
+def passed_over(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> set[Step]:
+    """Steps of one flow that are no layers since another flow knows better.
+
+    To the encoder's input all of a decoder is one block, since it reads the encoder's output everywhere; and
+    on the way from there a part of an attention looks like a layer of its own.
+    """
+    chains = [[chain for tree in flow for chain in tree.chains()] for flow in flows]
+    steps = [{step for chain in own for step in chain} for own in chains]
+    layers = [{step for chain in own for step in _before_predictions(index, chain)} for own in chains]
+    around: set[Step] = set()
+    for k, own in enumerate(steps):
+        others = list(_others(layers, k))
+        around |= {step for step in own if sum(other.nodes < step.nodes for other in others) > 1}
+    parts: set[Step] = set()
+    for k, own in enumerate(steps):
+        blocks = (step for step in _others(steps, k) if step not in around)
+        inner = {node for step in blocks for node in step.nodes - {index.producer[step.exit]}}
+        parts |= {step for step in own if index.producer[step.exit] in inner}
+    return around | parts
+
+
+def _before_predictions(index: GraphIndex, chain: list[Step]) -> list[Step]:
+    """The steps with weights but a last single one, which may hand out a cached key as well as scores."""
+    found = [step for step in chain if weighted(index, step)]
+    return found[:-1] if found and len(found[-1].nodes) == 1 else found
+
+
+def _others(steps: Sequence[set[Step]], own: int) -> Iterator[Step]:
+    return (step for k, other in enumerate(steps) if k != own for step in other)
+
+
+def weighted(index: GraphIndex, step: Step) -> bool:
+    """Whether a step applies weights."""
+    return not step.nodes.isdisjoint(index.weighted)
+
+
+def _longest(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> int:
+    """Number of steps with weights on the longest way."""
+    counts = (sum(weighted(index, step) for step in tree.chain) for flow in flows for tree in flow)
+    return max(counts, default=0)
+
+
+def _trees(index: GraphIndex, flow: frozenset[str]) -> list[Tree]:
+    """The way to each output along the cut tensors of one flow."""
+    dominators = _dominators(index, flow)
+    return [
+        _expand(index, dominators, _steps(index, None, _way(dominators, None, output)))
+        for output in index.outputs
+        if output in dominators
+    ]
+
+
+def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[Step]) -> Tree:
+    """Look into the steps that hold a network of their own, as a U-Net does between its skips."""
+    inner: dict[str, list[Tree]] = {}
+    for step in chain:
+        if len(step.nodes) < _LARGEST_BLOCK:
+            continue
+        sources = index.activation_inputs(index.producer[step.exit])
+        sources = tuple(source for source in sources if source in dominators and source != step.entry)
+        ways = [_way(dominators, step.entry, source) for source in sources]
+        chains = [_steps(index, step.entry, way) for way in ways if way]
+        if any(sum(weighted(index, part) for part in part_chain) > _LARGEST_BLOCK for part_chain in chains):
+            inner[step.exit] = [_expand(index, dominators, part_chain) for part_chain in chains]
+    end = next((step.exit for step in reversed(chain) if weighted(index, step)), "")
+    return Tree(chain, inner, end)
+
+
+def _way(dominators: dict[str, str], entry: str | None, target: str) -> list[str]:
+    """Cut tensors between `entry` and a tensor inside a region."""
+    way: list[str] = []
+    while target not in (entry, _SOURCE):
+        way.append(target)
+        target = dominators[target]
+    return way[::-1]
+
+
+def _dominators(index: GraphIndex, flow: frozenset[str]) -> dict[str, str]:
+    """Immediate dominators of the activations of a flow in their graph."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_node(_SOURCE)
+    for i, node in enumerate(index.nodes):
+        sources = [name for name in index.activation_inputs(i) if name in flow]
+        for target in node.output:
+            if target in flow:
+                graph.add_edges_from((source, target) for source in sources or (_SOURCE,))
+    immediate: dict[str, str] = nx.immediate_dominators(graph, _SOURCE)
+    return immediate
+
+
+def _steps(index: GraphIndex, entry: str | None, chain: list[str]) -> list[Step]:
+    entries: list[str | None] = [entry, *chain[:-1]]
+    return [Step(a, b, index.between(a, b)) for a, b in zip(entries, chain, strict=True)]

@@ -1,0 +1,120 @@
+"""Speed, memory and error of the measurement beside a plain forward pass and other tools.
+
+Writes docs/benchmark.md.
+
+    python tools/benchmark.py                                   # all jobs: takes an hour
+    python tools/benchmark.py --jobs resnet56-blocks resnet56-all --peers-python peers/bin/python
+
+Needs Linux and torch. The peers live in an environment of their own; without it their rows say so:
+
+    python -m venv peers
+    peers/bin/pip install torch numpy pytorch-cka==1.1.3 torch_cka==0.21 \\
+        --extra-index-url https://download.pytorch.org/whl/cpu
+
+Figures are kept in docs/benchmark.json; jobs that are not run again keep theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from benchmarking.contenders import PEERS
+from benchmarking.jobs import JOBS, Job, write_job, write_network
+from benchmarking.tables import render
+
+ROOT = Path(__file__).parents[1]
+WORKER = Path(__file__).parent / "benchmarking" / "measure.py"
+
+
+def main() -> None:
+    """Run the jobs that were asked for and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peers-python", type=Path, help="python of the peers' environment")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmark.md")
+    arguments = parser.parse_args()
+    stored = arguments.output.with_suffix(".json")
+    results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
+    with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+        for name in arguments.jobs:
+            results[name] = run(JOBS[name], Path(folder), arguments)
+            stored.write_text(json.dumps(results, indent=1) + "\n")
+            arguments.output.write_text(render({key: results[key] for key in JOBS if key in results}))
+
+
+def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All contenders of one job, taking turns."""
+    place = folder / job.network
+    if not place.exists():
+        write_network(job.network, job.samples, place)
+    path = write_job(job, place, arguments.threads)
+    there = [name for name in job.contenders if name not in PEERS or arguments.peers_python]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in there}
+    measure("reference", path, arguments)
+    for turn in range(arguments.repeats):
+        for name in there:
+            if turn == 0 or name not in job.once or set(there) == set(job.once):
+                runs[name].append(measure(name, path, arguments))
+    return {
+        "title": job.title,
+        "layers": len(json.loads(path.read_text())["modules"]),
+        "samples": job.samples,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": _machine(),
+        "threads": arguments.threads,
+        "repeats": arguments.repeats,
+        "once": list(job.once),
+        "missing": [name for name in job.contenders if name not in there],
+        "errors": _errors(path, there),
+        "runs": runs,
+    }
+
+
+def measure(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One contender in a process of its own."""
+    python = arguments.peers_python if name in PEERS else sys.executable
+    threads = str(arguments.threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    result = subprocess.run(
+        [str(python), str(WORKER), name, str(path)], stdout=subprocess.PIPE, env=environment, check=True
+    )
+    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    print(f"{path.parent.name} {path.stem}: {name}: {figures['cpu_s']:.2f} s", file=sys.stderr, flush=True)
+    return figures
+
+
+def _errors(path: Path, names: list[str]) -> dict[str, float]:
+    """Largest difference of each contender's matrix from the reference."""
+    matrices = {name: path.with_name(f"{path.stem}.{name.replace(' ', '-')}.npy") for name in names}
+    reference = np.load(path.with_name(f"{path.stem}.reference.npy"))
+    errors = {}
+    for name, file in matrices.items():
+        if name != "ours, pooled" and file.exists():
+            errors[name] = float(np.nanmax(np.abs(np.load(file) - reference)))
+    return errors
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+if __name__ == "__main__":
+    main()
