@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
@@ -40,7 +41,8 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "models" / "digits.npz"
 SHARE = 0.2  # of the weights that are left, per iteration, for lottery ticket and one-shot
 MAX_DROP = 0.01
-TURN = 0.01  # of the PQ Index; smaller movements are noise
+BUDGETS = (4, 8, 16)  # prunings, each with a training
+TURN = 0.02  # of the PQ Index; smaller movements are noise
 TRAINING = {
     "mlp": TrainingSettings(epochs=15, lr=0.2, batch_size=100, optimizer="sgd"),
     "cnn": TrainingSettings(epochs=12, lr=0.1, batch_size=100, optimizer="sgd"),
@@ -145,9 +147,18 @@ def run(name: str, settings: LoopSettings, seed: int) -> dict[str, Any]:
     found = []
     for step in iterate(model, chosen_weights(model), split, settings):
         module.load_state_dict(step.state)
-        found.append({**asdict(step.record), "test": accuracy(module, test)})
+        found.append(rounded({**asdict(step.record), "test": accuracy(module, test)}))
     head = {"net": name, "method": label(settings), "scope": settings.scope, "seed": seed}
     return {**head, "iterations": found}
+
+
+def rounded(value: Any) -> Any:
+    """Plain values for a line of results; what is undefined is null."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 5)
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def accuracy(module: nn.Module, data: rt.Dataset) -> float:
@@ -187,27 +198,30 @@ class Joined:
 # -------------------------------------------------------------------------------------------------- report
 
 
-def sparsest(run: dict[str, Any], reference: float) -> dict[str, Any]:
-    """The iteration with the fewest weights within a point of the reference on the validation samples."""
-    good = [step for step in run["iterations"] if step["accuracy"] >= reference - MAX_DROP - 1e-9]
-    chosen: dict[str, Any] = min(good, key=lambda step: step["kept"], default=run["iterations"][0])
+def sparsest(run: dict[str, Any], prunings: int) -> dict[str, Any]:
+    """The iteration with the fewest weights within a point of the dense accuracy on the validation samples.
+
+    Only the first `prunings` of a run are looked at, so that methods are held at equal training cost.
+    """
+    steps = run["iterations"][: prunings + 1]
+    good = [step for step in steps if step["accuracy"] >= steps[0]["accuracy"] - MAX_DROP - 1e-9]
+    chosen: dict[str, Any] = min(good, key=lambda step: step["kept"])
     return chosen
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Per network and scope: what is left of the weights within a point of the dense accuracy."""
-    lines = [
-        "| network | scope | method | weights left | validation | test | dense test | after "
-        "| PQI .5, 1 | PQI 1, 2 |",
-        "|---|---|---|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for one in found:
-        dense = one["iterations"][0]
-        best = sparsest(one, dense["accuracy"])
-        shares = (best["kept"] / best["weights"], best["accuracy"], best["test"], dense["test"])
-        cells = (NAMES[one["net"]], one["scope"], one["method"], *(f"{share:.2%}" for share in shares))
-        ways = " | ".join(way(curve(one, pair)) for pair in range(len(PAIRS)))
-        lines.append(f"| {' | '.join(cells)} | {best['number']} | {ways} |")
+    """What is left of the weights within a point of the dense accuracy, and how the PQ Index goes."""
+    heads = [f"{count} prunings" for count in BUDGETS]
+    head = ["network", "scope", "method", *heads, "test", "dense test", "PQI .5, 1", "PQI 1, 2"]
+    lines = [f"| {' | '.join(head)} |", f"|---|---|---|{'---:|' * (len(BUDGETS) + 2)}---|---|"]
+    for one in sorted(found, key=lambda one: (list(NAMES).index(one["net"]), one["scope"], one["method"])):
+        best = [sparsest(one, count) for count in BUDGETS]
+        shares = [f"{step['kept'] / step['weights']:.1%}" for step in best]
+        tests = [f"{step['test']:.2%}" for step in (best[-1], one["iterations"][0])]
+        ways = [way(curve(one, pair)) for pair in range(len(PAIRS))]
+        lines.append(
+            f"| {' | '.join([NAMES[one['net']], one['scope'], one['method'], *shares, *tests, *ways])} |"
+        )
     return "\n".join(lines)
 
 
@@ -215,7 +229,7 @@ def way(values: list[float]) -> str:
     """How a curve goes: one word for each stretch without a turn of more than TURN."""
     turns: list[str] = []
     low = high = values[0]
-    for value in values:
+    for value in (value for value in values if not math.isnan(value)):
         low, high = min(low, value), max(high, value)
         if value > low + TURN and turns[-1:] != ["rises"]:
             turns.append("rises")
@@ -228,7 +242,8 @@ def way(values: list[float]) -> str:
 
 def curve(run: dict[str, Any], pair: int) -> list[float]:
     """PQ Index per iteration, in the run's own scope."""
-    return [step["pq_index"][pair][run["scope"]] for step in run["iterations"]]
+    values = [step["pq_index"][pair][run["scope"]] for step in run["iterations"]]
+    return [math.nan if value is None else value for value in values]
 
 
 def draw(found: list[dict[str, Any]], folder: Path) -> None:
@@ -237,16 +252,18 @@ def draw(found: list[dict[str, Any]], folder: Path) -> None:
 
     methods = list(dict.fromkeys(one["method"] for one in found))
     for name in dict.fromkeys(one["net"] for one in found):
-        figure = Figure(figsize=(11, 9), layout="constrained")
-        axes = figure.subplots(3, len(SCOPES), squeeze=False)
-        for one in (one for one in found if one["net"] == name):
-            column = axes[:, SCOPES.index(one["scope"])]
+        runs_of_net = [one for one in found if one["net"] == name]
+        scopes = [scope for scope in SCOPES if any(one["scope"] == scope for one in runs_of_net)]
+        figure = Figure(figsize=(1 + 3.5 * len(scopes), 8), layout="constrained")
+        axes = figure.subplots(3, len(scopes), squeeze=False)
+        for one in runs_of_net:
+            column = axes[:, scopes.index(one["scope"])]
             left = [step["kept"] / step["weights"] for step in one["iterations"]]
             style = {"color": f"C{methods.index(one['method'])}", "label": one["method"], "marker": "."}
             column[0].plot(left, [step["test"] for step in one["iterations"]], **style)
             column[1].plot(left, curve(one, 0), **style)
             column[2].plot(left, curve(one, 1), **style)
-        for k, scope in enumerate(SCOPES):
+        for k, scope in enumerate(scopes):
             axes[0, k].set_title(f"{NAMES[name]}, scope {scope}")
             axes[2, k].set_xlabel("share of weights left")
             for row, text in enumerate(("test accuracy", "PQI p=0.5 q=1", "PQI p=1 q=2")):
@@ -261,6 +278,8 @@ def main() -> None:
     """Run what is asked for, then report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--nets", nargs="+", choices=list(NAMES), default=list(NAMES))
+    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES))
+    parser.add_argument("--methods", nargs="+", choices=["sap", "lottery", "one-shot"])
     parser.add_argument("--iterations", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "sap-results.jsonl")
@@ -271,6 +290,9 @@ def main() -> None:
     if not arguments.report:
         for name in arguments.nets:
             for settings in runs(arguments.iterations, TRAINING[name]):
+                wanted = arguments.methods is None or settings.method in arguments.methods
+                if not wanted or settings.scope not in arguments.scopes:
+                    continue
                 found = run(name, settings, arguments.seed)
                 with arguments.output.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(found) + "\n")
