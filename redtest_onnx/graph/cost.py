@@ -12,13 +12,8 @@ import onnx
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import element_bits, subgraphs, tensor_elements
-from redtest_onnx.graph.shapes import FLOAT_TYPES, Shape, Shapes
+from redtest_onnx.graph.shapes import FLOAT_TYPES, LOW_BIT_TYPES, Shape, Shapes
 
-_LOW_BIT_TYPES = frozenset(
-    code
-    for name, code in onnx.TensorProto.DataType.items()
-    if name.lstrip("U").startswith(("INT8", "INT4", "INT2"))
-)
 # Running statistics of a BatchNormalization are measured, not learned.
 _STATISTICS = {"BatchNormalization": (3, 4)}
 # Operators whose result may take the place of their first input.
@@ -224,7 +219,7 @@ def _takes_statistics(node: onnx.NodeProto, name: str) -> bool:
 
 def _parameters(tensor: onnx.TensorProto) -> int:
     count = tensor_elements(tensor.dims)
-    return count if count > 1 and tensor.data_type in FLOAT_TYPES | _LOW_BIT_TYPES else 0
+    return count if count > 1 and tensor.data_type in FLOAT_TYPES | LOW_BIT_TYPES else 0
 
 
 def _bytes(shape: Shape, dtype: int) -> int:

@@ -11,6 +11,7 @@ from redtest_onnx.graph.cost import count_macs, count_parameters
 from redtest_onnx.graph.granularity import Granularity, regroup
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.names import layer_names
+from redtest_onnx.graph.quantisation import same_scale
 from redtest_onnx.graph.regions import Region, find_regions, leaving
 from redtest_onnx.graph.rejoin import Choice
 from redtest_onnx.graph.shapes import Shape, Shapes
@@ -166,10 +167,13 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
     types = shapes.dtypes.get(region.entry), shapes.dtypes.get(region.exit)
     if None not in types and types[0] != types[1]:
         return None, "it changes the type of its values"
+    if shapes.is_low_bit(region.exit) and not same_scale(index, region.entry, region.exit):
+        return None, "its integers are scaled otherwise than those it starts from"
     if before == after:
         return "bypass", None
     change = f"it changes the shape from {_dims(before)} to {_dims(after)}"
-    if adaptable(before, after, channels_first(index, region.entry, region.exit, len(before))):
+    first = channels_first(index, region.entry, region.exit, len(before))
+    if shapes.is_float(region.exit) and adaptable(before, after, first):
         return "adapter", change
     return None, f"{change}, which no adapter can do"
 
@@ -198,9 +202,9 @@ def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[Choice]) 
 
 
 def channels_first(index: GraphIndex, entry: str, exit_: str, rank: int) -> bool:
-    """Whether values of a region are [N, C, positions...]: images, and signals that convolutions pass on."""
+    """Whether values of a region are [N, C, positions...]: images, and what convolutions pass on."""
     kinds = {ops.qualified(index.nodes[i]) for i in index.between(entry, exit_)}
-    return rank == 4 or (rank == 3 and not kinds.isdisjoint(ops.CONVOLUTION))
+    return rank == 4 or (rank > 2 and not kinds.isdisjoint(ops.CONVOLUTION))
 
 
 def adaptable(before: Shape, after: Shape, channels_first: bool) -> bool:

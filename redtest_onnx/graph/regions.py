@@ -150,6 +150,8 @@ def _belongs(index: GraphIndex, chain: list[Step], candidate: int, start: int) -
     if weighted(index, chain[candidate]):
         return False
     kinds = _kinds(index, chain[candidate])
+    if kinds == {"DequantizeLinear"} and _kinds(index, chain[candidate - 1]) != {"QuantizeLinear"}:
+        return False  # the end of integer arithmetic, not a rounding on the way
     if len(chain[start].nodes) == 1:
         return kinds <= ops.POINTWISE or _normalises(kinds)
     if kinds <= ops.ACTIVATION or (len(kinds) > 1 and kinds <= ops.POINTWISE):

@@ -17,6 +17,12 @@ FLOAT_TYPES = frozenset(
     code for name, code in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT", "BFLOAT", "DOUBLE"))
 )
 
+LOW_BIT_TYPES = frozenset(
+    code
+    for name, code in onnx.TensorProto.DataType.items()
+    if name.removeprefix("U").startswith(("INT8", "INT4", "INT2"))
+)
+
 # Larger constants can't be shapes or axes: inference needs their dimensions only.
 _LARGEST_SHAPE_CONSTANT = 1024
 
@@ -36,6 +42,10 @@ class Shapes:
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds floating-point values; true where its type is unknown."""
         return self.dtypes.get(name, onnx.TensorProto.FLOAT) in FLOAT_TYPES
+
+    def is_low_bit(self, name: str) -> bool:
+        """Whether a tensor holds quantised values, integers of eight bits or fewer."""
+        return self.dtypes.get(name) in LOW_BIT_TYPES
 
     def updated(self, sizes: Mapping[str, Shape]) -> Shapes:
         """These shapes with others, seen in a run, in their place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +107,30 @@ def half() -> rt.Model:
     return net.model(out)
 
 
+def positions(count: int) -> rt.Model:
+    """Convolutions of signals (one axis of positions) or volumes (three); one changes the width."""
+    net = Net(x=["n", 2, *[8] * count])  # type: ignore[list-item]
+    h = "x"
+    for k, (inputs, outputs) in enumerate([(2, 4), (4, 4), (4, 6), (6, 6)]):
+        weight = net.weight(outputs, inputs, *[3] * count)
+        h = net("Relu", net("Conv", h, weight, name=f"conv{k}", pads=[1] * 2 * count))
+    logits = net("MatMul", net("Flatten", net("GlobalAveragePool", h)), net.weight(6, 3), name="y")
+    return net.model(logits)
+
+
 CASES = {
+    "signals": (lambda: positions(1), ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
+    "volumes": (lambda: positions(3), ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
     "quantised": (quantised, ["conv0", "conv1", "conv2", "conv3"], ["conv1", "conv2", "conv3"]),
     "four_bits": (four_bits, ["product0", "product1", "product2"], ["product1", "product2"]),
     "few_bits": (few_bits, ["product0", "product1", "product2"], ["product1", "product2"]),
     "fused": (fused, ["embed", "block0", "block1"], ["block0", "block1"]),
     "fused_images": (fused_images, ["conv0", "conv1", "conv2"], ["conv1", "conv2"]),
+    "integers": (
+        lambda: integers(0.05, 0.05, 0.05, 0.05),
+        ["conv0", "conv1", "conv2"],
+        ["conv1", "conv2"],
+    ),
     "half": (half, ["product0", "product1", "product2"], ["product1", "product2"]),
 }
 
@@ -143,6 +162,28 @@ def test_layers_are_found_removed_and_verified(name: str) -> None:
             for tensor in pruned.graph.initializer:
                 assert "adapter" in tensor.name or tensor == stored[tensor.name]
     assert rt.analyze(model, data, rt.AnalysisSettings(samples=8, batches=1)).layers
+
+
+def integers(*scales: float) -> rt.Model:
+    """Convolutions of integers, each with a scale for what it makes."""
+    net = Net(x=["n", 4, 8, 8])  # type: ignore[list-item]
+    zero, weight_scale = net.store(0, np.int8), net.store(0.02)
+    steps = [net.store(scale) for scale in scales]
+    h = net("QuantizeLinear", "x", steps[0], zero)
+    for k, (before, after) in enumerate(pairwise(steps)):
+        values = net.store(np.random.default_rng(k).integers(-20, 20, (4, 4, 3, 3)), np.int8)
+        operands = (h, before, zero, values, weight_scale, zero, after, zero)
+        h = net("QLinearConv", *operands, name=f"conv{k}", pads=[1, 1, 1, 1])
+    h = net("DequantizeLinear", h, steps[-1], zero)
+    logits = net("MatMul", net("Flatten", net("GlobalAveragePool", h)), net.weight(4, 3), name="y")
+    return declared(net.model(logits), "n", 3)
+
+
+def test_integers_are_only_handed_on_at_the_same_scale() -> None:
+    layers, _ = found(integers(0.05, 0.05, 0.05, 0.1, 0.1))
+    assert [layer.tensor for layer in layers] == [f"conv{k}" for k in range(4)]
+    assert [layer.removable for layer in layers] == [False, True, False, True]
+    assert layers[2].reason == "its integers are scaled otherwise than those it starts from"
 
 
 def custom(*, known: bool) -> rt.Model:

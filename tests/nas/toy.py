@@ -114,10 +114,12 @@ def run(store: Store, evaluations: int, engine: EngineOptions, work: ChainWork) 
 
 
 def table(path: Path) -> list[tuple[object, ...]]:
-    """What must not depend on who evaluated when."""
+    """What must not depend on who evaluated when; another process may round a similarity differently."""
     with Store.open(path) as store:
         return [
-            (o.name, o.accuracy, o.macs, o.msrs) if isinstance(o, Evaluated) else (o.name, o.error)
+            (o.name, o.accuracy, o.macs, round(o.msrs or 0.0, 3))
+            if isinstance(o, Evaluated)
+            else (o.name, o.error)
             for o in store.outcomes().values()
         ]
 

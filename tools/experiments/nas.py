@@ -1,12 +1,14 @@
 """Redundancy-aware choice of architectures on candidates of our own: tables and figure of the documentation.
 
-    python tools/experiments/nas.py --train topology --run topology.sqlite --count 400   # resumable, hours
-    python tools/experiments/nas.py --train size --run size.sqlite --count 40
+    python tools/experiments/nas.py --train topology --run topology.sqlite --count 300   # resumable
+    python tools/experiments/nas.py --train size --run size.sqlite --count 24
+    python tools/experiments/nas.py --train longer --run longer.sqlite --count 50
     python tools/experiments/nas.py --export topology.sqlite tools/experiments/nas_topology.csv
     python tools/experiments/nas.py --export size.sqlite tools/experiments/nas_size.csv
+    python tools/experiments/nas.py --export longer.sqlite tools/experiments/nas_longer.csv
     python tools/experiments/nas.py --figure docs/images/architecture-search.png > results.md
 
-The first two train random architectures on the digits of models/digits.npz with one thread; the last reads
+--train trains random architectures on the digits of models/digits.npz with one thread; the last reads
 the committed CSV files and takes seconds.
 """
 
@@ -37,9 +39,13 @@ from redtest_onnx.nas.topology import TopologySpace
 from redtest_onnx.runtime.images import ImageOptions
 
 ROOT = Path(__file__).parents[2]
-TABLES = {name: ROOT / "tools" / "experiments" / f"nas_{name}.csv" for name in ("topology", "size")}
-SPACES: dict[str, Space] = {"topology": TopologySpace(width=8, cells=3), "size": SizeSpace(widths=(8,))}
-RECIPE = Recipe(epochs=6, batch=100)
+SHORT = Recipe(epochs=6, batch=100)
+FAMILIES: dict[str, tuple[Space, Recipe]] = {
+    "topology": (TopologySpace(width=8, cells=3), SHORT),
+    "size": (SizeSpace(widths=(8,)), SHORT),
+    "longer": (TopologySpace(width=8, cells=1), Recipe(epochs=8, batch=50)),
+}
+TABLES = {name: ROOT / "tools" / "experiments" / f"nas_{name}.csv" for name in FAMILIES}
 TOP = 10
 BETAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 AXES = {"latency": (1.0, "latency (ms)"), "parameters": (1e3, "parameters (k)"), "macs": (1e3, "MACs (k)")}
@@ -47,10 +53,10 @@ DROPPED = ("key", "worker")
 
 
 def train(name: str, path: Path, count: int) -> None:
-    """Train random architectures of a space, going on from what the file holds."""
-    space = SPACES[name]
-    work = Evaluation(space, ROOT / "models" / "digits.npz", ImageOptions(), RECIPE)
-    settings = {"space": space.name, **asdict(RECIPE), "seed": 0}
+    """Train random architectures of a family, going on from what the file holds."""
+    space, recipe = FAMILIES[name]
+    work = Evaluation(space, ROOT / "models" / "digits.npz", ImageOptions(), recipe)
+    settings = {"space": space.name, **asdict(recipe), "seed": 0}
 
     def show(done: int, total: int, what: str) -> None:
         print(f"{done} of {total}", file=sys.stderr)
@@ -80,7 +86,9 @@ def read(table: Path) -> list[Evaluated]:
         ]
 
 
-def report(topology: Sequence[Evaluated], size: Sequence[Evaluated]) -> Iterator[str]:
+def report(
+    topology: Sequence[Evaluated], size: Sequence[Evaluated], longer: Sequence[Evaluated]
+) -> Iterator[str]:
     """All tables as Markdown."""
     accuracies = sorted(c.accuracy or 0.0 for c in topology)
     undefined = sum(c.msrs is None for c in topology)
@@ -108,10 +116,15 @@ def report(topology: Sequence[Evaluated], size: Sequence[Evaluated]) -> Iterator
     )
     yield from ("", "## Rank correlations with accuracy", "")
     tests = {item.proxy: item for item in correlations(topology, "test_accuracy")}
+    others = {item.proxy: item for item in correlations(longer)}
     yield from _table(
-        ("measure", "Spearman", "Kendall", "Spearman, test", "candidates"),
+        ("measure", "Spearman", "Kendall", "Spearman, test", "cells", "Spearman, trained longer", "cells"),
         [
-            (i.proxy, f"{i.spearman:+.3f}", f"{i.kendall:+.3f}", f"{tests[i.proxy].spearman:+.3f}", i.points)
+            (
+                *(i.proxy, f"{i.spearman:+.3f}", f"{i.kendall:+.3f}"),
+                *(f"{tests[i.proxy].spearman:+.3f}", i.points),
+                *(f"{others[i.proxy].spearman:+.3f}", others[i.proxy].points),
+            )
             for i in correlations(topology)
         ],
     )
@@ -214,7 +227,7 @@ def _parsed(text: str, kind: Any) -> Any:
 def main() -> None:
     """Train, export, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--train", choices=sorted(SPACES))
+    parser.add_argument("--train", choices=sorted(FAMILIES))
     parser.add_argument("--run", type=Path, help="SQLite file of --train")
     parser.add_argument("--count", type=int, default=400, help="architectures of --train")
     parser.add_argument("--export", type=Path, nargs=2, metavar=("RUN", "TABLE"))
@@ -225,8 +238,8 @@ def main() -> None:
     elif options.export:
         export(*options.export)
     else:
-        topology, size = (read(TABLES[name]) for name in ("topology", "size"))
-        print("\n".join(report(topology, size)))
+        topology, size, longer = (read(TABLES[name]) for name in ("topology", "size", "longer"))
+        print("\n".join(report(topology, size, longer)))
         if options.figure:
             figure(topology, size, options.figure)
 
