@@ -2,7 +2,7 @@
 
     python tools/experiments/nas.py --train topology --run topology.sqlite --count 300   # resumable
     python tools/experiments/nas.py --train size --run size.sqlite --count 24
-    python tools/experiments/nas.py --train longer --run longer.sqlite --count 50
+    python tools/experiments/nas.py --train longer --run longer.sqlite --count 23
     python tools/experiments/nas.py --export topology.sqlite tools/experiments/nas_topology.csv
     python tools/experiments/nas.py --export size.sqlite tools/experiments/nas_size.csv
     python tools/experiments/nas.py --export longer.sqlite tools/experiments/nas_longer.csv
