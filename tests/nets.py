@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -18,7 +20,7 @@ class Net:
     Inputs are float32 and given by their sizes; `add_input` declares others.
     """
 
-    def __init__(self, opset: int = 17, **inputs: list[int]) -> None:
+    def __init__(self, opset: int = 17, **inputs: Sequence[int | str]) -> None:
         self.opset = opset
         self.inputs = {name: (TensorProto.FLOAT, shape) for name, shape in inputs.items()}
         self.nodes: list[onnx.NodeProto] = []
@@ -35,7 +37,7 @@ class Net:
         self.nodes.append(helper.make_node(op, inputs, made, name=f"node_{made[0]}", **attributes))
         return made[0]
 
-    def add_input(self, name: str, dtype: int, shape: list[int]) -> str:
+    def add_input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         self.inputs[name] = (dtype, shape)
         return name
 

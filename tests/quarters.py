@@ -12,7 +12,7 @@ from redtest_onnx.runtime.arrays import ArrayData, InputArray
 def network() -> Model:
     """An untrained convolution with batch normalisation, and a layer on top."""
     rng = np.random.default_rng(0)
-    net = Net(x=["n", 1, 6, 6])  # type: ignore[list-item]
+    net = Net(x=["n", 1, 6, 6])
     hidden = net("Conv", "x", net.store(rng.normal(size=(8, 1, 3, 3)) / 3))
     norm = [net.store(v) for v in (np.ones(8), np.zeros(8), rng.normal(size=8) / 9, rng.uniform(1, 2, 8))]
     hidden = net("Relu", net("BatchNormalization", hidden, *norm))

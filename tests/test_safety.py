@@ -22,7 +22,7 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 def chain(length: int = 3) -> onnx.ModelProto:
-    net = Net(x=["n", 4])  # type: ignore[list-item]
+    net = Net(x=["n", 4])
     h = "x"
     for _ in range(length):
         h = net("Relu", net("MatMul", h, net.weight(4, 4)))
@@ -31,7 +31,7 @@ def chain(length: int = 3) -> onnx.ModelProto:
 
 def blown_up(size: int) -> onnx.ModelProto:
     """A layer whose values are repeated beyond reason in the middle of the network."""
-    net = Net(x=["n", 4])  # type: ignore[list-item]
+    net = Net(x=["n", 4])
     h = net("Unsqueeze", net("MatMul", "x", net.weight(4, 4)), net.store([1], np.int64))
     h = net("ReduceMax", net("Expand", h, net.store([1, size, 4], np.int64)), axes=[1], keepdims=0)
     for _ in range(2):
@@ -41,7 +41,7 @@ def blown_up(size: int) -> onnx.ModelProto:
 
 def filled(size: int) -> onnx.ModelProto:
     """Constants made on the way, beyond reason."""
-    net = Net(x=["n", 4])  # type: ignore[list-item]
+    net = Net(x=["n", 4])
     h = net("Relu", net("MatMul", "x", net.weight(4, 4)))
     huge = net("ReduceMax", net("ConstantOfShape", net.store([size], np.int64)), keepdims=0)
     h = net("Relu", net("MatMul", net("Add", h, huge), net.weight(4, 4)))

@@ -83,7 +83,7 @@ def double() -> Proto:
 
 
 def dynamic() -> Proto:
-    net = Net(x=["batch", 4])  # type: ignore[list-item]
+    net = Net(x=["batch", 4])
     return finished(net, net("Gemm", "x", net.weight(4, 4), name="y"))
 
 

@@ -29,7 +29,7 @@ def document(*arguments: object, capsys: pytest.CaptureFixture[str]) -> dict[str
 
 def small_model(width: int, depth: int) -> onnx.ModelProto:
     """A chain of convolutions with a classifier of three classes; larger or deeper, other weights."""
-    net = Net(input=["n", 1, 4, 4])  # type: ignore[list-item]
+    net = Net(input=["n", 1, 4, 4])
     x, channels = "input", 1
     for _ in range(depth):
         x = net("Relu", net.conv(x, channels, width))

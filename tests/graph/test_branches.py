@@ -49,7 +49,7 @@ def switched(
     The branch for `mode` goes on from the first product; the other one too, if they are to share it.
     """
     net = Net()
-    net.add_input("x", TensorProto.FLOAT, ["n", 4])  # type: ignore[list-item]
+    net.add_input("x", TensorProto.FLOAT, ["n", 4])
     net.add_input("mode", TensorProto.INT64, [])
     stem = net("Tanh", net("MatMul", "x", net.weight(4, 4)), name="stem")
     a, b = (stem if shared or mode == taken else "x" for taken in (1, 0))
@@ -140,7 +140,7 @@ def test_branches_that_share_values_stay_whole() -> None:
 
 def test_conditions_of_constants_and_declared_shapes_hold_for_all_inputs() -> None:
     net = Net()
-    net.add_input("x", TensorProto.FLOAT, ["n", 4])  # type: ignore[list-item]
+    net.add_input("x", TensorProto.FLOAT, ["n", 4])
     rank = net("Size", net("Shape", "x"))
     wide = net("Equal", net("Gather", net("Shape", "x"), net.store(1, np.int64)), net.store(4, np.int64))
     both = net("And", net("Not", net("Equal", rank, net.store(3, np.int64))), wide)
@@ -167,7 +167,7 @@ def test_conditions_of_constants_and_declared_shapes_hold_for_all_inputs() -> No
 
 def test_a_size_left_open_decides_nothing() -> None:
     net = Net()
-    net.add_input("x", TensorProto.FLOAT, ["n", 4])  # type: ignore[list-item]
+    net.add_input("x", TensorProto.FLOAT, ["n", 4])
     one = net("Equal", net("Gather", net("Shape", "x"), net.store(0, np.int64)), net.store(1, np.int64))
     node = helper.make_node(
         "If", [one], ["r"], then_branch=network("a", "x", 1), else_branch=network("b", "x", 2)
@@ -184,7 +184,7 @@ def test_local_functions_are_inlined() -> None:
     ]
     block = helper.make_function("own", "Block", ["v", "w"], ["r"], body, [helper.make_opsetid("", 17)])
     net = Net()
-    h = net.add_input("x", TensorProto.FLOAT, ["n", 4])  # type: ignore[list-item]
+    h = net.add_input("x", TensorProto.FLOAT, ["n", 4])
     for _ in range(3):
         h = net("Block", h, net.weight(4, 4), domain="own")
     graph = helper.make_graph(

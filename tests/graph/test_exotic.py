@@ -33,7 +33,7 @@ def declared(model: rt.Model, *shape: object) -> rt.Model:
 
 def quantised() -> rt.Model:
     """Convolutions between quantisation and dequantisation, with 8-bit weights."""
-    net = Net(x=["n", 3, 8, 8])  # type: ignore[list-item]
+    net = Net(x=["n", 3, 8, 8])
     scale, zero = net.store(0.05), net.store(0, np.int8)
 
     def qdq(h: str) -> str:
@@ -50,7 +50,7 @@ def quantised() -> rt.Model:
 
 def four_bits() -> rt.Model:
     """Products with blocked 4-bit weights."""
-    net = Net(21, x=["n", 32])  # type: ignore[list-item]
+    net = Net(21, x=["n", 32])
     h = "x"
     for k in range(3):
         packed = np.random.default_rng(k).integers(0, 256, 32 * 32 // 2, np.uint8).tobytes()
@@ -63,7 +63,7 @@ def four_bits() -> rt.Model:
 def fused() -> rt.Model:
     """What ONNX Runtime's optimiser writes into files."""
     ms = {"domain": "com.microsoft"}
-    net = Net(x=["n", 4, 16])  # type: ignore[list-item]
+    net = Net(x=["n", 4, 16])
     h = net("MatMul", "x", net.weight(16, 16), name="embed")
     for k in range(2):
         a = net("FusedMatMul", h, net.weight(16, 16), alpha=0.1, name=f"product{k}", **ms)
@@ -75,7 +75,7 @@ def fused() -> rt.Model:
 
 def fused_images() -> rt.Model:
     ms = {"domain": "com.microsoft", "activation": "Relu", "pads": [1, 1, 1, 1]}
-    net = Net(x=["n", 3, 8, 8])  # type: ignore[list-item]
+    net = Net(x=["n", 3, 8, 8])
     h = net("FusedConv", "x", net.weight(4, 3, 3, 3), name="conv0", **ms)
     for k in (1, 2):
         h = net("FusedConv", h, net.weight(4, 4, 3, 3), name=f"conv{k}", **ms)
@@ -85,7 +85,7 @@ def fused_images() -> rt.Model:
 
 def few_bits() -> rt.Model:
     """Products as quantisers for language models write them."""
-    net = Net(x=["n", 32])  # type: ignore[list-item]
+    net = Net(x=["n", 32])
     h = "x"
     for k in range(3):
         packed = np.random.default_rng(k).integers(0, 256, (32, 2, 8))
@@ -97,7 +97,7 @@ def few_bits() -> rt.Model:
 
 def half() -> rt.Model:
     net = Net()
-    h = net.add_input("x", TensorProto.FLOAT16, ["n", 8])  # type: ignore[list-item]
+    h = net.add_input("x", TensorProto.FLOAT16, ["n", 8])
     for k in range(3):
         weight = net.store(np.random.default_rng(k).normal(size=(8, 8)), np.float16)
         h = net("Relu", net("MatMul", h, weight, name=f"product{k}"))
@@ -109,7 +109,7 @@ def half() -> rt.Model:
 
 def positions(count: int) -> rt.Model:
     """Convolutions of signals (one axis of positions) or volumes (three); one changes the width."""
-    net = Net(x=["n", 2, *[8] * count])  # type: ignore[list-item]
+    net = Net(x=["n", 2, *[8] * count])
     h = "x"
     for k, (inputs, outputs) in enumerate([(2, 4), (4, 4), (4, 6), (6, 6)]):
         weight = net.weight(outputs, inputs, *[3] * count)
@@ -166,7 +166,7 @@ def test_layers_are_found_removed_and_verified(name: str) -> None:
 
 def integers(*scales: float) -> rt.Model:
     """Convolutions of integers, each with a scale for what it makes."""
-    net = Net(x=["n", 4, 8, 8])  # type: ignore[list-item]
+    net = Net(x=["n", 4, 8, 8])
     zero, weight_scale = net.store(0, np.int8), net.store(0.02)
     steps = [net.store(scale) for scale in scales]
     h = net("QuantizeLinear", "x", steps[0], zero)
@@ -188,7 +188,7 @@ def test_integers_are_only_handed_on_at_the_same_scale() -> None:
 
 def custom(*, known: bool) -> rt.Model:
     """Somebody's own operator between products that are known."""
-    net = Net(x=["n", 8])  # type: ignore[list-item]
+    net = Net(x=["n", 8])
     h = net("Relu", net("MatMul", "x", net.weight(8, 8), name="product0"))
     h = net("Relu", net("MatMul", h, net.weight(8, 8), name="product1"))
     h = net("Mix", h, net.weight(8, 8), name="mixed", domain="own")
@@ -227,7 +227,7 @@ def test_bfloat16_that_no_kernel_takes_is_an_input_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = Net()
-    h = net.add_input("x", TensorProto.BFLOAT16, ["n", 8])  # type: ignore[list-item]
+    h = net.add_input("x", TensorProto.BFLOAT16, ["n", 8])
     for k in range(3):
         values = np.random.default_rng(k).normal(size=64)
         net.weights.append(helper.make_tensor(f"b{k}", TensorProto.BFLOAT16, [8, 8], values))

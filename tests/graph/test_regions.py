@@ -327,7 +327,7 @@ def test_embeddings_that_are_added_up_are_one_layer() -> None:
 
 
 def test_lists_of_tensors_behind_the_layers() -> None:
-    net = Net(x=["n", 8])  # type: ignore[list-item]
+    net = Net(x=["n", 8])
     h = net("Relu", net("MatMul", "x", net.weight(8, 8), name="a"))
     h = net("Relu", net("MatMul", h, net.weight(8, 8), name="b"))
     h = net("MatMul", h, net.weight(8, 3), name="head")

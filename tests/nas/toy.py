@@ -53,7 +53,7 @@ class ChainSpace:
         return 4
 
     def build(self, architecture: str, task: Task) -> object:
-        net = Net(input=["n", 1, 4, 4])  # type: ignore[list-item]
+        net = Net(input=["n", 1, 4, 4])
         x, channels = "input", 1
         for width in map(int, self.parse(architecture).values()):
             x, channels = net("Relu", net.conv(x, channels, width)), width

@@ -22,7 +22,7 @@ CPU = rt.RunOptions("cpu", 1)
 
 
 def chain() -> rt.Model:
-    net = Net(x=["n", 6])  # type: ignore[list-item]
+    net = Net(x=["n", 6])
     h = net("Relu", net("MatMul", "x", net.weight(6, 6), name="p0"), name="h0")
     for k, (a, b) in enumerate(((6, 6), (6, 6), (6, 4), (4, 4)), 1):
         h = net("Relu", net("MatMul", h, net.weight(a, b), name=f"p{k}"), name=f"h{k}")
@@ -90,7 +90,7 @@ def test_rewiring_that_went_wrong_is_found() -> None:
 
 
 def test_where_values_overflow_is_named() -> None:
-    net = Net(x=["n", 4])  # type: ignore[list-item]
+    net = Net(x=["n", 4])
     h = net("Relu", net("MatMul", "x", net.weight(4, 4)), name="h")
     small = net("MatMul", h, net.store(np.eye(4) * 1e-30), name="small")
     big = net("Mul", small, net.store(3e38), name="big")
@@ -107,7 +107,7 @@ def test_where_values_overflow_is_named() -> None:
 
 
 def test_noise_made_on_the_way_is_no_divergence() -> None:
-    net = Net(x=["n", 4])  # type: ignore[list-item]
+    net = Net(x=["n", 4])
     h = net("Relu", net("MatMul", "x", net.weight(4, 4)), name="h")
     h = net("Relu", net("MatMul", h, net.weight(4, 4), name="middle"), name="m")
     h = net("Add", h, net("RandomNormalLike", h, scale=5.0))

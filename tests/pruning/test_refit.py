@@ -73,7 +73,7 @@ def per_channel_scale(net: Net, source: str, case: str) -> str:
 def test_a_convolution_takes_over_what_is_linear(case: str, tmp_path: Path) -> None:
     sizes, attributes = CONVOLUTIONS[case]
     spatial = [9] if case == "line" else [7, 9]
-    net = Net(x=[None, 6, *spatial])  # type: ignore[list-item]
+    net = Net(x=[None, 6, *spatial])
     net("Conv", "x", net.weight(*sizes), net.weight(6), name="a", **attributes)
     net("Relu", per_channel_scale(net, "a", case), name="r")
     net("Flatten", "r", name="y")
@@ -88,7 +88,7 @@ def test_a_convolution_takes_over_what_is_linear(case: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("op", ["MatMul", "Gemm", "Gemm transposed", "MatMul scaled"])
 def test_a_product_takes_over_what_is_linear(op: str, tmp_path: Path) -> None:
-    net = Net(x=[None, 8])  # type: ignore[list-item]
+    net = Net(x=[None, 8])
     transposed = op == "Gemm transposed"
     net(op.split()[0], "x", net.weight(8, 8), name="p", **({"transB": 1} if transposed else {}))
     net("Mul", "p", net.weight(8), name="a") if op == "MatMul scaled" else net("Identity", "p", name="a")
@@ -100,7 +100,7 @@ def test_a_product_takes_over_what_is_linear(op: str, tmp_path: Path) -> None:
 
 
 def residual_net(tmp_path: Path, inputs: np.ndarray[Any, Any]) -> tuple[rt.Model, rt.Dataset]:
-    net = Net(x=[None, 6])  # type: ignore[list-item]
+    net = Net(x=[None, 6])
     h = net("MatMul", "x", net.weight(6, 6), name="h0")
     for k in range(3):
         wide = net("Relu", net("Gemm", h, net.weight(6, 16), net.weight(16)))
@@ -117,7 +117,7 @@ def test_two_operators_together_do_better_than_one(tmp_path: Path) -> None:
 
 def test_the_first_of_a_pair_is_free_to_change(tmp_path: Path) -> None:
     """An operator whose values go elsewhere, too, is none."""
-    net = Net(x=[None, 6])  # type: ignore[list-item]
+    net = Net(x=[None, 6])
     net("MatMul", "x", net.weight(6, 6), name="a")
     net("Relu", "a", name="r")
     net("MatMul", "r", net.weight(6, 6), name="b")
@@ -133,7 +133,7 @@ def test_the_first_of_a_pair_is_free_to_change(tmp_path: Path) -> None:
 
 
 def test_operators_that_shared_weights_get_their_own_once(tmp_path: Path) -> None:
-    net = Net(x=[None, 6])  # type: ignore[list-item]
+    net = Net(x=[None, 6])
     shared, bias = net.weight(6, 6), net.weight(6)
     h = net("Gemm", "x", shared, bias, name="h0")
     for k in range(3):
@@ -162,7 +162,7 @@ def test_poor_calibration_data_never_gives_nan(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
-    net = Net(x=[None, 4, 6, 6])  # type: ignore[list-item]
+    net = Net(x=[None, 4, 6, 6])
     h = net("Relu", net("Conv", "x", net.weight(4, 4, 3, 3), pads=[1] * 4), name="a")
     for _ in range(2):
         h = net("Relu", net("Conv", h, net.weight(4, 4, 3, 3), pads=[1] * 4))
@@ -187,7 +187,7 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
 def test_larger_windows_fit_better(tmp_path: Path) -> None:
     errors = []
     for kernel in (1, 3):
-        net = Net(x=[None, 4, 6, 6])  # type: ignore[list-item]
+        net = Net(x=[None, 4, 6, 6])
         net("Sigmoid", net("Conv", "x", net.weight(4, 4, 1, 1)), name="a")
         net("Conv", "a", net.weight(4, 4, 3, 3), name="b", pads=[1] * 4)
         net("Flatten", "b", name="y")
@@ -203,7 +203,7 @@ def test_larger_windows_fit_better(tmp_path: Path) -> None:
 
 
 def test_an_adapter_is_folded_into_the_operator_in_front_where_nothing_stands_between(tmp_path: Path) -> None:
-    net = Net(x=[None, 6])  # type: ignore[list-item]
+    net = Net(x=[None, 6])
     net("Gemm", "x", net.weight(6, 6), net.weight(6), name="a")
     net("Gemm", "a", net.weight(6, 6), net.weight(6), name="b")
     net("Tanh", "b", name="y")

@@ -171,7 +171,7 @@ def test_nothing_good_enough_is_a_negative_verdict() -> None:
 
 
 def test_merged_statistics_are_refused() -> None:
-    net = Net(x=["n", 1, 6, 6])  # type: ignore[list-item]
+    net = Net(x=["n", 1, 6, 6])
     zeros, ones = net.store(np.zeros(8)), net.store(np.ones(8))
     hidden = net("BatchNormalization", net("Conv", "x", net.weight(8, 1, 6, 6)), ones, zeros, zeros, ones)
     model = net.model(net("Flatten", hidden))
@@ -183,7 +183,7 @@ def test_data_without_labels_and_quantised_weights_are_refused() -> None:
     silent = ArrayData("silent", DATA.arrays, None, len(DATA))
     with pytest.raises(InputError, match="no labels"):
         next(iterate(MODEL, WEIGHTS, Split(silent, SPLIT.training, SPLIT.validation), settings()))
-    net = Net(x=["n", 4])  # type: ignore[list-item]
+    net = Net(x=["n", 4])
     made = net("DequantizeLinear", net.store(np.ones((4, 3)), np.int8), net.store(0.1))
     model = net.model(net("MatMul", "x", made))
     rows = InputArray(np.ones((20, 4), np.float32), 0, np.dtype(np.float32))
