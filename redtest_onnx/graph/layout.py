@@ -70,7 +70,7 @@ def _used(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 def _reductions_first(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """The nodes in their order, but each reduction as soon as it is possible."""
     ordered = _sorted(nodes, [False] * len(nodes))  # ONNX Runtime saves nodes in the order of their making
-    return _sorted(ordered, _only_for_reductions(ordered))
+    return _sorted(ordered, _are_reductions(ordered))
 
 
 def _sorted(nodes: list[onnx.NodeProto], early: list[bool]) -> list[onnx.NodeProto]:
@@ -97,13 +97,14 @@ def _sorted(nodes: list[onnx.NodeProto], early: list[bool]) -> list[onnx.NodePro
     return ordered
 
 
-def _only_for_reductions(nodes: list[onnx.NodeProto]) -> list[bool]:
-    """Which nodes nothing but reduced values depends on: their names do not survive the rewriting."""
-    wanted: dict[str, bool] = {}  # whether only reductions read a value, as far as they have been seen
+def _are_reductions(nodes: list[onnx.NodeProto]) -> list[bool]:
+    """Which nodes of a sorted list are ours, or reorder a value for ours alone."""
+    wanted: dict[str, bool] = {}  # whether only reductions read a value
     flags = [False] * len(nodes)
     for k in range(len(nodes) - 1, -1, -1):
-        read = [wanted[name] for name in nodes[k].output if name in wanted]
-        flags[k] = nodes[k].output[0].startswith(PREFIX) or (bool(read) and all(read))
-        for name in nodes[k].input:
+        node = nodes[k]
+        own = node.name.startswith(PREFIX) or node.output[0].startswith(PREFIX)
+        flags[k] = own or (node.op_type == _REORDER and wanted.get(node.output[0], False))
+        for name in node.input:
             wanted[name] = wanted.get(name, True) and flags[k]
     return flags

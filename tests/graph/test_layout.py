@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -75,11 +76,17 @@ def test_rewriting_changes_no_number(channels: int, pooling: Pooling, form: Form
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5 * np.abs(two).max())
 
 
-def test_reductions_stand_behind_their_producers_without_reordering(tmp_path: Path) -> None:
-    proto = rewritten(network(32), taps(32, "none", "gram"), tmp_path)
+@pytest.mark.parametrize(("pooling", "form"), [("none", "gram"), ("mean", "features")])
+@pytest.mark.parametrize("more", [(), ("r2",)], ids=["inner", "output"])
+def test_reductions_stand_behind_their_producers(
+    pooling: Pooling, form: Form, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    chosen = taps(32, pooling, form)
+    chosen += [replace(chosen[0], tensor=name) for name in more]
+    proto = rewritten(network(32), chosen, tmp_path)
     ops = [node.op_type for node in proto.graph.node if node.op_type != "Constant"]
-    assert "ReorderOutput" not in ops
-    own = [node.output[0].startswith(PREFIX) for node in proto.graph.node if node.op_type != "Constant"]
+    assert form == "features" or "ReorderOutput" not in ops
+    own = [node.name.startswith(PREFIX) for node in proto.graph.node if node.op_type != "Constant"]
     convolutions = [k for k, op in enumerate(ops) if op == "Conv"]
     for before, after in pairwise(convolutions):
         assert any(own[before:after])  # no reduction waits for a later operator
