@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.pruning.prune import held_out
@@ -50,25 +49,6 @@ def split_samples(data: Dataset, seed: int) -> Split:
     return Split(data, np.setdiff1d(np.arange(len(data)), judged), judged)
 
 
-def _check_statistics(model: Model) -> None:
-    """Refuse batch normalisation whose running statistics the file does not store for it alone.
-
-    Exporters merge equal tensors, and in an untrained network many are; what training makes of such
-    statistics could not be written back.
-    """
-    index = GraphIndex(model.graph)
-    for node in index.nodes:
-        if node.op_type == "BatchNormalization":
-            for name in node.input[3:5]:
-                shared = len(index.readers[name]) > 1 or list(node.input).count(name) > 1
-                if shared or name not in index.initializers:
-                    raise InputError(
-                        f"the running statistics {name!r} are shared with other tensors",
-                        where=model.label,
-                        hint="export the network after a first epoch of training, when no two are equal",
-                    )
-
-
 class Training:
     """Trains a module again and again on the same samples.
 
@@ -87,6 +67,7 @@ class Training:
 
     def __init__(self, model: Model, split: Split, settings: TrainingSettings, group: Processes) -> None:
         from redtest_onnx.bridge import to_torch
+        from redtest_onnx.bridge.statistics import check_statistics
         from redtest_onnx.training.augment import augmentation
         from redtest_onnx.training.batches import Samples
         from redtest_onnx.training.loop import Task
@@ -98,7 +79,7 @@ class Training:
                 where=split.data.source,
                 hint="add an array `labels`, or prune without training: --method one-shot",
             )
-        _check_statistics(model)
+        check_statistics(model)
         fixed = fixed_batch(model)
         size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
         self._model, self._settings, self._group = model, settings, group

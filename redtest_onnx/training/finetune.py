@@ -13,6 +13,7 @@ import torch
 
 from redtest_onnx.bridge.convert import to_torch
 from redtest_onnx.bridge.module import OnnxModule
+from redtest_onnx.bridge.statistics import check_statistics
 from redtest_onnx.bridge.verify import Verification, verify
 from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.errors import InputError, InternalError
@@ -161,6 +162,8 @@ def _finetune(
 ) -> FineTuning:
     note(0, 1, "converting to PyTorch")
     task = _task(model, data, validation, settings, teacher, options, group.world)
+    if settings.batch_norm == "train":
+        check_statistics(model)
     module = to_torch(model, batch_norm=settings.batch_norm)
     trainer = Trainer(
         module,

@@ -117,6 +117,21 @@ def test_labels_beyond_the_classes_are_refused(damaged: rt.Model, tmp_path: Path
         finetune(damaged, rt.open_data(tmp_path / "d.npz", damaged), options=ONE)
 
 
+def test_statistics_that_an_exporter_merged_are_refused_unless_they_are_frozen() -> None:
+    net = Net(x=["n", 2, 4, 4])
+    ones, zeros = net.store(np.ones(2)), net.store(np.zeros(2))
+    x = net.conv("x", 2, 2)
+    for _ in range(2):
+        x = net("BatchNormalization", x, net.weight(2), net.weight(2), zeros, ones)
+    model = net.model(net("GlobalAveragePool", x))
+    data = rt.open_data(None, model, count=32)
+    settings = TrainingSettings(epochs=1, task="regression")
+    with pytest.raises(rt.InputError, match="running statistics"):
+        finetune(model, data, settings, teacher=model, options=ONE)
+    frozen = TrainingSettings(epochs=1, task="regression", batch_norm="frozen")
+    assert finetune(model, data, frozen, teacher=model, options=ONE).history
+
+
 def test_a_rate_that_is_too_high_is_told(damaged: rt.Model) -> None:
     data = rt.open_data(DATA, damaged, split="train")
     with pytest.raises(rt.NegativeVerdictError, match=r"loss became|no longer finite"):
