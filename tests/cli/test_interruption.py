@@ -66,7 +66,7 @@ def interrupt(code: str, number: signal.Signals, folder: Path) -> subprocess.Com
     [
         ("runtime.probing", "complete", True, "analyze"),
         ("runtime.measure", "full_hsic", False, "analyze"),
-        ("graph.files", "_copy_external", True, "prune"),
+        ("graph.files", "copy_external", True, "prune"),
     ],
     ids=["rewriting", "measuring", "saving"],
 )
