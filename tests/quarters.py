@@ -6,7 +6,7 @@ import numpy as np
 from nets import Net
 
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.arrays import ArrayData, InputArray
+from redtest_onnx.runtime.arrays import ArrayData
 
 
 def network() -> Model:
@@ -28,4 +28,4 @@ def samples(count: int = 240) -> ArrayData:
     for image, label in zip(images, labels, strict=True):
         row, column = divmod(int(label), 2)
         image[0, row * 3 : row * 3 + 3, column * 3 : column * 3 + 3] += 1
-    return ArrayData("quarters", {"x": InputArray(images, 0, images.dtype)}, labels, count)
+    return ArrayData.in_memory("quarters", {"x": images}, labels)

@@ -19,7 +19,7 @@ EVERYTHING = AnalysisSettings(pooling="none", layers="all", samples=30, batches=
 
 def data(count: int = 30, seed: int = 0) -> ArrayData:
     values = np.random.default_rng(seed).standard_normal((count, 3, 6, 6)).astype(np.float32)
-    return ArrayData(f"{count} random images", {"x": values}, None)
+    return ArrayData.in_memory(f"{count} random images", {"x": values})
 
 
 def network() -> rt.Model:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -61,6 +61,17 @@ class ArrayData:
     classes: npt.NDArray[np.int64] | None
     count: int
     synthetic: bool = False
+
+    @classmethod
+    def in_memory(
+        cls,
+        source: str,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        classes: npt.NDArray[np.int64] | None = None,
+    ) -> Self:
+        """Arrays [n, ...] of n samples each, in the types that the model takes."""
+        inputs = {name: InputArray(values, 0, values.dtype) for name, values in arrays.items()}
+        return cls(source, inputs, classes, len(next(iter(arrays.values()))))
 
     @property
     def labelled(self) -> bool:

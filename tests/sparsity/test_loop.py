@@ -15,7 +15,7 @@ from quarters import network, samples
 
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.metrics.pqi import pq_index
-from redtest_onnx.runtime.arrays import ArrayData, InputArray
+from redtest_onnx.runtime.arrays import ArrayData
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.sparsity.apply import chosen_weights
@@ -186,7 +186,6 @@ def test_data_without_labels_and_quantised_weights_are_refused() -> None:
     net = Net(x=["n", 4])
     made = net("DequantizeLinear", net.store(np.ones((4, 3)), np.int8), net.store(0.1))
     model = net.model(net("MatMul", "x", made))
-    rows = InputArray(np.ones((20, 4), np.float32), 0, np.dtype(np.float32))
-    data = ArrayData("rows", {"x": rows}, np.zeros(20, np.int64), 20)
+    data = ArrayData.in_memory("rows", {"x": np.ones((20, 4), np.float32)}, np.zeros(20, np.int64))
     with pytest.raises(InputError):
         next(iterate(model, chosen_weights(model), split_samples(data, 0), settings()))
