@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from references import activations, slow_cka
 from scipy.stats import spearmanr
 
 import redtest_onnx as rt
-from redtest_onnx.graph.probe import expose
 from redtest_onnx.runtime.data import sample_indices
-from redtest_onnx.runtime.session import Session
 
 MODELS = Path(__file__).parents[1] / "models"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -23,37 +22,6 @@ RESNET56 = """
 .8040 .9624 .9816 .9819 .9647 .9950 .9621 .9549 .9959 .9714 .9903 .9882 .9947 .9943
 .9924 .9920 .9894 .9912 .9701 .9823 .9844 .9816 .9668 .9333 .9032 .8795 .8777
 """
-
-
-def song_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
-    """Song et al. 2012, equation 4, term by term."""
-    n = len(k)
-    k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
-    ones = np.ones(n)
-    trace = np.trace(k @ l)
-    products = (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
-    mixed = 2 / (n - 2) * (ones @ k @ l @ ones)
-    return float((trace + products - mixed) / (n * (n - 3)))
-
-
-def slow_cka(features: list[np.ndarray]) -> np.ndarray:
-    grams = []
-    for x in features:
-        x = x.astype(np.float64)
-        x = x - x.mean(axis=0)
-        grams.append(x @ x.T)
-    own = [song_hsic(g, g) for g in grams]
-    return np.array(
-        [
-            [song_hsic(a, b) / np.sqrt(own[i] * own[j]) for j, b in enumerate(grams)]
-            for i, a in enumerate(grams)
-        ]
-    )
-
-
-def activations(model: rt.Model, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    outputs = Session(expose(model, names), CPU, level="none").run(feeds)
-    return [outputs[name] for name in names]
 
 
 @pytest.mark.parametrize("name", ["resnet", "vgg", "vit"])

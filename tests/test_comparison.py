@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_analysis import activations, song_hsic
+from references import activations, song_hsic
 
 import redtest_onnx as rt
 from redtest_onnx.analysis import AnalysisSettings

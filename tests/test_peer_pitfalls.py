@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from test_analysis import activations, slow_cka
+from references import activations, slow_cka
 
 import redtest_onnx as rt
 from redtest_onnx.analysis import AnalysisSettings

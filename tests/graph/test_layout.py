@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from test_probe import whole_gram
+from references import whole_gram
 
 import redtest_onnx as rt
 from redtest_onnx.graph.layout import build_outline, complete

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from references import whole_gram
 
 import redtest_onnx as rt
 from redtest_onnx.graph.files import full_check
@@ -18,7 +19,6 @@ from redtest_onnx.graph.reduction import (
     Pooling,
     Tap,
     gram_bounds,
-    unpack_gram,
 )
 from redtest_onnx.metrics.grams import centre_gram
 from redtest_onnx.runtime.session import RunOptions, Session
@@ -69,12 +69,6 @@ def check(tap: Tap, t: Array, opset: int = 17, rtol: float = 1e-5) -> dict[str, 
     assert found[tap.output].dtype == np.float32
     np.testing.assert_allclose(reduced, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
     return found
-
-
-def whole_gram(flat: Array, samples: int) -> npt.NDArray[np.float64]:
-    gram = np.empty((samples, samples))
-    unpack_gram(flat, samples, gram)
-    return gram
 
 
 FORMS: tuple[Form, ...] = ("features", "gram")
