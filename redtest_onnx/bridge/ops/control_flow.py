@@ -11,6 +11,7 @@ from torch import Tensor
 from redtest_onnx.bridge.ops.numbers import single
 from redtest_onnx.bridge.program import Block
 from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.errors import InputError
 
 
 @operator("If", numbers=(0,))
@@ -106,7 +107,7 @@ def scan_8(
 ) -> tuple[Tensor, ...]:
     """Scan over the second axis of a batch, as in operator set 8; without sequence lengths."""
     if lengths is not None:
-        raise NotImplementedError("Scan of operator set 8 with sequence lengths")
+        raise InputError("a Scan of operator set 8 has sequence lengths", hint="export for operator set 9")
     samples = [
         scan(
             *(x[i] for x in inputs),

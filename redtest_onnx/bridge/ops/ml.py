@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.registry import operator
+from redtest_onnx.errors import InputError
 
 _ML = "ai.onnx.ml"
 
@@ -63,5 +64,5 @@ def _transformed(scores: Tensor, how: str) -> Tensor:
     if how == "LOGISTIC":
         return torch.sigmoid(scores)
     if how != "NONE":
-        raise NotImplementedError(f"post_transform {how}")
+        raise InputError(f"post_transform {how} can't be computed in PyTorch", hint="export the raw scores")
     return scores
