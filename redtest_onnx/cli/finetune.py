@@ -66,7 +66,7 @@ def command(
     source = options.data_options_of(values)
     output = output or model.with_suffix(".finetuned.onnx")
     check_outputs([output, json_path], force=force)
-    options.share_cores()
+    options.prepare_torch()
     from redtest_onnx.training.finetune import finetune
     from redtest_onnx.training.processes import leads
 

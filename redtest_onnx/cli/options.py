@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import reduce
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -368,12 +369,16 @@ def training_settings_of(values: dict[str, Any]) -> TrainingSettings:
     return TrainingSettings(**{name: values.pop(name) for name in names}, seed=values["seed"])
 
 
-def share_cores() -> None:
-    """Let PyTorch's threads sleep while they wait; to be called before its first import.
+def prepare_torch() -> None:
+    """Import PyTorch with threads that sleep while they wait.
 
     Spinning, they take several times the CPU time wherever another process wants a core.
+
+    Raises:
+        RuntimeUnavailableError: PyTorch is not installed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import_module("redtest_onnx.bridge")
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:

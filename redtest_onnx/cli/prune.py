@@ -143,6 +143,8 @@ def command(
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
+    if epochs is not None:
+        options.prepare_torch()
     written = [plan_path] if dry_run else [output, html]
     check_outputs([*written, json_path], force=force)
     loaded = load(model)
@@ -190,7 +192,6 @@ def command(
                 progress=progress,
             )
         else:
-            options.share_cores()
             from redtest_onnx.training.rounds import prune_in_rounds
             from redtest_onnx.training.settings import TrainingSettings
 

@@ -98,7 +98,7 @@ def _trained(
     run: RunOptions,
 ) -> IterativePruning:
     """Train and prune in turns on split `train` of --data, or on all of it."""
-    options.share_cores()
+    options.prepare_torch()
     data = training_data(source, model)
     training = TrainingSettings(
         epochs=request.epochs,
