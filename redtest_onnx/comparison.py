@@ -21,13 +21,14 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.layers import Layer, find_layers
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.arrays import Array, to_numpy
-from redtest_onnx.metrics.cka import cross_cka, hsic_matrix
+from redtest_onnx.metrics.cka import cross_cka
 from redtest_onnx.metrics.full import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
+from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, require_samples
-from redtest_onnx.runtime.grams import GramReader
-from redtest_onnx.runtime.measure import Progress, centre_grams, read_all
+from redtest_onnx.runtime.grams import GramReader, Grams
+from redtest_onnx.runtime.measure import Progress, pack_grams, read_all
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 
@@ -152,9 +153,9 @@ def compare_arrays(
         sides = [list(side.values()) for side in features]
         similarity = _cross(full_hsic(*sides), *(np.diagonal(full_hsic(side)) for side in sides))
     else:
-        grams = [np.stack([linear_gram(array) for array in side.values()]) for side in features]
-        centred = [centre_grams(side, settings.estimator, settings.kernel) for side in grams]
-        similarity = _cross(*_hsic(centred[0], centred[1], settings))
+        grams = [Grams(map(linear_gram, side.values()), len(side), samples) for side in features]
+        packed = [pack_grams(side, settings.estimator, settings.kernel) for side in grams]
+        similarity = _cross(*_hsic(*packed))
     rows, columns = (tuple(side) for side in features)
     used = replace(settings, samples=samples, batches=1)
     return Comparison(rows, columns, similarity, used, sources, samples, 1)
@@ -192,10 +193,10 @@ def _in_batches(
     parts = []
     for done, indices in enumerate(batches):
         first, second = (
-            centre_grams(reader.read(source, indices), settings.estimator, settings.kernel)
+            pack_grams(reader.read(source, indices), settings.estimator, settings.kernel)
             for reader, source in zip(readers, data, strict=True)
         )
-        parts.append(_hsic(first, second, settings))
+        parts.append(_hsic(first, second))
         if progress:
             progress(done + 1, len(batches), "measuring")
     if settings.estimator == "paper":
@@ -220,14 +221,10 @@ def _exactly(
         return _cross(full_hsic(first, second), *own)
 
 
-def _hsic(first: Array, second: Array, settings: AnalysisSettings) -> tuple[Float64s, Float64s, Float64s]:
+def _hsic(first: PackedGrams, second: PackedGrams) -> tuple[Float64s, Float64s, Float64s]:
     """HSIC between the sides [L, M], and of each layer with itself [L] and [M]."""
-    unbiased = settings.estimator != "biased"
-    own = [
-        np.array([float(hsic_matrix(layer[None], unbiased=unbiased)[0, 0]) for layer in side])
-        for side in (first, second)
-    ]
-    return to_numpy(hsic_matrix(first, second, unbiased=unbiased)), own[0], own[1]
+    between, *own = map(to_numpy, (first.hsic(second), first.own_hsic(), second.own_hsic()))
+    return between, own[0], own[1]
 
 
 def _cross(hsic: Array, first: Array, second: Array) -> Float64s:

@@ -7,6 +7,8 @@ import numpy as np
 import redtest_onnx as rt
 from redtest_onnx.graph.probe import expose
 from redtest_onnx.graph.reduction import unpack_gram
+from redtest_onnx.metrics.arrays import Array
+from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.runtime.session import Session
 
 
@@ -46,3 +48,8 @@ def whole_gram(flat: np.ndarray, samples: int) -> np.ndarray:
     gram = np.empty((samples, samples))
     unpack_gram(flat, samples, gram)
     return gram
+
+
+def packed(grams: Array, *, unbiased: bool = True) -> PackedGrams:
+    """Gram matrices [L, n, n], centred and packed; they themselves stay as they are."""
+    return PackedGrams.of(grams.copy(), len(grams), grams.shape[-1], unbiased=unbiased)

@@ -95,12 +95,28 @@ def hsic_matrix(centred: Array, other: Array | None = None, *, unbiased: bool = 
     """
     n = _samples(centred, UNBIASED_SAMPLES if unbiased else BIASED_SAMPLES)
     other = centred if other is None else other
-    if other.shape[1:] != centred.shape[1:]:
+    rows, columns = (grams.reshape(len(grams), -1) for grams in (centred, other))
+    return hsic_products(rows, columns, (n, other.shape[-1]), unbiased=unbiased)
+
+
+def hsic_products(rows: Array, columns: Array, samples: tuple[int, int], *, unbiased: bool) -> Array:
+    """`hsic_matrix` of Gram matrices that have become rows with the same inner products.
+
+    Args:
+        rows: [L, m] float64, zeros for a layer that does not vary.
+        columns: [M, m] likewise.
+        samples: from how many samples each of the two comes.
+        unbiased: as in `hsic_matrix`.
+
+    Raises:
+        InputError: the two numbers of samples differ.
+    """
+    n = samples[0]
+    if samples[1] != n:
         raise InputError(
-            f"layers measured on {n} and on {other.shape[-1]} samples can't be compared",
+            f"layers measured on {n} and on {samples[1]} samples can't be compared",
             hint="feed both models the same samples in the same order",
         )
-    rows, columns = centred.reshape(len(centred), n * n), other.reshape(len(other), n * n)
     hsic = rows @ columns.T
     hsic /= n * (n - 3) if unbiased else (n - 1) ** 2
     hsic[~rows.any(axis=1)] = np.nan

@@ -12,6 +12,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator, cka, cross_cka, hsic_matrix, u_centre
 from redtest_onnx.metrics.msrs import ALPHA, THRESHOLD, msrs
+from redtest_onnx.metrics.packed import PackedGrams
 
 Floats = npt.NDArray[np.float64]
 
@@ -113,11 +114,11 @@ def standard_errors(
     return StandardErrors(error(replicates), float(error(scores)), batches)
 
 
-def shuffled_null(centred: Array, rng: np.random.Generator, repeats: int = 5) -> ShuffledNull:
+def shuffled_null(centred: PackedGrams, rng: np.random.Generator, repeats: int = 5) -> ShuffledNull:
     """CKA of every layer with other ones whose samples are permuted; of many layers with a few, drawn anew.
 
     Args:
-        centred: [L, n, n] from `u_centre`.
+        centred: the layers.
         rng: draws the permutations.
         repeats: permutations.
 
@@ -126,11 +127,11 @@ def shuffled_null(centred: Array, rng: np.random.Generator, repeats: int = 5) ->
     """
     if repeats < 1:
         raise InputError(f"the shuffled null needs at least one permutation, got {repeats}")
-    layers = len(centred)
-    own = _own_hsic(centred)
+    layers = len(centred.rows)
+    own = centred.own_hsic()
     null = np.full((repeats, layers, layers), np.nan)
     for repeat in null:
-        order = rng.permutation(centred.shape[-1])
+        order = rng.permutation(centred.samples)
         few = layers > _PERMUTED_LAYERS
         partners = rng.choice(layers, _PERMUTED_LAYERS, replace=False) if few else np.arange(layers)
         repeat[:, partners] = _permuted_cka(centred, own, partners, order)
@@ -209,17 +210,11 @@ def _jackknife_error(values: Floats) -> Floats:
     return error
 
 
-def _own_hsic(centred: Array) -> Array:
-    """[L] HSIC of each layer with itself."""
-    return namespace(centred).stack([hsic_matrix(layer[None])[0, 0] for layer in centred])
-
-
 def _permuted_cka(
-    centred: Array, own: Array, partners: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+    centred: PackedGrams, own: Array, partners: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
 ) -> Floats:
     """[L, k] CKA of all layers with the partners on permuted samples."""
-    permuted = _submatrices(centred[partners], order)
-    return to_numpy(cross_cka(hsic_matrix(centred, permuted), own, own[partners]))
+    return to_numpy(cross_cka(centred.hsic(centred.permuted(partners, order)), own, own[partners]))
 
 
 def _mean_and_quantile(values: Floats) -> tuple[float, float]:

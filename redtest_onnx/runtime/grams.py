@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from types import ModuleType
@@ -48,6 +48,27 @@ class Target:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """Gram matrices of one batch, layer after layer, to be read once.
+
+    Attributes:
+        each: [n, n] float64 of centred features, in order; the next one may take the memory of the last.
+        layers: their number.
+        samples: n.
+    """
+
+    each: Iterator[Array]
+    layers: int
+    samples: int
+
+    def __iter__(self) -> Iterator[Array]:
+        return self.each
+
+    def __len__(self) -> int:
+        return self.layers
+
+
 class GramReader:
     """Runs a model on batches of samples and returns the Gram matrices of its activations.
 
@@ -87,25 +108,27 @@ class GramReader:
         self._session = open_probe(model, self._taps, options, seed)
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
 
-    def read(self, data: Dataset, indices: Indices) -> Array:
-        """Gram matrices of the activations on the given samples.
+    def read(self, data: Dataset, indices: Indices) -> Grams:
+        """Run the model; Gram matrices of the activations on the given samples.
 
         Returns:
-            [L, n, n] float64 of centred features, in the memory of the device that ran the model.
+            Those of centred features, in the memory of the device that ran the model.
         """
-        n = len(indices)
         seen = list(self._runs(data, indices))
+        return Grams(self._grams(seen, len(indices)), len(self._taps), len(indices))
+
+    def _grams(self, seen: list[dict[str, Array]], n: int) -> Iterator[Array]:
         xp = namespace(next(iter(seen[0].values())))
-        grams = xp.empty((len(self._taps), n, n))
-        for gram, tap in zip(grams, self._taps, strict=True):
+        gram = xp.empty((n, n))  # one for all: it stays in the processor's cache
+        for tap in self._taps:
             if tap.form == "gram":
                 unpack_gram(seen[0].pop(tap.output), n, gram)
                 centre_gram(gram)
                 if _constant(gram, float(seen[0][tap.level]), tap.features):
                     gram[...] = 0
+                yield gram
             else:
-                gram[...] = linear_gram(_joined(xp, (run.pop(tap.output) for run in seen), n))
-        return grams
+                yield linear_gram(_joined(xp, (run.pop(tap.output) for run in seen), n))
 
     def read_features(self, data: Dataset, indices: Indices) -> list[Array]:
         """Features of the activations, [n, p] per layer; only with `keep_features`."""

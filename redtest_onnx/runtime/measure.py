@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.metrics.arrays import Array, to_numpy
-from redtest_onnx.metrics.cka import Estimator, h_centre, hsic_matrix, u_centre
+from redtest_onnx.metrics.cka import Estimator
 from redtest_onnx.metrics.full import full_hsic
 from redtest_onnx.metrics.grams import linear_gram, rbf_of_linear
+from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.statistics import norm_shares, shuffled_null
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset
-from redtest_onnx.runtime.grams import GramReader
+from redtest_onnx.runtime.grams import GramReader, Grams
 
 Float64s = npt.NDArray[np.float64]
 Kernel: TypeAlias = Literal["linear", "rbf"]
@@ -77,25 +78,38 @@ def measure(
     for done, indices in enumerate(batches):
         grams = reader.read(data, indices)
         watch.forward()
-        norms = to_numpy(grams.diagonal(axis1=1, axis2=2)).copy()
-        centred = centre_grams(grams, estimator, kernel)
-        hsic.append(to_numpy(hsic_matrix(centred, unbiased=estimator != "biased")))
+        norms: list[Array] = []
+        packed = pack_grams(grams, estimator, kernel, norms)
+        hsic.append(to_numpy(packed.hsic()))
         last = done + 1 == len(batches)
-        null95 = shuffled_null(centred, np.random.default_rng(seed)).quantile95 if last else np.nan
-        del grams, centred
+        null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95 if last else np.nan
+        del grams, packed
         watch.metric()
         if progress:
             progress(done + 1, len(batches), "measuring")
-    share, dominated = norm_shares(norms)
+    share, dominated = norm_shares(np.stack([to_numpy(layer) for layer in norms]))
     return Measured(np.stack(hsic), null95, share, dominated, watch.forward_s, watch.metric_s)
 
 
-def centre_grams(grams: Array, estimator: Estimator, kernel: Kernel) -> Array:
-    """Centre Grams [L, n, n] of linear kernels in place, as the estimator and the kernel want them."""
-    if kernel == "rbf":
+def pack_grams(
+    grams: Grams, estimator: Estimator, kernel: Kernel, norms: list[Array] | None = None
+) -> PackedGrams:
+    """Gram matrices of linear kernels, centred as the estimator and the kernel want them.
+
+    Args:
+        grams: of one batch.
+        estimator: "biased", or any other, which is centred without bias.
+        kernel: made of the linear one.
+        norms: takes [n] squared norms of the centred samples of each layer.
+    """
+
+    def made() -> Iterator[Array]:
         for gram in grams:
-            gram[...] = rbf_of_linear(gram)
-    return (h_centre if estimator == "biased" else u_centre)(grams, out=grams)
+            if norms is not None:
+                norms.append(gram.diagonal().copy())
+            yield rbf_of_linear(gram) if kernel == "rbf" else gram
+
+    return PackedGrams.of(made(), len(grams), grams.samples, unbiased=estimator != "biased")
 
 
 def read_all(
@@ -137,12 +151,14 @@ def _measure_exactly(
         watch.forward()
         hsic = full_hsic(features)
         order = np.random.default_rng(seed).permutation(len(features[0]))[: len(batches[0])]
-        grams = np.stack([linear_gram(layer[np.sort(order)]) for layer in features])
-        norms = grams.diagonal(axis1=1, axis2=2).copy()
-        null95 = shuffled_null(u_centre(grams, out=grams), np.random.default_rng(seed)).quantile95
-        del features
+        rows = np.sort(order)
+        grams = Grams((linear_gram(layer[rows]) for layer in features), len(features), len(rows))
+        norms: list[Array] = []
+        packed = pack_grams(grams, "minibatch", "linear", norms)
+        null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95
+        del features, grams
         watch.metric()
-    share, dominated = norm_shares(norms)
+    share, dominated = norm_shares(np.stack(norms))
     return Measured(hsic[None], null95, share, dominated, watch.forward_s, watch.metric_s)
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from references import packed
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.cka import Estimator, cka, combine, hsic_matrix, u_centre
@@ -91,7 +92,7 @@ def test_no_batches_are_refused() -> None:
 
 def test_null_of_each_layer_with_permuted_others() -> None:
     grams = grams_of(layers_of(np.random.default_rng(0)))
-    result = shuffled_null(u_centre(grams), np.random.default_rng(1), repeats=2)
+    result = shuffled_null(packed(grams), np.random.default_rng(1), repeats=2)
     rng, values = np.random.default_rng(1), np.full((2, 3, 3), np.nan)
     for repeat in range(2):
         order = rng.permutation(32)
@@ -108,16 +109,16 @@ def test_null_of_each_layer_with_permuted_others() -> None:
 
 
 def test_null_is_about_zero_where_the_real_similarity_is_high() -> None:
-    centred = u_centre(grams_of(layers_of(np.random.default_rng(0), n=128, count=5)))
-    result = shuffled_null(centred, np.random.default_rng(0), repeats=10)
+    grams = packed(grams_of(layers_of(np.random.default_rng(0), n=128, count=5)))
+    result = shuffled_null(grams, np.random.default_rng(0), repeats=10)
     assert abs(result.mean) < 0.01
     assert 0 < result.quantile95 < 0.1
-    assert cka(hsic_matrix(centred))[0, 1] > 0.2
+    assert cka(grams.hsic())[0, 1] > 0.2
 
 
 def test_null_of_many_layers_is_estimated_from_a_few() -> None:
-    centred = u_centre(grams_of(layers_of(np.random.default_rng(0), n=64, count=40)))
-    result = shuffled_null(centred, np.random.default_rng(0), repeats=10)
+    grams = packed(grams_of(layers_of(np.random.default_rng(0), n=64, count=40)))
+    result = shuffled_null(grams, np.random.default_rng(0), repeats=10)
     assert np.isfinite(result.layer_mean).all()
     assert abs(result.mean) < 0.02
     assert 0 < result.quantile95 < 0.2
@@ -126,7 +127,7 @@ def test_null_of_many_layers_is_estimated_from_a_few() -> None:
 def test_null_of_an_undefined_layer_is_undefined() -> None:
     layers = layers_of(np.random.default_rng(0))
     layers[1] = np.ones((32, 6))
-    result = shuffled_null(u_centre(grams_of(layers)), np.random.default_rng(0))
+    result = shuffled_null(packed(grams_of(layers)), np.random.default_rng(0))
     np.testing.assert_array_equal(np.isnan(result.layer_mean), [False, True, False])
     np.testing.assert_array_equal(np.isnan(result.layer_quantile95), [False, True, False])
     assert math.isfinite(result.mean)
@@ -134,7 +135,7 @@ def test_null_of_an_undefined_layer_is_undefined() -> None:
 
 def test_null_needs_a_permutation() -> None:
     with pytest.raises(InputError, match="at least one permutation, got 0"):
-        shuffled_null(np.zeros((2, 8, 8)), np.random.default_rng(0), repeats=0)
+        shuffled_null(packed(np.zeros((2, 8, 8))), np.random.default_rng(0), repeats=0)
 
 
 def test_a_few_samples_of_large_norm_dominate_their_layers() -> None:
