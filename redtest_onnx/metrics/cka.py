@@ -118,10 +118,15 @@ def hsic_products(rows: Array, columns: Array, samples: tuple[int, int], *, unbi
             hint="feed both models the same samples in the same order",
         )
     hsic = rows @ columns.T
-    hsic /= n * (n - 3) if unbiased else (n - 1) ** 2
+    hsic *= hsic_scale(n, unbiased=unbiased)
     hsic[~rows.any(axis=1)] = np.nan
     hsic[:, ~columns.any(axis=1)] = np.nan
     return hsic
+
+
+def hsic_scale(samples: int, *, unbiased: bool) -> float:
+    """What makes an inner product of centred Grams an HSIC."""
+    return 1 / (samples * (samples - 3) if unbiased else (samples - 1) ** 2)
 
 
 def cka(hsic: Array) -> Array:
@@ -238,9 +243,9 @@ def _in_blocks(grams: Array, centre_block: Callable[[Array], None], out: Array |
         for start in range(0, len(source), step):
             block = centred[start : start + step]
             block[...] = source[start : start + step]
-            raw = _squared_norms(block)
+            raw = squared_norms(block)
             centre_block(block)
-            varies = _squared_norms(block) > _CONSTANT**2 * raw
+            varies = squared_norms(block) > _CONSTANT**2 * raw
             block[~varies] = 0
     return centred.reshape(grams.shape)
 
@@ -253,7 +258,8 @@ def _subtract_sums(grams: Array, row_divisor: int, total_divisor: int) -> None:
     grams -= shares[:, None, :]
 
 
-def _squared_norms(matrices: Array) -> Array:
+def squared_norms(matrices: Array) -> Array:
+    """[L] squared Frobenius norms of [L, ...]."""
     rows = matrices.reshape(len(matrices), -1)
     return namespace(matrices).einsum("ij,ij->i", rows, rows)
 

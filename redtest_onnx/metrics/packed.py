@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.cka import h_centre, hsic_products, u_centre
+from redtest_onnx.metrics.cka import h_centre, hsic_products, hsic_scale, squared_norms, u_centre
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,29 +72,32 @@ class PackedGrams:
 
     def own_hsic(self) -> Array:
         """[L] HSIC of each layer with itself; NaN for layers that do not vary."""
-        xp = namespace(self.rows)
-        return xp.concatenate(
-            [
-                hsic_products(row, row, (self.samples,) * 2, unbiased=self.unbiased)[0]
-                for row in self.rows[:, None]
-            ]
+        squares = squared_norms(self.rows)
+        return hsic_scale(self.samples, unbiased=self.unbiased) * namespace(squares).where(
+            squares > 0, squares, np.nan
         )
 
-    def permuted(self, layers: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> PackedGrams:
+    def permuted(self, drawn: Sequence[tuple[Indices, Indices]]) -> PackedGrams:
         """Some layers, as if their samples had come in another order.
 
         Args:
-            layers: indices of the layers.
-            order: [n], which sample comes where.
+            drawn: indices of layers, and in which order [n] their samples come; as often as wanted.
         """
-        xp, n = namespace(self.rows), self.samples
-        i, j = np.tril_indices(n, -1)
-        i, j = np.maximum(order[i], order[j]), np.minimum(order[i], order[j])
-        index = i * (i - 1) // 2 + j
-        if not self.unbiased:
-            index = np.concatenate([index, n * (n - 1) // 2 + order])
-        rows = self.rows[xp.asarray(layers)]
-        return PackedGrams(rows[:, xp.asarray(index)], n, self.unbiased)
+        xp = namespace(self.rows)
+        parts = []
+        for layers, order in drawn:
+            index = xp.asarray(self._permuted_index(order))
+            parts += [xp.take(self.rows[layer], index) for layer in layers]
+        return PackedGrams(xp.stack(parts), self.samples, self.unbiased)
+
+    def _permuted_index(self, order: Indices) -> Indices:
+        """Where the elements of a row come from if the samples come in another order."""
+        i, j = np.tril_indices(self.samples, -1)
+        later, earlier = np.maximum(order[i], order[j]), np.minimum(order[i], order[j])
+        index: Indices = later * (later - 1) // 2 + earlier
+        if self.unbiased:
+            return index
+        return np.concatenate([index, len(index) + order])
 
 
 def _lower(xp: ModuleType, n: int) -> Array:

@@ -15,6 +15,7 @@ from redtest_onnx.metrics.msrs import ALPHA, THRESHOLD, msrs
 from redtest_onnx.metrics.packed import PackedGrams
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 # Layers permuted per repeat: tell the null well enough, whatever the number of layers.
 _PERMUTED_LAYERS = 4
@@ -128,13 +129,13 @@ def shuffled_null(centred: PackedGrams, rng: np.random.Generator, repeats: int =
     if repeats < 1:
         raise InputError(f"the shuffled null needs at least one permutation, got {repeats}")
     layers = len(centred.rows)
+    drawn = [_drawn(rng, centred.samples, layers) for _ in range(repeats)]
+    permuted = centred.permuted(drawn)
     own = centred.own_hsic()
+    partners = np.concatenate([some for some, _ in drawn])
+    similarity = to_numpy(cross_cka(centred.hsic(permuted), own, own[partners]))
     null = np.full((repeats, layers, layers), np.nan)
-    for repeat in null:
-        order = rng.permutation(centred.samples)
-        few = layers > _PERMUTED_LAYERS
-        partners = rng.choice(layers, _PERMUTED_LAYERS, replace=False) if few else np.arange(layers)
-        repeat[:, partners] = _permuted_cka(centred, own, partners, order)
+    null[np.repeat(np.arange(repeats), len(drawn[0][0])), :, partners] = similarity.T
     null[:, np.arange(layers), np.arange(layers)] = np.nan
     mean, quantile = _mean_and_quantile(null)
     by_layer = [_mean_and_quantile(np.stack([null[:, i], null[:, :, i]])) for i in range(layers)]
@@ -210,11 +211,11 @@ def _jackknife_error(values: Floats) -> Floats:
     return error
 
 
-def _permuted_cka(
-    centred: PackedGrams, own: Array, partners: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
-) -> Floats:
-    """[L, k] CKA of all layers with the partners on permuted samples."""
-    return to_numpy(cross_cka(centred.hsic(centred.permuted(partners, order)), own, own[partners]))
+def _drawn(rng: np.random.Generator, samples: int, layers: int) -> tuple[Indices, Indices]:
+    """An order of the samples, and before it the layers that take it: all, or a few of many."""
+    order = rng.permutation(samples)
+    few = layers > _PERMUTED_LAYERS
+    return rng.choice(layers, _PERMUTED_LAYERS, replace=False) if few else np.arange(layers), order
 
 
 def _mean_and_quantile(values: Floats) -> tuple[float, float]:

@@ -35,7 +35,7 @@ def test_products_are_those_of_the_whole_matrices(seed: int, layers: int, n: int
 def test_another_order_of_samples(seed: int, n: int, unbiased: bool) -> None:
     grams = grams_of(seed, 3, n)
     order = np.random.default_rng(seed).permutation(n)
-    found = packed(grams, unbiased=unbiased).permuted(np.array([2, 0]), order)
+    found = packed(grams, unbiased=unbiased).permuted([(np.array([2, 0]), order)])
     expected = packed(grams[[2, 0]][:, order[:, None], order], unbiased=unbiased)
     np.testing.assert_allclose(found.rows, expected.rows, rtol=1e-9, atol=1e-12)
 
