@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 
 import onnx
 
+from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe import build_probe, tap_outputs
 from redtest_onnx.graph.reduction import PREFIX, Constants, Reduction, Tap
@@ -63,7 +64,7 @@ def complete(outline: onnx.ModelProto, taps: Sequence[Tap], opset: int) -> None:
 
 def _used(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The nodes without reorderings that nobody reads any more."""
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     return [node for node in graph.node if node.op_type != _REORDER or node.output[0] in read]
 
 
@@ -79,7 +80,7 @@ def _sorted(nodes: list[onnx.NodeProto], early: list[bool]) -> list[onnx.NodePro
     readers: dict[str, list[int]] = {}
     missing = []
     for k, node in enumerate(nodes):
-        needed = {name for name in node.input if name in made}
+        needed = {name for name in reads(node) if name in made}
         missing.append(len(needed))
         for name in needed:
             readers.setdefault(name, []).append(k)
@@ -105,6 +106,6 @@ def _are_reductions(nodes: list[onnx.NodeProto]) -> list[bool]:
         node = nodes[k]
         own = node.name.startswith(PREFIX) or node.output[0].startswith(PREFIX)
         flags[k] = own or (node.op_type == _REORDER and wanted.get(node.output[0], False))
-        for name in node.input:
+        for name in reads(node):
             wanted[name] = wanted.get(name, True) and flags[k]
     return flags

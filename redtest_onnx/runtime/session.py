@@ -55,7 +55,7 @@ class Session:
         level: graph optimisation, "all" for speed, "basic" where inner tensors are measured: the layout pass
             of the higher levels would move reductions away from what they reduce.
         early_release: run operators in breadth-first order, which frees activations as soon as they are
-            reduced.
+            reduced, and keep no second set of buffers.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it.
 
     Raises:
@@ -86,6 +86,8 @@ class Session:
         )
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+            # The pattern is one block for all activations, beside those of the run that it was learnt from.
+            settings.enable_mem_pattern = False
         if save_optimised is not None:
             settings.optimized_model_filepath = os.fspath(save_optimised)
         providers = _providers(ort, options.device)

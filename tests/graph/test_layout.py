@@ -13,6 +13,7 @@ from onnx import TensorProto
 from references import whole_gram
 
 import redtest_onnx as rt
+from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.layout import build_outline, complete
 from redtest_onnx.graph.probe import build_probe
 from redtest_onnx.graph.reduction import PREFIX, Form, Pooling, Tap
@@ -90,3 +91,7 @@ def test_reductions_stand_behind_their_producers(
     convolutions = [k for k, op in enumerate(ops) if op == "Conv"]
     for before, after in pairwise(convolutions):
         assert any(own[before:after])  # no reduction waits for a later operator
+    made = {"x", *(weight.name for weight in proto.graph.initializer)}
+    for node in proto.graph.node:
+        assert made.issuperset(reads(node)), node.name
+        made.update(node.output)
