@@ -31,6 +31,7 @@ from redtest_onnx.runtime.grams import GramReader, Grams
 from redtest_onnx.runtime.measure import Progress, pack_grams, read_all
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.threads import one_blas_thread
 
 Float64s = npt.NDArray[np.float64]
 
@@ -192,11 +193,10 @@ def _in_batches(
     """One ratio of sums over the batches; with the estimator "paper" the mean of the batches' ratios."""
     parts = []
     for done, indices in enumerate(batches):
-        first, second = (
-            pack_grams(reader.read(source, indices), settings.estimator, settings.kernel)
-            for reader, source in zip(readers, data, strict=True)
-        )
-        parts.append(_hsic(first, second))
+        grams = [reader.read(source, indices) for reader, source in zip(readers, data, strict=True)]
+        with one_blas_thread():
+            first, second = (pack_grams(side, settings.estimator, settings.kernel) for side in grams)
+            parts.append(_hsic(first, second))
         if progress:
             progress(done + 1, len(batches), "measuring")
     if settings.estimator == "paper":

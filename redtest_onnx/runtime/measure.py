@@ -21,6 +21,7 @@ from redtest_onnx.metrics.statistics import norm_shares, shuffled_null
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.grams import GramReader, Grams
+from redtest_onnx.runtime.threads import one_blas_thread
 
 Float64s = npt.NDArray[np.float64]
 Kernel: TypeAlias = Literal["linear", "rbf"]
@@ -79,10 +80,11 @@ def measure(
         grams = reader.read(data, indices)
         watch.forward()
         norms: list[Array] = []
-        packed = pack_grams(grams, estimator, kernel, norms)
-        hsic.append(to_numpy(packed.hsic()))
-        last = done + 1 == len(batches)
-        null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95 if last else np.nan
+        with one_blas_thread():
+            packed = pack_grams(grams, estimator, kernel, norms)
+            hsic.append(to_numpy(packed.hsic()))
+            last = done + 1 == len(batches)
+            null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95 if last else np.nan
         del grams, packed
         watch.metric()
         if progress:
