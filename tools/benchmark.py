@@ -4,6 +4,8 @@ Writes docs/benchmark.md.
 
     python tools/benchmark.py                                   # all jobs: takes an hour
     python tools/benchmark.py --jobs resnet56-blocks resnet56-all --peers-python peers/bin/python
+    python tools/benchmark.py --jobs resnet56-blocks --threads 2 --load 2   # beside two busy processes
+    python tools/benchmark.py --device cuda
 
 Needs Linux and torch. The peers live in an environment of their own; without it their rows say so:
 
@@ -22,13 +24,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from benchmarking.contenders import PEERS
+from benchmarking.contenders import ON_CPU_ONLY, PEERS
 from benchmarking.jobs import JOBS, Job, write_job, write_network
 from benchmarking.tables import render
 
@@ -44,6 +48,8 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--load", type=int, default=0, help="busy processes beside each measurement")
     parser.add_argument("--peers-python", type=Path, help="python of the peers' environment")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmark.md")
     arguments = parser.parse_args()
@@ -51,9 +57,31 @@ def main() -> None:
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
     with TemporaryDirectory(prefix="redtest-onnx-") as folder:
         for name in arguments.jobs:
-            results[name] = run(JOBS[name], Path(folder), arguments)
+            with busy(arguments.load):
+                result = run(JOBS[name], Path(folder), arguments)
+            results[" ".join((name, *_circumstances(arguments)))] = result
             stored.write_text(json.dumps(results, indent=1) + "\n")
-            arguments.output.write_text(render({key: results[key] for key in JOBS if key in results}))
+            arguments.output.write_text(render(results))
+
+
+def _circumstances(arguments: argparse.Namespace) -> list[str]:
+    """What tells two runs of the same job apart."""
+    load = [f"beside {arguments.load}"] if arguments.load else []
+    return [*([] if arguments.device == "cpu" else [arguments.device]), *load]
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Let other processes multiply matrices meanwhile."""
+    work = "import numpy as np\na = np.ones((512, 512), np.float32)\nwhile True: a @ a"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    others = [subprocess.Popen([sys.executable, "-c", work], env=environment) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -61,8 +89,9 @@ def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
     place = folder / job.network
     if not place.exists():
         write_network(job.network, job.samples, place)
-    path = write_job(job, place, arguments.threads)
-    there = [name for name in job.contenders if name not in PEERS or arguments.peers_python]
+    path = write_job(job, place, arguments.threads, arguments.device)
+    fitting = [name for name in job.contenders if arguments.device == "cpu" or name not in ON_CPU_ONLY]
+    there = [name for name in fitting if name not in PEERS or arguments.peers_python]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in there}
     measure("reference", path, arguments)
     for turn in range(arguments.repeats):
@@ -71,14 +100,16 @@ def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
                 runs[name].append(measure(name, path, arguments))
     return {
         "title": job.title,
+        "device": arguments.device,
+        "load": arguments.load,
         "layers": len(json.loads(path.read_text())["modules"]),
         "samples": job.samples,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": _machine(),
+        "machine": _machine(arguments.device),
         "threads": arguments.threads,
         "repeats": arguments.repeats,
         "once": list(job.once),
-        "missing": [name for name in job.contenders if name not in there],
+        "missing": [name for name in fitting if name not in there],
         "errors": _errors(path, there),
         "runs": runs,
     }
@@ -108,7 +139,11 @@ def _errors(path: Path, names: list[str]) -> dict[str, float]:
     return errors
 
 
-def _machine() -> str:
+def _machine(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return f"{torch.cuda.get_device_name()}, {platform.system()} {platform.machine()}"
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"

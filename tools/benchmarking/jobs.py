@@ -35,7 +35,7 @@ class Job:
     once: tuple[str, ...] = ()
 
 
-_FAST = ("plain forward", "ours, pooled", "ours, flattened", "pytorch-cka")
+_FAST = ("plain forward", "plain, less memory", "ours, pooled", "ours, flattened", "pytorch-cka")
 _ALL = (*_FAST, "keep everything", "torch_cka", "per pair")
 _SLOW = ("keep everything", "torch_cka", "per pair")
 
@@ -82,14 +82,15 @@ def write_network(name: str, samples: int, folder: Path) -> None:
     np.save(folder / "inputs.npy", _images(rng, samples, side))
 
 
-def write_job(job: Job, folder: Path, threads: int) -> Path:
+def write_job(job: Job, folder: Path, threads: int, device: str) -> Path:
     """Write what a measuring process needs to know beside the network in `folder`."""
     called = json.loads((folder / "calls.json").read_text())
     network = build(job.network)
     modules = measured(network, called, job.layers)
     tensors = [last_leaf(network, called, name) for name in modules]
     path = folder / f"{job.layers}.json"
-    path.write_text(json.dumps({**asdict(job), "modules": modules, "tensors": tensors, "threads": threads}))
+    names = {"modules": modules, "tensors": tensors}
+    path.write_text(json.dumps({**asdict(job), **names, "threads": threads, "device": device}))
     return path
 
 

@@ -22,21 +22,23 @@ def main() -> None:
     """Prepare, run once for the memory and to warm up, run again for the time."""
     name, path = sys.argv[1], Path(sys.argv[2])
     told = json.loads(path.read_text())
-    job = Job(path.parent, told["network"], told["modules"], told["tensors"], told["threads"])
+    chosen = {key: told[key] for key in ("network", "modules", "tensors", "threads", "device")}
+    job = Job(path.parent, **chosen)
+    memory = _DeviceMemory() if job.device == "cuda" else _Memory()
     start = _cpu_seconds()
     call = CONTENDERS[name](job)
     prepared = _cpu_seconds() - start
-    before = _reset_peak()
+    memory.start()
     result = None if name in told["once"] else call()
-    warm_peak = _status("VmHWM")
+    memory.see()
     started, wall = _cpu_seconds(), perf_counter()
-    result = call()
+    result = call()  # ends with a copy to the host: nothing is still running on a device
     figures = {
         "cpu_s": _cpu_seconds() - started,
         "wall_s": perf_counter() - wall,
         "prepare_cpu_s": prepared,
-        "before_bytes": before,
-        "added_bytes": max(warm_peak, _status("VmHWM")) - before,
+        "before_bytes": memory.before,
+        "added_bytes": memory.see() - memory.before,
         "metric_share": getattr(call, "metric_share", None),
     }
     if result is not None:
@@ -49,10 +51,38 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _reset_peak() -> int:
-    """Start the high-water mark of resident memory anew; what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+class _Memory:
+    """Peak of the resident memory."""
+
+    def __init__(self) -> None:
+        self.before = self._peak = 0
+
+    def start(self) -> None:
+        """Look at what is there, and start the high-water mark anew."""
+        Path("/proc/self/clear_refs").write_text("5")
+        self.before = _status("VmRSS")
+
+    def see(self) -> int:
+        """The highest since the start."""
+        self._peak = max(self._peak, self._now())
+        return self._peak
+
+    def _now(self) -> int:
+        return _status("VmHWM")
+
+
+class _DeviceMemory(_Memory):
+    """Peak of what a device's memory holds: allocators keep what they have taken."""
+
+    def start(self) -> None:
+        """Look at what is there."""
+        self.before = self._now()
+
+    def _now(self) -> int:
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        return total - free
 
 
 def _status(field: str) -> int:

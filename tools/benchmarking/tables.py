@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -9,38 +11,72 @@ Figures = dict[str, Any]
 
 PLAIN = "plain forward"
 OURS = "ours, flattened"
+PEER = "pytorch-cka"
 
 
 def render(results: dict[str, Figures]) -> str:
-    """All jobs, each with its date, machine and table.
+    """A summary, then all jobs, each with its date, machine and table.
 
     Args:
         results: per job what `benchmark.py` stored.
     """
-    return "\n".join([_HEAD, *(_job(result) for result in results.values()), ""])
+    ordered = sorted(results.values(), key=lambda result: (result["device"] == "cuda", result["load"]))
+    return "\n".join([_HEAD, *_summaries(ordered), *map(_job, ordered), ""])
 
 
 _HEAD = """# Benchmark
 
 Made by `python tools/benchmark.py` (Linux); its `--help` says how to install the peers. Each measurement is
-a process of its own, the contenders take turns, and ratios are of CPU seconds within one turn, so that load
-on the machine strikes all alike; they are given as median (smallest-largest). The networks have random
-weights and no batch normalisation left, so that all contenders do the same work on the same tensors. Times
-are those of one call with the model loaded, the second one where there are two (contenders marked * get
-one); memory is what the calls add to the loaded model at their peak. "Error" is the largest difference from
-a matrix computed in float64 behind the same network.
+a process of its own, the contenders take turns, and ratios are of CPU seconds (on a GPU: wall time) within
+one turn, so that load on the machine strikes all alike; they are given as median (smallest-largest). The
+networks have random weights and no batch normalisation left, so that all contenders do the same work on the
+same tensors. Times are those of one call with the model loaded, the second one where there are two
+(contenders marked * get one); memory is what the calls add to the loaded model at their peak, in MB and in
+parts of what the plain forward pass adds. "Error" is the largest difference from a matrix computed in
+float64 behind the same network.
 
 * *plain forward*: ONNX Runtime alone with all its optimisations
+* *plain, less memory*: the same without the block of memory that ONNX Runtime plans after a first run and
+  keeps beside the buffers of that run; the measurement goes without it, too
 * *ours*: all of `analyze`'s measuring with its statistics, pooled (mean over positions) or flattened
 * *keep everything*: forward hooks, then one Gram a layer and one HSIC a pair, in PyTorch
 * *per pair*: both Grams and three HSICs for every pair, as the reference implementation of RedTest does
 """
 
 
+def _summaries(results: list[Figures]) -> Iterable[str]:
+    """What most readers want to know, for the jobs on an unloaded machine."""
+    for device in ("cpu", "cuda"):
+        chosen = [result for result in results if result["device"] == device and not result["load"]]
+        if not chosen:
+            continue
+        lines = [
+            f"\n## In short: {'CPU' if device == 'cpu' else 'GPU'}\n",
+            'Medians; "x faster": ours, flattened, than pytorch-cka, the fastest peer.\n',
+            "| job | pooled, x plain | flattened, x plain | flattened, memory x plain | x faster | error |",
+            "|---|---|---|---|---|---|",
+        ]
+        speeds = []
+        for result in chosen:
+            runs = result["runs"]
+            cost = [_middle(runs.get(name), runs[PLAIN], _time(result)) for name in ("ours, pooled", OURS)]
+            memory = _middle(runs.get(OURS), runs[PLAIN], "added_bytes")
+            speed = _middle(runs.get(PEER), runs.get(OURS), _time(result))
+            speeds += [speed] if speed else []
+            error = result["errors"].get(OURS)
+            cells = [f"{value:.2f}" if value else "" for value in (*cost, memory, speed)]
+            lines.append(f"| {' | '.join([result['title'], *cells, f'{error:.0e}' if error else ''])} |")
+        if speeds:
+            mean = prod(speeds) ** (1 / len(speeds))
+            lines.append(f"| geometric mean | | | | {mean:.2f} | |")
+        yield "\n".join(lines)
+
+
 def _job(result: Figures) -> str:
     runs: dict[str, list[Figures]] = result["runs"]
+    load = f", beside {result['load']} busy processes" if result["load"] else ""
     head = (
-        f"\n## {result['title']}: {result['layers']} layers, {result['samples']} images\n\n"
+        f"\n## {result['title']}: {result['layers']} layers, {result['samples']} images{load}\n\n"
         f"{result['date']}, {result['machine']}, {result['threads']} thread(s), "
         f"turns: {result['repeats']}\n\n"
         "| contender | CPU s | wall s | x plain forward | x ours, flattened | memory added MB | error |\n"
@@ -54,20 +90,33 @@ def _job(result: Figures) -> str:
 def _row(name: str, measured: list[Figures], runs: dict[str, list[Figures]], result: Figures) -> str:
     cpu = _spread([run["cpu_s"] for run in measured], ".2f")
     wall = _spread([run["wall_s"] for run in measured], ".2f")
-    added = median(run["added_bytes"] for run in measured) / 1e6
+    added = f"{median(run['added_bytes'] for run in measured) / 1e6:.0f}"
+    memory = _middle(measured, runs.get(PLAIN), "added_bytes")
     error = result["errors"].get(name)
     mark = " *" if name in result["once"] else ""
-    ratios = [_ratios(measured, runs.get(base)) for base in (PLAIN, OURS)]
-    shown = f"{error:.1e}" if error is not None else ""
-    return f"| {name}{mark} | {cpu} | {wall} | {ratios[0]} | {ratios[1]} | {added:.0f} | {shown} |"
+    ratios = [_ratios(measured, runs.get(base), _time(result)) for base in (PLAIN, OURS)]
+    shown = [f"{added} ({memory:.2f} x)" if memory else added, f"{error:.1e}" if error is not None else ""]
+    return f"| {' | '.join([name + mark, cpu, wall, *map(_shown, ratios), *shown])} |"
 
 
-def _ratios(measured: list[Figures], base: list[Figures] | None) -> str:
-    """Ratios of CPU seconds, turn by turn."""
-    if not base:
-        return ""
-    pairs = zip(measured, base, strict=False)
-    return _spread([mine["cpu_s"] / theirs["cpu_s"] for mine, theirs in pairs], ".2f")
+def _time(result: Figures) -> str:
+    """What counts as time: wall time of a device, else CPU seconds, which other load changes less."""
+    return "wall_s" if result["device"] == "cuda" else "cpu_s"
+
+
+def _ratios(measured: list[Figures] | None, base: list[Figures] | None, what: str) -> list[float]:
+    """Ratios of a figure, turn by turn."""
+    pairs = zip(measured or (), base or (), strict=False)
+    return [mine[what] / theirs[what] for mine, theirs in pairs if theirs[what]]
+
+
+def _middle(measured: list[Figures] | None, base: list[Figures] | None, what: str) -> float | None:
+    ratios = _ratios(measured, base, what)
+    return median(ratios) if ratios else None
+
+
+def _shown(ratios: list[float]) -> str:
+    return _spread(ratios, ".2f") if ratios else ""
 
 
 def _spread(values: list[float], form: str) -> str:
