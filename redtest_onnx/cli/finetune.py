@@ -10,6 +10,7 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.report.documents import finetune_document, write_json
 from redtest_onnx.runtime.opened import see_cost
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.FilePath)
 @click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .finetuned.onnx]")
 @click.option("--teacher", type=options.FilePath, help="Model to imitate, usually the original.")
-@options.training_options
+@training_options
 @click.option(
     "--val-data", type=options.FilePath, help="Samples that choose the best epoch. [default: held out]"
 )
@@ -58,15 +59,15 @@ def command(
 
     It learns from the labels of the data, from a teacher, or from both. Part of the data is held out to
     choose the best epoch. An interrupted run goes on with --resume and ends with the same weights. To train
-    on several GPUs or machines, start it with torchrun.
+    on several GPUs or machines: torchrun --nproc-per-node 2 --no-python -- redtest-onnx finetune ...
     """
     options.configure_logging(verbose, quiet)
-    settings = options.training_settings_of(values)
+    settings = training_settings_of(values)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     output = output or model.with_suffix(".finetuned.onnx")
     check_outputs([output, json_path], force=force)
-    options.prepare_torch()
+    prepare_torch()
     from redtest_onnx.training.finetune import finetune
     from redtest_onnx.training.processes import leads
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -20,9 +18,6 @@ from redtest_onnx.runtime.arrays import splits
 from redtest_onnx.runtime.data import Dataset, open_data
 from redtest_onnx.runtime.images import ImageOptions
 from redtest_onnx.runtime.session import RunOptions
-
-if TYPE_CHECKING:
-    from redtest_onnx.training.settings import TrainingSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
@@ -155,7 +150,7 @@ _IMAGE_OPTIONS = (
 
 def data_options(function: Command) -> Command:
     """Where samples come from and how images become inputs."""
-    return _apply(
+    return apply(
         function,
         click.option(
             "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
@@ -175,7 +170,7 @@ def data_options(function: Command) -> Command:
 
 def training_data_options(function: Command) -> Command:
     """Where images to train with come from."""
-    return _apply(
+    return apply(
         function,
         click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
         *_IMAGE_OPTIONS,
@@ -186,7 +181,7 @@ def training_data_options(function: Command) -> Command:
 
 def run_options(function: Command) -> Command:
     """Where the model runs."""
-    return _apply(
+    return apply(
         function,
         click.option(
             "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
@@ -197,7 +192,7 @@ def run_options(function: Command) -> Command:
 
 def layer_options(function: Command) -> Command:
     """What counts as a layer."""
-    return _apply(
+    return apply(
         function,
         click.option(
             "--layers", default="auto", show_default=True, help="auto, all, or a glob over names of layers."
@@ -215,7 +210,7 @@ def layer_options(function: Command) -> Command:
 
 def measure_options(function: Command) -> Command:
     """How similarity is measured."""
-    return _apply(
+    return apply(
         function,
         click.option(
             "--pooling",
@@ -249,105 +244,9 @@ def measure_options(function: Command) -> Command:
     )
 
 
-def training_options(function: Command) -> Command:
-    """How a model is trained; see `training.settings.TrainingSettings`."""
-    return _apply(
-        function,
-        click.option(
-            "--epochs",
-            type=click.IntRange(min=1),
-            default=20,
-            show_default=True,
-            help="Passes over the training samples.",
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Per step."
-        ),
-        click.option(
-            "--optimizer",
-            type=click.Choice(["auto", "sgd", "adamw"]),
-            default="auto",
-            help="auto: AdamW for models with layer normalisation, else SGD.",
-        ),
-        click.option("--lr", type=float, help="Highest rate. [default: 0.02 with SGD, 0.0005 with AdamW]"),
-        click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
-        click.option("--weight-decay", type=float, help="[default: 0.0005 with SGD, 0.01 with AdamW]"),
-        click.option(
-            "--schedule",
-            type=click.Choice(["cosine", "steps", "constant"]),
-            default="cosine",
-            show_default=True,
-            help="Of the learning rate.",
-        ),
-        click.option(
-            "--warmup", type=float, default=0.05, show_default=True, help="Share of steps with a rising rate."
-        ),
-        click.option(
-            "--augment",
-            multiple=True,
-            type=click.Choice(["crop", "flip"]),
-            help="Change training images at random; may be repeated.",
-        ),
-        click.option(
-            "--label-smoothing",
-            type=float,
-            default=0.0,
-            show_default=True,
-            help="Share of the target spread over all classes.",
-        ),
-        click.option(
-            "--teacher-weight",
-            type=float,
-            default=0.5,
-            show_default=True,
-            help="Share of the loss that imitates the teacher where there are labels too.",
-        ),
-        click.option(
-            "--temperature", type=float, default=2.0, show_default=True, help="Softens what is imitated."
-        ),
-        click.option(
-            "--feature-weight",
-            type=float,
-            default=0.0,
-            show_default=True,
-            help="Weight of imitating the outputs of layers inside, too.",
-        ),
-        click.option("--clip", type=float, default=5.0, show_default=True, help="Largest gradient norm."),
-        click.option(
-            "--batch-norm",
-            type=click.Choice(["train", "frozen"]),
-            default="train",
-            show_default=True,
-            help="Track statistics, or keep them.",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            default="auto",
-            help="auto: bfloat16 on GPUs that have it, else float32.",
-        ),
-        click.option(
-            "--task",
-            type=click.Choice(["auto", "classification", "regression"]),
-            default="auto",
-            help="auto: classification with labels or a final softmax.",
-        ),
-        click.option(
-            "--validation",
-            type=float,
-            default=0.1,
-            show_default=True,
-            help="Share of the data held out to choose the best epoch.",
-        ),
-        click.option(
-            "--patience", type=click.IntRange(min=1), help="Stop after this many epochs without progress."
-        ),
-    )
-
-
 def output_options(function: Command) -> Command:
     """How results are given."""
-    return _apply(
+    return apply(
         function,
         click.option("--json", "json_path", metavar="FILE|-", help="Machine-readable result; - for stdout."),
         click.option("--force", is_flag=True, help="Overwrite existing outputs."),
@@ -359,26 +258,6 @@ def output_options(function: Command) -> Command:
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
     return RunOptions(values.pop("device"), values.pop("threads"))
-
-
-def training_settings_of(values: dict[str, Any]) -> TrainingSettings:
-    """Take the training options out of a command's values; the seed stays."""
-    from redtest_onnx.training.settings import TrainingSettings
-
-    names = [field.name for field in fields(TrainingSettings) if field.name != "seed"]
-    return TrainingSettings(**{name: values.pop(name) for name in names}, seed=values["seed"])
-
-
-def prepare_torch() -> None:
-    """Import PyTorch with threads that sleep while they wait.
-
-    Spinning, they take several times the CPU time wherever another process wants a core.
-
-    Raises:
-        RuntimeUnavailableError: PyTorch is not installed.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import_module("redtest_onnx.bridge")
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:
@@ -398,5 +277,6 @@ def configure_logging(verbose: int, quiet: bool) -> None:
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", force=True)
 
 
-def _apply(function: Command, *options: Callable[[Command], Command]) -> Command:
+def apply(function: Command, *options: Callable[[Command], Command]) -> Command:
+    """The function with several options, which the help lists in this order."""
     return reduce(lambda decorated, option: option(decorated), reversed(options), function)

@@ -11,6 +11,7 @@ from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save, write_atomic
 from redtest_onnx.graph.index import GraphIndex
@@ -144,7 +145,7 @@ def command(
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
-        options.prepare_torch()
+        prepare_torch()
     written = [plan_path] if dry_run else [output, html]
     check_outputs([*written, json_path], force=force)
     loaded = load(model)

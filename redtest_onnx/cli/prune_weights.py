@@ -12,6 +12,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import evaluation_data, training_data
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.sparsity_options import Request
+from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.budget import Budget
@@ -98,7 +99,7 @@ def _trained(
     run: RunOptions,
 ) -> IterativePruning:
     """Train and prune in turns on split `train` of --data, or on all of it."""
-    options.prepare_torch()
+    prepare_torch()
     data = training_data(source, model)
     training = TrainingSettings(
         epochs=request.epochs,

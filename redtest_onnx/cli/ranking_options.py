@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 import click
 
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.options import Command
+from redtest_onnx.cli.options import Command, apply
 from redtest_onnx.nas.candidate import COSTS
 from redtest_onnx.nas.engines.run import EngineOptions
 from redtest_onnx.nas.expected import ExpectedMsrs
@@ -21,7 +20,7 @@ _MOST_NAMED = 20
 
 def score_options(function: Command) -> Command:
     """How candidates are scored."""
-    return _apply(
+    return apply(
         function,
         click.option(
             "--cost",
@@ -57,7 +56,7 @@ def score_options(function: Command) -> Command:
 
 def engine_options(function: Command) -> Command:
     """Where the work runs."""
-    return _apply(
+    return apply(
         function,
         click.option(
             "--engine",
@@ -118,7 +117,3 @@ def _expected(fit: ExpectedMsrs) -> str:
         return f"M = {fit}, the mean MSRS of {fit.points} candidates."
     source = f"{fit.points} candidates of {low} to {high} layers"
     return f"M = {fit} for L layers, fitted to {source} (r2 {fit.r2:.2f})."
-
-
-def _apply(function: Command, *options: Any) -> Command:
-    return reduce(lambda decorated, option: option(decorated), reversed(options), function)
