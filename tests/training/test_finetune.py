@@ -208,9 +208,12 @@ def test_a_killed_run_resumes_to_the_same_weights(damaged: rt.Model, tmp_path: P
 def test_two_processes_of_torchrun_train_together(damaged: rt.Model, tmp_path: Path) -> None:
     rt.save(damaged, tmp_path / "m.onnx")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "redtest_onnx", "finetune", str(tmp_path / "m.onnx"), "--data", str(DATA)]
+    command += ["--no-python", "--", sys.executable, "-m", "redtest_onnx", "finetune"]
+    command += [str(tmp_path / "m.onnx"), "--data", str(DATA), "--log", str(tmp_path / "log")]
     command += ["--epochs", "2", "--threads", "1", "-o", str(tmp_path / "o.onnx"), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Test accuracy") == 1
+    assert "find_unused_parameters" not in done.stderr
     assert (tmp_path / "o.onnx").exists()
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
