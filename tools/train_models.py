@@ -25,6 +25,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
+from experiments.blocks import ResidualBlock
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -92,29 +93,6 @@ def shift_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
 # ------------------------------------------------------------------------------------------------- models
 
 
-class ResidualBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN plus shortcut, then ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        # Every block starts as an identity, so blocks the task does not need can stay close to one.
-        nn.init.zeros_(self.bn2.weight)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the residual branch to the shortcut."""
-        residual: Tensor = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        return functional.relu(residual + self.shortcut(x))
-
-
 class ResNet(nn.Module):
     """A residual network far deeper than 8x8 digits need: three stages of nine blocks."""
 
@@ -127,7 +105,10 @@ class ResNet(nn.Module):
         inputs = widths[0]
         for stage, width in enumerate(widths):
             for index in range(blocks_per_stage):
-                blocks.append(ResidualBlock(inputs, width, 2 if stage > 0 and index == 0 else 1))
+                block = ResidualBlock(inputs, width, 2 if stage > 0 and index == 0 else 1)
+                # Every block starts as an identity, so blocks the task does not need can stay close to one.
+                nn.init.zeros_(block.bn2.weight)
+                blocks.append(block)
                 inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))

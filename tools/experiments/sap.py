@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from blocks import ResidualBlock
+from torch import nn
 
 import redtest_onnx as rt
 from redtest_onnx.bridge import to_torch
@@ -51,27 +52,6 @@ TRAINING = {
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
 
 
-class Block(nn.Module):
-    """conv-BN-ReLU-conv-BN plus shortcut, then ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the residual branch to the shortcut."""
-        residual: Tensor = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        return torch.relu(residual + self.shortcut(x))
-
-
 def build(name: str) -> nn.Module:
     """An untrained network for digits of 8x8."""
     if name == "mlp":
@@ -82,7 +62,7 @@ def build(name: str) -> nn.Module:
     convolution = [nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if name == "resnet":
-        blocks = [Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 2)]
+        blocks = [ResidualBlock(8, 8, 1), ResidualBlock(8, 16, 2), ResidualBlock(16, 32, 2)]
         return nn.Sequential(*convolution, *blocks, *head, nn.Linear(32, 10))
     layers: list[nn.Module] = [*convolution]
     for inputs, outputs in pairwise((8, 16, 32)):

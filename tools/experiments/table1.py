@@ -25,8 +25,8 @@ from typing import Any
 
 import onnx
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from blocks import ResidualBlock
+from torch import nn
 
 import redtest_onnx as rt
 from redtest_onnx.pruning.plan import Plan, Step
@@ -43,32 +43,12 @@ CRITERIA = (
 CALIBRATION = 2048
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; where the width changes, the shortcut takes every second pixel and pads."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride = stride
-        self.added = outputs - inputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Branch plus shortcut."""
-        branch = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        if self.added:
-            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
-        return functional.relu(branch + x)
-
-
 def resnet56() -> nn.Module:
     """Three stages of nine blocks (He et al., arXiv 1512.03385, section 4.2)."""
     widths = [16] * 9 + [32] * 9 + [64] * 9
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     blocks = [
-        BasicBlock(before, after, 1 if before == after else 2)
+        ResidualBlock(before, after, 1 if before == after else 2, projected=False)
         for before, after in zip([16, *widths], widths, strict=False)
     ]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
