@@ -46,6 +46,8 @@ class Tap:
         channels_first: whether a tensor of three axes is [n, channels, length], as 1-D convolutions make it,
             and no sequence [n, tokens, channels].
         columns: features of a Gram that are taken at a time.
+        whole: whether a Gram is one product of all columns, and leaves the graph as [n, n]. That takes a
+            second copy of the activation and twice the work, in few large operators, as suits a GPU.
     """
 
     tensor: str
@@ -57,6 +59,7 @@ class Tap:
     form: Form
     channels_first: bool = False
     columns: int = 8192
+    whole: bool = False
 
     @property
     def output(self) -> str:
@@ -88,9 +91,11 @@ class Tap:
 
     @property
     def output_sizes(self) -> list[int]:
-        """Sizes of the reduced value: [n, p], or the flat lower blocks of a Gram."""
+        """Sizes of the reduced value: [n, p], the flat lower blocks of a Gram, or all of it."""
         if self.form == "features":
             return [self.batch, self.features]
+        if self.whole:
+            return [self.batch, self.batch]
         bounds = gram_bounds(self.batch)
         return [sum((stop - start) * stop for start, stop in pairwise(bounds))]
 
@@ -106,10 +111,14 @@ def unpack_gram(flat: Any, samples: int, gram: Any) -> None:
     """Write the symmetric Gram matrix from the blocks on and below its diagonal.
 
     Args:
-        flat: the blocks in order of rows, then columns, each in C order; NumPy or CuPy.
+        flat: the blocks in order of rows, then columns, each in C order, or all of it as [n, n]; NumPy or
+            CuPy.
         samples: n.
         gram: [n, n] float64 of the same kind, which takes the result.
     """
+    if flat.ndim == 2:
+        gram[...] = flat
+        return
     position = 0
     bounds = gram_bounds(samples)
     for start, stop in pairwise(bounds):
@@ -182,7 +191,7 @@ class Reduction:
         """The nodes from the activation to the reduced value, in an order in which they can run."""
         self._features()
         if self._tap.form == "gram":
-            self._gram()
+            self._product()
         elif not self._nodes:
             self._add("Identity")
         return self._named()
@@ -190,7 +199,7 @@ class Reduction:
     def gram_nodes(self, features: str) -> list[onnx.NodeProto]:
         """The nodes from features [n, p] to the reduced value."""
         self._value = features
-        self._gram()
+        self._product()
         return self._named()
 
     def _named(self) -> list[onnx.NodeProto]:
@@ -239,11 +248,29 @@ class Reduction:
         rows = self._constants.integers(np.arange(tap.batch) * tokens + chosen)
         self._add("Gather", [self._value, rows], axis=0)
 
-    def _gram(self) -> None:
-        """[n, p] -> the blocks on and below the diagonal of the Gram, one behind the other.
+    def _product(self) -> None:
+        """[n, p] -> the Gram.
 
-        Features are shifted by the mean of the first rows: without that, float32 cancels where they share a
-        large mean. What the shift leaves of the mean is small and is taken out of the Gram itself later.
+        Features are shifted by a mean first: without that, float32 cancels where they share a large one. What
+        the shift leaves of the mean is small and is taken out of the Gram itself later.
+        """
+        if self._tap.whole:
+            self._whole_gram()
+        else:
+            self._gram()
+
+    def _whole_gram(self) -> None:
+        features = self._value
+        self._mean([0], keepdims=1)
+        mean = self._value
+        self._add("Abs")
+        self._add("ReduceMax", keepdims=0)  # of all, in all operator sets alike
+        self._nodes[-1].output[0] = self._tap.level
+        self._add("Sub", [features, mean])
+        self._add("Gemm", [self._value, self._value], transB=1)
+
+    def _gram(self) -> None:
+        """The blocks on and below the diagonal, one behind the other; shifted by the mean of the first rows.
 
         The nodes stand in a Loop over ranges of columns, also where there is one range only: ONNX Runtime
         loads thousands of nodes in the main graph far more slowly than as many in bodies.

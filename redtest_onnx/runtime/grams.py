@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from types import ModuleType
 
@@ -100,7 +100,7 @@ class GramReader:
         self._per_run = fixed or samples
         opset = model.opsets.get("ai.onnx", 0)
         in_graph = self._per_run >= samples and opset >= OLDEST_GRAM_OPSET and not keep_features
-        whole = resolve_device(options.device) == "cuda"  # its memory is fast enough, its loops are not
+        whole = resolve_device(options.device) == "cuda"
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets
@@ -156,15 +156,15 @@ def _tap(target: Target, batch: int, per_run: int, pooling: Pooling, *, in_graph
         per_run: number of samples per run.
         pooling: as in `Tap`.
         in_graph: whether Grams can be made in the graph.
-        whole: whether they are made of all columns at a time.
+        whole: as in `Tap`.
     """
     axis = target.batch_axis
     sizes = list(target.shape)
     sizes[axis] = sizes[axis] // batch * per_run
     width = prod(sizes) // per_run
     form: Form = "gram" if in_graph and pooling == "none" and width > per_run else "features"
-    tap = Tap(target.tensor, tuple(sizes), target.dtype, per_run, axis, pooling, form, target.channels_first)
-    return replace(tap, columns=width) if whole else tap
+    seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
+    return Tap(*seen, pooling, form, target.channels_first, whole=whole)
 
 
 def _constant(gram: Array, level: float, features: int) -> bool:

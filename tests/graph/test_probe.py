@@ -59,7 +59,7 @@ def check(tap: Tap, t: Array, opset: int = 17, rtol: float = 1e-5) -> dict[str, 
     expected = reference(tap, t)
     assert expected.shape == (tap.batch, tap.features)
     if tap.form == "gram":
-        first = gram_bounds(tap.batch)[1]
+        first = tap.batch if tap.whole else gram_bounds(tap.batch)[1]
         np.testing.assert_allclose(found[tap.level], np.abs(expected[:first].mean(0)).max(), rtol=rtol)
         centred = expected - expected.mean(0)
         expected = centred @ centred.T
@@ -124,6 +124,14 @@ def test_other_types_are_reduced_in_single_precision(dtype: int, kind: type, for
 def test_grams_in_blocks_of_rows_and_ranges_of_columns(samples: int, width: int) -> None:
     t = values((samples, width), 1)
     check(Tap("t", t.shape, TensorProto.FLOAT, samples, 0, "none", "gram"), t)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+@pytest.mark.parametrize("shape", [(6, 3, 4, 5), (40, 700)], ids=str)
+def test_grams_in_one_product(shape: tuple[int, ...], opset: int) -> None:
+    tap = Tap("t", shape, TensorProto.FLOAT, shape[0], 0, "none", "gram", whole=True)
+    found = check(tap, values(shape, 1000), opset, rtol=1e-4)
+    assert found[tap.output].shape == (shape[0], shape[0])
 
 
 def test_large_means_do_not_drown_a_gram() -> None:
