@@ -72,10 +72,10 @@ class PackedGrams:
 
     def own_hsic(self) -> Array:
         """[L] HSIC of each layer with itself; NaN for layers that do not vary."""
-        squares = squared_norms(self.rows)
-        return hsic_scale(self.samples, unbiased=self.unbiased) * namespace(squares).where(
-            squares > 0, squares, np.nan
-        )
+        own = squared_norms(self.rows)
+        own *= hsic_scale(self.samples, unbiased=self.unbiased)
+        own[own == 0] = np.nan
+        return own
 
     def permuted(self, drawn: Sequence[tuple[Indices, Indices]]) -> PackedGrams:
         """Some layers, as if their samples had come in another order.
