@@ -99,15 +99,16 @@ class Samples:
         ]
         return self._load(cut)
 
-    def in_order(self) -> Iterator[Batch]:
-        """All samples once, for evaluation."""
-        return self._load(
-            list(
-                runs(
-                    np.arange(len(self.indices)), self.fixed or self.batch_size, fixed=self.fixed is not None
-                )
-            )
-        )
+    def in_order(self, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """All samples once, for evaluation.
+
+        Args:
+            share: rank and number of processes; each gets every such batch.
+        """
+        rank, world = share
+        size = self.fixed or self.batch_size
+        cut = list(runs(np.arange(len(self.indices)), size, fixed=self.fixed is not None))
+        return self._load(cut[rank::world])
 
     def _slice(self, step: int) -> slice:
         return slice(step * self.batch_size, (step + 1) * self.batch_size)

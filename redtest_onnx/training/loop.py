@@ -144,13 +144,14 @@ class Trainer:
         return state
 
     def score(self, samples: Samples) -> Score:
-        """Loss and accuracy in `eval()`."""
+        """Loss and accuracy in `eval()`; all processes take part and get the same."""
         objective = self.task.objective
         tapped = Tapped(self.module, objective.names)
+        self.group.share_buffers(self.module)
         self.module.eval()
         loss, right, seen = 0.0, 0, 0
         with torch.no_grad():
-            for batch in samples.in_order():
+            for batch in samples.in_order((self.group.rank, self.group.world)):
                 batch = batch.to(self.group.device)
                 values = _cut(tapped(**batch.inputs), batch)
                 labels = None if batch.labels is None else batch.labels[: batch.count]
@@ -159,7 +160,8 @@ class Trainer:
                 if labels is not None and objective.labelled:
                     right += objective.right(values, labels, batch.count)
                 seen += batch.count
-        return Score(loss / seen, right / seen if objective.labelled else None)
+        all_loss, all_right, all_seen = self.group.total((loss, right, seen))
+        return Score(all_loss / all_seen, all_right / all_seen if objective.labelled else None)
 
     def _train_epoch(self) -> None:
         state, task = self.progress, self.task
@@ -212,8 +214,8 @@ class Trainer:
         weights = self.module.state_dict()
         if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
             raise self._diverged(f"{lost[0]} was no longer finite")
+        score = self.score(self.task.validation)
         if self.group.leads:
-            score = self.score(self.task.validation)
             record = {
                 "epoch": state.epoch + 1,
                 "lr": self.schedule.get_last_lr()[0],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +54,22 @@ class Processes:
         box = [value]
         distributed.broadcast_object_list(box, src=0)
         return box[0]
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums of numbers over all processes."""
+        if self.world == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(sums)
+        found: list[float] = sums.tolist()
+        return found
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all processes the running statistics of the leading one, as each training step does."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    distributed.broadcast(buffer, src=0)
 
 
 @contextmanager
