@@ -4,7 +4,8 @@ Writes docs/benchmark.md.
 
     python tools/benchmark.py                                   # all jobs: takes an hour
     python tools/benchmark.py --jobs resnet56-blocks resnet56-all --peers-python peers/bin/python
-    python tools/benchmark.py --jobs resnet56-blocks --threads 2 --load 2   # beside two busy processes
+    python tools/benchmark.py --jobs resnet56-blocks --threads 2 --load 2 \\
+        --contenders "plain forward" "ours, flattened" pytorch-cka          # beside two busy processes
     python tools/benchmark.py --device cuda
 
 Needs Linux and torch. The peers live in an environment of their own; without it their rows say so:
@@ -32,7 +33,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from benchmarking.contenders import ON_CPU_ONLY, PEERS
+from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS
 from benchmarking.jobs import JOBS, Job, write_job, write_network
 from benchmarking.tables import render
 
@@ -46,6 +47,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="[default: the job's]")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -66,8 +68,9 @@ def main() -> None:
 
 def _circumstances(arguments: argparse.Namespace) -> list[str]:
     """What tells two runs of the same job apart."""
+    threads = [f"{arguments.threads} threads"] if arguments.threads != 1 else []
     load = [f"beside {arguments.load}"] if arguments.load else []
-    return [*([] if arguments.device == "cpu" else [arguments.device]), *load]
+    return [*([] if arguments.device == "cpu" else [arguments.device]), *threads, *load]
 
 
 @contextmanager
@@ -90,7 +93,8 @@ def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
     if not place.exists():
         write_network(job.network, job.samples, place)
     path = write_job(job, place, arguments.threads, arguments.device)
-    fitting = [name for name in job.contenders if arguments.device == "cpu" or name not in ON_CPU_ONLY]
+    asked = arguments.contenders or job.contenders
+    fitting = [name for name in asked if arguments.device == "cpu" or name not in ON_CPU_ONLY]
     there = [name for name in fitting if name not in PEERS or arguments.peers_python]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in there}
     measure("reference", path, arguments)

@@ -20,7 +20,9 @@ def render(results: dict[str, Figures]) -> str:
     Args:
         results: per job what `benchmark.py` stored.
     """
-    ordered = sorted(results.values(), key=lambda result: (result["device"] == "cuda", result["load"]))
+    ordered = sorted(
+        results.values(), key=lambda result: (result["device"] == "cuda", result["threads"], result["load"])
+    )
     return "\n".join([_HEAD, *_summaries(ordered), *map(_job, ordered), ""])
 
 
@@ -45,9 +47,10 @@ float64 behind the same network.
 
 
 def _summaries(results: list[Figures]) -> Iterable[str]:
-    """What most readers want to know, for the jobs on an unloaded machine."""
+    """What most readers want to know, for the jobs on one thread of an unloaded machine."""
     for device in ("cpu", "cuda"):
-        chosen = [result for result in results if result["device"] == device and not result["load"]]
+        plain = [result for result in results if result["threads"] == 1 and not result["load"]]
+        chosen = [result for result in plain if result["device"] == device]
         if not chosen:
             continue
         lines = [
