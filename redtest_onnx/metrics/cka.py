@@ -242,7 +242,8 @@ def _in_blocks(grams: Array, centre_block: Callable[[Array], None], out: Array |
     with np.errstate(invalid="ignore"):
         for start in range(0, len(source), step):
             block = centred[start : start + step]
-            block[...] = source[start : start + step]
+            if out is not grams:
+                block[...] = source[start : start + step]
             raw = squared_norms(block)
             centre_block(block)
             varies = squared_norms(block) > _CONSTANT**2 * raw

@@ -47,15 +47,11 @@ class ShuffledNull:
     Attributes:
         mean: over all pairs and permutations; about 0 for the unbiased estimator.
         quantile95: the similarity that 95 % of such pairs stay below.
-        layer_mean: [L], the same for the pairs of one layer; NaN where it is undefined.
-        layer_quantile95: [L].
         repeats: permutations drawn.
     """
 
     mean: float
     quantile95: float
-    layer_mean: Floats
-    layer_quantile95: Floats
     repeats: int
 
 
@@ -137,15 +133,7 @@ def shuffled_null(centred: PackedGrams, rng: np.random.Generator, repeats: int =
     null = np.full((repeats, layers, layers), np.nan)
     null[np.repeat(np.arange(repeats), len(drawn[0][0])), :, partners] = similarity.T
     null[:, np.arange(layers), np.arange(layers)] = np.nan
-    mean, quantile = _mean_and_quantile(null)
-    by_layer = [_mean_and_quantile(np.stack([null[:, i], null[:, :, i]])) for i in range(layers)]
-    return ShuffledNull(
-        mean=mean,
-        quantile95=quantile,
-        layer_mean=np.array([layer[0] for layer in by_layer]),
-        layer_quantile95=np.array([layer[1] for layer in by_layer]),
-        repeats=repeats,
-    )
+    return ShuffledNull(*_mean_and_quantile(null), repeats)
 
 
 def norm_influence(grams: Array) -> NormInfluence:
