@@ -26,6 +26,11 @@ PREFIX = "redtest/"
 _ROWS = 64
 _TWO_BLOCKS = 32  # samples from which two blocks pay
 _MOST_BLOCKS = 8
+_FEWEST_COLUMNS = 4096  # at a time
+_ELEMENTS = 1 << 20  # of the activation at a time, where samples are few
+# Rows that lie a multiple of 4 KiB apart share cache lines, which makes products a fifth slower.
+_ALIASED = 1024
+_SIDESTEP = 16
 OLDEST_GRAM_OPSET = 10
 """The operator set from which slices take their bounds from the graph."""
 
@@ -45,7 +50,6 @@ class Tap:
         form: "features" [n, p], or the "gram" of the features.
         channels_first: whether a tensor of three axes is [n, channels, length], as 1-D convolutions make it,
             and no sequence [n, tokens, channels].
-        columns: features of a Gram that are taken at a time.
         whole: whether a Gram is one product of all columns, and leaves the graph as [n, n]. That takes a
             second copy of the activation and twice the work, in few large operators, as suits a GPU.
     """
@@ -58,7 +62,6 @@ class Tap:
     pooling: Pooling
     form: Form
     channels_first: bool = False
-    columns: int = 8192
     whole: bool = False
 
     @property
@@ -105,6 +108,16 @@ def gram_bounds(samples: int) -> tuple[int, ...]:
     blocks = min(max(-(-samples // _ROWS), 2 if samples >= _TWO_BLOCKS else 1), _MOST_BLOCKS)
     rows = -(-samples // blocks)
     return (*range(0, samples, rows), samples)
+
+
+def gram_width(samples: int, features: int) -> int:
+    """How many columns of an activation go into a Gram at a time."""
+    most = max(_FEWEST_COLUMNS, _ELEMENTS // samples)
+    turns = -(-features // most)
+    width = -(-features // turns)
+    if width % _ALIASED:
+        return width
+    return (width if turns > 1 else width // 2) + _SIDESTEP
 
 
 def unpack_gram(flat: Any, samples: int, gram: Any) -> None:
@@ -276,7 +289,7 @@ class Reduction:
         loads thousands of nodes in the main graph far more slowly than as many in bodies.
         """
         tap, bounds = self._tap, list(pairwise(gram_bounds(self._tap.batch)))
-        width = tap.features if tap.features <= 2 * tap.columns else tap.columns
+        width = gram_width(tap.batch, tap.features)
         body = GramBody(tap.output, self._opset, self._value, bounds, width)
         results = [f"{tap.output}/{name}" for name in body.sums]
         start = [self._constants.zeros(shape) for shape in body.sums.values()]

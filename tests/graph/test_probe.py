@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from references import whole_gram
 
@@ -19,6 +21,7 @@ from redtest_onnx.graph.reduction import (
     Pooling,
     Tap,
     gram_bounds,
+    gram_width,
 )
 from redtest_onnx.metrics.grams import centre_gram
 from redtest_onnx.runtime.session import RunOptions, Session
@@ -120,10 +123,22 @@ def test_other_types_are_reduced_in_single_precision(dtype: int, kind: type, for
     check(Tap("t", t.shape, dtype, 6, 0, "mean", form), t)
 
 
-@pytest.mark.parametrize(("samples", "width"), [(4, 40), (33, 40), (100, 40), (130, 20000), (600, 700)])
+@pytest.mark.parametrize(
+    ("samples", "width"), [(4, 40), (33, 40), (100, 40), (130, 20000), (300, 4096), (600, 700)]
+)
 def test_grams_in_blocks_of_rows_and_ranges_of_columns(samples: int, width: int) -> None:
     t = values((samples, width), 1)
     check(Tap("t", t.shape, TensorProto.FLOAT, samples, 0, "none", "gram"), t)
+
+
+@given(st.integers(1, 3000), st.integers(1, 1 << 20))
+def test_ranges_of_columns_are_even_and_not_aliased(samples: int, features: int) -> None:
+    width = gram_width(samples, features)
+    turns = -(-features // width)
+    assert width * turns >= features
+    assert width <= max(4096, (1 << 20) // samples) + 16
+    assert turns == 1 or width * turns - features <= 17 * turns
+    assert (width if turns > 1 else features) % 1024
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18])
