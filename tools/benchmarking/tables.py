@@ -131,6 +131,6 @@ def _spread(values: list[float], form: str) -> str:
 def _metric_share(runs: dict[str, list[Figures]]) -> str:
     shares = [run["metric_share"] for run in runs.get(OURS, ())]
     if not shares:
-        return "\n"
+        return ""
     share = _spread([100 * share for share in shares], ".1f")
-    return f"\n\nSimilarities and statistics take {share} % of the time of ours, flattened.\n"
+    return f"\n\nSimilarities and statistics take {share} % of the time of ours, flattened."
