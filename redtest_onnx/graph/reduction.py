@@ -28,7 +28,7 @@ _TWO_BLOCKS = 32  # samples from which two blocks pay
 _MOST_BLOCKS = 8
 _FEWEST_COLUMNS = 4096  # at a time
 _ELEMENTS = 1 << 20  # of the activation at a time, where samples are few
-# Rows that lie a multiple of 4 KiB apart share cache lines, which makes products a fifth slower.
+# Rows a multiple of 4 KiB apart compete for the same places in the cache: products are a fifth slower then.
 _ALIASED = 1024
 _SIDESTEP = 16
 OLDEST_GRAM_OPSET = 10
