@@ -26,8 +26,8 @@ PREFIX = "redtest/"
 _ROWS = 64
 _TWO_BLOCKS = 32  # samples from which two blocks pay
 _MOST_BLOCKS = 8
-_FEWEST_COLUMNS = 4096  # at a time
-_ELEMENTS = 1 << 20  # of the activation at a time, where samples are few
+_COLUMNS = 4096  # of an activation at a time
+_ELEMENTS = 1 << 20  # or as many columns as this allows, where samples are few
 # Rows a multiple of 4 KiB apart compete for the same places in the cache: products are a fifth slower then.
 _ALIASED = 1024
 _SIDESTEP = 16
@@ -111,8 +111,8 @@ def gram_bounds(samples: int) -> tuple[int, ...]:
 
 
 def gram_width(samples: int, features: int) -> int:
-    """How many columns of an activation go into a Gram at a time."""
-    most = max(_FEWEST_COLUMNS, _ELEMENTS // samples)
+    """How many columns of an activation [samples, features] go into a Gram at a time."""
+    most = max(_COLUMNS, _ELEMENTS // samples)
     turns = -(-features // most)
     width = -(-features // turns)
     if width % _ALIASED:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.errors import NegativeVerdictError
-from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.model import Model
 from redtest_onnx.training.augment import Augment
 from redtest_onnx.training.batches import Batch, Samples
 from redtest_onnx.training.checkpoint import Checkpoint, Progress
@@ -110,8 +110,7 @@ class Trainer:
         self.after_step = after_step
         self.report = report or (lambda record: None)
         self.note = note or (lambda done, total, what: None)
-        branches = any(True for _ in subgraphs(model.graph.node))
-        self.student = group.wrap(Tapped(self.module, task.objective.names), branches=branches)
+        self.student = group.wrap(Tapped(self.module, task.objective.names))
         self.teacher = None
         if task.teacher is not None:
             teacher = _placed(task.teacher, group).requires_grad_(False)

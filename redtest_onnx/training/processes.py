@@ -33,19 +33,13 @@ class Processes:
         """Whether this process writes."""
         return self.rank == 0
 
-    def wrap(self, module: nn.Module, *, branches: bool) -> nn.Module:
-        """The module, averaging gradients over all processes.
-
-        Args:
-            module: what is trained.
-            branches: whether which weights are used depends on the inputs, and is looked up in each step.
-        """
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, averaging gradients over all processes."""
         if self.world == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            module, ids, find_unused_parameters=branches, static_graph=not branches
-        )
+        # A static graph would not have to look for unused weights, but forbids batches in parts.
+        return nn.parallel.DistributedDataParallel(module, ids, find_unused_parameters=True)
 
     def agree(self, value: Any) -> Any:
         """The value that the leading process has."""
