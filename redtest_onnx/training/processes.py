@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,9 @@ def processes(device: str) -> Iterator[Processes]:
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(place)
+    # Its functions take the group that exists when it is first imported as a default, and optimizers import
+    # it: they would keep the group, and threads that outlive the interpreter abort now and then.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if gpu else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), place)
