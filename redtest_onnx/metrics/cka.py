@@ -18,7 +18,7 @@ from redtest_onnx.metrics.grams import centre
 Estimator: TypeAlias = Literal["minibatch", "paper", "exact", "biased"]
 
 # Centring a constant layer's Gram leaves the float32 rounding of the values it was made from.
-_CONSTANT = 1e-5
+CONSTANT = 1e-5
 
 # A block that stays in the processor's cache is centred several times faster.
 _BLOCK_ELEMENTS = 1 << 18
@@ -47,7 +47,7 @@ def u_centre(grams: Array, out: Array | None = None) -> Array:
     Raises:
         InputError: fewer than four samples, or matrices that are not square.
     """
-    n = _samples(grams, UNBIASED_SAMPLES)
+    n = gram_samples(grams, UNBIASED_SAMPLES)
 
     def centre_block(block: Array) -> None:
         # In memory order the diagonal is every (n + 1)-th element.
@@ -72,7 +72,7 @@ def h_centre(grams: Array, out: Array | None = None) -> Array:
     Raises:
         InputError: fewer than two samples, or matrices that are not square.
     """
-    n = _samples(grams, BIASED_SAMPLES)
+    n = gram_samples(grams, BIASED_SAMPLES)
     return _in_blocks(grams, lambda block: _subtract_sums(block, n, n * n), out)
 
 
@@ -93,35 +93,24 @@ def hsic_matrix(centred: Array, other: Array | None = None, *, unbiased: bool = 
     Raises:
         InputError: the two sets were measured on different numbers of samples, or on too few.
     """
-    n = _samples(centred, UNBIASED_SAMPLES if unbiased else BIASED_SAMPLES)
+    n = gram_samples(centred, UNBIASED_SAMPLES if unbiased else BIASED_SAMPLES)
     other = centred if other is None else other
+    check_alike(n, other.shape[-1])
     rows, columns = (grams.reshape(len(grams), -1) for grams in (centred, other))
-    return hsic_products(rows, columns, (n, other.shape[-1]), unbiased=unbiased)
-
-
-def hsic_products(rows: Array, columns: Array, samples: tuple[int, int], *, unbiased: bool) -> Array:
-    """`hsic_matrix` of Gram matrices that have become rows with the same inner products.
-
-    Args:
-        rows: [L, m] float64, zeros for a layer that does not vary.
-        columns: [M, m] likewise.
-        samples: from how many samples each of the two comes.
-        unbiased: as in `hsic_matrix`.
-
-    Raises:
-        InputError: the two numbers of samples differ.
-    """
-    n = samples[0]
-    if samples[1] != n:
-        raise InputError(
-            f"layers measured on {n} and on {samples[1]} samples can't be compared",
-            hint="feed both models the same samples in the same order",
-        )
     hsic = rows @ columns.T
     hsic *= hsic_scale(n, unbiased=unbiased)
     hsic[~rows.any(axis=1)] = np.nan
     hsic[:, ~columns.any(axis=1)] = np.nan
     return hsic
+
+
+def check_alike(samples: int, other: int) -> None:
+    """Refuse layers measured on different numbers of samples."""
+    if other != samples:
+        raise InputError(
+            f"layers measured on {samples} and on {other} samples can't be compared",
+            hint="feed both models the same samples in the same order",
+        )
 
 
 def hsic_scale(samples: int, *, unbiased: bool) -> float:
@@ -221,7 +210,8 @@ def unbiased_hsic_features(x: Array, y: Array) -> float:
     return float((product + x_norms.sum() * y_norms.sum() / ((n - 1) * (n - 2))) / (n * (n - 3)))
 
 
-def _samples(grams: Array, minimum: int) -> int:
+def gram_samples(grams: Array, minimum: int) -> int:
+    """Number of samples of [..., n, n]; InputError if there are fewer than that, or it is not square."""
     if grams.ndim < 2 or grams.shape[-1] != grams.shape[-2]:
         raise InputError(f"a Gram matrix must be square, got shape {tuple(grams.shape)}")
     n = int(grams.shape[-1])
@@ -246,7 +236,7 @@ def _in_blocks(grams: Array, centre_block: Callable[[Array], None], out: Array |
                 block[...] = source[start : start + step]
             raw = squared_norms(block)
             centre_block(block)
-            varies = squared_norms(block) > _CONSTANT**2 * raw
+            varies = squared_norms(block) > CONSTANT**2 * raw
             block[~varies] = 0
     return centred.reshape(grams.shape)
 

@@ -98,6 +98,14 @@ def centre_gram(gram: Array) -> Array:
     return gram
 
 
+def centred_norms(gram: Array) -> Array:
+    """[n] squared norms of centred samples, from the [n, n] float64 Gram of features with any shift."""
+    means = gram.mean(axis=0)
+    norms: Array = gram.diagonal() - 2 * means
+    norms += means.mean()
+    return norms
+
+
 def rbf_gram(features: Array, bandwidth: float = 1.0) -> Array:
     """K_ij = exp(-|x_i - x_j|^2 / (2 sigma^2)), with sigma a multiple of the median distance.
 
@@ -142,16 +150,20 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     _check_matrix(features)
     xp = namespace(features)
     samples, width = features.shape
-    gram = xp.zeros((samples, samples), dtype=xp.float64)
     step = max(1, _BLOCK_ELEMENTS // samples)
+    total = None
     for start in range(0, width, step):
         block = centre(features[:, start : start + step], dtype)
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
             block /= xp.where(scale > 0, scale, 1)
-            gram += (block @ block.T) * scale.astype(xp.float64) ** 2
-    return gram
+            gram = xp.multiply(block @ block.T, scale.astype(xp.float64) ** 2)
+        if total is None:
+            total = gram
+        else:
+            total += gram
+    return xp.zeros((samples, samples)) if total is None else total
 
 
 def _rbf(gram: Array, bandwidth: float) -> Array:

@@ -1,4 +1,4 @@
-"""Centred Gram matrices of many layers, each kept once: what is below the diagonal says all."""
+"""Gram matrices of many layers, each kept once: what is below the diagonal says all."""
 
 from __future__ import annotations
 
@@ -10,50 +10,76 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.cka import h_centre, hsic_products, hsic_scale, squared_norms, u_centre
+from redtest_onnx.metrics.cka import (
+    BIASED_SAMPLES,
+    CONSTANT,
+    UNBIASED_SAMPLES,
+    check_alike,
+    gram_samples,
+    hsic_scale,
+)
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class PackedGrams:
-    """Centred Gram matrices [L, n, n] at half their size, with the same inner products.
+    """Gram matrices [L, n, n] at half their size, with the inner products of the centred ones.
+
+    Centring costs several passes over each matrix, and changes inner products by what the sums of the rows
+    say: <K~, L~> = <K, L> - a r_K r_L + b S_K S_L with r = K 1 and S = 1^T K 1. For `u_centre` the diagonals
+    count as 0, a = 2 / (n-2) and b = 1 / ((n-1)(n-2)) (Song et al. 2012, equation 5); for `h_centre` a = 2/n
+    and b = 1/n^2. The Grams should be nearly centred: where <K, L> is much larger, float64 loses digits.
 
     Attributes:
         rows: [L, n(n-1)/2] float64, the elements below the diagonals; times the root of 2, so that products
             of two rows are those of the two matrices. Biased ones are followed by their n diagonal elements.
-            Zeros for a layer that does not vary.
+        sums: [L, n] float64, r.
+        norms: [L] float64, <K~, K~>; 0 for a layer that does not vary.
         samples: n.
-        unbiased: whether they were centred by `u_centre`, which leaves no diagonal, or by `h_centre`.
+        unbiased: whether products are those after `u_centre`, or after `h_centre`.
     """
 
     rows: Array
+    sums: Array
+    norms: Array
     samples: int
     unbiased: bool
 
     @classmethod
     def of(cls, grams: Iterable[Array], layers: int, samples: int, *, unbiased: bool = True) -> PackedGrams:
-        """Centre and pack one Gram after the other.
+        """Pack one Gram after the other.
 
         Args:
-            grams: [n, n] float64 each, NumPy or CuPy; centred in place. The next one may take the memory of
-                the last.
+            grams: [n, n] float64 each, NumPy or CuPy, contiguous. The next one may take the memory of the
+                last.
             layers: their number L, at least 1.
             samples: n.
-            unbiased: by `u_centre`, else by `h_centre`.
+            unbiased: as of `u_centre`, else as of `h_centre`.
 
         Raises:
             InputError: as `u_centre`.
         """
-        rows = lower = None
+        width = samples * (samples - 1) // 2
         for k, gram in enumerate(grams):
-            if rows is None:
+            if k == 0:
+                gram_samples(gram, UNBIASED_SAMPLES if unbiased else BIASED_SAMPLES)
                 xp = namespace(gram)
                 lower = _lower(xp, samples)
-                rows = xp.empty((layers, len(lower) + (0 if unbiased else samples)))
-            (u_centre if unbiased else h_centre)(gram, out=gram)
-            _pack(gram, lower, rows[k])
-        return cls(rows, samples, unbiased)
+                rows = xp.empty((layers, width + (0 if unbiased else samples)))
+                sums, raw = xp.empty((layers, samples)), xp.empty(layers)
+            row = rows[k]
+            xp.multiply(xp.take(gram.reshape(-1), lower), np.sqrt(2), out=row[:width])
+            xp.sum(gram, axis=0, out=sums[k])
+            diagonal = xp.diagonal(gram)
+            if unbiased:
+                sums[k] -= diagonal
+            else:
+                row[width:] = diagonal
+            raw[k] = xp.vdot(row, row)
+        a, b = _corrections(samples, unbiased=unbiased)
+        norms = raw - a * xp.square(sums).sum(axis=1) + b * xp.square(sums.sum(axis=1))
+        return cls(rows, sums, xp.where(norms > CONSTANT**2 * raw, norms, 0.0), samples, unbiased)
 
     def hsic(self, other: PackedGrams | None = None) -> Array:
         """HSIC of all pairs of layers, as `hsic_matrix`.
@@ -68,12 +94,19 @@ class PackedGrams:
             InputError: the two sets were measured on different numbers of samples.
         """
         other = other or self
-        return hsic_products(self.rows, other.rows, (self.samples, other.samples), unbiased=self.unbiased)
+        check_alike(self.samples, other.samples)
+        a, b = _corrections(self.samples, unbiased=self.unbiased)
+        hsic = self.rows @ other.rows.T
+        hsic -= a * (self.sums @ other.sums.T)
+        hsic += b * self.sums.sum(axis=1)[:, None] * other.sums.sum(axis=1)
+        hsic *= hsic_scale(self.samples, unbiased=self.unbiased)
+        hsic[self.norms == 0] = np.nan
+        hsic[:, other.norms == 0] = np.nan
+        return hsic
 
     def own_hsic(self) -> Array:
         """[L] HSIC of each layer with itself; NaN for layers that do not vary."""
-        own = squared_norms(self.rows)
-        own *= hsic_scale(self.samples, unbiased=self.unbiased)
+        own = self.norms * hsic_scale(self.samples, unbiased=self.unbiased)
         own[own == 0] = np.nan
         return own
 
@@ -84,11 +117,16 @@ class PackedGrams:
             drawn: indices of layers, and in which order [n] their samples come; as often as wanted.
         """
         xp = namespace(self.rows)
-        parts = []
+        chosen = np.concatenate([layers for layers, _ in drawn])
+        rows, sums = (xp.empty((len(chosen), each.shape[1])) for each in (self.rows, self.sums))
+        done = 0
         for layers, order in drawn:
-            index = xp.asarray(self._permuted_index(order))
-            parts += [xp.take(self.rows[layer], index) for layer in layers]
-        return PackedGrams(xp.stack(parts), self.samples, self.unbiased)
+            index, samples = xp.asarray(self._permuted_index(order)), xp.asarray(order)
+            for layer in layers:
+                rows[done] = xp.take(self.rows[layer], index)
+                sums[done] = xp.take(self.sums[layer], samples)
+                done += 1
+        return PackedGrams(rows, sums, xp.take(self.norms, xp.asarray(chosen)), self.samples, self.unbiased)
 
     def _permuted_index(self, order: Indices) -> Indices:
         """Where the elements of a row come from if the samples come in another order."""
@@ -106,10 +144,6 @@ def _lower(xp: ModuleType, n: int) -> Array:
     return xp.asarray(i * n + j)
 
 
-def _pack(gram: Array, lower: Array, row: Array) -> None:
-    xp = namespace(gram)
-    below = row[: len(lower)]
-    below[...] = xp.take(gram.reshape(-1), lower)
-    below *= np.sqrt(2)
-    if len(row) > len(lower):
-        row[len(lower) :] = xp.diagonal(gram)
+def _corrections(n: int, *, unbiased: bool) -> tuple[float, float]:
+    """a and b of `PackedGrams`."""
+    return (2 / (n - 2), 1 / ((n - 1) * (n - 2))) if unbiased else (2 / n, 1 / n**2)

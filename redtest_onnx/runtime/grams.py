@@ -14,12 +14,15 @@ from redtest_onnx.graph.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, 
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.grams import centre_gram, linear_gram
+from redtest_onnx.metrics.grams import linear_gram
 from redtest_onnx.runtime.batching import Indices, runs
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.probing import open_probe
 from redtest_onnx.runtime.session import RunOptions, resolve_device
 from redtest_onnx.runtime.shapes import SeenShapes
+
+_CACHED = 64
+"""Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Grams:
     """Gram matrices of one batch, layer after layer, to be read once.
 
     Attributes:
-        each: [n, n] float64 of centred features, in order; the next one may take the memory of the last.
+        each: [n, n] float64, in order, of features less about their means; the next one may take the memory
+            of the last.
         layers: their number.
         samples: n.
     """
@@ -72,8 +76,9 @@ class Grams:
 class GramReader:
     """Runs a model on batches of samples and returns the Gram matrices of its activations.
 
-    Few features leave the graph as they are; many are reduced to their Gram there. A model with a fixed batch
-    size is run as often as it takes, and its features are put together outside.
+    Few features leave the graph as they are; many are reduced to their Gram there, which takes all samples in
+    one run. Without Grams a processor runs a batch in several parts, and a model with a fixed batch size is
+    run as often as it takes; their features are put together outside.
 
     Args:
         model: the model.
@@ -97,10 +102,11 @@ class GramReader:
         keep_features: bool = False,
     ) -> None:
         fixed = fixed_batch(model)
-        self._per_run = fixed or samples
-        opset = model.opsets.get("ai.onnx", 0)
-        in_graph = self._per_run >= samples and opset >= OLDEST_GRAM_OPSET and not keep_features
         whole = resolve_device(options.device) == "cuda"
+        opset = model.opsets.get("ai.onnx", 0)
+        wanted = pooling == "none" and not keep_features
+        in_graph = wanted and (fixed or samples) >= samples and opset >= OLDEST_GRAM_OPSET
+        self._per_run = fixed or (samples if in_graph or whole else -(-samples // -(-samples // _CACHED)))
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets
@@ -112,7 +118,7 @@ class GramReader:
         """Run the model; Gram matrices of the activations on the given samples.
 
         Returns:
-            Those of centred features, in the memory of the device that ran the model.
+            Those of features less about their means, in the memory of the device that ran the model.
         """
         seen = list(self._runs(data, indices))
         return Grams(self._grams(seen, len(indices)), len(self._taps), len(indices))
@@ -123,7 +129,6 @@ class GramReader:
         for tap in self._taps:
             if tap.form == "gram":
                 unpack_gram(seen[0].pop(tap.output), n, gram)
-                centre_gram(gram)
                 if _constant(gram, float(seen[0][tap.level]), tap.features):
                     gram[...] = 0
                 yield gram
@@ -162,13 +167,13 @@ def _tap(target: Target, batch: int, per_run: int, pooling: Pooling, *, in_graph
     sizes = list(target.shape)
     sizes[axis] = sizes[axis] // batch * per_run
     width = prod(sizes) // per_run
-    form: Form = "gram" if in_graph and pooling == "none" and width > per_run else "features"
+    form: Form = "gram" if in_graph and width > per_run else "features"
     seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
     return Tap(*seen, pooling, form, target.channels_first, whole=whole)
 
 
 def _constant(gram: Array, level: float, features: int) -> bool:
-    """Whether centred features are no more than the rounding of values of the given level.
+    """Whether shifted features are no more than the rounding of values of the given level.
 
     What float32 leaves of a constant layer looks like noise; only beside the level it is known for nothing.
     """

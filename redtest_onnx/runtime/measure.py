@@ -15,7 +15,7 @@ import numpy.typing as npt
 from redtest_onnx.metrics.arrays import Array, to_numpy
 from redtest_onnx.metrics.cka import Estimator
 from redtest_onnx.metrics.full import full_hsic
-from redtest_onnx.metrics.grams import linear_gram, rbf_of_linear
+from redtest_onnx.metrics.grams import centre_gram, centred_norms, linear_gram, rbf_of_linear
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.statistics import norm_shares, shuffled_null
 from redtest_onnx.runtime.batching import Indices
@@ -96,7 +96,7 @@ def measure(
 def pack_grams(
     grams: Grams, estimator: Estimator, kernel: Kernel, norms: list[Array] | None = None
 ) -> PackedGrams:
-    """Gram matrices of linear kernels, centred as the estimator and the kernel want them.
+    """Gram matrices from those of linear kernels, as the estimator and the kernel want them.
 
     Args:
         grams: of one batch.
@@ -108,8 +108,8 @@ def pack_grams(
     def made() -> Iterator[Array]:
         for gram in grams:
             if norms is not None:
-                norms.append(gram.diagonal().copy())
-            yield rbf_of_linear(gram) if kernel == "rbf" else gram
+                norms.append(centred_norms(gram))
+            yield centre_gram(rbf_of_linear(gram)) if kernel == "rbf" else gram
 
     return PackedGrams.of(made(), len(grams), grams.samples, unbiased=estimator != "biased")
 

@@ -7,7 +7,7 @@ import pytest
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics import grams
-from redtest_onnx.metrics.grams import centre, flatten, linear_gram, rbf_gram
+from redtest_onnx.metrics.grams import centre, centred_norms, flatten, linear_gram, rbf_gram
 
 
 @pytest.fixture
@@ -126,3 +126,9 @@ def test_rbf_bandwidth_must_be_positive(bandwidth: float, features: np.ndarray) 
 def test_rbf_needs_two_samples() -> None:
     with pytest.raises(InputError, match="two samples"):
         rbf_gram(np.zeros((1, 3)))
+
+
+def test_norms_of_centred_samples_from_any_gram() -> None:
+    features = np.random.default_rng(0).standard_normal((9, 4)) + 3
+    expected = np.square(features - features.mean(axis=0)).sum(axis=1)
+    np.testing.assert_allclose(centred_norms(features @ features.T), expected, rtol=1e-12)

@@ -38,6 +38,16 @@ def test_another_order_of_samples(seed: int, n: int, unbiased: bool) -> None:
     found = packed(grams, unbiased=unbiased).permuted([(np.array([2, 0]), order)])
     expected = packed(grams[[2, 0]][:, order[:, None], order], unbiased=unbiased)
     np.testing.assert_allclose(found.rows, expected.rows, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.own_hsic(), expected.own_hsic(), rtol=1e-9)
+
+
+@given(st.integers(0, 99), st.integers(4, 12), st.booleans())
+def test_what_centring_takes_away_changes_nothing(seed: int, n: int, unbiased: bool) -> None:
+    grams = grams_of(seed, 3, n)
+    shift = np.random.default_rng(seed).standard_normal((3, n, 1))
+    found = packed(grams + shift + shift.swapaxes(1, 2), unbiased=unbiased)
+    np.testing.assert_allclose(found.hsic(), packed(grams, unbiased=unbiased).hsic(), rtol=1e-8, atol=1e-11)
 
 
 def test_two_sets_of_layers() -> None:
