@@ -22,7 +22,7 @@ from redtest_onnx.metrics.statistics import standard_errors
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset, require_samples, sample_indices
 from redtest_onnx.runtime.grams import GramReader, Target
-from redtest_onnx.runtime.measure import Kernel, measure
+from redtest_onnx.runtime.measure import Kernel, Measured, measure
 from redtest_onnx.runtime.measure import Progress as Progress
 from redtest_onnx.runtime.opened import opened
 from redtest_onnx.runtime.session import RunOptions
@@ -99,6 +99,21 @@ class Redundancy:
 
 
 @dataclass(frozen=True)
+class WithoutLargest:
+    """What is measured when samples that dominate a layer are left out.
+
+    Attributes:
+        samples: how many, of all batches.
+        msrs: the score on the others.
+        adjacent: similarity of each layer with the next one, [L - 1]; NaN where undefined.
+    """
+
+    samples: int
+    msrs: float
+    adjacent: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What was measured on a model.
 
@@ -118,6 +133,8 @@ class Analysis:
         top_share: per layer, the share of the top 1 % of samples by norm (at least one) in the total.
         dominated: names of layers in which few samples carry far more than their part, so that they decide
             the similarity.
+        without_largest: what is measured without these samples; None if there are none, with the estimator
+            "exact", and where fewer than four others would be left.
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
         branches: branches of If that were opened because of what is fed, in words.
@@ -136,6 +153,7 @@ class Analysis:
     null95: float
     top_share: tuple[float, ...]
     dominated: tuple[str, ...]
+    without_largest: WithoutLargest | None
     forward_s: float
     metric_s: float
     branches: tuple[str, ...] = ()
@@ -225,6 +243,7 @@ def analyze(
         null95=measured.null95,
         top_share=tuple(float(share) for share in measured.top_share),
         dominated=tuple(layers[k].name for k in measured.dominated),
+        without_largest=_without_largest(measured, settings),
         forward_s=measured.forward_s,
         metric_s=measured.metric_s,
         branches=tuple(map(str, view.choices)),
@@ -273,6 +292,15 @@ def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:
     count = max(1, min(settings.batches, len(data) // size))
     chosen = sample_indices(data, size * count, settings.seed)
     return [chosen[k * size : (k + 1) * size] for k in range(count)]
+
+
+def _without_largest(measured: Measured, settings: AnalysisSettings) -> WithoutLargest | None:
+    if measured.without is None:
+        return None
+    similarity = combine(measured.without, settings.estimator)
+    score = _redundancy(measured.without, similarity, settings)
+    adjacent = tuple(float(value) for value in np.diagonal(similarity, offset=1))
+    return WithoutLargest(measured.left_out, score.value, adjacent)
 
 
 def _redundancy(stack: Float64s, similarity: Float64s, settings: AnalysisSettings) -> Redundancy:

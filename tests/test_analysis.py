@@ -96,6 +96,25 @@ def test_a_layer_that_does_not_vary_is_undefined(pooling: str) -> None:
     assert analysis.redundancy.undefined >= len(analysis.layers) - 1
 
 
+def test_what_is_measured_without_a_sample_that_dominates(tmp_path: Path) -> None:
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    images = next(iter(data.inputs(np.arange(40)).values())).copy()
+    images[7] *= 50
+    np.save(tmp_path / "images.npy", images)
+    settings = rt.AnalysisSettings(samples=40, batches=1)
+    analysis = rt.analyze(model, rt.open_data(tmp_path / "images.npy", model), settings, CPU)
+    assert analysis.dominated
+    assert analysis.without_largest is not None
+    assert analysis.without_largest.samples == 1
+    np.save(tmp_path / "others.npy", np.delete(images, 7, axis=0))
+    others = rt.analyze(model, rt.open_data(tmp_path / "others.npy", model), settings, CPU)
+    assert others.without_largest is None
+    np.testing.assert_allclose(analysis.without_largest.adjacent, others.adjacent, atol=1e-4)
+    assert analysis.without_largest.msrs == pytest.approx(others.redundancy.value, abs=0.01)
+    assert analysis.redundancy.value != pytest.approx(others.redundancy.value, abs=0.1)
+
+
 def test_thresholds_by_kind_of_graph() -> None:
     thresholds = {}
     for name in ("resnet", "vgg"):

@@ -100,6 +100,8 @@ def _summary(analysis: Analysis) -> list[str]:
             f"Careful: in {', '.join(analysis.dominated)} a few samples are so large that they decide the "
             "similarity; look at them, or measure on other samples."
         )
+    if others := analysis.without_largest:
+        lines.append(f"Without the {others.samples} largest of these samples MSRS is {others.msrs:.1f}.")
     if analysis.undefined:
         names = ", ".join(layer.name for layer in analysis.undefined)
         lines.append(f"Similarity is undefined for layers that do not vary over these samples: {names}.")

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.cka import (
     BIASED_SAMPLES,
@@ -17,6 +18,7 @@ from redtest_onnx.metrics.cka import (
     check_alike,
     gram_samples,
     hsic_scale,
+    squared_norms,
 )
 
 Indices = npt.NDArray[np.int64]
@@ -67,7 +69,7 @@ class PackedGrams:
                 xp = namespace(gram)
                 lower = _lower(xp, samples)
                 rows = xp.empty((layers, width + (0 if unbiased else samples)))
-                sums, raw = xp.empty((layers, samples)), xp.empty(layers)
+                sums = xp.empty((layers, samples))
             row = rows[k]
             xp.multiply(xp.take(gram.reshape(-1), lower), np.sqrt(2), out=row[:width])
             xp.sum(gram, axis=0, out=sums[k])
@@ -76,10 +78,7 @@ class PackedGrams:
                 sums[k] -= diagonal
             else:
                 row[width:] = diagonal
-            raw[k] = xp.vdot(row, row)
-        a, b = _corrections(samples, unbiased=unbiased)
-        norms = raw - a * xp.square(sums).sum(axis=1) + b * xp.square(sums.sum(axis=1))
-        return cls(rows, sums, xp.where(norms > CONSTANT**2 * raw, norms, 0.0), samples, unbiased)
+        return cls(rows, sums, _norms(rows, sums, unbiased=unbiased), samples, unbiased)
 
     def hsic(self, other: PackedGrams | None = None) -> Array:
         """HSIC of all pairs of layers, as `hsic_matrix`.
@@ -128,11 +127,40 @@ class PackedGrams:
                 done += 1
         return PackedGrams(rows, sums, xp.take(self.norms, xp.asarray(chosen)), self.samples, self.unbiased)
 
+    def without(self, left_out: Indices) -> PackedGrams:
+        """The layers on the other samples.
+
+        A layer counts as one that does not vary where the samples left out are so large that rounding hides
+        what the others differ in.
+
+        Args:
+            left_out: which samples.
+
+        Raises:
+            InputError: fewer than four samples remain.
+        """
+        xp = namespace(self.rows)
+        kept = np.setdiff1d(np.arange(self.samples), left_out)
+        if len(kept) < UNBIASED_SAMPLES:
+            raise InputError(
+                f"without {len(left_out)} of {self.samples} samples too few are left",
+                hint="use more samples",
+            )
+        i, j = np.tril_indices(len(kept), -1)
+        index = _place(kept[i], kept[j])
+        if not self.unbiased:
+            index = np.concatenate([index, self.samples * (self.samples - 1) // 2 + kept])
+        rows = xp.take(self.rows, xp.asarray(index), axis=1)
+        between = xp.asarray(_place(kept[:, None], left_out))
+        sums = xp.take(self.sums, xp.asarray(kept), axis=1)
+        sums -= xp.take(self.rows, between, axis=1).sum(axis=2) / np.sqrt(2)
+        norms = _norms(rows, sums, unbiased=self.unbiased)
+        return PackedGrams(rows, sums, norms, len(kept), self.unbiased)
+
     def _permuted_index(self, order: Indices) -> Indices:
         """Where the elements of a row come from if the samples come in another order."""
         i, j = np.tril_indices(self.samples, -1)
-        later, earlier = np.maximum(order[i], order[j]), np.minimum(order[i], order[j])
-        index: Indices = later * (later - 1) // 2 + earlier
+        index = _place(order[i], order[j])
         if self.unbiased:
             return index
         return np.concatenate([index, len(index) + order])
@@ -142,6 +170,22 @@ def _lower(xp: ModuleType, n: int) -> Array:
     """Where the elements below the diagonal of [n, n] lie in its memory, row by row."""
     i, j = np.tril_indices(n, -1)
     return xp.asarray(i * n + j)
+
+
+def _place(i: Indices, j: Indices) -> Indices:
+    """Where the elements of two different samples each lie in a packed row."""
+    later, earlier = np.maximum(i, j), np.minimum(i, j)
+    place: Indices = later * (later - 1) // 2 + earlier
+    return place
+
+
+def _norms(rows: Array, sums: Array, *, unbiased: bool) -> Array:
+    """[L] squared norms after centring; 0 where nothing but rounding is left of what was there."""
+    xp = namespace(rows)
+    raw = squared_norms(rows)
+    a, b = _corrections(sums.shape[1], unbiased=unbiased)
+    norms = raw - a * squared_norms(sums) + b * xp.square(sums.sum(axis=1))
+    return xp.where(norms > CONSTANT**2 * raw, norms, 0.0)
 
 
 def _corrections(n: int, *, unbiased: bool) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
-from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator, cka, cross_cka, hsic_matrix, u_centre
+from redtest_onnx.metrics.cka import Estimator, cka, cross_cka
 from redtest_onnx.metrics.msrs import ALPHA, THRESHOLD, msrs
 from redtest_onnx.metrics.packed import PackedGrams
 
@@ -53,26 +53,6 @@ class ShuffledNull:
     mean: float
     quantile95: float
     repeats: int
-
-
-@dataclass(frozen=True, eq=False)
-class NormInfluence:
-    """What the samples of largest norm contribute.
-
-    Attributes:
-        top_samples: samples of largest norm looked at, per layer.
-        share: [L], their share of the layer's total squared norm; NaN for a layer that does not vary.
-        adjacent: [L-1] CKA of each layer with the next.
-        adjacent_without: [L-1], the same without the top samples of both layers; NaN where fewer than four
-            samples remain.
-        dominated: indices of the layers in which a few samples carry far more than their part.
-    """
-
-    top_samples: int
-    share: Floats
-    adjacent: Floats
-    adjacent_without: Floats
-    dominated: tuple[int, ...]
 
 
 def standard_errors(
@@ -136,40 +116,17 @@ def shuffled_null(centred: PackedGrams, rng: np.random.Generator, repeats: int =
     return ShuffledNull(*_mean_and_quantile(null), repeats)
 
 
-def norm_influence(grams: Array) -> NormInfluence:
-    """The weight of the top 1 % of samples by norm (at least one), and CKA without them (Nguyen et al. 2022).
-
-    A layer counts as dominated where these samples carry ten times what they would if all norms were equal,
-    or half of everything.
-
-    Args:
-        grams: [L, n, n] linear Grams of centred features, whose diagonal is the samples' squared norms.
-    """
-    n = grams.shape[-1]
-    norms = to_numpy(namespace(grams).diagonal(grams, axis1=-2, axis2=-1)).astype(np.float64)
-    share, dominated = norm_shares(norms)
-    count = _top_samples(n)
-    top = np.argsort(norms, axis=1)[:, -count:]
-    pairs = range(len(grams) - 1)
-    kept = [np.setdiff1d(np.arange(n), top[i : i + 2]) for i in pairs]
-    return NormInfluence(
-        top_samples=count,
-        share=share,
-        adjacent=np.array([_pair_cka(grams[i : i + 2]) for i in pairs]),
-        adjacent_without=np.array([_pair_cka(_submatrices(grams[i : i + 2], kept[i])) for i in pairs]),
-        dominated=dominated,
-    )
-
-
 def norm_shares(norms: Floats) -> tuple[Floats, tuple[int, ...]]:
-    """What the top 1 % of samples by norm (at least one) make up of each layer.
+    """What the top 1 % of samples by norm (at least one) make up of each layer (Nguyen et al. 2022).
+
+    They dominate a layer where they carry ten times what they would if all norms were equal, or half of
+    everything.
 
     Args:
         norms: [L, n] squared norms of the centred features.
 
     Returns:
-        Their share [L], NaN for a layer that does not vary; and the indices of the layers that they dominate
-        (see `norm_influence`).
+        Their share [L], NaN for a layer that does not vary; and the indices of the layers they dominate.
     """
     n = norms.shape[1]
     count = _top_samples(n)
@@ -178,6 +135,18 @@ def norm_shares(norms: Floats) -> tuple[Floats, tuple[int, ...]]:
         total > 0, total, np.nan
     )
     return share, tuple(int(i) for i in np.flatnonzero(share > min(_DOMINANCE * count / n, 0.5)))
+
+
+def largest_samples(norms: Floats, dominated: tuple[int, ...]) -> Indices:
+    """The samples that dominate any of the layers, as `norm_shares` found them.
+
+    Args:
+        norms: [L, n] squared norms of the centred features.
+        dominated: indices of layers.
+    """
+    n = norms.shape[1]
+    order = np.argsort(norms[list(dominated)], axis=1)
+    return np.unique(order[:, n - _top_samples(n) :])
 
 
 def _top_samples(n: int) -> int:
@@ -212,16 +181,3 @@ def _mean_and_quantile(values: Floats) -> tuple[float, float]:
     if defined.size == 0:
         return math.nan, math.nan
     return float(defined.mean()), float(np.quantile(defined, 0.95))
-
-
-def _submatrices(matrices: Array, order: npt.NDArray[np.int64]) -> Array:
-    """Rows and columns `order` of each matrix."""
-    index = namespace(matrices).asarray(order)
-    return matrices[:, index[:, None], index]
-
-
-def _pair_cka(grams: Array) -> float:
-    """CKA of two layers [2, n, n], NaN for fewer samples than the estimator needs."""
-    if grams.shape[-1] < UNBIASED_SAMPLES:
-        return math.nan
-    return float(cka(hsic_matrix(u_centre(grams)))[0, 1])

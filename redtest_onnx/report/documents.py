@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.analysis import Analysis
+from redtest_onnx.analysis import Analysis, WithoutLargest
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.layers import Layer
@@ -63,6 +63,7 @@ def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: floa
         },
         "null95": number(analysis.null95),
         "dominated": list(analysis.dominated),
+        "without_largest": _without_largest(analysis.without_largest),
         "data": {
             "source": analysis.source,
             "samples": analysis.samples,
@@ -223,6 +224,13 @@ def _measures(measures: Measures) -> Document:
         "msrs": number(measures.msrs),
         "accuracy": number(measures.accuracy),
     }
+
+
+def _without_largest(without: WithoutLargest | None) -> Document | None:
+    if without is None:
+        return None
+    adjacent = [number(value) for value in without.adjacent]
+    return {"samples": without.samples, "msrs": number(without.msrs), "adjacent": adjacent}
 
 
 def _matrix(values: npt.NDArray[np.float64]) -> list[list[float | None]]:

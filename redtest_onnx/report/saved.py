@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, Redundancy
+from redtest_onnx.analysis import Analysis, AnalysisSettings, Redundancy, WithoutLargest
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
@@ -82,9 +82,17 @@ def _analysis(document: dict[str, Any], model: Model, path: Path) -> Analysis:
         null95=_value(document["null95"]),
         top_share=tuple(_value(entry["top_share"]) for entry in document["layers"]),
         dominated=tuple(document["dominated"]),
+        without_largest=_without_largest(document.get("without_largest")),
         forward_s=timing["forward_s"],
         metric_s=timing["metric_s"],
     )
+
+
+def _without_largest(entry: dict[str, Any] | None) -> WithoutLargest | None:
+    if entry is None:
+        return None
+    adjacent = tuple(_value(value) for value in entry["adjacent"])
+    return WithoutLargest(entry["samples"], _value(entry["msrs"]), adjacent)
 
 
 def _layer(entry: dict[str, Any]) -> Layer:

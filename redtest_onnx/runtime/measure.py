@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.metrics.arrays import Array, to_numpy
-from redtest_onnx.metrics.cka import Estimator
+from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.full import full_hsic
 from redtest_onnx.metrics.grams import centre_gram, centred_norms, linear_gram, rbf_of_linear
 from redtest_onnx.metrics.packed import PackedGrams
-from redtest_onnx.metrics.statistics import norm_shares, shuffled_null
+from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null
 from redtest_onnx.runtime.batching import Indices
 from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.grams import GramReader, Grams
@@ -38,8 +38,11 @@ class Measured:
     Attributes:
         hsic: [B, L, L]; one matrix for all samples with the estimator "exact".
         null95: similarity that 95 % of pairs of layers stay below if their samples are shuffled.
-        top_share: [L], see `norm_shares`.
-        dominated: indices of layers, see `norm_shares`.
+        top_share: [L] mean over the batches, see `norm_shares`.
+        dominated: indices of layers that few samples dominate in some batch, see `norm_shares`.
+        without: [B, L, L], `hsic` without these samples; None if there are none, with the estimator "exact",
+            and where too few samples would be left.
+        left_out: number of these samples in all batches.
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
     """
@@ -48,6 +51,8 @@ class Measured:
     null95: float
     top_share: Float64s
     dominated: tuple[int, ...]
+    without: Float64s | None
+    left_out: int
     forward_s: float
     metric_s: float
 
@@ -75,7 +80,7 @@ def measure(
     """
     if estimator == "exact":
         return _measure_exactly(reader, data, batches, seed, progress)
-    hsic, watch = [], _Watch()
+    hsic, largest, watch = [], _Largest(), _Watch()
     for done, indices in enumerate(batches):
         grams = reader.read(data, indices)
         watch.forward()
@@ -83,14 +88,23 @@ def measure(
         with one_blas_thread():
             packed = pack_grams(grams, estimator, kernel, norms)
             hsic.append(to_numpy(packed.hsic()))
+            largest.see(np.stack([to_numpy(layer) for layer in norms]), packed, hsic[-1])
             last = done + 1 == len(batches)
             null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95 if last else np.nan
         del grams, packed
         watch.metric()
         if progress:
             progress(done + 1, len(batches), "measuring")
-    share, dominated = norm_shares(np.stack([to_numpy(layer) for layer in norms]))
-    return Measured(np.stack(hsic), null95, share, dominated, watch.forward_s, watch.metric_s)
+    return Measured(
+        np.stack(hsic),
+        null95,
+        largest.share,
+        largest.dominated,
+        largest.without,
+        largest.left_out,
+        watch.forward_s,
+        watch.metric_s,
+    )
 
 
 def pack_grams(
@@ -161,7 +175,46 @@ def _measure_exactly(
         del features, grams
         watch.metric()
     share, dominated = norm_shares(np.stack(norms))
-    return Measured(hsic[None], null95, share, dominated, watch.forward_s, watch.metric_s)
+    return Measured(hsic[None], null95, share, dominated, None, 0, watch.forward_s, watch.metric_s)
+
+
+class _Largest:
+    """Gathers over the batches what samples of large norm do."""
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._shares: list[Float64s] = []
+        self._dominated: set[int] = set()
+        self._hsic: list[Float64s] = []
+        self._enough = True
+
+    def see(self, norms: Float64s, packed: PackedGrams, hsic: Float64s) -> None:
+        """One batch: [L, n] squared norms, its Grams, and their [L, L] HSIC."""
+        share, dominated = norm_shares(norms)
+        self._shares.append(share)
+        self._dominated |= set(dominated)
+        if dominated:
+            samples = largest_samples(norms, dominated)
+            self._enough = self._enough and norms.shape[1] - len(samples) >= UNBIASED_SAMPLES
+            self.left_out += len(samples)
+            hsic = to_numpy(packed.without(samples).hsic()) if self._enough else hsic
+        self._hsic.append(hsic)
+
+    @property
+    def share(self) -> Float64s:
+        """[L], the mean over the batches."""
+        share: Float64s = np.mean(self._shares, axis=0)
+        return share
+
+    @property
+    def dominated(self) -> tuple[int, ...]:
+        """Indices of layers."""
+        return tuple(sorted(self._dominated))
+
+    @property
+    def without(self) -> Float64s | None:
+        """[B, L, L] HSIC without the samples, if there were any, and others."""
+        return np.stack(self._hsic) if self._dominated and self._enough else None
 
 
 class _Watch:

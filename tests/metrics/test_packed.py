@@ -50,6 +50,31 @@ def test_what_centring_takes_away_changes_nothing(seed: int, n: int, unbiased: b
     np.testing.assert_allclose(found.hsic(), packed(grams, unbiased=unbiased).hsic(), rtol=1e-8, atol=1e-11)
 
 
+@given(st.integers(0, 99), st.integers(7, 12), st.booleans())
+def test_without_some_samples(seed: int, n: int, unbiased: bool) -> None:
+    rng = np.random.default_rng(seed)
+    features = [rng.standard_normal((n, 3)) for _ in range(3)]
+    left_out = rng.choice(n, 3, replace=False)
+    features[1][left_out] *= 50
+    kept = np.setdiff1d(np.arange(n), left_out)
+    found = packed(np.stack(list(map(linear_gram, features))), unbiased=unbiased).without(left_out)
+    expected = packed(np.stack([linear_gram(x[kept]) for x in features]), unbiased=unbiased)
+    assert found.samples == n - 3
+    np.testing.assert_allclose(found.hsic(), expected.hsic(), rtol=1e-6, atol=1e-8)
+
+
+def test_what_large_samples_hide_is_undefined() -> None:
+    features = np.random.default_rng(0).standard_normal((20, 3))
+    features[[2, 5]] *= 1e9
+    found = packed(linear_gram(features)[None]).without(np.array([2, 5]))
+    assert np.isnan(found.hsic()).all()
+
+
+def test_too_few_others_are_refused() -> None:
+    with pytest.raises(InputError, match="without 3 of 6 samples too few"):
+        packed(grams_of(0, 2, 6)).without(np.arange(3))
+
+
 def test_two_sets_of_layers() -> None:
     grams = grams_of(0, 5, 9)
     centred = u_centre(grams)

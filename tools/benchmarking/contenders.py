@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ class Job:
         tensors: the same layers in the ONNX graph.
         threads: for all.
         device: "cpu" or "cuda".
+        folded: whether PyTorch runs the network without batch normalisation, as ONNX Runtime does.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class Job:
     tensors: list[str]
     threads: int
     device: Literal["cpu", "cuda"]
+    folded: bool = False
 
     @property
     def inputs(self) -> np.ndarray:
@@ -49,13 +51,14 @@ class Job:
         """The network with its weights, in evaluation mode."""
         import torch
 
-        from benchmarking.networks import NETWORKS
+        from benchmarking.networks import NETWORKS, fold
 
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = False  # as in our sessions
         network = NETWORKS[self.network][0]()
         network.load_state_dict(torch.load(self.folder / "weights.pt", weights_only=True))
-        return network.eval().to(self.device)
+        network.eval()
+        return (fold(network) if self.folded else network).to(self.device)
 
     def torch_inputs(self) -> Any:
         """The inputs where the network is."""
@@ -115,6 +118,11 @@ def pytorch_cka(job: Job) -> Call:
         return found[0].cpu().numpy()
 
     return call
+
+
+def pytorch_cka_folded(job: Job) -> Call:
+    """The same for a user who folds batch normalisation first."""
+    return pytorch_cka(replace(job, folded=True))
 
 
 def torch_cka(job: Job) -> Call:
@@ -186,7 +194,7 @@ def reference(job: Job) -> Call:
     """Everything behind the network in float64: what the others' errors are measured against."""
     import torch
 
-    network, inputs = job.torch_network(), job.torch_inputs()
+    network, inputs = replace(job, folded=True).torch_network(), job.torch_inputs()
     grams: dict[str, torch.Tensor] = {}
     for name in job.modules:
 
@@ -216,12 +224,13 @@ CONTENDERS: dict[str, Callable[[Job], Call]] = {
     "ours, pooled": pooled,
     "ours, flattened": flattened,
     "pytorch-cka": pytorch_cka,
+    "pytorch-cka, folded": pytorch_cka_folded,
     "torch_cka": torch_cka,
     "keep everything": keep_all,
     "per pair": per_pair,
     "reference": reference,
 }
-PEERS = ("pytorch-cka", "torch_cka")
+PEERS = ("pytorch-cka", "pytorch-cka, folded", "torch_cka")
 ON_CPU_ONLY = ("plain, less memory",)
 
 

@@ -1,7 +1,7 @@
 """Networks of the shapes that people measure, with random weights.
 
-Batch normalisation is folded into the convolutions, as exporters do for inference, and every operation is a
-module of its own: hooks and the ONNX graph see the same tensors, and all contenders do the same work.
+Every operation is a module of its own, so that hooks and the ONNX graph see the same tensors: an exporter
+folds batch normalisation into the convolution before it, and what both measure is behind it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Add(nn.Module):
@@ -21,6 +22,24 @@ class Add(nn.Module):
         return a + b
 
 
+class Convolution(nn.Module):
+    """A convolution and its batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, inputs, h, w] -> [n, outputs, h / stride, w / stride]."""
+        return self.norm(self.conv(x))
+
+    def fold(self) -> None:
+        """Put the normalisation into the convolution, as exporters do for inference."""
+        self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+        self.norm = nn.Identity()
+
+
 class Block(nn.Module):
     """A residual block of convolutions with kernels `sizes`; the middle one (or first of two) strides."""
 
@@ -29,12 +48,12 @@ class Block(nn.Module):
         channels = [inputs, *widths]
         strided = (len(widths) - 1) // 2
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels[k], channels[k + 1], size, stride if k == strided else 1, size // 2)
+            Convolution(channels[k], channels[k + 1], size, stride if k == strided else 1)
             for k, size in enumerate(sizes)
         )
         self.relus = nn.ModuleList(nn.ReLU() for _ in sizes)
         same = stride == 1 and inputs == widths[-1]
-        self.shortcut = None if same else nn.Conv2d(inputs, widths[-1], 1, stride)
+        self.shortcut = None if same else Convolution(inputs, widths[-1], 1, stride)
         self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,12 +69,12 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """A stem, residual blocks, global pooling and a classifier."""
 
-    def __init__(self, stem: nn.Module, blocks: list[Block], classes: int) -> None:
+    def __init__(self, stem: nn.Module, blocks: list[Block], classified: int, classes: int) -> None:
         super().__init__()
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(blocks[-1].convs[-1].out_channels, classes)
+        self.head = nn.Linear(classified, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, 3, h, w] -> [n, classes]."""
@@ -127,7 +146,7 @@ def cifar_resnet(blocks_per_stage: int) -> ResNet:
         for k in range(blocks_per_stage):
             blocks.append(Block(inputs, [width, width], [3, 3], 2 if stage and k == 0 else 1))
             inputs = width
-    return ResNet(nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU()), blocks, 10)
+    return ResNet(nn.Sequential(Convolution(3, 16, 3), nn.ReLU()), blocks, inputs, 10)
 
 
 def resnet50() -> ResNet:
@@ -138,8 +157,8 @@ def resnet50() -> ResNet:
             stride = 2 if stage and k == 0 else 1
             blocks.append(Block(inputs, [width, width, 4 * width], [1, 3, 1], stride))
             inputs = 4 * width
-    stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
-    return ResNet(stem, blocks, 1000)
+    stem = nn.Sequential(Convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    return ResNet(stem, blocks, inputs, 1000)
 
 
 def vit_b() -> VisionTransformer:
@@ -156,19 +175,30 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 """Name -> what makes the network, and the side of its images."""
 
 
-def build(name: str) -> nn.Module:
-    """A network in evaluation mode, with the same weights each time."""
+def build(name: str, images: Tensor) -> nn.Module:
+    """A network in evaluation mode, with the same weights each time.
+
+    Args:
+        name: in `NETWORKS`.
+        images: [n, 3, h, w], whose statistics batch normalisation takes.
+    """
     torch.manual_seed(0)
     network = NETWORKS[name][0]()
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.1)
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
-    with torch.no_grad():  # what normalisation does in a trained network: branches do not add up
-        for block in blocks:
-            block.convs[-1].weight /= math.sqrt(2 * len(blocks))
+            module.momentum = None  # running statistics are those of all batches seen
+    with torch.no_grad():
+        network.train()(images)
     return network.eval()
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """The network with its batch normalisation in its convolutions; modules keep their names and outputs."""
+    for module in network.modules():
+        if isinstance(module, Convolution):
+            module.fold()
+    return network
 
 
 def calls(network: nn.Module, side: int) -> list[str]:
@@ -192,23 +222,25 @@ def measured(network: nn.Module, called: list[str], which: str) -> list[str]:
     Args:
         network: from `build`.
         called: from `calls`.
-        which: "blocks" (the stem and all blocks), "convs" (all operators with weights), "activations" (those,
+        which: "blocks" (the stem and all blocks), "convs" (all operators with weights, each behind its
+            normalisation), "activations" (those,
             ReLU and sums) or "all" (every module without parts).
     """
-    weighted = (nn.Conv2d, nn.Linear)
     parts = dict(network.named_modules())
+    inside = leaves(network, called)
     if which == "all":
-        return leaves(network, called)
+        return inside
     if which == "blocks":
         return [name for name in called if name in ("stem", "patches") or isinstance(parts[name], BLOCKS)]
-    kinds = weighted if which == "convs" else (*weighted, nn.ReLU, Add)
-    return [name for name in called if isinstance(parts[name], kinds)]
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, *(() if which == "convs" else (nn.ReLU, Add)))
+    return [name for name in inside if isinstance(parts[name], kinds)]
 
 
 def leaves(network: nn.Module, called: list[str]) -> list[str]:
-    """The called modules without parts."""
+    """The called modules without parts, but for convolutions whose normalisation follows."""
     parts = dict(network.named_modules())
-    return [name for name in called if not any(parts[name].children())]
+    folded = {part.conv for part in parts.values() if isinstance(part, Convolution)}
+    return [name for name in called if not any(parts[name].children()) and parts[name] not in folded]
 
 
 def last_leaf(network: nn.Module, called: list[str], name: str) -> str:

@@ -11,7 +11,7 @@ Figures = dict[str, Any]
 
 PLAIN = "plain forward"
 OURS = "ours, flattened"
-PEER = "pytorch-cka"
+PEERS = ("pytorch-cka", "pytorch-cka, folded")
 
 
 def render(results: dict[str, Figures]) -> str:
@@ -31,16 +31,17 @@ _HEAD = """# Benchmark
 Made by `python tools/benchmark.py` (Linux); its `--help` says how to install the peers. Each measurement is
 a process of its own, the contenders take turns, and ratios are of CPU seconds (on a GPU: wall time) within
 one turn, so that load on the machine strikes all alike; they are given as median (smallest-largest). The
-networks have random weights and no batch normalisation left, so that all contenders do the same work on the
-same tensors. Times are those of one call with the model loaded, the second one where there are two
-(contenders marked * get one); memory is what the calls add to the loaded model at their peak, in MB and in
-parts of what the plain forward pass adds. "Error" is the largest difference from a matrix computed in
-float64 behind the same network.
+networks have random weights. All contenders measure the same tensors: in PyTorch the ResNets keep their batch
+normalisation, as users have them, in the ONNX files the exporter has folded it into the convolutions. Times
+are those of one call with the model loaded, the second one where there are two (contenders marked * get one);
+memory is what the calls add to the loaded model at their peak, in MB and in parts of what the plain forward
+pass adds. "Error" is the largest difference from a matrix computed in float64 behind the folded network.
 
 * *plain forward*: ONNX Runtime alone with all its optimisations
 * *plain, less memory*: the same without the block of memory that ONNX Runtime plans after a first run and
   keeps beside the buffers of that run; the measurement goes without it, too
 * *ours*: all of `analyze`'s measuring with its statistics, pooled (mean over positions) or flattened
+* *pytorch-cka, folded*: for a user who folds the batch normalisation first (`fuse_conv_bn_eval`)
 * *keep everything*: forward hooks, then one Gram a layer and one HSIC a pair, in PyTorch
 * *per pair*: both Grams and three HSICs for every pair, as the reference implementation of RedTest does
 """
@@ -55,23 +56,24 @@ def _summaries(results: list[Figures]) -> Iterable[str]:
             continue
         lines = [
             f"\n## In short: {'CPU' if device == 'cpu' else 'GPU'}\n",
-            'Medians; "x faster": ours, flattened, than pytorch-cka, the fastest peer.\n',
-            "| job | pooled, x plain | flattened, x plain | flattened, memory x plain | x faster | error |",
-            "|---|---|---|---|---|---|",
+            'Medians; "x faster": ours, flattened, than pytorch-cka, the fastest peer; "folded": than that '
+            "on a network whose batch normalisation was folded first.\n",
+            "| job | pooled, x plain | flattened, x plain | memory, x plain | x faster | folded | error |",
+            "|---|---|---|---|---|---|---|",
         ]
-        speeds = []
+        speeds: dict[str, list[float]] = {peer: [] for peer in PEERS}
         for result in chosen:
             runs = result["runs"]
             cost = [_middle(runs.get(name), runs[PLAIN], _time(result)) for name in ("ours, pooled", OURS)]
             memory = _middle(runs.get(OURS), runs[PLAIN], "added_bytes")
-            speed = _middle(runs.get(PEER), runs.get(OURS), _time(result))
-            speeds += [speed] if speed else []
+            faster = {peer: _middle(runs.get(peer), runs.get(OURS), _time(result)) for peer in PEERS}
+            for peer, speed in faster.items():
+                speeds[peer] += [speed] if speed else []
             error = result["errors"].get(OURS)
-            cells = [f"{value:.2f}" if value else "" for value in (*cost, memory, speed)]
+            cells = [f"{value:.2f}" if value else "" for value in (*cost, memory, *faster.values())]
             lines.append(f"| {' | '.join([result['title'], *cells, f'{error:.0e}' if error else ''])} |")
-        if speeds:
-            mean = prod(speeds) ** (1 / len(speeds))
-            lines.append(f"| geometric mean | | | | {mean:.2f} | |")
+        means = [f"{prod(some) ** (1 / len(some)):.2f}" if some else "" for some in speeds.values()]
+        lines.append(f"| geometric mean | | | | {' | '.join(means)} | |")
         yield "\n".join(lines)
 
 
