@@ -15,6 +15,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
+from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
@@ -95,14 +96,4 @@ def _summary(analysis: Analysis) -> list[str]:
         lines.append(
             f"{len(similar)} removable layers are that similar to the one before: see `redtest-onnx prune`."
         )
-    if analysis.dominated:
-        lines.append(
-            f"Careful: in {', '.join(analysis.dominated)} a few samples are so large that they decide the "
-            "similarity; look at them, or measure on other samples."
-        )
-    if others := analysis.without_largest:
-        lines.append(f"Without the {others.samples} largest of these samples MSRS is {others.msrs:.1f}.")
-    if analysis.undefined:
-        names = ", ".join(layer.name for layer in analysis.undefined)
-        lines.append(f"Similarity is undefined for layers that do not vary over these samples: {names}.")
-    return lines
+    return [*lines, *cautions(analysis)]

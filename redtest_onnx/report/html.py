@@ -8,6 +8,7 @@ from pathlib import Path
 
 from redtest_onnx.analysis import Analysis
 from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.heatmap import heatmap_svg
 
 
@@ -34,6 +35,7 @@ def save_page(
         "page.html.j2",
         title=title,
         analysis=analysis,
+        cautions=cautions(analysis),
         heatmap=heatmap_svg(analysis, title),
         rows=list(zip(analysis.layers, adjacent, strict=True)),
         removed=frozenset(removed),

@@ -1,0 +1,32 @@
+"""What to mind about a measurement, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redtest_onnx.analysis import Analysis
+
+_NAMED = 3
+
+
+def cautions(analysis: Analysis) -> list[str]:
+    """A sentence for everything that makes the result less than it seems."""
+    found = []
+    if analysis.dominated:
+        found.append(
+            f"Careful: in {_some(analysis.dominated)} a few samples are so large that they decide the "
+            "similarity; look at them, or measure on other samples."
+        )
+    if others := analysis.without_largest:
+        found.append(f"Without the {others.samples} largest of these samples MSRS is {others.msrs:.1f}.")
+    if analysis.undefined:
+        names = _some([layer.name for layer in analysis.undefined])
+        found.append(f"Similarity is undefined for layers that do not vary over these samples: {names}.")
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _NAMED
+    shown = names if more <= 1 else names[:_NAMED]
+    return ", ".join(shown) + (f" and {more} more layers" if more > 1 else "")

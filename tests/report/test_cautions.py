@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.analysis import WithoutLargest
+from redtest_onnx.report.cautions import cautions
+from redtest_onnx.report.html import save_page
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.fixture(scope="module")
+def analysis() -> rt.Analysis:
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    return rt.analyze(model, data, rt.AnalysisSettings(samples=8), rt.RunOptions("cpu"))
+
+
+def test_nothing_to_mind(analysis: rt.Analysis) -> None:
+    assert cautions(analysis) == []
+
+
+def test_samples_that_decide(analysis: rt.Analysis, tmp_path: Path) -> None:
+    few = replace(
+        analysis, dominated=("a", "b", "c", "d"), without_largest=WithoutLargest(3, 12.34, (0.5, 0.5))
+    )
+    assert "in a, b, c, d a few samples" in cautions(few)[0]
+    assert cautions(few)[1] == "Without the 3 largest of these samples MSRS is 12.3."
+    many = replace(analysis, dominated=("a", "b", "c", "d", "e"))
+    assert "in a, b, c and 2 more layers a few samples" in cautions(many)[0]
+    save_page(few, "title", tmp_path / "page.html")
+    assert cautions(few)[1] in (tmp_path / "page.html").read_text()
+
+
+def test_layers_that_do_not_vary(analysis: rt.Analysis) -> None:
+    similarity = analysis.similarity.copy()
+    similarity[1] = similarity[:, 1] = float("nan")
+    assert cautions(replace(analysis, similarity=similarity))[0].endswith(f": {analysis.layers[1].name}.")
