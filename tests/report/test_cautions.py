@@ -17,7 +17,7 @@ MODELS = Path(__file__).parents[2] / "models"
 def analysis() -> rt.Analysis:
     model = rt.load(MODELS / "vgg_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
-    return rt.analyze(model, data, rt.AnalysisSettings(samples=8), rt.RunOptions("cpu"))
+    return rt.analyze(model, data, rt.AnalysisSettings(samples=64), rt.RunOptions("cpu"))
 
 
 def test_nothing_to_mind(analysis: rt.Analysis) -> None:
