@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -69,7 +70,7 @@ class PackedGrams:
                 xp = namespace(gram)
                 lower = _lower(xp, samples)
                 rows = xp.empty((layers, width + (0 if unbiased else samples)))
-                sums = xp.empty((layers, samples))
+                sums, raw = xp.empty((layers, samples)), xp.empty(layers)
             row = rows[k]
             xp.multiply(xp.take(gram.reshape(-1), lower), np.sqrt(2), out=row[:width])
             xp.sum(gram, axis=0, out=sums[k])
@@ -78,7 +79,8 @@ class PackedGrams:
                 sums[k] -= diagonal
             else:
                 row[width:] = diagonal
-        return cls(rows, sums, _norms(rows, sums, unbiased=unbiased), samples, unbiased)
+            raw[k] = xp.vdot(row, row)
+        return cls(rows, sums, _norms(raw, raw, sums, unbiased=unbiased), samples, unbiased)
 
     def hsic(self, other: PackedGrams | None = None) -> Array:
         """HSIC of all pairs of layers, as `hsic_matrix`.
@@ -94,14 +96,48 @@ class PackedGrams:
         """
         other = other or self
         check_alike(self.samples, other.samples)
-        a, b = _corrections(self.samples, unbiased=self.unbiased)
-        hsic = self.rows @ other.rows.T
-        hsic -= a * (self.sums @ other.sums.T)
-        hsic += b * self.sums.sum(axis=1)[:, None] * other.sums.sum(axis=1)
-        hsic *= hsic_scale(self.samples, unbiased=self.unbiased)
-        hsic[self.norms == 0] = np.nan
-        hsic[:, other.norms == 0] = np.nan
-        return hsic
+        products = self._products if other is self else self.rows @ other.rows.T
+        sides = (self.sums, self.norms), (other.sums, other.norms)
+        return _hsic(products, *sides, unbiased=self.unbiased)
+
+    def hsic_without(self, left_out: Indices) -> Array:
+        """HSIC of all pairs of layers on the other samples.
+
+        A layer counts as one that does not vary where the samples left out are so large that rounding hides
+        what the others differ in.
+
+        Args:
+            left_out: which samples.
+
+        Returns:
+            As `hsic`.
+
+        Raises:
+            InputError: fewer than four samples remain.
+        """
+        xp, gone = namespace(self.rows), np.unique(left_out)
+        kept = np.setdiff1d(np.arange(self.samples), gone)
+        if len(kept) < UNBIASED_SAMPLES:
+            raise InputError(
+                f"without {len(gone)} of {self.samples} samples too few are left", hint="use more samples"
+            )
+        between = _place(kept[:, None], gone)
+        i, j = np.tril_indices(len(gone), -1)
+        lost = [between.ravel(), _place(gone[i], gone[j])]
+        if not self.unbiased:
+            lost.append(self.samples * (self.samples - 1) // 2 + gone)
+        part = xp.take(self.rows, xp.asarray(np.concatenate(lost)), axis=1)
+        products = self._products - part @ part.T
+        sums = xp.take(self.sums, xp.asarray(kept), axis=1)
+        sums -= part[:, : between.size].reshape(-1, *between.shape).sum(axis=2) / np.sqrt(2)
+        raw, rest = xp.diagonal(self._products), xp.diagonal(products)
+        side = sums, _norms(rest, raw, sums, unbiased=self.unbiased)
+        return _hsic(products, side, side, unbiased=self.unbiased)
+
+    @cached_property
+    def _products(self) -> Array:
+        """[L, L] of the rows."""
+        return self.rows @ self.rows.T
 
     def own_hsic(self) -> Array:
         """[L] HSIC of each layer with itself; NaN for layers that do not vary."""
@@ -127,36 +163,6 @@ class PackedGrams:
                 done += 1
         return PackedGrams(rows, sums, xp.take(self.norms, xp.asarray(chosen)), self.samples, self.unbiased)
 
-    def without(self, left_out: Indices) -> PackedGrams:
-        """The layers on the other samples.
-
-        A layer counts as one that does not vary where the samples left out are so large that rounding hides
-        what the others differ in.
-
-        Args:
-            left_out: which samples.
-
-        Raises:
-            InputError: fewer than four samples remain.
-        """
-        xp = namespace(self.rows)
-        kept = np.setdiff1d(np.arange(self.samples), left_out)
-        if len(kept) < UNBIASED_SAMPLES:
-            raise InputError(
-                f"without {len(left_out)} of {self.samples} samples too few are left",
-                hint="use more samples",
-            )
-        i, j = np.tril_indices(len(kept), -1)
-        index = _place(kept[i], kept[j])
-        if not self.unbiased:
-            index = np.concatenate([index, self.samples * (self.samples - 1) // 2 + kept])
-        rows = xp.take(self.rows, xp.asarray(index), axis=1)
-        between = xp.asarray(_place(kept[:, None], left_out))
-        sums = xp.take(self.sums, xp.asarray(kept), axis=1)
-        sums -= xp.take(self.rows, between, axis=1).sum(axis=2) / np.sqrt(2)
-        norms = _norms(rows, sums, unbiased=self.unbiased)
-        return PackedGrams(rows, sums, norms, len(kept), self.unbiased)
-
     def _permuted_index(self, order: Indices) -> Indices:
         """Where the elements of a row come from if the samples come in another order."""
         i, j = np.tril_indices(self.samples, -1)
@@ -179,13 +185,34 @@ def _place(i: Indices, j: Indices) -> Indices:
     return place
 
 
-def _norms(rows: Array, sums: Array, *, unbiased: bool) -> Array:
-    """[L] squared norms after centring; 0 where nothing but rounding is left of what was there."""
-    xp = namespace(rows)
-    raw = squared_norms(rows)
+def _norms(products: Array, raw: Array, sums: Array, *, unbiased: bool) -> Array:
+    """[L] squared norms after centring; 0 where nothing but rounding is left of what was there.
+
+    Args:
+        products: [L] of each row with itself.
+        raw: [L] what rounding was in proportion to.
+        sums: [L, n].
+        unbiased: as in `PackedGrams`.
+    """
+    xp = namespace(sums)
     a, b = _corrections(sums.shape[1], unbiased=unbiased)
-    norms = raw - a * squared_norms(sums) + b * xp.square(sums.sum(axis=1))
+    norms = products - a * squared_norms(sums) + b * xp.square(sums.sum(axis=1))
     return xp.where(norms > CONSTANT**2 * raw, norms, 0.0)
+
+
+def _hsic(
+    products: Array, first: tuple[Array, Array], second: tuple[Array, Array], *, unbiased: bool
+) -> Array:
+    """HSIC [L, M] from products of rows, and the sums and norms of both sides."""
+    (sums, norms), (other_sums, other_norms) = first, second
+    n = sums.shape[1]
+    a, b = _corrections(n, unbiased=unbiased)
+    hsic = products - a * (sums @ other_sums.T)
+    hsic += b * sums.sum(axis=1)[:, None] * other_sums.sum(axis=1)
+    hsic *= hsic_scale(n, unbiased=unbiased)
+    hsic[norms == 0] = np.nan
+    hsic[:, other_norms == 0] = np.nan
+    return hsic
 
 
 def _corrections(n: int, *, unbiased: bool) -> tuple[float, float]:

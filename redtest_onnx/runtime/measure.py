@@ -197,7 +197,7 @@ class _Largest:
             samples = largest_samples(norms, dominated)
             self._enough = self._enough and norms.shape[1] - len(samples) >= UNBIASED_SAMPLES
             self.left_out += len(samples)
-            hsic = to_numpy(packed.without(samples).hsic()) if self._enough else hsic
+            hsic = to_numpy(packed.hsic_without(samples)) if self._enough else hsic
         self._hsic.append(hsic)
 
     @property
