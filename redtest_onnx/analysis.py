@@ -104,7 +104,8 @@ class WithoutLargest:
 
     Attributes:
         samples: how many, of all batches.
-        msrs: the score on the others.
+        msrs: the score on the others; NaN where these samples are so large that rounding hides what the
+            others differ in.
         adjacent: similarity of each layer with the next one, [L - 1]; NaN where undefined.
     """
 
@@ -300,7 +301,8 @@ def _without_largest(measured: Measured, settings: AnalysisSettings) -> WithoutL
     similarity = combine(measured.without, settings.estimator)
     score = _redundancy(measured.without, similarity, settings)
     adjacent = tuple(float(value) for value in np.diagonal(similarity, offset=1))
-    return WithoutLargest(measured.left_out, score.value, adjacent)
+    hidden = np.isnan(similarity) & ~np.isnan(combine(measured.hsic, settings.estimator))
+    return WithoutLargest(measured.left_out, float("nan") if hidden.any() else score.value, adjacent)
 
 
 def _redundancy(stack: Float64s, similarity: Float64s, settings: AnalysisSettings) -> Redundancy:

@@ -11,7 +11,11 @@ from references import activations, slow_cka
 from scipy.stats import spearmanr
 
 import redtest_onnx as rt
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.layers import find_layers
 from redtest_onnx.runtime.data import sample_indices
+from redtest_onnx.runtime.grams import GramReader, Target
+from redtest_onnx.runtime.shapes import see_shapes
 
 MODELS = Path(__file__).parents[1] / "models"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -67,7 +71,7 @@ def fixed(model: rt.Model, batch: int) -> rt.Model:
     return rt.Model(proto)
 
 
-@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("batch", [1, 5, 36])
 @pytest.mark.parametrize("pooling", ["mean", "none"])
 def test_a_fixed_batch_gives_the_same_matrix(batch: int, pooling: str) -> None:
     model = rt.load(MODELS / "vgg_digits.onnx")
@@ -96,23 +100,64 @@ def test_a_layer_that_does_not_vary_is_undefined(pooling: str) -> None:
     assert analysis.redundancy.undefined >= len(analysis.layers) - 1
 
 
-def test_what_is_measured_without_a_sample_that_dominates(tmp_path: Path) -> None:
+def with_large(tmp_path: Path, samples: int, large: dict[int, float]) -> tuple[rt.Model, rt.Dataset]:
+    """The digits, some of them brighter."""
     model = rt.load(MODELS / "vgg_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
-    images = next(iter(data.inputs(np.arange(40)).values())).copy()
-    images[7] *= 50
+    images = next(iter(data.inputs(np.arange(samples)).values())).copy()
+    for k, factor in large.items():
+        images[k] *= factor
     np.save(tmp_path / "images.npy", images)
-    settings = rt.AnalysisSettings(samples=40, batches=1)
-    analysis = rt.analyze(model, rt.open_data(tmp_path / "images.npy", model), settings, CPU)
+    np.save(tmp_path / "others.npy", np.delete(images, list(large), axis=0))
+    return model, rt.open_data(tmp_path / "images.npy", model)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_what_is_measured_without_a_sample_that_dominates(pooling: str, tmp_path: Path) -> None:
+    model, data = with_large(tmp_path, 40, {7: 50})
+    settings = rt.AnalysisSettings(samples=40, batches=1, pooling=pooling)  # type: ignore[arg-type]
+    analysis = rt.analyze(model, data, settings, CPU)
     assert analysis.dominated
     assert analysis.without_largest is not None
     assert analysis.without_largest.samples == 1
-    np.save(tmp_path / "others.npy", np.delete(images, 7, axis=0))
     others = rt.analyze(model, rt.open_data(tmp_path / "others.npy", model), settings, CPU)
     assert others.without_largest is None
     np.testing.assert_allclose(analysis.without_largest.adjacent, others.adjacent, atol=1e-4)
     assert analysis.without_largest.msrs == pytest.approx(others.redundancy.value, abs=0.01)
     assert analysis.redundancy.value != pytest.approx(others.redundancy.value, abs=0.1)
+
+
+def test_batches_without_their_large_samples(tmp_path: Path) -> None:
+    model, data = with_large(tmp_path, 90, {7: 50, 60: 50})
+    settings = rt.AnalysisSettings(samples=30, batches=3, estimator="paper")
+    analysis = rt.analyze(model, data, settings, CPU)
+    assert analysis.without_largest is not None
+    assert analysis.without_largest.samples == 2
+    order = sample_indices(data, 90, 0)
+    names, single = [layer.tensor for layer in analysis.layers], []
+    for k in range(3):
+        chosen = [i for i in order[30 * k : 30 * (k + 1)] if i not in (7, 60)]
+        single.append(slow_cka([v.mean(axis=(2, 3)) for v in activations(model, names, data.inputs(chosen))]))
+    expected = np.diagonal(np.mean(single, axis=0), offset=1)
+    np.testing.assert_allclose(analysis.without_largest.adjacent, expected, atol=1e-4)
+
+
+def test_a_sample_that_hides_the_others_leaves_no_score(tmp_path: Path) -> None:
+    model, data = with_large(tmp_path, 40, {7: 1e7})
+    analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=40, batches=1), CPU)
+    assert analysis.without_largest is not None
+    assert np.isnan(analysis.without_largest.msrs)
+
+
+def test_tokens_are_drawn_anew_for_every_sample() -> None:
+    model = rt.load(MODELS / "vit_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    index = GraphIndex(model.graph)
+    seen = see_shapes(model, index, data, CPU)
+    tensor = next(layer.tensor for layer in find_layers(index, seen.shapes) if "add" in layer.tensor.lower())
+    reader = GramReader(model, [Target.seen(tensor, seen, False)], 128, "token", CPU, keep_features=True)
+    [tokens] = reader.read_features(data, np.zeros(128, np.int64))
+    assert (tokens[:64] != tokens[64:]).any()
 
 
 def test_thresholds_by_kind_of_graph() -> None:

@@ -158,7 +158,7 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
             block /= xp.where(scale > 0, scale, 1)
-            gram = xp.multiply(block @ block.T, scale.astype(xp.float64) ** 2)
+            gram = xp.multiply(block @ block.T, scale.astype(xp.float64) ** 2, dtype=xp.float64)
         if total is None:
             total = gram
         else:

@@ -24,6 +24,8 @@ from redtest_onnx.metrics.cka import (
 
 Indices = npt.NDArray[np.int64]
 
+_QUIET = np.errstate(invalid="ignore", over="ignore")  # what is not finite becomes undefined, without words
+
 
 @dataclass(frozen=True, eq=False)
 class PackedGrams:
@@ -50,6 +52,7 @@ class PackedGrams:
     unbiased: bool
 
     @classmethod
+    @_QUIET
     def of(cls, grams: Iterable[Array], layers: int, samples: int, *, unbiased: bool = True) -> PackedGrams:
         """Pack one Gram after the other.
 
@@ -82,6 +85,7 @@ class PackedGrams:
             raw[k] = xp.vdot(row, row)
         return cls(rows, sums, _norms(raw, raw, sums, unbiased=unbiased), samples, unbiased)
 
+    @_QUIET
     def hsic(self, other: PackedGrams | None = None) -> Array:
         """HSIC of all pairs of layers, as `hsic_matrix`.
 
@@ -100,6 +104,7 @@ class PackedGrams:
         sides = (self.sums, self.norms), (other.sums, other.norms)
         return _hsic(products, *sides, unbiased=self.unbiased)
 
+    @_QUIET
     def hsic_without(self, left_out: Indices) -> Array:
         """HSIC of all pairs of layers on the other samples.
 
@@ -129,7 +134,7 @@ class PackedGrams:
         part = xp.take(self.rows, xp.asarray(np.concatenate(lost)), axis=1)
         products = self._products - part @ part.T
         sums = xp.take(self.sums, xp.asarray(kept), axis=1)
-        sums -= part[:, : between.size].reshape(-1, *between.shape).sum(axis=2) / np.sqrt(2)
+        sums -= part[:, : between.size].reshape(len(part), *between.shape).sum(axis=2) / np.sqrt(2)
         raw, rest = xp.diagonal(self._products), xp.diagonal(products)
         side = sums, _norms(rest, raw, sums, unbiased=self.unbiased)
         return _hsic(products, side, side, unbiased=self.unbiased)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from redtest_onnx.analysis import Analysis
@@ -18,7 +19,12 @@ def cautions(analysis: Analysis) -> list[str]:
             "similarity; look at them, or measure on other samples."
         )
     if others := analysis.without_largest:
-        found.append(f"Without the {others.samples} largest of these samples MSRS is {others.msrs:.1f}.")
+        share = f"{others.samples} of {analysis.samples * analysis.batches}"
+        found.append(
+            f"They are so large that rounding hides the others ({share}): measure without them."
+            if math.isnan(others.msrs)
+            else f"Without them ({share} samples) MSRS is {others.msrs:.1f}."
+        )
     if analysis.undefined:
         names = _some([layer.name for layer in analysis.undefined])
         found.append(f"Similarity is undefined for layers that do not vary over these samples: {names}.")

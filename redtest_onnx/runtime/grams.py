@@ -105,8 +105,10 @@ class GramReader:
         whole = resolve_device(options.device) == "cuda"
         opset = model.opsets.get("ai.onnx", 0)
         wanted = pooling == "none" and not keep_features
-        in_graph = wanted and (fixed or samples) >= samples and opset >= OLDEST_GRAM_OPSET
-        self._per_run = fixed or (samples if in_graph or whole else -(-samples // -(-samples // _CACHED)))
+        in_graph = wanted and fixed in (None, samples) and opset >= OLDEST_GRAM_OPSET
+        # Tokens are drawn for the samples of a run: those of one batch shall not repeat each other's.
+        uncut = in_graph or whole or pooling == "token"
+        self._per_run = fixed or (samples if uncut else -(-samples // -(-samples // _CACHED)))
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets

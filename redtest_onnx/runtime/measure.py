@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.metrics.arrays import Array, to_numpy
+from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.full import full_hsic
 from redtest_onnx.metrics.grams import centre_gram, centred_norms, linear_gram, rbf_of_linear
@@ -88,7 +88,7 @@ def measure(
         with one_blas_thread():
             packed = pack_grams(grams, estimator, kernel, norms)
             hsic.append(to_numpy(packed.hsic()))
-            largest.see(np.stack([to_numpy(layer) for layer in norms]), packed, hsic[-1])
+            largest.see(_stacked(norms), packed, hsic[-1])
             last = done + 1 == len(batches)
             null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95 if last else np.nan
         del grams, packed
@@ -174,8 +174,14 @@ def _measure_exactly(
         null95 = shuffled_null(packed, np.random.default_rng(seed)).quantile95
         del features, grams
         watch.metric()
-    share, dominated = norm_shares(np.stack(norms))
+    share, dominated = norm_shares(_stacked(norms))
     return Measured(hsic[None], null95, share, dominated, None, 0, watch.forward_s, watch.metric_s)
+
+
+def _stacked(norms: list[Array]) -> Float64s:
+    """[L, n] from the norms of each layer."""
+    stacked: Float64s = to_numpy(namespace(norms[0]).stack(norms))
+    return stacked
 
 
 class _Largest:
@@ -202,8 +208,9 @@ class _Largest:
 
     @property
     def share(self) -> Float64s:
-        """[L], the mean over the batches."""
-        share: Float64s = np.mean(self._shares, axis=0)
+        """[L], the mean over the batches in which a layer varies."""
+        defined = np.isfinite(self._shares).sum(axis=0)
+        share: Float64s = np.nansum(self._shares, axis=0) / np.where(defined > 0, defined, np.nan)
         return share
 
     @property

@@ -89,6 +89,21 @@ def test_a_layer_that_does_not_vary_is_undefined() -> None:
     np.testing.assert_array_equal(np.isnan(found.hsic()).sum(axis=0), [1, 3, 1])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_layer_that_is_not_finite_is_undefined(value: float) -> None:
+    grams = grams_of(0, 3, 8)
+    grams[1] = value
+    found = packed(grams)
+    for hsic in (found.hsic(), found.hsic_without(np.array([2]))):
+        np.testing.assert_array_equal(np.isnan(hsic).sum(axis=0), [1, 3, 1])
+
+
+def test_without_nobody() -> None:
+    found = packed(grams_of(0, 3, 8))
+    np.testing.assert_allclose(found.hsic_without(np.array([], np.int64)), found.hsic(), rtol=1e-12)
+
+
 def test_one_buffer_serves_all_layers() -> None:
     grams = grams_of(0, 3, 8)
     buffer = np.empty((8, 8))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,18 @@ def test_samples_that_decide(analysis: rt.Analysis, tmp_path: Path) -> None:
         analysis, dominated=("a", "b", "c", "d"), without_largest=WithoutLargest(3, 12.34, (0.5, 0.5))
     )
     assert "in a, b, c, d a few samples" in cautions(few)[0]
-    assert cautions(few)[1] == "Without the 3 largest of these samples MSRS is 12.3."
+    assert cautions(few)[1] == "Without them (3 of 384 samples) MSRS is 12.3."
     many = replace(analysis, dominated=("a", "b", "c", "d", "e"))
     assert "in a, b, c and 2 more layers a few samples" in cautions(many)[0]
     save_page(few, "title", tmp_path / "page.html")
     assert cautions(few)[1] in (tmp_path / "page.html").read_text()
+
+
+def test_samples_that_hide_the_others(analysis: rt.Analysis) -> None:
+    hidden = replace(analysis, dominated=("a",), without_largest=WithoutLargest(1, math.nan, (math.nan,)))
+    assert cautions(hidden)[1] == (
+        "They are so large that rounding hides the others (1 of 384): measure without them."
+    )
 
 
 def test_layers_that_do_not_vary(analysis: rt.Analysis) -> None:
