@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS
+from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS, REFERENCES
 from benchmarking.jobs import JOBS, Job, write_job, write_network
 from benchmarking.tables import render
 
@@ -97,7 +97,8 @@ def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
     fitting = [name for name in asked if arguments.device == "cpu" or name not in ON_CPU_ONLY]
     there = [name for name in fitting if name not in PEERS or arguments.peers_python]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in there}
-    measure("reference", path, arguments)
+    for name in sorted({REFERENCES[name] for name in there if name in REFERENCES}):
+        measure(name, path, arguments)
     for turn in range(arguments.repeats):
         for name in there:
             if turn == 0 or name not in job.once or set(there) == set(job.once):
@@ -133,14 +134,13 @@ def measure(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, A
 
 
 def _errors(path: Path, names: list[str]) -> dict[str, float]:
-    """Largest difference of each contender's matrix from the reference."""
-    matrices = {name: path.with_name(f"{path.stem}.{name.replace(' ', '-')}.npy") for name in names}
-    reference = np.load(path.with_name(f"{path.stem}.reference.npy"))
-    errors = {}
-    for name, file in matrices.items():
-        if name != "ours, pooled" and file.exists():
-            errors[name] = float(np.nanmax(np.abs(np.load(file) - reference)))
-    return errors
+    """Largest difference of each contender's matrix from the one in float64 behind the same forward pass."""
+
+    def matrix(name: str) -> np.ndarray:
+        return np.load(path.with_name(f"{path.stem}.{name.replace(' ', '-')}.npy"))
+
+    compared = [name for name in names if name in REFERENCES]
+    return {name: float(np.nanmax(np.abs(matrix(name) - matrix(REFERENCES[name])))) for name in compared}
 
 
 def _machine(device: str) -> str:

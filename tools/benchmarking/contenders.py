@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+_AT_ONCE = 2 << 30  # bytes of activations
 
 Call = Callable[[], Any]
 """Returns the similarity matrix, or nothing where only the network runs."""
@@ -192,28 +195,50 @@ def per_pair(job: Job) -> Call:
 
 def reference(job: Job) -> Call:
     """Everything behind the network in float64: what the others' errors are measured against."""
-    import torch
-
-    network, inputs = replace(job, folded=True).torch_network(), job.torch_inputs()
-    grams: dict[str, torch.Tensor] = {}
+    network, inputs = job.torch_network(), job.torch_inputs()
+    grams: dict[str, np.ndarray] = {}
     for name in job.modules:
-
-        def reduce(_: object, __: object, output: torch.Tensor, name: str = name) -> None:
-            flat = output.flatten(1)
-            gram = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat.device)
-            for part in flat.split(4096, dim=1):  # a float64 copy of all would not fit
-                part = part.double()
-                part -= part.mean(0)
-                gram += part @ part.T
-            grams[name] = _u_centred(gram).flatten()
-
-        network.get_submodule(name).register_forward_hook(reduce)
+        network.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: grams.update({name: _exact_gram(output.cpu().numpy())})
+        )
 
     def call() -> np.ndarray:
+        import torch
+
         with torch.no_grad():
             network(inputs)
-            stacked = torch.stack([grams[name] for name in job.modules])
-            return _normalised((stacked @ stacked.T).cpu().numpy())
+        return _exact_cka([grams[name] for name in job.modules])
+
+    return call
+
+
+def reference_folded(job: Job) -> Call:
+    """The same behind a network without batch normalisation, which rounds in other places."""
+    return reference(replace(job, folded=True))
+
+
+def reference_onnx(job: Job) -> Call:
+    """The same behind ONNX Runtime, which rounds in yet other places."""
+    import redtest_onnx as rt
+    from redtest_onnx.graph.index import GraphIndex
+    from redtest_onnx.graph.probe import expose
+    from redtest_onnx.runtime.session import Session
+    from redtest_onnx.runtime.shapes import see_shapes
+
+    model = rt.load(job.folder / "model.onnx")
+    inputs = job.inputs
+    data = rt.open_data(job.folder / "inputs.npy", model)
+    seen = see_shapes(model, GraphIndex(model.graph), data, job.options)
+    each = [4 * len(inputs) * prod(seen.shapes.sizes[tensor][1:]) for tensor in job.tensors]
+    parts = np.cumsum(each) // _AT_ONCE
+
+    def call() -> np.ndarray:
+        grams = []
+        for part in np.unique(parts):
+            names = [name for name, own in zip(job.tensors, parts, strict=True) if own == part]
+            found = Session(expose(model, names), job.options).run({"x": inputs})
+            grams += [_exact_gram(found.pop(name)) for name in names]
+        return _exact_cka(grams)
 
     return call
 
@@ -229,7 +254,18 @@ CONTENDERS: dict[str, Callable[[Job], Call]] = {
     "keep everything": keep_all,
     "per pair": per_pair,
     "reference": reference,
+    "reference, folded": reference_folded,
+    "reference, ONNX Runtime": reference_onnx,
 }
+REFERENCES = {
+    "ours, flattened": "reference, ONNX Runtime",
+    "pytorch-cka, folded": "reference, folded",
+    "pytorch-cka": "reference",
+    "torch_cka": "reference",
+    "keep everything": "reference",
+    "per pair": "reference",
+}
+"""What the error of a contender is measured against: float64 behind the same forward pass."""
 PEERS = ("pytorch-cka", "pytorch-cka, folded", "torch_cka")
 ON_CPU_ONLY = ("plain, less memory",)
 
@@ -265,6 +301,22 @@ def _batches(job: Job) -> Any:
     return DataLoader(TensorDataset(inputs), batch_size=len(inputs))
 
 
+def _exact_gram(activation: np.ndarray) -> np.ndarray:
+    """[n, ...] -> the centred Gram, [n * n] float64."""
+    flat = activation.reshape(len(activation), -1)
+    gram = np.zeros((len(flat), len(flat)))
+    for start in range(0, flat.shape[1], 4096):  # a float64 copy of all would not fit
+        part = flat[:, start : start + 4096].astype(np.float64)
+        part -= part.mean(0)
+        gram += part @ part.T
+    return np.asarray(_u_centred(gram)).ravel()
+
+
+def _exact_cka(grams: list[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(grams)
+    return _normalised(stacked @ stacked.T)
+
+
 def _hooked(network: Any, names: list[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name in names:
@@ -275,14 +327,16 @@ def _hooked(network: Any, names: list[str]) -> dict[str, Any]:
 
 
 def _u_centred(gram: Any) -> Any:
+    """Of NumPy or PyTorch."""
     n = len(gram)
-    gram = gram.clone()
-    gram.fill_diagonal_(0)
+    diagonal = range(n)
+    gram = gram + 0
+    gram[diagonal, diagonal] = 0
     rows = gram.sum(0)
     gram -= rows[:, None] / (n - 2)
     gram -= rows[None, :] / (n - 2)
     gram += rows.sum() / ((n - 1) * (n - 2))
-    gram.fill_diagonal_(0)
+    gram[diagonal, diagonal] = 0
     return gram
 
 
