@@ -39,7 +39,7 @@ pathlib.Path(name).write_text(f"{len(during - before) > 0} {sorted(threads() - b
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
 def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
-    # One that does can abort a process that has done its work, once in a hundred runs or so.
+    # One that does can abort a process that has done its work, now and then.
     script = tmp_path / "train.py"
     script.write_text(TRAINING)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
