@@ -131,7 +131,7 @@ class Analysis:
         features: number of features per layer after pooling.
         null95: similarity that 95 % of pairs of layers stay below if their samples are shuffled; what lies
             below it is chance.
-        top_share: per layer, the share of the top 1 % of samples by norm (at least one) in the total.
+        top_share: per layer, the share of the top 1 % of samples by norm (at least one) in a batch's total.
         dominated: names of layers in which few samples carry far more than their part, so that they decide
             the similarity.
         without_largest: what is measured without these samples; None if there are none, with the estimator
@@ -244,7 +244,7 @@ def analyze(
         null95=measured.null95,
         top_share=tuple(float(share) for share in measured.top_share),
         dominated=tuple(layers[k].name for k in measured.dominated),
-        without_largest=_without_largest(measured, settings),
+        without_largest=_without_largest(measured, similarity, settings),
         forward_s=measured.forward_s,
         metric_s=measured.metric_s,
         branches=tuple(map(str, view.choices)),
@@ -295,13 +295,16 @@ def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:
     return [chosen[k * size : (k + 1) * size] for k in range(count)]
 
 
-def _without_largest(measured: Measured, settings: AnalysisSettings) -> WithoutLargest | None:
+def _without_largest(
+    measured: Measured, whole: Float64s, settings: AnalysisSettings
+) -> WithoutLargest | None:
+    """What remains of the similarities `whole` without the samples that dominate layers."""
     if measured.without is None:
         return None
     similarity = combine(measured.without, settings.estimator)
     score = _redundancy(measured.without, similarity, settings)
     adjacent = tuple(float(value) for value in np.diagonal(similarity, offset=1))
-    hidden = np.isnan(similarity) & ~np.isnan(combine(measured.hsic, settings.estimator))
+    hidden = np.isnan(similarity) & ~np.isnan(whole)
     return WithoutLargest(measured.left_out, float("nan") if hidden.any() else score.value, adjacent)
 
 

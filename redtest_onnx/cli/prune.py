@@ -151,10 +151,10 @@ def command(
     loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    data = source.open(loaded)
-    screen.warn_synthetic(data)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
+    data = source.open(loaded)
+    screen.warn_synthetic(data)
     if _nothing_removable(screen, loaded, data, run, settings, json_path):
         return
     with screen.progress() as progress:

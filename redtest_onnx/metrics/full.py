@@ -8,11 +8,10 @@ import numpy as np
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.cka import UNBIASED_SAMPLES
+from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES
 
 # Elements of the blocks that are held at a time: of Grams for all layers, or of features in float64.
 _BLOCK_ELEMENTS = 1 << 25
-_CONSTANT = 1e-5  # as in `u_centre`: what rounding leaves of a layer that does not vary
 
 
 def full_hsic(layers: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
@@ -66,7 +65,7 @@ class _Centred:
         self.mean = sum(part.sum(axis=0, dtype=xp.float64) for part in parts) / len(features)
         spread = sum(float(xp.square(part - self.mean).sum()) for part in parts)
         level = float(xp.square(self.mean).sum()) * len(features)
-        self.constant = not spread > _CONSTANT**2 * (spread + level)
+        self.constant = not spread > CONSTANT**2 * (spread + level)
 
     def rows(self, start: int, stop: int) -> Array:
         """[stop - start, p] in the type of the features."""

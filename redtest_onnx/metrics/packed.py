@@ -33,7 +33,7 @@ class PackedGrams:
 
     Centring costs several passes over each matrix, and changes inner products by what the sums of the rows
     say: <K~, L~> = <K, L> - a r_K r_L + b S_K S_L with r = K 1 and S = 1^T K 1. For `u_centre` the diagonals
-    count as 0, a = 2 / (n-2) and b = 1 / ((n-1)(n-2)) (Song et al. 2012, equation 5); for `h_centre` a = 2/n
+    count as 0, a = 2 / (n-2) and b = 1 / ((n-1)(n-2)) (Song et al. 2012, equation 4); for `h_centre` a = 2/n
     and b = 1/n^2. The Grams should be nearly centred: where <K, L> is much larger, float64 loses digits.
 
     Attributes:

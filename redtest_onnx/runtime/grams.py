@@ -108,7 +108,8 @@ class GramReader:
         in_graph = wanted and fixed in (None, samples) and opset >= OLDEST_GRAM_OPSET
         # Tokens are drawn for the samples of a run: those of one batch shall not repeat each other's.
         uncut = in_graph or whole or pooling == "token"
-        self._per_run = fixed or (samples if uncut else -(-samples // -(-samples // _CACHED)))
+        parts = 1 if uncut else -(-samples // _CACHED)
+        self._per_run = fixed or -(-samples // parts)
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets

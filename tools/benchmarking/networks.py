@@ -220,11 +220,10 @@ def measured(network: nn.Module, called: list[str], which: str) -> list[str]:
     """Names of the modules to measure, in the order in which they run.
 
     Args:
-        network: from `build`.
+        network: one of `NETWORKS`.
         called: from `calls`.
         which: "blocks" (the stem and all blocks), "convs" (all operators with weights, each behind its
-            normalisation), "activations" (those,
-            ReLU and sums) or "all" (every module without parts).
+            normalisation), "activations" (those, ReLU and sums) or "all" (every tensor of the ONNX graph).
     """
     parts = dict(network.named_modules())
     inside = leaves(network, called)
