@@ -13,19 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
     from redtest_onnx.bridge.convert import to_torch
     from redtest_onnx.bridge.write_back import from_torch
+    from redtest_onnx.data.dataset import Dataset
+    from redtest_onnx.data.images import ImageOptions
+    from redtest_onnx.data.open import open_data
     from redtest_onnx.errors import InputError, NegativeVerdictError, OutputError, RedtestError
     from redtest_onnx.graph.files import load, save
-    from redtest_onnx.graph.layers import Layer
     from redtest_onnx.graph.model import Model
+    from redtest_onnx.layers.layer import Layer
     from redtest_onnx.pruning.budget import Budget
     from redtest_onnx.pruning.plan import Plan
     from redtest_onnx.pruning.prune import Pruning, plan, prune
-    from redtest_onnx.runtime.data import Dataset, open_data
-    from redtest_onnx.runtime.images import ImageOptions
     from redtest_onnx.runtime.session import RunOptions
+    from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 __all__ = [
     "Analysis",
@@ -53,13 +54,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Analysis": "redtest_onnx.analysis",
-    "AnalysisSettings": "redtest_onnx.analysis",
+    "Analysis": "redtest_onnx.similarity.analyze",
+    "AnalysisSettings": "redtest_onnx.similarity.analyze",
     "Budget": "redtest_onnx.pruning.budget",
-    "Dataset": "redtest_onnx.runtime.data",
-    "ImageOptions": "redtest_onnx.runtime.images",
+    "Dataset": "redtest_onnx.data.dataset",
+    "ImageOptions": "redtest_onnx.data.images",
     "InputError": "redtest_onnx.errors",
-    "Layer": "redtest_onnx.graph.layers",
+    "Layer": "redtest_onnx.layers.layer",
     "Model": "redtest_onnx.graph.model",
     "NegativeVerdictError": "redtest_onnx.errors",
     "OutputError": "redtest_onnx.errors",
@@ -67,10 +68,10 @@ _HOMES = {
     "Pruning": "redtest_onnx.pruning.prune",
     "RedtestError": "redtest_onnx.errors",
     "RunOptions": "redtest_onnx.runtime.session",
-    "analyze": "redtest_onnx.analysis",
+    "analyze": "redtest_onnx.similarity.analyze",
     "from_torch": "redtest_onnx.bridge",
     "load": "redtest_onnx.graph.files",
-    "open_data": "redtest_onnx.runtime.data",
+    "open_data": "redtest_onnx.data.open",
     "plan": "redtest_onnx.pruning.prune",
     "prune": "redtest_onnx.pruning.prune",
     "save": "redtest_onnx.graph.files",

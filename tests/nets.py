@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import Layer, find_layers
 from redtest_onnx.graph.shapes import Shapes, infer_shapes
+from redtest_onnx.layers.layer import Layer, find_layers
 
 
 class Net:

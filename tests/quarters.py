@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from nets import Net
 
+from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.arrays import ArrayData
 
 
 def network() -> Model:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import redtest_onnx as rt
-from redtest_onnx.graph.probe import expose
-from redtest_onnx.graph.reduction import unpack_gram
+from redtest_onnx.graph.probe.reduction import unpack_gram
+from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.metrics.arrays import Array
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.runtime.session import Session

@@ -8,10 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 from references import activations, slow_cka
 
 import redtest_onnx as rt
-from redtest_onnx.analysis import AnalysisSettings
-from redtest_onnx.comparison import Side, compare
+from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.errors import InputError
-from redtest_onnx.runtime.arrays import ArrayData
+from redtest_onnx.similarity.analyze import AnalysisSettings
+from redtest_onnx.similarity.compare import Side, compare
 
 CPU = rt.RunOptions("cpu")
 EVERYTHING = AnalysisSettings(pooling="none", layers="all", samples=30, batches=1)

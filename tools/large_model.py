@@ -125,7 +125,7 @@ REWRITE = """
 import sys
 import redtest_onnx as rt
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import load_plan

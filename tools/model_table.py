@@ -19,7 +19,7 @@ from pathlib import Path
 import redtest_onnx as rt
 from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import Layer, find_layers
+from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal

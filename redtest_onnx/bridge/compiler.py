@@ -1,4 +1,4 @@
-"""Turn a prepared graph into a program: bind kernels, fold constants, keep shape arithmetic on the host."""
+"""Turn a prepared graph into a program: bind kernels, fold constants, keep shape arithmetic in Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import torch
 
-from redtest_onnx.bridge import host
+from redtest_onnx.bridge import python_value
 from redtest_onnx.bridge.binding import bind
 from redtest_onnx.bridge.program import Block, Literal, Program, Step, with_frees
 from redtest_onnx.bridge.registry import CAPTURED, CONTEXT, Context, Kernel, Operator, find, normalised
@@ -70,7 +70,7 @@ class _GraphCompiler:
 
     def _add(self, node: onnx.NodeProto) -> None:
         version = self.shared.opsets[normalised(node.domain)]
-        if (sizes := host.size_operator(node)) is not None:
+        if (sizes := python_value.size_operator(node)) is not None:
             self._add_sizes(node, sizes, version)
         elif (numbers := self._host_operator(node, version)) is not None:
             inputs = tuple(self._numbers(name) if name else Literal(None) for name in node.input)
@@ -85,21 +85,21 @@ class _GraphCompiler:
                 self._add_step(node, operator, version)
         return
 
-    def _add_sizes(self, node: onnx.NodeProto, operator: host.HostOperator, version: int) -> None:
+    def _add_sizes(self, node: onnx.NodeProto, operator: python_value.HostOperator, version: int) -> None:
         source = node.input[0]
         known = self.shared.parameters.get(source, self.shared.constants.get(source))
         kernel = bind(operator.compute, _keywords(operator.compute), node, version, self._block)
         if known is not None:
-            self.shared.constants[node.output[0]] = host.as_tensor(kernel(known), context=_BUILD)
+            self.shared.constants[node.output[0]] = python_value.as_tensor(kernel(known), context=_BUILD)
         else:
             self._add_host(node, operator, (self._tensor(source),), version)
 
-    def _host_operator(self, node: onnx.NodeProto, version: int) -> host.HostOperator | None:
+    def _host_operator(self, node: onnx.NodeProto, version: int) -> python_value.HostOperator | None:
         """The node's form on host values, if it reads one and all else it reads is known integers."""
         names = [name for name in node.input if name]
         if not any(name in self.ranks for name in names):
             return None
-        operator = host.host_operator(node, version)
+        operator = python_value.host_operator(node, version)
         ranks = [self._rank(name) for name in names]
         if operator is None or None in ranks:
             return None
@@ -116,7 +116,7 @@ class _GraphCompiler:
     def _add_host(
         self,
         node: onnx.NodeProto,
-        operator: host.HostOperator,
+        operator: python_value.HostOperator,
         inputs: tuple[str | Literal, ...],
         version: int,
     ) -> None:
@@ -176,12 +176,12 @@ class _GraphCompiler:
     def _numbers(self, name: str) -> str | Literal:
         """`name` as Python numbers."""
         if name in self.shared.constants:
-            return Literal(host.as_numbers(self.shared.constants[name]))
-        return name if name in self.ranks else self._convert(name, host.as_numbers, contextual=False)
+            return Literal(python_value.as_numbers(self.shared.constants[name]))
+        return name if name in self.ranks else self._convert(name, python_value.as_numbers, contextual=False)
 
     def _tensor(self, name: str) -> str:
         """`name` as a tensor."""
-        return self._convert(name, host.as_tensor, contextual=True) if name in self.ranks else name
+        return self._convert(name, python_value.as_tensor, contextual=True) if name in self.ranks else name
 
     def _convert(self, name: str, kernel: Kernel, *, contextual: bool) -> str:
         key = (name, contextual)

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder, describe
 from redtest_onnx.cli.console import Screen
@@ -20,6 +19,7 @@ from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 
 @click.command("analyze")

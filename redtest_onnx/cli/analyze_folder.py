@@ -10,19 +10,19 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import DataOptions
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model import Model
-from redtest_onnx.nas.engines.run import EngineOptions, run_all
-from redtest_onnx.nas.models import find_models
+from redtest_onnx.ranking.models import find_models
 from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
 from redtest_onnx.report.tables import count
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.opened import see_cost
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 
 @dataclass(frozen=True)

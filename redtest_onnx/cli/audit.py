@@ -11,11 +11,11 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from redtest_onnx.audit.audit import Audit, FailOn, audit
-from redtest_onnx.audit.baseline import Change, Known, compare, known_of, read_baseline
-from redtest_onnx.audit.profile import DEFAULT, load_profile, shipped
-from redtest_onnx.audit.reduced_build import write_config
-from redtest_onnx.audit.registry import rules
+from redtest_onnx.auditing.baseline import Change, Known, compare, known_of, read_baseline
+from redtest_onnx.auditing.profile import DEFAULT, load_profile, shipped
+from redtest_onnx.auditing.reduced_build import write_config
+from redtest_onnx.auditing.registry import rules
+from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs

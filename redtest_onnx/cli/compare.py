@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from redtest_onnx.analysis import AnalysisSettings
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.comparison import Comparison, Side, compare, compare_arrays
+from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.comparisons import compare_document, match_table, save_cross_heatmap
 from redtest_onnx.report.documents import write_json
-from redtest_onnx.runtime.arrays import load_arrays
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import AnalysisSettings
+from redtest_onnx.similarity.compare import Comparison, Side, compare, compare_arrays
 
 
 @click.command("compare")

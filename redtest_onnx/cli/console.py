@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from redtest_onnx.analysis import Progress as Report
-from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.similarity.analyze import Progress as Report
 
 _PLAIN_WIDTH = 160  # tables in files and pipes are not folded to a terminal's width
 

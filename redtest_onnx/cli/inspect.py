@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from redtest_onnx.analysis import select_layers
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.granularity import Granularity
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
 from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.similarity.analyze import select_layers
 
 
 @click.command("inspect")

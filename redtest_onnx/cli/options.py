@@ -11,12 +11,13 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from redtest_onnx.data.arrays import splits
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.granularity import GRANULARITIES
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.arrays import splits
-from redtest_onnx.runtime.data import Dataset, open_data
-from redtest_onnx.runtime.images import ImageOptions
+from redtest_onnx.layers.granularity import GRANULARITIES
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])

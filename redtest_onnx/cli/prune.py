@@ -7,34 +7,34 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, analyze
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save, write_atomic
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import find_layers
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning import criteria
+from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
+from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.prune import prune
-from redtest_onnx.pruning.repair import METHODS, Method, Repair
+from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.saved import load_analysis
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.opened import opened, whole_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 if TYPE_CHECKING:
-    from redtest_onnx.training.rounds import Round
+    from redtest_onnx.pruning.rounds import Round
 
 
 @click.command("prune")
@@ -193,7 +193,7 @@ def command(
                 progress=progress,
             )
         else:
-            from redtest_onnx.training.rounds import prune_in_rounds
+            from redtest_onnx.pruning.rounds import prune_in_rounds
             from redtest_onnx.training.settings import TrainingSettings
 
             pruning, rounds = prune_in_rounds(

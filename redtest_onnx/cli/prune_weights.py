@@ -13,6 +13,7 @@ from redtest_onnx.cli.options import evaluation_data, training_data
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.sparsity_options import Request
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.budget import Budget
@@ -25,16 +26,15 @@ from redtest_onnx.report.weight_pruning import (
     pruning_words,
     stage_table,
 )
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.sparsity.apply import apply_masks, chosen_weights, one_shot_masks
-from redtest_onnx.sparsity.iterative import IterativePruning, prune_iteratively
-from redtest_onnx.sparsity.masks import Amount
-from redtest_onnx.sparsity.pipeline import LAYERS, ORIGINAL, ZEROED, finish
-from redtest_onnx.sparsity.records import LoopSettings
-from redtest_onnx.sparsity.training import split_samples
-from redtest_onnx.sparsity.weights import Weight
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights, one_shot_masks
+from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning, prune_iteratively
+from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
+from redtest_onnx.weight_sparsity.iterative.training import split_samples
+from redtest_onnx.weight_sparsity.masks import Amount
+from redtest_onnx.weight_sparsity.pipeline import LAYERS, ORIGINAL, ZEROED, finish
+from redtest_onnx.weight_sparsity.weights import Weight
 
 
 def prune_weights(

@@ -8,11 +8,11 @@ import click
 
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import Command, apply
-from redtest_onnx.nas.candidate import COSTS
-from redtest_onnx.nas.engines.run import EngineOptions
-from redtest_onnx.nas.expected import ExpectedMsrs
-from redtest_onnx.nas.ranking import Ranking, RankingSettings
-from redtest_onnx.nas.score import SCORES
+from redtest_onnx.engines.run import EngineOptions
+from redtest_onnx.ranking.candidate import COSTS
+from redtest_onnx.ranking.expected import ExpectedMsrs
+from redtest_onnx.ranking.rank import Ranking, RankingSettings
+from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.report.rankings import ranking_table
 
 _MOST_NAMED = 20

@@ -12,18 +12,18 @@ from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
-from redtest_onnx.nas.accuracy import BENCHMARK_DATA
-from redtest_onnx.nas.candidate import Evaluated
-from redtest_onnx.nas.correlation import correlations
-from redtest_onnx.nas.pytorch import require_torch
-from redtest_onnx.nas.ranking import RankingSettings, Unranked, rank_candidates
-from redtest_onnx.nas.search import Budget, Searched, search
-from redtest_onnx.nas.settings import SearchSettings
-from redtest_onnx.nas.space import get_space
-from redtest_onnx.nas.store import Failure, Store
-from redtest_onnx.nas.strategies import STRATEGIES
+from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
+from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.correlation import correlations
+from redtest_onnx.ranking.rank import RankingSettings, Unranked, rank_candidates
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+from redtest_onnx.search.pytorch import require_torch
+from redtest_onnx.search.search import Budget, Searched, search
+from redtest_onnx.search.settings import SearchSettings
+from redtest_onnx.search.space import get_space
+from redtest_onnx.search.store import Failure, Store
+from redtest_onnx.search.strategies import STRATEGIES
 
 # What may differ from run to run of the same search.
 _FREE = frozenset(

@@ -29,8 +29,8 @@ from redtest_onnx.report.sparsity import (
     sparsity_table,
     sparsity_words,
 )
-from redtest_onnx.sparsity.measure import PAIRS, Pair, measure_sparsity
-from redtest_onnx.sparsity.records import Method
+from redtest_onnx.weight_sparsity.iterative.records import Method
+from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 
 
 @click.command("sparsity")

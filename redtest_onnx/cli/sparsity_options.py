@@ -13,10 +13,10 @@ from click.core import ParameterSource
 from redtest_onnx.cli import options
 from redtest_onnx.errors import InputError
 from redtest_onnx.report.documents import Document
-from redtest_onnx.sparsity.masks import SCOPES, Amount, Bound, Rule, Scope
-from redtest_onnx.sparsity.measure import PAIRS, Pair
-from redtest_onnx.sparsity.records import Method
 from redtest_onnx.training.settings import AUGMENTATIONS, OPTIMIZERS
+from redtest_onnx.weight_sparsity.iterative.records import Method
+from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound, Rule, Scope
+from redtest_onnx.weight_sparsity.measure import PAIRS, Pair
 
 _TRAINING = {
     *("iterations", "batch_size", "optimizer", "lr", "weight_decay", "augment", "rewind", "max_drop"),

@@ -20,7 +20,7 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import GraphIndex, captured
 from redtest_onnx.graph.model import Model, subgraphs
-from redtest_onnx.graph.rejoin import Choice, rejoin
+from redtest_onnx.graph.reinsert import Choice, rejoin
 from redtest_onnx.graph.shapes import declared_shapes
 
 _BRANCHES = ("else_branch", "then_branch")  # by the truth of the condition

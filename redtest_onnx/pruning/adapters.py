@@ -10,10 +10,10 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import channels_first
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.graph.surgery import Operator
+from redtest_onnx.layers.layer import channels_first
 
 
 def plain_adapter(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.linear import linear_operators
+from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning.adapters import plain_adapter
-from redtest_onnx.pruning.goals import before_activation
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.repair.targets import before_activation
 
 
 def apply_plan(model: Model, plan: Plan, shapes: Shapes) -> Model:

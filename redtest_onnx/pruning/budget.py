@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
 
-from redtest_onnx.analysis import Analysis, Progress
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning import criteria
-from redtest_onnx.pruning.criteria import Context, Scored
+from redtest_onnx.layers.layer import Layer
+from redtest_onnx.pruning.criteria import base as criteria
+from redtest_onnx.pruning.criteria.base import Context, Scored
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.targets import Quantities, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
+from redtest_onnx.similarity.analyze import Analysis, Progress
 
 
 @dataclass(frozen=True)

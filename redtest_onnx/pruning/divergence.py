@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import onnx
 
+from redtest_onnx.data.dataset import Feeds
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
-from redtest_onnx.graph.probe import expose
-from redtest_onnx.graph.regions import describe
-from redtest_onnx.graph.segment import segment
+from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.subgraph import segment
 from redtest_onnx.graph.surgery import adapter_output
+from redtest_onnx.layers.regions import describe
 from redtest_onnx.pruning.plan import Step
-from redtest_onnx.runtime.data import Feeds
 from redtest_onnx.runtime.session import RunOptions, Session
 
 # Largest difference as a share of the largest value. Kernels may be chosen differently in the two graphs, and

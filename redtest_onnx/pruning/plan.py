@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
+from redtest_onnx.layers.layer import Layer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, Progress, analyze
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.splits import fit_indices, holdout_indices, sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.index import GraphIndex
@@ -13,21 +14,18 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
-from redtest_onnx.pruning.criteria import Context
+from redtest_onnx.pruning.criteria.base import Context
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
+from redtest_onnx.pruning.repair.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.batching import Indices
-from redtest_onnx.runtime.data import Dataset, sample_indices
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.opened import opened, see_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
-_HELD_OUT = 512
-_FITTED = 2048
 _FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
 
@@ -115,15 +113,15 @@ def plan(
     repaired_loss: Callable[[Plan], float] | None = None
     if budget.max_drop is not None:
         seed = analysis.settings.seed
-        evaluator = Evaluator(model, data, held_out(data, seed), options)
+        evaluator = Evaluator(model, data, holdout_indices(data, seed), options)
 
         def loss(candidate: Plan) -> float:
             pruned = apply_plan(model, candidate, shapes)
             return drop(evaluator.reference, evaluator.evaluate(pruned))
 
         if method != "none" and not data.synthetic:
-            fit = fitting(data, seed)[:_FITTED_IN_SEARCH]
-            calibration = Calibration(data, fit, held_out(data, seed), options)
+            fit = fit_indices(data, seed)[:_FITTED_IN_SEARCH]
+            calibration = Calibration(data, fit, holdout_indices(data, seed), options)
             fitting_method: Fitted = "adapter" if method == "adapter" else "refit"
 
             def repaired_loss(candidate: Plan) -> float:
@@ -134,7 +132,7 @@ def plan(
                 return drop(evaluator.reference, evaluator.evaluate(fitted))
 
     seed = analysis.settings.seed
-    context = Context(model, analysis, shapes, data, fitting(data, seed), options, seed=seed)
+    context = Context(model, analysis, shapes, data, fit_indices(data, seed), options, seed=seed)
     chosen = make_plan(
         context,
         budget,
@@ -224,7 +222,7 @@ def rewrite(
     pruned = apply_plan(view.model, chosen, shapes)
     verify_removal(view.model, pruned, chosen, data, options, shapes)
     seed = analysis.settings.seed
-    calibration = Calibration(data, fitting(data, seed), held_out(data, seed), options, kernel)
+    calibration = Calibration(data, fit_indices(data, seed), holdout_indices(data, seed), options, kernel)
     pruned, repaired = repair(view.model, pruned, chosen, shapes, calibration, method, progress)
     closed = view.close(pruned)
     verify(model, closed, data, options)
@@ -258,7 +256,7 @@ def compare(
     """
     options, note = options or RunOptions(), progress or _silent
     note(1, 4, "comparing outputs")
-    samples, indices = data, held_out(data, analysis.settings.seed)
+    samples, indices = data, holdout_indices(data, analysis.settings.seed)
     if evaluation is not None:
         samples, indices = evaluation, sample_indices(evaluation, len(evaluation), analysis.settings.seed)
     evaluator = Evaluator(model, samples, indices, options)
@@ -296,19 +294,6 @@ def compare(
 
 def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
-
-
-def fitting(data: Dataset, seed: int) -> Indices:
-    """Samples to fit to: the beginning of the seeded order, none of which is held out."""
-    order = sample_indices(data, len(data), seed)
-    return order[: len(order) - len(held_out(data, seed))][:_FITTED]
-
-
-def held_out(data: Dataset, seed: int) -> Indices:
-    """Samples that judge candidates: the end of the seeded order, a third of few samples, a fifth of many."""
-    order: Indices = sample_indices(data, len(data), seed)
-    count = max(len(order) // 5, min(len(order) // 3, _HELD_OUT // 2), 4)
-    return order[-min(_HELD_OUT, count) :]
 
 
 def _redundancy(model: Model, data: Dataset, settings: AnalysisSettings, options: RunOptions) -> float | None:

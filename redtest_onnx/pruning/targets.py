@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.criteria import Context, Scored
+from redtest_onnx.pruning.criteria.base import Context, Scored
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.latency import measure_latency, measure_regions
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes

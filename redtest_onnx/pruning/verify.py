@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from redtest_onnx.data.batching import first
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
@@ -13,8 +15,6 @@ from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.runtime.batching import first
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import Level, RunOptions, Session
 
 LEVELS: tuple[Level, ...] = ("none", "basic", "extended", "all")

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from redtest_onnx.audit.audit import Audit
-from redtest_onnx.audit.baseline import SCHEMA
-from redtest_onnx.audit.findings import Finding
-from redtest_onnx.audit.registry import Rule, rules
+from redtest_onnx.auditing.baseline import SCHEMA
+from redtest_onnx.auditing.findings import Finding
+from redtest_onnx.auditing.registry import Rule, rules
+from redtest_onnx.auditing.run import Audit
 from redtest_onnx.report.documents import Document, document_head, number, tool
 
 _SHOWN = 5  # nodes or tensors that text formats name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from redtest_onnx.analysis import Analysis
+from redtest_onnx.similarity.analyze import Analysis
 
 _NAMED = 3
 

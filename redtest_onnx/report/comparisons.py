@@ -10,9 +10,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from redtest_onnx.comparison import Comparison
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.report.documents import Document, number, tool
+from redtest_onnx.similarity.compare import Comparison
 
 _MOST_LABELS = 40
 

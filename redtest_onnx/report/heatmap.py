@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redtest_onnx.analysis import Analysis
 from redtest_onnx.report.figures import figure_svg, save_figure
+from redtest_onnx.similarity.analyze import Analysis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

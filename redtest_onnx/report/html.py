@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from redtest_onnx.analysis import Analysis
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.heatmap import heatmap_svg
+from redtest_onnx.similarity.analyze import Analysis
 
 
 def save_page(

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from redtest_onnx.graph.files import write_atomic
-from redtest_onnx.nas.candidate import CostName
-from redtest_onnx.nas.ranking import Ranked, Ranking
-from redtest_onnx.nas.score import SCORES
+from redtest_onnx.ranking.candidate import CostName
+from redtest_onnx.ranking.rank import Ranked, Ranking
+from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.tables import count
 

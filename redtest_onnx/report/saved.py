@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.analysis import Analysis, AnalysisSettings, Redundancy, WithoutLargest
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.layers import Layer
 from redtest_onnx.graph.model import Model
+from redtest_onnx.layers.layer import Layer
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy, WithoutLargest
 
 _SCHEMA = "redtest-onnx/analyze/1"
 

@@ -18,7 +18,7 @@ from redtest_onnx.report.documents import Document, document_head, number
 from redtest_onnx.report.figures import figure_svg
 from redtest_onnx.report.html import save_rendered
 from redtest_onnx.report.tables import count
-from redtest_onnx.sparsity.measure import Group, Neurons, Sparsity, TensorSparsity
+from redtest_onnx.weight_sparsity.measure import Group, Neurons, Sparsity, TensorSparsity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

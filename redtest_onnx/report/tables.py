@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from redtest_onnx.graph.layers import Layer
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
 
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from redtest_onnx.graph.model import Model
 from redtest_onnx.report.documents import Document, document_head, number
 from redtest_onnx.report.tables import count, size
-from redtest_onnx.sparsity.iterative import IterativePruning
-from redtest_onnx.sparsity.pipeline import COMPACTED, WeightPruning
-from redtest_onnx.sparsity.stages import Stage
+from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning
+from redtest_onnx.weight_sparsity.iterative.stages import Stage
+from redtest_onnx.weight_sparsity.pipeline import COMPACTED, WeightPruning
 
 # A change of the median below this is what repeated runs of one model differ by.
 _NOISE = 0.05

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.agreement import Agreement, AgreementSum
-from redtest_onnx.runtime.batching import Indices, runs
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
 
 _BATCH = 64

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from redtest_onnx.data.batching import first
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe import expose
-from redtest_onnx.graph.segment import segment
+from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.runtime.batching import first
-from redtest_onnx.runtime.data import Dataset
+from redtest_onnx.graph.subgraph import segment
 from redtest_onnx.runtime.session import RunOptions, Session
 
 _WARM_UP = 5

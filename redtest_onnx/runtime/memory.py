@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.cost import peak_activation_bytes
 from redtest_onnx.graph.files import save
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, onnxruntime
 from redtest_onnx.runtime.shapes import see_shapes
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from redtest_onnx.data.batching import first
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.branches import Opened, open_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
-from redtest_onnx.runtime.batching import first
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes
 

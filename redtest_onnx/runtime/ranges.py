@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe import build_range_probe
-from redtest_onnx.graph.reduction import PREFIX
+from redtest_onnx.graph.probe.reduction import PREFIX
+from redtest_onnx.graph.probe.taps import build_range_probe
 from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.runtime.batching import Indices, runs
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
 
 _BATCH = 8

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from redtest_onnx.data.batching import first
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
-from redtest_onnx.graph.probe import build_shape_probe, find_batch_axis
-from redtest_onnx.graph.reduction import PREFIX
+from redtest_onnx.graph.probe.reduction import PREFIX
+from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
-from redtest_onnx.runtime.batching import first
-from redtest_onnx.runtime.data import Dataset
 from redtest_onnx.runtime.session import RunOptions, Session
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.dtypes import to_tensor
-from redtest_onnx.runtime.batching import Indices, runs
-from redtest_onnx.runtime.data import Dataset, Feeds
+from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.dataset import Dataset, Feeds
 
 # Decoded samples up to this size are kept for the next epoch.
 _KEPT_BYTES = 1 << 30

@@ -16,13 +16,14 @@ from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.bridge.statistics import check_statistics
 from redtest_onnx.bridge.verify import Verification, verify
 from redtest_onnx.bridge.write_back import from_torch
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import find_layers
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.runtime.batching import Indices
-from redtest_onnx.runtime.data import Dataset, sample_indices
+from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import see_shapes

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redtest_onnx.cli.main import run
-from redtest_onnx.nas.topology import TopologySpace
+from redtest_onnx.search.topology import TopologySpace
 
 pytest.importorskip("torch", reason="networks need PyTorch: pip install 'redtest-onnx[nas]'")
 

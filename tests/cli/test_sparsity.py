@@ -12,7 +12,7 @@ from quarters import network, samples
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
-from redtest_onnx.sparsity.measure import measure_sparsity
+from redtest_onnx.weight_sparsity.measure import measure_sparsity
 
 MODELS = Path(__file__).parents[2] / "models"
 VGG = MODELS / "vgg_digits.onnx"

@@ -14,8 +14,8 @@ import redtest_onnx as rt
 from redtest_onnx.graph.branches import Opened, open_branches
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import Layer, find_layers
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.opened import opened
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.shapes import see_shapes

@@ -12,9 +12,9 @@ import pytest
 from google.protobuf.message import Message
 
 import redtest_onnx as rt
+from redtest_onnx.data.batching import first
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.surgery import rewritten
-from redtest_onnx.runtime.batching import first
 from redtest_onnx.runtime.session import Session
 
 ROOT = Path(__file__).parents[2]

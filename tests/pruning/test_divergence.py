@@ -10,7 +10,7 @@ from nets import Net
 import redtest_onnx as rt
 from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import find_layers
+from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.pruning import divergence
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.divergence import first_divergence, first_infinite

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.data.splits import fit_indices
 from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.layers import Layer
-from redtest_onnx.graph.probe import expose
+from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.surgery import Removal, remove_regions
-from redtest_onnx.pruning import criteria
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import make_plan
+from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.plan import Step, load_plan
-from redtest_onnx.pruning.prune import fitting
 from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
@@ -54,7 +54,7 @@ def quantities(name: str) -> Quantities:
 def context(name: str) -> criteria.Context:
     model, data, analysis = case(name)
     shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    return criteria.Context(model, analysis, shapes, data, fitting(data, 0)[:64], CPU, seed=3)
+    return criteria.Context(model, analysis, shapes, data, fit_indices(data, 0)[:64], CPU, seed=3)
 
 
 def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:
@@ -162,7 +162,7 @@ def test_block_influence_is_the_cosine_of_both_ends() -> None:
 
 
 def test_criteria_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("mine", "redtest_onnx.pruning.criteria:tail", "redtest_onnx.criteria")
+    entry = EntryPoint("mine", "redtest_onnx.pruning.criteria.base:tail", "redtest_onnx.criteria")
     monkeypatch.setattr(criteria, "entry_points", lambda group: [entry])
     assert "mine" in criteria.names()
     mine = list(criteria.rank("mine", context("vgg")))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.analysis import WithoutLargest
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.html import save_page
+from redtest_onnx.similarity.analyze import WithoutLargest
 
 MODELS = Path(__file__).parents[2] / "models"
 

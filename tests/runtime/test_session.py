@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 
 import redtest_onnx as rt
-from redtest_onnx.analysis import AnalysisSettings
+from redtest_onnx.data.batching import runs
 from redtest_onnx.errors import RuntimeUnavailableError
-from redtest_onnx.runtime.batching import runs
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import Session, cuda_available, resolve_device
+from redtest_onnx.similarity.analyze import AnalysisSettings
 
 CPU = rt.RunOptions("cpu")
 

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 import redtest_onnx as rt  # noqa: E402
 from redtest_onnx.graph.index import GraphIndex  # noqa: E402
-from redtest_onnx.graph.layers import find_layers  # noqa: E402
+from redtest_onnx.layers.layer import find_layers  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
 from redtest_onnx.runtime.session import RunOptions  # noqa: E402

@@ -221,7 +221,7 @@ def reference_onnx(job: Job) -> Call:
     """The same behind ONNX Runtime, which rounds in yet other places."""
     import redtest_onnx as rt
     from redtest_onnx.graph.index import GraphIndex
-    from redtest_onnx.graph.probe import expose
+    from redtest_onnx.graph.probe.taps import expose
     from redtest_onnx.runtime.session import Session
     from redtest_onnx.runtime.shapes import see_shapes
 
@@ -274,9 +274,9 @@ def _ours(job: Job, pooling: Any) -> Call:
     import redtest_onnx as rt
     from redtest_onnx.graph.index import GraphIndex
     from redtest_onnx.metrics.cka import cka
-    from redtest_onnx.runtime.grams import GramReader, Target
-    from redtest_onnx.runtime.measure import measure
     from redtest_onnx.runtime.shapes import see_shapes
+    from redtest_onnx.similarity.measure import measure
+    from redtest_onnx.similarity.reader import GramReader, Target
 
     model = rt.load(job.folder / "model.onnx")
     data = rt.open_data(job.folder / "inputs.npy", model)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import redtest_onnx as rt
-from redtest_onnx.runtime.data import sample_indices
+from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.runtime.session import Session
 
 ROOT = Path(__file__).parents[2]

@@ -23,20 +23,20 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, get_type_hints
 
-from redtest_onnx.nas.candidate import COSTS, Candidate, CostName, Evaluated
-from redtest_onnx.nas.correlation import correlations
-from redtest_onnx.nas.evaluate import Evaluation
-from redtest_onnx.nas.expected import fit_expected
-from redtest_onnx.nas.ranking import RankingSettings, rank_candidates
-from redtest_onnx.nas.recipe import Recipe
-from redtest_onnx.nas.score import SCORES
-from redtest_onnx.nas.search import Budget, search
-from redtest_onnx.nas.size import SizeSpace
-from redtest_onnx.nas.space import Space
-from redtest_onnx.nas.store import Store
-from redtest_onnx.nas.strategies import RandomSearch
-from redtest_onnx.nas.topology import TopologySpace
-from redtest_onnx.runtime.images import ImageOptions
+from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.ranking.candidate import COSTS, Candidate, CostName, Evaluated
+from redtest_onnx.ranking.correlation import correlations
+from redtest_onnx.ranking.expected import fit_expected
+from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
+from redtest_onnx.ranking.score import SCORES
+from redtest_onnx.search.evaluate import Evaluation
+from redtest_onnx.search.recipe import Recipe
+from redtest_onnx.search.search import Budget, search
+from redtest_onnx.search.size import SizeSpace
+from redtest_onnx.search.space import Space
+from redtest_onnx.search.store import Store
+from redtest_onnx.search.strategies import RandomSearch
+from redtest_onnx.search.topology import TopologySpace
 
 ROOT = Path(__file__).parents[2]
 SHORT = Recipe(epochs=6, batch=100)

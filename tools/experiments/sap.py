@@ -30,13 +30,13 @@ from torch import nn
 import redtest_onnx as rt
 from redtest_onnx.bridge import to_torch
 from redtest_onnx.report.figures import figure_svg
-from redtest_onnx.sparsity.apply import chosen_weights
-from redtest_onnx.sparsity.loop import iterate
-from redtest_onnx.sparsity.masks import SCOPES, Amount, Bound
-from redtest_onnx.sparsity.measure import PAIRS
-from redtest_onnx.sparsity.records import LoopSettings
-from redtest_onnx.sparsity.training import Split
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.weight_sparsity.apply import chosen_weights
+from redtest_onnx.weight_sparsity.iterative.loop import iterate
+from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
+from redtest_onnx.weight_sparsity.iterative.training import Split
+from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound
+from redtest_onnx.weight_sparsity.measure import PAIRS
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "models" / "digits.npz"

@@ -29,9 +29,10 @@ from blocks import ResidualBlock
 from torch import nn
 
 import redtest_onnx as rt
+from redtest_onnx.data.dataset import Subset
+from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import compare, rewrite
-from redtest_onnx.runtime.data import Subset, sample_indices
 from redtest_onnx.training.finetune import finetune
 from redtest_onnx.training.settings import TrainingSettings
 

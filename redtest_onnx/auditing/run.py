@@ -1,0 +1,149 @@
+"""Run the rules over a model and judge what they find by the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from redtest_onnx.auditing.findings import Finding, Problem, Severity, fingerprint
+from redtest_onnx.auditing.profile import Profile
+from redtest_onnx.auditing.registry import Rule, rules
+from redtest_onnx.auditing.subject import Subject
+from redtest_onnx.auditing.support import operator_counts
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.graph.cost import Cost
+from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import Progress
+
+FailOn = Literal["error", "warning", "note"]
+_RANK: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        model: the audited model.
+        profile: what it was audited for.
+        findings: worst first; suppressed ones included.
+        cost: of one sample.
+        measured: facts by name, in the units of their names.
+        known: fingerprints that a baseline knows.
+        fail_on: the mildest severity that fails.
+    """
+
+    model: Model
+    profile: Profile
+    findings: tuple[Finding, ...]
+    cost: Cost
+    measured: Mapping[str, Any]
+    known: frozenset[str] = frozenset()
+    fail_on: FailOn = "error"
+
+    @property
+    def failing(self) -> tuple[Finding, ...]:
+        """Findings that count: not suppressed, not in the baseline, bad enough."""
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.suppressed is None
+            and finding.fingerprint not in self.known
+            and _RANK[finding.severity] <= _RANK[self.fail_on]
+        )
+
+    @property
+    def passed(self) -> bool:
+        """The verdict."""
+        return not self.failing
+
+
+def audit(
+    model: Model,
+    data: Dataset,
+    profile: Profile,
+    *,
+    options: RunOptions | None = None,
+    timed: bool = True,
+    known: frozenset[str] = frozenset(),
+    fail_on: FailOn = "error",
+    today: date | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Check a model against a profile.
+
+    Args:
+        model: the model.
+        data: samples; made up where there are none.
+        profile: the deployment target.
+        options: device and threads.
+        timed: whether latency is measured.
+        known: fingerprints of findings that don't fail any more.
+        fail_on: the mildest severity that fails.
+        today: the day that suppressions are held against; today if None.
+        progress: called after each rule.
+
+    Raises:
+        InputError: the profile names something that is not there.
+    """
+    subject = Subject(model, profile, data, options or RunOptions(), timed)
+    found: list[Finding] = []
+    every = rules()
+    for done, rule in enumerate(every):
+        severity = profile.severities.get(rule.id, rule.severity)
+        if severity != "off" and (subject.runs or not rule.runs):
+            found.extend(_judged(rule, problem, severity, profile, today) for problem in rule.check(subject))
+        if progress:
+            progress(done + 1, len(every), "auditing")
+    found.sort(key=lambda finding: (_RANK[finding.severity], finding.rule))
+    return Audit(model, profile, tuple(found), subject.cost, _measured(subject), known, fail_on)
+
+
+def _judged(
+    rule: Rule, problem: Problem, severity: Severity, profile: Profile, today: date | None
+) -> Finding:
+    finding = Finding(
+        rule.id,
+        rule.name,
+        severity,
+        problem.message,
+        problem.nodes,
+        problem.tensors,
+        problem.fix or rule.fix,
+        fingerprint(rule.id, problem.cause),
+    )
+    for suppression in profile.suppress:
+        expired = suppression.expires is not None and suppression.expires <= (today or date.today())
+        places = (*finding.nodes, *finding.tensors) or ("",)
+        if suppression.rule == rule.id and not expired and _all_fit(places, suppression.where):
+            return replace(finding, suppressed=suppression.reason)
+    return finding
+
+
+def _all_fit(places: tuple[str, ...], pattern: str) -> bool:
+    return all(fnmatchcase(place, pattern) for place in places)
+
+
+def _measured(subject: Subject) -> dict[str, Any]:
+    """Facts for reports."""
+    latency = subject.latency if subject.runs else None
+    analysis = subject.analysis if subject.runs else None
+    split = subject.split
+    return {
+        "file_bytes": subject.model.file_bytes,
+        "operators": dict(sorted(operator_counts(subject.model.graph).items())),
+        "latency_ms": None
+        if latency is None
+        else {"p50": latency.p50, "p90": latency.p90, "p99": latency.p99},
+        "cold_start_ms": subject.cold_start if subject.runs else None,
+        "measured_activation_bytes": subject.measured_memory if subject.runs else None,
+        "msrs": None if analysis is None else analysis.redundancy.value,
+        "pq_index": subject.pq_index,
+        "fallback_share": None if split is None else split.share,
+        "partitions": None if split is None else split.partitions,
+        "synthetic_inputs": subject.data.synthetic,
+    }

@@ -1,0 +1,238 @@
+"""What rules look at: the model, the profile, and facts that are found once, when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from redtest_onnx.auditing.profile import Profile
+from redtest_onnx.auditing.support import Split, split, supported
+from redtest_onnx.data.batching import first
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.open import open_data
+from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.metrics.pqi import PowerSums, power_sums
+from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.memory import measured_peak_activations
+from redtest_onnx.runtime.ranges import largest_magnitudes
+from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+
+Outputs = Mapping[str, Any]
+
+_SAMPLES = 8
+_SIMILARITY = AnalysisSettings(samples=64, batches=2)
+_PQ = (0.5, 1.0)
+_NUMERIC = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
+_LARGE = 1e3  # times a usual input
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One audited model.
+
+    Attributes:
+        model: the model.
+        profile: the deployment target.
+        data: samples; made up where none were given.
+        options: device and threads.
+        timed: whether latency may be measured.
+    """
+
+    model: Model
+    profile: Profile
+    data: Dataset
+    options: RunOptions
+    timed: bool = True
+
+    @property
+    def label(self) -> str:
+        """The file, as commands in fixes name it."""
+        return self.model.label
+
+    def beside(self, word: str) -> str:
+        """Where a command would write a changed version of the file."""
+        return f"{self.label.removesuffix('.onnx')}.{word}.onnx"
+
+    @cached_property
+    def index(self) -> GraphIndex:
+        """Look-ups over the main graph."""
+        return GraphIndex(self.model.graph)
+
+    @cached_property
+    def invalid(self) -> str | None:
+        """Why onnx.checker refuses the model; None if it doesn't."""
+        try:
+            full_check(self.model)
+        except InputError as error:
+            return error.what
+        return None
+
+    @cached_property
+    def refused(self) -> str | None:
+        """Why ONNX Runtime refuses to load or run the model; None if it doesn't."""
+        try:
+            self._run(self.usual)
+        except InputError as error:
+            return error.what
+        return None
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything can be measured by running the model."""
+        return self.refused is None
+
+    @cached_property
+    def session(self) -> Session:
+        """The model as users load it."""
+        return Session(self.model, self.options)
+
+    @cached_property
+    def usual(self) -> dict[str, Any]:
+        """Inputs of a usual run."""
+        return dict(self.data.inputs(first(fixed_batch(self.model) or 1, len(self.data))))
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Sizes of the tensors for one sample; nothing where they can't be found."""
+        try:
+            return see_shapes(self.model, self.index, self.data, self.options).shapes
+        except InputError:
+            return Shapes()
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Parameters, multiply-accumulates and memory of one sample."""
+        return model_cost(self.index, self.shapes)
+
+    @cached_property
+    def split(self) -> Split | None:
+        """How the target's provider cuts the main graph; None if it takes everything."""
+        taken = supported(self.profile.target)
+        return None if taken is None else split(self.model.graph.node, taken)
+
+    @cached_property
+    def stimuli(self) -> dict[str, dict[str, Any]]:
+        """Inputs to try by kind: zero, random, large, and real ones where data was given."""
+        made_up = open_data(None, self.model).inputs(first(fixed_batch(self.model) or 1, 1))
+        floats = {name for name, value in made_up.items() if np.issubdtype(value.dtype, np.floating)}
+        scale = {"zero": 0.0, "random": 1.0, "large": _LARGE}
+        kinds = {
+            kind: {
+                name: (value * factor).astype(value.dtype) if name in floats else value
+                for name, value in made_up.items()
+            }
+            for kind, factor in scale.items()
+        }
+        return kinds if self.data.synthetic else {**kinds, "real": self.usual}
+
+    @cached_property
+    def broken(self) -> dict[str, tuple[str, ...]]:
+        """Outputs that hold NaN or infinity by kind of input."""
+        found: dict[str, tuple[str, ...]] = {}
+        for kind, feeds in self.stimuli.items():
+            try:
+                outputs = self._run(feeds)
+            except InputError:
+                found[kind] = ("the run fails",)
+                continue
+            bad = tuple(name for name, value in outputs.items() if not _finite(value))
+            if bad:
+                found[kind] = bad
+        return found
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Outputs that differ between runs on the same input, in one session or in a fresh one."""
+        reference = self._run(self.usual)
+        again = self._run(self.usual)
+        fresh = Session(self.model, self.options).run(self.usual)
+        return tuple(
+            name
+            for name, value in reference.items()
+            if not (_same(value, again[name]) and _same(value, fresh[name]))
+        )
+
+    @cached_property
+    def magnitudes(self) -> dict[str, float]:
+        """Largest absolute value of each floating-point activation on usual inputs."""
+        names = [
+            name
+            for name in self.index.producer
+            if name in self.index.activations and self.shapes.is_float(name) and name in self.shapes.dtypes
+        ]
+        indices = sample_indices(self.data, _SAMPLES, 0)
+        return largest_magnitudes(self.model, names, self.data, indices, self.options) if names else {}
+
+    def weights(self) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
+        """Floating-point initializers, one in memory at a time."""
+        for name, tensor in self.index.initializers.items():
+            if tensor.data_type in _NUMERIC:
+                yield name, self.model.value(tensor)
+
+    @cached_property
+    def pq_index(self) -> float | None:
+        """PQ Index of all weights together, near 0 for equal magnitudes and 1 for few that matter."""
+        total: PowerSums | None = None
+        for _, value in self.weights():
+            if value.ndim > 1:
+                sums = power_sums(value, *_PQ)
+                total = sums if total is None else total.merged(sums)
+        return None if total is None else float(total.index)
+
+    @cached_property
+    def latency(self) -> Latency | None:
+        """Time of one sample in one thread; None if nothing is to be timed."""
+        return measure_latency([self.model], self.data, self.options)[0] if self.timed else None
+
+    @cached_property
+    def cold_start(self) -> float | None:
+        """Milliseconds to load the model and run it once; None if nothing is to be timed."""
+        if not self.timed:
+            return None
+        start = perf_counter()
+        Session(self.model, self.options).run(self.usual)
+        return (perf_counter() - start) * 1e3
+
+    @cached_property
+    def measured_memory(self) -> float | None:
+        """Bytes of activations that ONNX Runtime was seen to hold for one sample; None where not measured."""
+        return measured_peak_activations(self.model, self.data, self.options) if self.timed else None
+
+    @cached_property
+    def analysis(self) -> Analysis | None:
+        """Similarity of the layers; None with fewer than two of them."""
+        try:
+            return analyze(self.model, self.data, _SIMILARITY, self.options)
+        except InputError:
+            return None
+
+    def _run(self, feeds: Mapping[str, Any]) -> Outputs:
+        return self.session.run(feeds)
+
+
+def _finite(value: Any) -> bool:
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+        return True
+    return bool(np.isfinite(value).all())
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and a.dtype != object:
+        return bool(np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.floating)))
+    return repr(a) == repr(b)

@@ -1,0 +1,248 @@
+"""Samples in NumPy files."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, Self
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
+from redtest_onnx.data.npz import Npz
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.signature import batch_axes
+
+log = logging.getLogger(__name__)
+
+LABELS = "labels"
+# What NumPy and zipfile let through from broken or encrypted files.
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
+    *(struct.error, KeyError, NotImplementedError),
+)
+CALIBRATION = "calibration"
+
+
+@dataclass(frozen=True)
+class InputArray:
+    """The values of one input.
+
+    Attributes:
+        values: of all samples, in the layout of the input and perhaps in a wider type.
+        axis: axis of the samples; None for values that all of them share.
+        dtype: what the input takes.
+    """
+
+    values: npt.NDArray[Any]
+    axis: int | None
+    dtype: np.dtype[Any]
+
+    def take(self, indices: Chosen) -> npt.NDArray[Any]:
+        """The chosen samples in the type of the input."""
+        chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
+        return np.asarray(chosen, self.dtype).copy(order="C")
+
+
+@dataclass(frozen=True)
+class ArrayData:
+    """Arrays, one per model input, given in the types the model takes."""
+
+    source: str
+    arrays: Mapping[str, InputArray]
+    classes: npt.NDArray[np.int64] | None
+    count: int
+    synthetic: bool = False
+
+    @classmethod
+    def in_memory(
+        cls,
+        source: str,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        classes: npt.NDArray[np.int64] | None = None,
+    ) -> Self:
+        """Arrays [n, ...] of n samples each, in the types that the model takes."""
+        inputs = {name: InputArray(values, 0, values.dtype) for name, values in arrays.items()}
+        return cls(source, inputs, classes, len(next(iter(arrays.values()))))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.classes is not None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def inputs(self, indices: Chosen) -> Feeds:
+        """The chosen samples of every array."""
+        feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        for name, values in feeds.items():
+            axis = self.arrays[name].axis
+            check_finite(name, values if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
+        return feeds
+
+    def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
+        """Labels of the chosen samples."""
+        return None if self.classes is None else self.classes[np.asarray(indices)]
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits in an .npz whose arrays are called SPLIT/NAME."""
+    return _splits(_open(path))
+
+
+def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
+    """Open an .npz with arrays named like the model's inputs, plain or in splits.
+
+    Raises:
+        InputError: unreadable, no such split, or arrays that don't fit the model's inputs.
+    """
+    file = _open(path)
+    found = _splits(file)
+    if split is None and CALIBRATION in found:
+        split = CALIBRATION
+    if split is not None and split not in found:
+        raise InputError(
+            f"has no split {split!r}", where=str(path), hint=f"it has {', '.join(found) or 'none'}"
+        )
+    prefix = f"{split}/" if split else ""
+    inside = [name.removeprefix(prefix) for name in file.names if name.startswith(prefix)]
+    names = [name for name in inside if "/" not in name]
+    source = f"{path}:{split}" if split else str(path)
+    wanted = [spec.name for spec in model.inputs]
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(
+            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
+            where=source,
+            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
+        )
+    if unused := [name for name in names if name not in (*wanted, LABELS)]:
+        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
+    axes = batch_axes(model)
+    try:
+        arrays = {
+            spec.name: _fit(file.read(prefix + spec.name), spec, axes[spec.name], source)
+            for spec in model.inputs
+        }
+        labels = file.read(prefix + LABELS) if LABELS in names else None
+    except _UNREADABLE as error:
+        raise InputError(
+            f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
+        ) from error
+    count = _count(arrays, source)
+    return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
+
+
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an .npz.
+
+    Raises:
+        InputError: unreadable.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except _UNREADABLE as error:
+        raise InputError(
+            f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
+        ) from error
+
+
+def open_npy(path: Path, model: Model) -> ArrayData:
+    """Open an .npy file for a model with one input.
+
+    Raises:
+        InputError: unreadable, or it doesn't fit the model.
+    """
+    if len(model.inputs) != 1:
+        names = ", ".join(spec.name for spec in model.inputs)
+        raise InputError(
+            f"holds one array, the model has {len(model.inputs)} inputs",
+            where=str(path),
+            hint=f"write an .npz with arrays named {names}",
+        )
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
+        ) from error
+    spec = model.inputs[0]
+    arrays = {spec.name: _fit(array, spec, batch_axes(model)[spec.name], str(path))}
+    return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
+
+
+def _open(path: Path) -> Npz:
+    try:
+        return Npz(path)
+    except (OSError, BadZipFile) as error:
+        raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
+
+
+def _splits(file: Npz) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.split("/")[0] for name in file.names if "/" in name))
+
+
+def _count(arrays: Mapping[str, InputArray], source: str) -> int:
+    """Number of samples, the same in all arrays that have any."""
+    counts = {name: a.values.shape[a.axis] for name, a in arrays.items() if a.axis is not None}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"its arrays have different numbers of samples: {counts}", where=source)
+    return next(iter(counts.values()), 1)
+
+
+def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
+    """The array for an input, after a check of its shape and type."""
+    shape = spec.shape or ()
+    declared = f"input {spec.name!r} is {spec}"
+    if array.ndim != len(shape) or not all(
+        not isinstance(dim, int) or dim == size
+        for k, (dim, size) in enumerate(zip(shape, array.shape, strict=True))
+        if k != axis
+    ):
+        raise InputError(
+            f"{declared}, the data is {array.dtype}{list(array.shape)}",
+            where=source,
+            hint=_layout(spec, axis),
+        )
+    target = spec.numpy_dtype
+    if array.dtype == target:
+        return InputArray(array, axis, target)
+    if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
+        log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
+        if target.kind in "iu" and array.size:
+            limits = np.iinfo(str(target))
+            if array.min() < limits.min or array.max() > limits.max:
+                raise InputError(f"{declared}, the data holds values beyond that type", where=source)
+        return InputArray(array, axis, target)
+    raise InputError(
+        f"{declared}, the data is {array.dtype}",
+        where=source,
+        hint=f"convert it to {dtype_name(spec.dtype)} as the model expects",
+    )
+
+
+def _layout(spec: TensorSpec, axis: int | None) -> str:
+    if axis is None:
+        return f"all samples share {spec.name!r}: give it in the shape the model takes"
+    if axis == 0:
+        return "samples come first, then the dimensions the model takes"
+    return f"keep the order of the dimensions; samples are counted along dimension {axis}"
+
+
+def _classes(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"its labels are {labels.dtype}{list(labels.shape)}",
+            where=source,
+            hint=f"labels are {count} integers, one per sample",
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,116 @@
+"""Samples for a model: what a data set offers, parts of one, and what is refused in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.errors import InputError
+
+Chosen: TypeAlias = Sequence[int] | Indices
+Feeds: TypeAlias = dict[str, npt.NDArray[Any]]
+
+_FEWEST = 4  # the unbiased estimator divides by n - 3
+
+
+class Dataset(Protocol):
+    """Samples for a model's inputs, read when asked for."""
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the samples are made up."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether `labels` knows the right answers."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def inputs(self, indices: Chosen) -> Feeds:
+        """One array per model input for the given samples.
+
+        Raises:
+            InputError: a sample can't be read or holds values that are not finite.
+        """
+
+    def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
+        """Class of each of the given samples, [n]; None without labels."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some samples of a data set.
+
+    Attributes:
+        data: the data set.
+        indices: which of its samples.
+    """
+
+    data: Dataset
+    indices: Indices
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return self.data.source
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the samples are made up."""
+        return self.data.synthetic
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.data.labelled
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def inputs(self, indices: Chosen) -> Feeds:
+        """One array per model input for the given samples of the subset."""
+        return self.data.inputs(self.indices[np.asarray(indices)])
+
+    def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
+        """Class of each of the given samples of the subset."""
+        return self.data.labels(self.indices[np.asarray(indices)])
+
+
+def require_samples(data: Dataset) -> None:
+    """Check that there is enough to measure similarity on.
+
+    Raises:
+        InputError: fewer than four samples.
+    """
+    if len(data) < _FEWEST:
+        raise InputError(
+            f"has {len(data)} samples, at least {_FEWEST} are needed",
+            where=data.source,
+            hint="give more data; some hundred samples make similarities reliable",
+        )
+
+
+def check_finite(name: str, values: npt.NDArray[Any], indices: Chosen, source: str) -> None:
+    """Refuse NaN and infinity in what is about to be fed.
+
+    Raises:
+        InputError: naming the first bad sample.
+    """
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    bad = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+    raise InputError(
+        f"{name!r} holds NaN or infinity in sample {int(indices[bad])}",
+        where=source,
+        hint="clean the data",
+    )

@@ -1,0 +1,121 @@
+"""This process, or several of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import Counter, deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Generic, Self
+
+from redtest_onnx.engines.base import Finished, Result, Work, attempt
+
+_ATTEMPTS = 3
+
+
+class Inline(Generic[Result]):
+    """Does the work when it is waited for, in this process."""
+
+    slots = 1
+
+    def __init__(self, work: Work[Result]) -> None:
+        self._work = work
+        self._queue: deque[str] = deque()
+
+    def submit(self, name: str) -> None:
+        """Queue a piece."""
+        self._queue.append(name)
+
+    def wait(self) -> Finished[Result]:
+        """Do the next piece."""
+        return attempt(self._work, self._queue.popleft())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.clear()
+
+
+class Processes(Generic[Result]):
+    """A pool of local processes.
+
+    Python gives up a whole pool when one of its processes dies, so a new one takes over what was under way;
+    a piece that was under way each time fails at the third.
+
+    Args:
+        work: what to do with each piece.
+        workers: number of processes.
+    """
+
+    def __init__(self, work: Work[Result], workers: int) -> None:
+        self.slots = workers
+        self._work = work
+        self._futures: dict[Future[Finished[Result]], str] = {}
+        self._lost: Counter[str] = Counter()
+        self._failed: deque[Finished[Result]] = deque()
+
+    def submit(self, name: str) -> None:
+        """Begin a piece, or queue it."""
+        try:
+            future = self._pool.submit(attempt, self._work, name)
+        except BrokenProcessPool:
+            self._recover([name])
+        else:
+            self._futures[future] = name
+
+    def wait(self) -> Finished[Result]:
+        """The next piece that has ended."""
+        while not self._failed:
+            done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
+            future = done.pop()
+            name = self._futures.pop(future)
+            if not isinstance(future.exception(), BrokenProcessPool):
+                return future.result()
+            self._recover([name])
+        return self._failed.popleft()
+
+    def __enter__(self) -> Self:
+        self._pool = self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=error is None, cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
+        # Threads of PyTorch and ONNX Runtime do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.slots, context, initializer=_end_with_parent)
+
+    def _recover(self, lost: list[str]) -> None:
+        """A new pool for what the broken one had not finished."""
+        finished = {f: n for f, n in self._futures.items() if f.done() and f.exception() is None}
+        lost += [name for future, name in self._futures.items() if future not in finished]
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool, self._futures = self._start(), finished
+        self._lost.update(lost)
+        for name in lost:
+            if self._lost[name] < _ATTEMPTS:
+                self.submit(name)
+            else:
+                text = f"its process died {_ATTEMPTS} times, out of memory perhaps"
+                self._failed.append(Finished(name, error=text))
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the driver dies; a worker of a pool would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,53 @@
+"""Choose an engine, and run a list of work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from redtest_onnx.engines.base import Engine, Finished, Result, Work
+from redtest_onnx.engines.local import Inline, Processes
+from redtest_onnx.engines.ray import RayEngine
+
+EngineName = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where work runs.
+
+    Attributes:
+        engine: "local", or "ray".
+        workers: local processes; 1 stays in this one.
+        address: of a Ray cluster; None starts one on this machine.
+    """
+
+    engine: EngineName = "local"
+    workers: int = 1
+    address: str | None = None
+
+    def open(self, work: Work[Result]) -> Engine[Result]:
+        """The engine for a kind of work.
+
+        Raises:
+            InputError: Ray is not installed.
+        """
+        if self.engine == "ray":
+            return RayEngine(work, self.address)
+        return Processes(work, self.workers) if self.workers > 1 else Inline(work)
+
+
+def run_all(work: Work[Result], names: Sequence[str], options: EngineOptions) -> Iterator[Finished[Result]]:
+    """Do all of a list of work; yields what has ended as it does."""
+    with options.open(work) as engine:
+        left = iter(names)
+        running = 0
+        for name in left:
+            engine.submit(name)
+            running += 1
+            if running >= engine.slots:
+                yield engine.wait()
+                running -= 1
+        for _ in range(running):
+            yield engine.wait()

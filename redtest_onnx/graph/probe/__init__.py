@@ -1,0 +1,1 @@
+"""Models that hand out what their activations reduce to."""

@@ -1,0 +1,1 @@
+"""From a graph to its layers: dominator trees, regions, granularity, names."""

@@ -1,0 +1,106 @@
+"""Coarser and finer layers than the default series: single operators, whole blocks, whole stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.layers.names import common_scope
+from redtest_onnx.layers.regions import Region
+
+Granularity = Literal["operator", "sub-layer", "block", "stage"]
+GRANULARITIES: tuple[str, ...] = get_args(Granularity)
+
+_TAIL = ops.POINTWISE | ops.NORMALISATION
+
+
+def regroup(
+    index: GraphIndex, regions: Sequence[Region], shapes: Shapes, granularity: Granularity
+) -> tuple[Region, ...]:
+    """The regions of another granularity, in the order of the graph.
+
+    Args:
+        index: the graph.
+        regions: the default series.
+        shapes: sizes for one sample; a stage ends where they change.
+        granularity: "operator" takes every operator with weights inside the series; "sub-layer" is the series
+            itself; "block" joins the attention and the feed-forward sub-layer of a transformer block; "stage"
+            joins consecutive layers whose values have the same shape, with the one that brings it about.
+    """
+    if granularity == "sub-layer":
+        return tuple(regions)
+    if granularity == "operator":
+        return _operators(index, regions)
+    if granularity == "block":
+        return _joined(index, regions, lambda group, region: _same_block(index, regions, group, region))
+    return _joined(index, regions, lambda group, region: _same_stage(shapes, group, region))
+
+
+def _operators(index: GraphIndex, regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Each operator with weights, and what only its bias, normalisation and activation make of it."""
+    nodes = sorted({node for region in regions for node in region.core} & index.weighted)
+    ends = {region.exit for region in regions}
+    found = []
+    for node in nodes:
+        entries = index.activation_inputs(node)
+        tensor = exit_ = index.nodes[node].output[0]
+        tail: set[int] = set()
+        while exit_ not in ends and (following := _following(index, exit_)) is not None:
+            tail.add(following)
+            exit_ = index.nodes[following].output[0]
+        entry = entries[0] if entries else None
+        found.append(Region(entry, tensor, exit_, frozenset({node}), frozenset(tail)))
+    return tuple(found)
+
+
+def _following(index: GraphIndex, tensor: str) -> int | None:
+    """The only reader of a tensor, if that does no more than bias, normalise or bend its values."""
+    readers = index.readers.get(tensor, ())
+    if len(readers) != 1 or tensor in index.outputs:
+        return None
+    fits = ops.qualified(index.nodes[readers[0]]) in _TAIL and readers[0] not in index.weighted
+    return readers[0] if fits and index.activation_inputs(readers[0]) == (tensor,) else None
+
+
+def _joined(
+    index: GraphIndex, regions: Sequence[Region], belongs: Callable[[list[Region], Region], bool]
+) -> tuple[Region, ...]:
+    """Regions that lie directly behind one another and belong together, as one."""
+    groups: list[list[Region]] = []
+    for region in regions:
+        behind = bool(groups) and region.entry == groups[-1][-1].exit and groups[-1][0].entry is not None
+        if behind and belongs(groups[-1], region):
+            groups[-1].append(region)
+        else:
+            groups.append([region])
+    return tuple(_join(index, group) for group in groups)
+
+
+def _join(index: GraphIndex, group: list[Region]) -> Region:
+    if len(group) == 1:
+        return group[0]
+    exit_ = group[-1].exit
+    return Region(group[0].entry, exit_, exit_, index.between(group[0].entry, exit_), frozenset())
+
+
+def _same_stage(shapes: Shapes, group: list[Region], region: Region) -> bool:
+    shape = shapes.sizes.get(region.exit)
+    return shape is not None and shape == shapes.sizes.get(group[-1].exit)
+
+
+def _same_block(index: GraphIndex, regions: Sequence[Region], group: list[Region], region: Region) -> bool:
+    """A block is one sub-layer with attention, or several of one module, and the one without behind it."""
+    if not all(_attends(index, other) for other in group):
+        return False
+    if not _attends(index, region):
+        return True
+    outer = common_scope(index, regions)
+    return len(common_scope(index, [*group, region])) > len(outer)
+
+
+def _attends(index: GraphIndex, region: Region) -> bool:
+    kinds = {ops.qualified(index.nodes[node]) for node in region.core}
+    return len(region.core) > 1 and not kinds.isdisjoint(ops.ATTENTION)

@@ -1,0 +1,253 @@
+"""Layers as users see them: a region with its name, cost, and whether it can go or why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.cost import count_macs, count_parameters
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.quantisation import same_scale
+from redtest_onnx.graph.reinsert import Choice
+from redtest_onnx.graph.shapes import Shape, Shapes
+from redtest_onnx.layers.granularity import Granularity, regroup
+from redtest_onnx.layers.names import layer_names
+from redtest_onnx.layers.regions import Region, find_regions, leaving
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the series.
+
+    Attributes:
+        index: position in the series.
+        name: the exporter's scope or the tensor's name; unique in the series.
+        kind: operator, or what an indivisible block does.
+        operators: number of operators on the way to `tensor`; 1 for a plain operator.
+        convolutional: whether convolutions, which keep channels in front, are among them.
+        input: the activation it starts from; None at the model's inputs.
+        tensor: the activation measured.
+        exit: the activation that leaves the layer.
+        shape: sizes of `tensor` for one sample; None if unknown.
+        parameters: learned values that go with the layer.
+        macs: multiply-accumulates for one sample that go with it; None if unknown.
+        added_parameters: learned values of the adapter that would take its place; 0 for a bypass.
+        added_macs: multiply-accumulates of that adapter.
+        action: how it can be removed, "bypass" or "adapter"; None if it can't.
+        reason: why it can't be removed, or why it needs an adapter; None for a plain bypass.
+    """
+
+    index: int
+    name: str
+    kind: str
+    operators: int
+    convolutional: bool
+    input: str | None
+    tensor: str
+    exit: str
+    shape: Shape | None
+    parameters: int
+    macs: int | None
+    added_parameters: int
+    added_macs: int
+    action: str | None
+    reason: str | None
+
+    @property
+    def removable(self) -> bool:
+        """Whether the layer can be taken out of the graph."""
+        return self.action is not None
+
+
+def find_layers(
+    index: GraphIndex,
+    shapes: Shapes,
+    choices: Sequence[Choice] = (),
+    granularity: Granularity = "sub-layer",
+) -> tuple[Layer, ...]:
+    """The series of layers of a graph.
+
+    Args:
+        index: the graph.
+        shapes: sizes for one sample, as inferred or, better, as seen in a run.
+        choices: branches that were opened in it; a layer ends where its branch does.
+        granularity: how much a layer holds, see `regroup`; "sub-layer" is the default series.
+    """
+    ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
+    ends = frozenset(name for choice in choices for name in choice.node.output)
+    series = find_regions(index, ranks, ends)
+    regions = regroup(index, series, shapes, granularity)
+    joined = set(regions) - set(series)
+    names = layer_names(index, regions)
+    layers = []
+    for i, (region, name) in enumerate(zip(regions, names, strict=True)):
+        gone = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+        # What others need, too, stays; its cost is the layer's all the same.
+        gone |= region.nodes
+        action, reason = _action(index, region, shapes)
+        if action and (beyond := _reaching_out(region, index, choices)):
+            action, reason = None, beyond
+        added = _adapter_cost(index, region, shapes) if action == "adapter" else (0, 0)
+        layers.append(
+            Layer(
+                index=i,
+                name=name,
+                kind=granularity if region in joined and len(region.core) > 1 else _kind(index, region),
+                operators=len(region.core),
+                convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
+                input=region.entry,
+                tensor=region.tensor,
+                exit=region.exit,
+                shape=shapes.sizes.get(region.tensor),
+                parameters=count_parameters(index, gone),
+                macs=count_macs(index, shapes, gone),
+                added_parameters=added[0],
+                added_macs=added[1],
+                action=action,
+                reason=reason,
+            )
+        )
+    return tuple(layers)
+
+
+def has_branches(layers: Iterable[Layer]) -> bool:
+    """Whether some layer is a block with branches, as residual nets and transformers have them."""
+    return any(layer.operators > 1 for layer in layers)
+
+
+def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer]) -> tuple[Layer, ...]:
+    """All floating-point activations in graph order: the layers of the series and what lies between them."""
+    known = {layer.tensor: layer for layer in series}
+    owner = {name: layer.name for layer in known.values() for name in _inside(index, layer)}
+    found: list[Layer] = []
+    for i, node in enumerate(index.nodes):
+        for name in node.output:
+            if name not in index.activations or not shapes.is_float(name):
+                continue
+            inner = Layer(
+                index=0,
+                name=name,
+                kind=ops.qualified(node),
+                operators=1,
+                convolutional=ops.qualified(node) in ops.CONVOLUTION,
+                input=next(iter(index.activation_inputs(i)), None),
+                tensor=name,
+                exit=name,
+                shape=shapes.sizes.get(name),
+                parameters=count_parameters(index, [i]),
+                macs=count_macs(index, shapes, [i]),
+                added_parameters=0,
+                added_macs=0,
+                action=None,
+                reason=f"it is a part of {owner[name]}" if name in owner else "it is no layer of its own",
+            )
+            found.append(replace(known.get(name, inner), index=len(found)))
+    return tuple(found)
+
+
+def _inside(index: GraphIndex, layer: Layer) -> Iterator[str]:
+    for node in index.between(layer.input, layer.exit):
+        yield from index.nodes[node].output
+
+
+def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | None, str | None]:
+    """How a region can be removed, and what speaks against a plain bypass."""
+    if _kind(index, region) in ops.CONTROL_FLOW:
+        return None, _kept_whole(index, region)
+    if region.entry is None:
+        return None, "it reads the model's input: there is no earlier layer to take its place"
+    if (extra := leaving(index, region)) is not None:
+        return None, extra
+    before, after = shapes.sizes.get(region.entry), shapes.sizes.get(region.exit)
+    if before is None or after is None:
+        unknown = region.entry if before is None else region.exit
+        return None, f"the shape of {unknown!r} is unknown"
+    types = shapes.dtypes.get(region.entry), shapes.dtypes.get(region.exit)
+    if None not in types and types[0] != types[1]:
+        return None, "it changes the type of its values"
+    if shapes.is_low_bit(region.exit) and not same_scale(index, region.entry, region.exit):
+        return None, "its integers are scaled otherwise than those it starts from"
+    if before == after:
+        return "bypass", None
+    change = f"it changes the shape from {_dims(before)} to {_dims(after)}"
+    first = channels_first(index, region.entry, region.exit, len(before))
+    if shapes.is_float(region.exit) and adaptable(before, after, first):
+        return "adapter", change
+    return None, f"{change}, which no adapter can do"
+
+
+def _kept_whole(index: GraphIndex, region: Region) -> str:
+    """Why control flow is not looked into."""
+    node = index.nodes[min(region.core)]
+    if node.op_type == "If":
+        return (
+            "its network lies inside the control-flow operator If, which stays whole: its condition "
+            f"{node.input[0]!r} depends on what is fed, or the other branch shares values with it"
+        )
+    return (
+        f"its network lies inside the control-flow operator {node.op_type}, which stays whole: it runs once "
+        "per step"
+    )
+
+
+def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[Choice]) -> str | None:
+    """Why a region that leaves a branch can't go: what lies behind serves the other branch, too."""
+    for choice in choices:
+        inside = any(name in choice.inside for node in region.nodes for name in index.nodes[node].output)
+        if inside and region.exit not in choice.inside and region.exit not in choice.node.output:
+            return f"it reaches beyond {choice}"
+    return None
+
+
+def channels_first(index: GraphIndex, entry: str, exit_: str, rank: int) -> bool:
+    """Whether values of a region are [N, C, positions...]: images, and what convolutions pass on."""
+    kinds = {ops.qualified(index.nodes[i]) for i in index.between(entry, exit_)}
+    return rank == 4 or (rank > 2 and not kinds.isdisjoint(ops.CONVOLUTION))
+
+
+def adaptable(before: Shape, after: Shape, channels_first: bool) -> bool:
+    """Whether one linear operator can turn the first shape into the second.
+
+    Vectors and sequences change their last axis; images [N, C, H, W] and signals [N, C, L] change their
+    channels and shrink by a whole factor per axis.
+    """
+    if len(before) != len(after) or before[0] != after[0]:
+        return False
+    if channels_first:
+        pairs = zip(before[2:], after[2:], strict=True)
+        return all(a >= b > 0 and a == b * (a // b) for a, b in pairs)
+    return len(before) in (2, 3) and before[1:-1] == after[1:-1]
+
+
+def _adapter_cost(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of one linear operator with bias in the region's place."""
+    assert region.entry is not None
+    before, after = shapes.sizes[region.entry], shapes.sizes[region.exit]
+    channel = 1 if channels_first(index, region.entry, region.exit, len(before)) else -1
+    window = prod(-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)) if channel == 1 else 1
+    inputs = before[channel] * window
+    return (inputs + 1) * after[channel], inputs * prod(after)
+
+
+def _kind(index: GraphIndex, region: Region) -> str:
+    kinds = [ops.qualified(index.nodes[i]) for i in sorted(region.core)]
+    if len(kinds) == 1:
+        return kinds[0]
+    found = set(kinds)
+    merge = index.nodes[index.producer[region.tensor]].op_type
+    for name, marks in (
+        ("recurrent block", ops.RECURRENT),
+        ("control flow", ops.CONTROL_FLOW),
+        ("attention", ops.ATTENTION),
+    ):
+        if not found.isdisjoint(marks):
+            return name
+    if not found.isdisjoint(ops.CONVOLUTION):
+        return "residual block" if "Add" in found and merge != "Concat" else "branches"
+    return "feed-forward" if "Add" in found else "block"
+
+
+def _dims(shape: Shape) -> str:
+    return "x".join(map(str, shape[1:])) or "scalar"

@@ -1,0 +1,80 @@
+"""Names for layers that a user recognises: the exporter's scopes, in the words of the user's own modules."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterable
+from itertools import takewhile
+
+import onnx
+
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.layers.regions import Region
+
+_TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
+    """One unique name per region: the innermost scope that holds all its nodes, else its tensor's name.
+
+    Regions of one scope, such as attention and feed-forward of a transformer block, are told apart by the
+    scope inside it that most of their nodes belong to.
+    """
+    regions = list(regions)
+    scopes = [_scopes(index, region) for region in regions]
+    names = [_dotted(_common(found)) for found in scopes]
+    finer = [
+        _dotted(_main_child(found)) if names.count(name) > 1 else name
+        for name, found in zip(names, scopes, strict=True)
+    ]
+    return [
+        name if name and finer.count(name) == 1 else region.tensor
+        for name, region in zip(finer, regions, strict=True)
+    ]
+
+
+def common_scope(index: GraphIndex, regions: Iterable[Region]) -> tuple[str, ...]:
+    """The innermost scope that holds all regions; empty where the exporter kept none."""
+    return _common([_common(_scopes(index, region)) for region in regions])
+
+
+def _scopes(index: GraphIndex, region: Region) -> list[tuple[str, ...]]:
+    return [scope for node in sorted(region.core) if (scope := node_scope(index.nodes[node]))]
+
+
+def _common(scopes: list[tuple[str, ...]]) -> tuple[str, ...]:
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*scopes, strict=False))
+    return tuple(level[0] for level in levels)
+
+
+def _main_child(scopes: list[tuple[str, ...]]) -> tuple[str, ...]:
+    depth = len(_common(scopes)) + 1
+    children = Counter(scope[:depth] for scope in scopes if len(scope) >= depth)
+    return children.most_common(1)[0][0] if children else ()
+
+
+def node_scope(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The modules a node was traced in, outermost first; empty where the exporter kept none."""
+    for entry in node.metadata_props:
+        if entry.key == _TORCH_SCOPES:
+            return _torch_scopes(entry.value)
+    parts = node.name.strip("/").split("/")
+    return tuple(part for part in parts[:-1] if part)
+
+
+def _torch_scopes(text: str) -> tuple[str, ...]:
+    try:
+        scopes = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ()
+    # The last entry is the operation itself.
+    return tuple(s for s in scopes[:-1] if isinstance(s, str) and s) if isinstance(scopes, list) else ()
+
+
+def _dotted(scopes: Iterable[str]) -> str:
+    """The scope path without repetitions: TorchScript writes /layer1/layer1.0, others model/block/conv."""
+    path = ""
+    for scope in scopes:
+        path = scope if scope == path or scope.startswith(f"{path}.") or not path else f"{path}.{scope}"
+    return path

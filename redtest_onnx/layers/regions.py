@@ -1,0 +1,185 @@
+"""Layers of an arbitrary graph: single-exit regions of the flow of activations, and why one can't go.
+
+An activation depends on a model input through an operator with weights, so masks, positions and shape
+arithmetic are none. The cut tensors of an output are its dominators in the graph of activations: everything
+that reaches the output passes through them. Between consecutive cut tensors lies one indivisible region, a
+single operator or a block with branches; those that hold weights are the layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.layers.dominators import Step, find_flows, passed_over, weighted
+
+# What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence.
+_RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the graph between two activations.
+
+    Attributes:
+        entry: the activation it starts from; None where it starts at the model's inputs.
+        tensor: the activation that represents it in measurements.
+        exit: the activation its readers would have to do without: `tensor` or, behind a single operator,
+            what its bias, normalisation and activation make of it.
+        core: nodes on the paths from `entry` to `tensor`.
+        tail: nodes on the paths from `tensor` to `exit`.
+    """
+
+    entry: str | None
+    tensor: str
+    exit: str
+    core: frozenset[int]
+    tail: frozenset[int]
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        """All nodes on the paths from `entry` to `exit`."""
+        return self.core | self.tail
+
+
+def find_regions(
+    index: GraphIndex, ranks: dict[str, int] | None = None, ends: frozenset[str] = frozenset()
+) -> tuple[Region, ...]:
+    """The default series of layers in the order of the graph.
+
+    One region for each single operator with weights and for each indivisible block that holds weights, along
+    the cut tensors of every output. The operators that turn the last features into predictions are no layers.
+
+    Args:
+        index: the graph.
+        ranks: ranks of tensors where known; they tell a classifier's operators behind the last flattening.
+        ends: tensors beyond which no layer takes its activation from, such as the results of a branch.
+    """
+    flows = find_flows(index)
+    trees = [tree for flow in flows for tree in flow]
+    heads = _heads(index, [chain for tree in trees for chain in tree.last()], ranks or {})
+    chains = [chain for tree in trees for chain in tree.chains()]
+    opened = {exit_ for tree in trees for exit_ in tree.opened()}
+    no_layers = passed_over(index, flows)
+    # The way with most layers names them; others add what branches off it.
+    chains.sort(key=lambda chain: -sum(weighted(index, step) for step in chain))
+    found: dict[str, Region] = {}
+    inside: set[int] = set()
+    for chain in chains:
+        for k, step in enumerate(chain):
+            known = step.exit in found or index.producer[step.exit] in inside
+            # An operator with several outputs, such as If or LSTM, is one layer.
+            known = known or any(name in found for name in index.nodes[index.producer[step.exit]].output)
+            known = known or step.exit in opened or step in no_layers
+            if known or step.exit in heads or not weighted(index, step):
+                continue
+            region = _region(index, chain, k, ranks or {}, ends)
+            found[step.exit] = region
+            inside |= region.core if len(region.core) > 1 else frozenset()
+    return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
+
+
+def leaving(index: GraphIndex, region: Region) -> str | None:
+    """Why a region can't go: a tensor inside it that others need, in words; None if there is none."""
+    dead = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+    for node in sorted(region.nodes - dead):
+        for name in index.nodes[node].output:
+            if not name or name == region.exit:
+                continue
+            if name in index.outputs:
+                return f"its inner tensor {name!r} is also an output of the model"
+            for reader in index.readers.get(name, ()):
+                if reader not in region.nodes:
+                    return f"its inner tensor {name!r} is also read by {describe(index, reader)}"
+    return None
+
+
+def describe(index: GraphIndex, node: int) -> str:
+    """How messages call a node: its name, or its operator and what it makes."""
+    proto = index.nodes[node]
+    return proto.name or f"{proto.op_type} -> {proto.output[0] if proto.output else '?'}"
+
+
+def _heads(index: GraphIndex, chains: list[list[Step]], ranks: dict[str, int]) -> frozenset[str]:
+    """Exits of the operators that make predictions of the last features."""
+    heads: set[str] = set()
+    body: set[str] = set()
+    for chain in chains:
+        steps = [step for step in chain if weighted(index, step)]
+        spatial = any(ranks.get(step.exit, 0) > 2 for step in steps)
+        count = len(steps)
+        while count and _predicts(index, steps[count - 1]):
+            # The last operator predicts; so do fully connected ones before it, behind a flattening.
+            if count < len(steps) and not (spatial and ranks.get(steps[count - 1].exit) == 2):
+                break
+            count -= 1
+        body.update(step.exit for step in steps[:count])
+        heads.update(step.exit for step in steps[count:])
+    return frozenset(heads - body)
+
+
+def _predicts(index: GraphIndex, step: Step) -> bool:
+    """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent."""
+    return len(step.nodes) == 1 and _kinds(index, step).isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT)
+
+
+def _region(
+    index: GraphIndex, chain: list[Step], k: int, ranks: dict[str, int], ends: frozenset[str]
+) -> Region:
+    """The layer that starts with step `k`, with the steps behind it that belong to it."""
+    step = chain[k]
+    single = len(step.nodes) == 1
+    last = k
+    if _kinds(index, step) <= ops.RECURRENT:
+        while last + 1 < len(chain) and ranks.get(chain[last].exit) == 4:
+            if not _kinds(index, chain[last + 1]) <= _RESHAPING:
+                break
+            last += 1
+    while last + 1 < len(chain) and chain[last].exit not in ends and _belongs(index, chain, last + 1, k):
+        last += 1
+    exit_ = chain[last].exit
+    tail: frozenset[int] = frozenset().union(*(s.nodes for s in chain[k + 1 : last + 1]))
+    if single:
+        return Region(step.entry, step.exit, exit_, step.nodes, tail)
+    return Region(step.entry, exit_, exit_, step.nodes | tail, frozenset())
+
+
+def _belongs(index: GraphIndex, chain: list[Step], candidate: int, start: int) -> bool:
+    """Whether a step behind the layer that starts at `start` is its bias, normalisation or activation."""
+    if weighted(index, chain[candidate]):
+        return False
+    kinds = _kinds(index, chain[candidate])
+    if kinds == {"DequantizeLinear"} and _kinds(index, chain[candidate - 1]) != {"QuantizeLinear"}:
+        return False  # the end of integer arithmetic, not a rounding on the way
+    if len(chain[start].nodes) == 1:
+        return kinds <= ops.POINTWISE or _normalises(kinds)
+    if kinds <= ops.ACTIVATION or (len(kinds) > 1 and kinds <= ops.POINTWISE):
+        return True
+    return candidate <= start + _normalisation_behind(index, chain, start)
+
+
+def _normalisation_behind(index: GraphIndex, chain: list[Step], start: int) -> int:
+    """Number of steps behind a block that normalise its sum as the values it starts from were normalised.
+
+    That is what post-norm transformers do; one operator, or up to five steps where it is spelt out.
+    """
+    for count in range(5, 0, -1):
+        before, behind = chain[max(start - count, 0) : start], chain[start + 1 : start + 1 + count]
+        kinds = [_kinds(index, step) for step in behind]
+        same = len(before) == len(behind) == count and kinds == [_kinds(index, step) for step in before]
+        if same and not any(weighted(index, step) for step in behind) and _normalises(set().union(*kinds)):
+            return count
+    return 0
+
+
+def _kinds(index: GraphIndex, step: Step) -> set[str]:
+    return {ops.qualified(index.nodes[i]) for i in step.nodes}
+
+
+def _normalises(kinds: set[str]) -> bool:
+    """One normalisation operator, or one that the exporter spelt out as means, differences and quotients."""
+    if kinds <= ops.NORMALISATION:
+        return True
+    spelt_out = kinds <= ops.POINTWISE | ops.REDUCTION and not kinds.isdisjoint({"Sub", "Div"})
+    return spelt_out and not kinds.isdisjoint(ops.REDUCTION)

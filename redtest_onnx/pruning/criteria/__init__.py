@@ -1,0 +1,1 @@
+"""The order in which layers are proposed for removal."""

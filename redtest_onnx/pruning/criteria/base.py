@@ -1,0 +1,153 @@
+"""Criteria: each puts the removable layers in the order in which they should go.
+
+A criterion is one function with one registration. Other packages add theirs through the entry point group
+`redtest_onnx.criteria`: the entry's name is the criterion's, its object the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+
+import numpy as np
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.layers.layer import Layer
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import Analysis
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion can ask.
+
+    Attributes:
+        model: the model.
+        analysis: its layers and their similarity.
+        shapes: sizes of its tensors for one sample.
+        data: calibration samples.
+        indices: the samples to judge by.
+        options: device and threads.
+        allowed: whether a layer may go; protected ones may not.
+        seed: of random choices.
+        worth: what taking a layer out is worth by itself, given what has been taken so far: 1 where layers
+            are counted, its part in what is still missing where a size is to be reached. Criteria that go
+            step by step ask for it anew each time.
+    """
+
+    model: Model
+    analysis: Analysis
+    shapes: Shapes
+    data: Dataset
+    indices: Indices
+    options: RunOptions
+    allowed: Callable[[Layer], bool] = lambda layer: True
+    seed: int = 0
+    worth: Callable[[Layer], float] = lambda layer: 1.0
+
+    @property
+    def candidates(self) -> list[Layer]:
+        """The layers that may go, in the order of the graph."""
+        return [layer for layer in self.analysis.layers if layer.removable and self.allowed(layer)]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A layer with what its criterion thinks of it: the higher, the better it can go."""
+
+    layer: Layer
+    score: float
+
+
+Criterion = Callable[[Context], Iterable[Scored]]
+"""Returns or yields the candidates, first to go first; no more are taken than a budget asks for."""
+
+_GROUP = "redtest_onnx.criteria"
+_CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(name: str) -> Callable[[Criterion], Criterion]:
+    """Register a criterion under a name for the command line."""
+
+    def register(function: Criterion) -> Criterion:
+        _CRITERIA[name] = function
+        return function
+
+    return register
+
+
+def names() -> tuple[str, ...]:
+    """All criteria, those of other packages behind ours."""
+    for module in ("functional", "recoverable", "supervised", "segments"):
+        import_module(f"redtest_onnx.pruning.criteria.{module}")
+    return tuple(dict.fromkeys((*_CRITERIA, *(entry.name for entry in entry_points(group=_GROUP)))))
+
+
+def rank(name: str, context: Context) -> Iterator[Scored]:
+    """The removable layers in the order in which a criterion lets them go.
+
+    Raises:
+        InputError: no such criterion.
+    """
+    if name not in names():
+        raise InputError(f"there is no criterion {name!r}", hint=f"one of {', '.join(names())}")
+    function = _CRITERIA.get(name)
+    if function is None:
+        found = {entry.name: entry for entry in entry_points(group=_GROUP)}
+        function = found[name].load()
+    ranking: Iterable[Scored] = function(context)
+    return iter(ranking)
+
+
+@criterion("redtest")
+def redtest(context: Context) -> list[Scored]:
+    """Similarity of each layer with the one before it (RedTest, Algorithm 3, one shot).
+
+    The later layer of a similar pair goes, the shallower one stays. Layers of undefined similarity are no
+    candidates.
+    """
+    analysis, candidates = context.analysis, set(context.candidates)
+    scored = [
+        Scored(layer, similarity)
+        for layer, similarity in zip(analysis.layers[1:], analysis.adjacent, strict=True)
+        if layer in candidates and not np.isnan(similarity)
+    ]
+    return sorted(scored, key=lambda item: -item.score)
+
+
+@criterion("random")
+def random(context: Context) -> list[Scored]:
+    """Any order: what every other criterion must beat."""
+    candidates = context.candidates
+    scores = np.random.default_rng(context.seed).permutation(len(candidates)) / max(len(candidates), 1)
+    scored = [Scored(layer, float(score)) for layer, score in zip(candidates, scores, strict=True)]
+    return sorted(scored, key=lambda item: -item.score)
+
+
+@criterion("tail")
+def tail(context: Context) -> list[Scored]:
+    """The deepest layers first."""
+    return [Scored(layer, float(layer.index)) for layer in reversed(context.candidates)]
+
+
+def above_threshold(context: Context, threshold: float) -> list[Scored]:
+    """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
+
+    Layers that may not go are kept and compared with.
+    """
+    analysis, candidates = context.analysis, set(context.candidates)
+    chosen: list[Scored] = []
+    kept = analysis.layers[0]
+    for layer in analysis.layers[1:]:
+        similarity = float(analysis.similarity[kept.index, layer.index])
+        if layer in candidates and similarity >= threshold:
+            chosen.append(Scored(layer, similarity))
+        else:
+            kept = layer
+    return chosen

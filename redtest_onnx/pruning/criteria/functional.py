@@ -1,0 +1,89 @@
+"""Criteria that look at what removing a layer does to values: of the layer itself, or of the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.data.batching import runs
+from redtest_onnx.graph.probe.taps import expose
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.layers.layer import Layer
+from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.criteria.base import Context, Scored, criterion
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.session import Session
+
+_SAMPLES = 128  # outputs of so many tell candidates apart
+_BATCH = 16
+
+
+@criterion("output-effect")
+def output_effect(context: Context) -> Iterator[Scored]:
+    """Take out what changes the outputs least, and score all others again (SLEB; Pons et al., ICPR 2024).
+
+    The score is minus the relative distance of the outputs from the original's with the layer and all
+    before it gone.
+    """
+    judge = Evaluator(context.model, context.data, context.indices[:_SAMPLES], context.options)
+    gone: list[Layer] = []
+    left = context.candidates
+    while left:
+        effects = {layer: _effect(context, judge, [*gone, layer]) for layer in left}
+        best = min(left, key=lambda layer: effects[layer] / max(context.worth(layer), 1e-9))
+        gone.append(best)
+        left.remove(best)
+        yield Scored(best, -effects[best])
+
+
+@criterion("block-influence")
+def block_influence(context: Context) -> list[Scored]:
+    """Mean cosine between what enters a layer and what leaves it (ShortGPT); only for equal shapes.
+
+    Layers that change the shape of their values come last, at a score of -1.
+    """
+    ends = {
+        layer: (layer.input or "", layer.exit) for layer in context.candidates if layer.action == "bypass"
+    }
+    cosines = mean_cosines(context, ends.values())
+    scores = {layer: cosines[ends[layer]] if layer in ends else -1.0 for layer in context.candidates}
+    return sorted((Scored(layer, score) for layer, score in scores.items()), key=lambda item: -item.score)
+
+
+def _effect(context: Context, judge: Evaluator, gone: list[Layer]) -> float:
+    steps = tuple(Step.of(layer) for layer in sorted(gone, key=lambda layer: layer.index))
+    pruned = apply_plan(context.model, Plan("output-effect", context.model.sha256, steps), context.shapes)
+    effect = judge.evaluate(pruned).agreement.relative_l2
+    return effect if np.isfinite(effect) else float("inf")
+
+
+def mean_cosines(context: Context, ends: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Mean over samples, and over positions of sequences, of the cosine of pairs of tensors of equal shape.
+
+    Args:
+        context: the model and its samples.
+        ends: pairs of tensor names.
+    """
+    sums = {pair: np.zeros(2) for pair in ends}
+    if sums:
+        session = Session(expose(context.model, (name for pair in sums for name in pair)), context.options)
+        fixed = fixed_batch(context.model)
+        for chosen, count in runs(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
+            values = session.run(context.data.inputs(chosen))
+            for (first, last), total in sums.items():
+                cosines = _row_cosines(values[first][:count], values[last][:count])
+                total += cosines.sum(), len(cosines)
+    return {pair: float(total / max(number, 1)) for pair, (total, number) in sums.items()}
+
+
+def _row_cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Cosines of the samples of images [n, ...], of the tokens of sequences [n, t, d]."""
+    width = a.shape[-1] if a.ndim == 3 else int(np.prod(a.shape[1:]))
+    x, y = (v.astype(np.float64).reshape(-1, width) for v in (a, b))
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    cosines: npt.NDArray[np.float64] = np.einsum("ij,ij->i", x, y) / np.where(norms > 0, norms, 1)
+    return cosines

@@ -1,0 +1,106 @@
+"""Criteria that ask how well a layer's features tell the classes apart; they need labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.data.batching import runs
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.probe.taps import expose
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.layers.layer import Layer
+from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations
+from redtest_onnx.pruning.criteria.base import Context, Scored, criterion
+from redtest_onnx.pruning.criteria.modularity import NEIGHBOURS, modularity
+from redtest_onnx.runtime.session import Session
+
+Features = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+_SAMPLES = 500
+_BATCH = 16
+
+
+@criterion("modularity")
+def by_modularity(context: Context) -> list[Scored]:
+    """Layers go first that add least to the modularity of the classes (Lu et al., ECCV 2022).
+
+    Score: minus the gain over the layer before.
+    """
+    return _least_gain(context, modularity)
+
+
+@criterion("probe")
+def by_probe(context: Context) -> list[Scored]:
+    """Layers go first that add least to the accuracy of a linear classifier on their pooled features.
+
+    After Chen and Zhao (2019) and DBP (Wang et al., 2019). Score: minus the gain over the layer before.
+    """
+    return _least_gain(context, linear_accuracy)
+
+
+def linear_accuracy(features: npt.NDArray[np.generic], labels: Labels) -> float:
+    """Accuracy of a ridge classifier that was fitted to every other sample, on the samples in between.
+
+    Args:
+        features: [n, p].
+        labels: [n] classes.
+    """
+    classes = np.unique(labels)
+    goals = (labels[:, None] == classes[None, :]).astype(np.float64)
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    equations = NormalEquations(scaled.shape[1], len(classes))
+    equations.add(scaled[::2], goals[::2])
+    best = 0.0
+    for penalty in PENALTIES:
+        fit = equations.solve(penalty)
+        answers = classes[(scaled[1::2] @ fit.weight + fit.bias).argmax(axis=1)]
+        best = max(best, float(np.mean(answers == labels[1::2])))
+    return best
+
+
+def _least_gain(context: Context, quality: Callable[[Features, Labels], float]) -> list[Scored]:
+    """Candidates by what the quality of the features gains from the layer before to them."""
+    layers = context.analysis.layers
+    features, labels = _features(context)
+    found = [quality(features[layer.tensor], labels) for layer in layers]
+    gains: dict[Layer, float] = {
+        layer: found[layer.index] - (found[layer.index - 1] if layer.index else 0.0)
+        for layer in context.candidates
+    }
+    return sorted((Scored(layer, -gain) for layer, gain in gains.items()), key=lambda item: -item.score)
+
+
+def _features(context: Context) -> tuple[dict[str, Features], Labels]:
+    """Features [n, p] of all layers, averaged over positions, and the labels [n] of the samples."""
+    indices = context.indices[:_SAMPLES]
+    labels = context.data.labels(indices)
+    if labels is None or len(indices) <= NEIGHBOURS:
+        raise InputError(
+            "this criterion needs labels, and some samples of them",
+            where=context.data.source,
+            hint="class subfolders, an array `labels`, or a criterion without labels such as redtest",
+        )
+    layers = context.analysis.layers
+    session = Session(expose(context.model, [layer.tensor for layer in layers]), context.options)
+    fixed = fixed_batch(context.model)
+    found: dict[str, list[Features]] = {layer.tensor: [] for layer in layers}
+    for chosen, count in runs(indices, fixed or _BATCH, fixed=fixed is not None):
+        values = session.run(context.data.inputs(chosen))
+        for layer in layers:
+            found[layer.tensor].append(_pooled(values[layer.tensor], len(chosen), layer)[:count])
+    return {name: np.concatenate(parts) for name, parts in found.items()}, np.asarray(labels)
+
+
+def _pooled(values: npt.NDArray[np.generic], samples: int, layer: Layer) -> Features:
+    """[n, channels] means over positions: behind the channels of images, before those of sequences."""
+    x = values.astype(np.float32)
+    if x.shape[0] != samples:
+        x = x.reshape(samples, -1, x.shape[-1])
+    channels_last = x.ndim == 3 and not layer.convolutional
+    pooled: Features = x.mean(axis=1) if channels_last else x.reshape(samples, x.shape[1], -1).mean(axis=2)
+    return pooled

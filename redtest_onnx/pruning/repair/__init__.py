@@ -1,0 +1,1 @@
+"""What least squares can restore after a removal."""

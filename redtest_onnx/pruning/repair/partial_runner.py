@@ -1,0 +1,99 @@
+"""Run parts of a model on the same samples again and again, without starting from its inputs each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import onnx
+
+from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.subgraph import live, segment
+from redtest_onnx.runtime.session import RunOptions, Session
+
+_KEPT_BYTES = 1 << 29
+
+
+class Replay:
+    """A model on fixed samples, with the tensors in front of one of its nodes kept.
+
+    Later tensors are computed from those; what would take more than half a GiB is not kept, and earlier
+    tensors serve. So the memory does not grow with the number of samples beyond that.
+
+    Args:
+        model: the model. Another one of the same structure may be put in its place at any time, if it
+            differs only in weights behind the kept tensors.
+        data: samples.
+        indices: which of them.
+        options: device and threads.
+        size: samples per run.
+        fixed: whether every run must have that size.
+        limit: bytes to keep.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        indices: Indices,
+        options: RunOptions,
+        *,
+        size: int,
+        fixed: bool,
+        limit: int = _KEPT_BYTES,
+    ) -> None:
+        self.model = model
+        self._data = data
+        self._options = options
+        self._runs = list(runs(indices, size, fixed=fixed))
+        self._limit = limit
+        self._kept: list[dict[str, Any]] = [{} for _ in self._runs]
+        self._position = 0
+
+    def advance(self, node: int) -> None:
+        """Keep the tensors in front of a node, if it lies behind those kept now and they aren't too large."""
+        if node <= self._position:
+            return
+        names = live(GraphIndex(self.model.graph), node)
+        kept: list[dict[str, Any]] = []
+        size = 0
+        for values, _ in self.values(names):
+            if not all(isinstance(value, np.ndarray) for value in values.values()):
+                return
+            size += sum(value.nbytes for value in values.values())
+            if size * len(self._runs) > self._limit * (len(kept) + 1):
+                return
+            kept.append(values)
+        self._kept, self._position = kept, node
+
+    def values(self, names: Sequence[str], count: int | None = None) -> Iterator[tuple[dict[str, Any], int]]:
+        """Tensors run by run.
+
+        Args:
+            names: the tensors.
+            count: number of runs; all if None.
+
+        Yields:
+            Arrays by name, and how many of the samples in them count.
+        """
+        index = GraphIndex(self.model.graph)
+        given = {name: _element_type(value) for name, value in self._kept[0].items()}
+        inputs = {spec.name for spec in self.model.inputs}
+        computed = [n for n in dict.fromkeys(names) if n not in given and n not in inputs]
+        part = segment(self.model, index, computed, given)
+        session = Session(part, self._options) if computed else None
+        fed = [spec.name for spec in part.inputs]
+        from_data = any(name not in given for name in (*fed, *names) if name in inputs)
+        for (chosen, counting), kept in islice(zip(self._runs, self._kept, strict=True), count):
+            known = {**self._data.inputs(chosen), **kept} if from_data else kept
+            found = session.run({name: known[name] for name in fed}) if session else {}
+            yield {name: found[name] if name in found else known[name] for name in names}, counting
+
+
+def _element_type(value: Any) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))

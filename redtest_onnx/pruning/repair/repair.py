@@ -1,0 +1,167 @@
+"""Repair a pruned model without training, and only where that helps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.pruning.apply import apply_with_adapters
+from redtest_onnx.pruning.budget import drop
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import Progress
+
+Method = Literal["none", "adapter", "refit", "auto"]
+Fitted = Literal["adapter", "refit"]
+METHODS: tuple[Method, ...] = ("none", "adapter", "refit", "auto")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done to a pruned model.
+
+    Attributes:
+        method: what was kept: "none" for plain removal, "adapter" or "refit".
+        refits: operators that were solved again.
+        fitted_on: number of samples they were fitted to.
+        held_out: number of other samples that judged the result.
+        loss_plain: loss of accuracy or agreement by plain removal on the held-out samples.
+        loss: loss of what was kept, on the same.
+        reason: why nothing was repaired, if nothing was.
+    """
+
+    method: str
+    refits: tuple[Refit, ...] = ()
+    fitted_on: int = 0
+    held_out: int = 0
+    loss_plain: float | None = None
+    loss: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a repair works with.
+
+    Attributes:
+        data: calibration samples; their labels judge but are not fitted to.
+        fit: samples to fit to.
+        held_out: other samples, which judge.
+        options: device and threads.
+        kernel: size of the convolutions of fitted adapters.
+    """
+
+    data: Dataset
+    fit: Indices
+    held_out: Indices
+    options: RunOptions
+    kernel: int = 1
+
+
+def repair(
+    original: Model,
+    pruned: Model,
+    plan: Plan,
+    shapes: Shapes,
+    calibration: Calibration,
+    method: Method,
+    progress: Progress | None = None,
+) -> tuple[Model, Repair]:
+    """Fit what is left of a pruned model to what the original computes.
+
+    Args:
+        original: the model before.
+        pruned: the model without the plan's layers.
+        plan: what was taken out.
+        shapes: sizes of the original's tensors for one sample.
+        calibration: samples and how they are used.
+        method: "none"; "adapter", which puts a fitted linear operator into each gap and solves those behind
+            once more; "refit", which solves the remaining operators again, pairs of them jointly; "auto",
+            which keeps what loses least on held-out samples.
+        progress: called as work is done.
+
+    Returns:
+        The model to keep and what was done.
+    """
+    data = calibration.data
+    if method == "none" or not plan.steps:
+        return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
+    if method == "auto" and data.synthetic:
+        return pruned, Repair("none", reason="made-up inputs tell nothing about the data the model works on")
+    judge = Evaluator(original, data, calibration.held_out, calibration.options)
+
+    def judged(model: Model) -> tuple[float, float]:
+        result = judge.evaluate(model)
+        return drop(judge.reference, result), result.agreement.relative_l2
+
+    plain = judged(pruned)
+    sizes = len(calibration.fit), len(calibration.held_out)
+    # Those that add no parameters come first and win where the samples can't tell them apart.
+    names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
+    tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
+    for name in names:
+        if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
+            break  # nothing could be told to be better
+        fitted, refits = fit_to_original(original, pruned, plan, shapes, calibration, name, progress=progress)
+        tried.append((judged(fitted), name, fitted, refits))
+    loss, name, model, refits = tried[0]
+    for other in tried[1:]:
+        if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:
+            loss, name, model, refits = other
+    if method == "auto" and not loss < plain:
+        reason = "no repair was better on held-out samples"
+        return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason)
+    return model, Repair(name, refits, *sizes, plain[0], loss[0])
+
+
+def _standard_error(loss: float, samples: int) -> float:
+    """Of a share seen on so many samples; not below what one of them makes."""
+    share = min(max(loss, 0.0), 1.0)
+    return max(sqrt(share * (1 - share) / max(samples, 1)), 1 / max(samples, 1))
+
+
+def fit_to_original(
+    original: Model,
+    pruned: Model,
+    plan: Plan,
+    shapes: Shapes,
+    calibration: Calibration,
+    method: Fitted,
+    *,
+    rounds: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Model, tuple[Refit, ...]]:
+    """One repair, whether it helps or not.
+
+    Args:
+        original: the model before.
+        pruned: the model without the plan's layers.
+        plan: what was taken out.
+        shapes: sizes of the original's tensors for one sample.
+        calibration: samples and how they are used.
+        method: "refit" or "adapter", see `repair`.
+        rounds: of "refit", see there.
+        progress: called after each operator.
+    """
+    exits: frozenset[str] = frozenset()
+    if method == "adapter":
+        adapted = apply_with_adapters(original, plan, shapes, calibration.kernel)
+        pruned, exits = adapted.model, adapted.exits
+    return refit(
+        original,
+        pruned,
+        plan,
+        calibration.data,
+        calibration.fit,
+        calibration.options,
+        adapted=exits,
+        rounds=0 if method == "adapter" else ROUNDS if rounds is None else rounds,
+        progress=progress,
+    )

@@ -1,0 +1,1 @@
+"""Finished models in an order: accuracy, cost, redundancy."""

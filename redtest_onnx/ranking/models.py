@@ -1,0 +1,117 @@
+"""Measures of finished models: any ONNX file is a candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.open import open_data
+from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.ranking.accuracy import read_table
+from redtest_onnx.ranking.candidate import Candidate
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.latency import measure_latency
+from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+
+_LATENCY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class ModelMeasurement:
+    """Measures a model file; called in whatever process an engine runs it.
+
+    Attributes:
+        data: samples for all models; made up if None.
+        images: how image files become inputs.
+        shapes: sizes of made-up inputs.
+        settings: of the similarity analysis.
+        options: device and threads.
+        latency: whether to time the model.
+        metrics: CSV whose numbers take the place of measured ones, by file name; None for none.
+    """
+
+    data: Path | None
+    images: ImageOptions
+    shapes: Mapping[str, Shape]
+    settings: AnalysisSettings
+    options: RunOptions
+    latency: bool
+    metrics: Path | None = None
+
+    def __call__(self, path: str) -> Candidate:
+        """Load, run and compare the layers of one model.
+
+        Raises:
+            InputError: it is no model, or does not run on the data.
+        """
+        model = load(path)
+        data = open_data(
+            self.data,
+            model,
+            images=self.images,
+            shapes=dict(self.shapes),
+            seed=self.settings.seed,
+        )
+        cost = see_cost(model, data, self.options)
+        analysis = analyze(model, data, self.settings, self.options)
+        candidate = Candidate(
+            name=path,
+            accuracy=self._accuracy(model, data),
+            parameters=cost.parameters,
+            macs=cost.macs,
+            latency_ms=self._latency(model, data),
+            msrs=_defined(analysis),
+            layers=len(analysis.layers),
+            undefined=len(analysis.undefined),
+        )
+        return replace(candidate, **_known(self.metrics, Path(path)))
+
+    def _accuracy(self, model: Model, data: Dataset) -> float | None:
+        if not data.labelled:
+            return None
+        indices = sample_indices(data, self.settings.samples * self.settings.batches, self.settings.seed)
+        return Evaluator(model, data, indices, self.options).reference.accuracy
+
+    def _latency(self, model: Model, data: Dataset) -> float | None:
+        if not self.latency:
+            return None
+        return measure_latency([model], data, self.options, seconds=_LATENCY_SECONDS)[0].p50
+
+
+def find_models(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files among the given paths, and every .onnx file in the folders among them, in order.
+
+    Raises:
+        InputError: a folder has no .onnx files.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(path.rglob("*.onnx"))
+        if not inside:
+            raise InputError("has no .onnx files", where=str(path), hint="give files, or another folder")
+        yield from inside
+
+
+def _defined(analysis: Analysis) -> float | None:
+    value = analysis.redundancy.value
+    return None if math.isnan(value) else value
+
+
+def _known(metrics: Path | None, path: Path) -> dict[str, Any]:
+    """The row of a model, by the path as given, the file's name, or its name without suffix."""
+    table = read_table(metrics) if metrics else {}
+    row = next((table[name] for name in (str(path), path.name, path.stem) if name in table), {})
+    return {kind: value for kind, value in row.items() if kind != "test_accuracy"}

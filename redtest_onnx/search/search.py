@@ -1,0 +1,169 @@
+"""The loop of a search: propose, evaluate, store, learn; the same table however often it is interrupted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from redtest_onnx.engines.base import Engine, Work
+from redtest_onnx.engines.run import EngineOptions
+from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.search.space import Space
+from redtest_onnx.search.store import Failure, Outcome, Store
+from redtest_onnx.search.strategies import Strategy
+from redtest_onnx.similarity.analyze import Progress
+
+_PATIENCE = 2000  # proposals in a row that are all known: the space is used up
+
+Fitness = Callable[[Evaluated], float | None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends.
+
+    Attributes:
+        evaluations: number of different architectures.
+        seconds: time after which nothing new is begun; None for no limit.
+    """
+
+    evaluations: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """How a search ended.
+
+    Attributes:
+        outcomes: all of them, those of earlier runs too, in the order of their proposals.
+        evaluated: how many this run added.
+        reason: why it ended: "evaluations", "seconds", or "space" if nothing new was left to propose.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    evaluated: int
+    reason: str
+
+
+def search(
+    work: Work[Evaluated],
+    space: Space,
+    strategy: Strategy,
+    fitness: Fitness,
+    store: Store,
+    budget: Budget,
+    *,
+    window: int | None = 8,
+    engine: EngineOptions | None = None,
+    progress: Progress | None = None,
+) -> Searched:
+    """Search a space, going on from what the store holds.
+
+    A strategy is told outcomes in the order of its proposals, each when `window` later ones are open. So
+    proposals do not depend on which worker was faster, and a strategy that begins anew on a store
+    with results proposes the same ones, whose outcomes are then known: a search that was interrupted ends
+    with the table it would have ended with.
+
+    Args:
+        work: evaluates an architecture.
+        space: what is searched.
+        strategy: fresh, with the seed of the run.
+        fitness: what the strategy shall raise.
+        store: takes the outcomes, each as soon as it is there.
+        budget: when to end.
+        window: how many proposals may be open at a time; None for a strategy that learns nothing.
+        engine: where the work runs; this process if None.
+        progress: called after every outcome.
+    """
+    with (engine or EngineOptions()).open(work) as workers:
+        run = _Run(space, strategy, fitness, store, budget, window, workers)
+        while run.propose():
+            run.submit()
+            if run.running:
+                run.collect()
+                if progress:
+                    progress(min(len(run.outcomes), budget.evaluations), budget.evaluations, "searching")
+    return Searched(tuple(store.outcomes().values()), run.evaluated, run.reason)
+
+
+class _Run:
+    def __init__(
+        self,
+        space: Space,
+        strategy: Strategy,
+        fitness: Fitness,
+        store: Store,
+        budget: Budget,
+        window: int | None,
+        engine: Engine[Evaluated],
+    ) -> None:
+        self._space, self._strategy, self._fitness = space, strategy, fitness
+        self._store, self._budget, self._window, self._engine = store, budget, window, engine
+        self._end = None if budget.seconds is None else monotonic() + budget.seconds
+        self._open: deque[tuple[str, str]] = deque()  # proposals not told yet, with their keys
+        self._numbers: dict[str, int] = {}  # of every key proposed
+        self._queue: deque[tuple[str, str]] = deque()  # to be evaluated
+        self._repeats = 0
+        self.outcomes = store.outcomes()
+        self.running: dict[str, str] = {}  # keys by architecture
+        self.evaluated = 0
+        self.reason = "evaluations"
+
+    def propose(self) -> bool:
+        """Ask as far as the window and the budget reach; False when nothing is left to wait for.
+
+        Outcomes are told as late as the window allows, never as soon as they are known: else what is
+        proposed would depend on it.
+        """
+        while self._may_ask():
+            if len(self._open) == self._window:
+                if self._open[0][1] not in self.outcomes:
+                    break
+                self._tell(*self._open.popleft())
+            architecture = self._strategy.ask()
+            key = self._space.key(architecture)
+            self._open.append((architecture, key))
+            self._repeats = self._repeats + 1 if key in self._numbers else 0
+            if key not in self._numbers:
+                self._numbers[key] = len(self._numbers)
+                if key not in self.outcomes:
+                    self._queue.append((architecture, key))
+        return bool(self._queue or self.running)
+
+    def submit(self) -> None:
+        """Give the engine as much as it can run; after the time limit nothing new."""
+        if self._late():
+            self._queue.clear()
+        while self._queue and len(self.running) < self._engine.slots:
+            architecture, key = self._queue.popleft()
+            self._engine.submit(architecture)
+            self.running[architecture] = key
+
+    def collect(self) -> None:
+        """Wait for one outcome and store it."""
+        finished = self._engine.wait()
+        key = self.running.pop(finished.name)
+        outcome: Outcome = finished.value or Failure(key, finished.name, finished.error or "")
+        self._store.add(self._numbers[key], outcome)
+        self.outcomes[key] = outcome
+        self.evaluated += 1
+
+    def _may_ask(self) -> bool:
+        if self._late():
+            self.reason = "seconds"
+        elif self._repeats >= _PATIENCE:
+            self.reason = "space"
+        else:
+            return len(self._numbers) < self._budget.evaluations
+        return False
+
+    def _late(self) -> bool:
+        return self._end is not None and monotonic() > self._end
+
+    def _tell(self, architecture: str, key: str) -> None:
+        outcome = self.outcomes[key]
+        score = self._fitness(outcome) if isinstance(outcome, Evaluated) else None
+        self._strategy.tell(architecture, score)

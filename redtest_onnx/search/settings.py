@@ -1,0 +1,125 @@
+"""What a search depends on, as one value that its file keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.errors import InputError
+from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
+from redtest_onnx.ranking.candidate import CostName
+from redtest_onnx.ranking.rank import RankingSettings
+from redtest_onnx.ranking.score import Objective, ScoreName
+from redtest_onnx.search.evaluate import Evaluation
+from redtest_onnx.search.recipe import Recipe
+from redtest_onnx.search.search import Fitness
+from redtest_onnx.search.space import get_space
+from redtest_onnx.search.strategies import Strategy, StrategyName, make_strategy
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides which candidates a search finds, paths as absolute text.
+
+    Attributes:
+        space: name of the search space.
+        data: images to train with; None without training.
+        images: how image files become inputs.
+        epochs: of each training.
+        batch_size: images per step of it.
+        metrics: CSV that knows accuracy; None if training tells it.
+        benchmark: folder of NATS-Bench that knows accuracy; None likewise.
+        benchmark_data: which of its data sets.
+        models: folder for the trained networks; None keeps none.
+        strategy: how proposals are made.
+        population: of evolution.
+        tournament: of evolution.
+        window: proposals open at a time; None if none of them depends on another.
+        cost: which cost counts.
+        by: the score that is raised.
+        exponent: weight of cost.
+        beta: weight of redundancy.
+        seed: of everything.
+    """
+
+    space: str
+    data: str | None
+    images: Mapping[str, Any]
+    epochs: int
+    batch_size: int
+    metrics: str | None
+    benchmark: str | None
+    benchmark_data: BenchmarkData
+    models: str | None
+    strategy: StrategyName
+    population: int
+    tournament: int
+    window: int | None
+    cost: CostName
+    by: ScoreName
+    exponent: float
+    beta: float
+    seed: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: Path) -> SearchSettings:
+        """Read what `as_json` gave.
+
+        Raises:
+            InputError: the file was written by another version.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(
+                f"was written by another version of this tool ({error})", where=str(where)
+            ) from error
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        return asdict(self)
+
+    def evaluation(self) -> Evaluation:
+        """What is done with each architecture."""
+        images: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.images.items()
+        }
+        return Evaluation(
+            space=get_space(self.space),
+            data=Path(self.data) if self.data else None,
+            images=ImageOptions(**images),
+            recipe=Recipe(self.epochs, self.batch_size),
+            seed=self.seed,
+            source=self._source(),
+            models=Path(self.models) if self.models else None,
+        )
+
+    def make_strategy(self) -> Strategy:
+        """A fresh strategy."""
+        return make_strategy(
+            self.strategy,
+            get_space(self.space),
+            self.seed,
+            population=self.population,
+            tournament=self.tournament,
+        )
+
+    def fitness(self) -> Fitness:
+        """What the strategy raises.
+
+        The expected MSRS is a constant: a fit to candidates found so far would move the goal with each.
+        """
+        objective = Objective(self.cost, 1.0, self.exponent, self.beta, lambda layers: 1.0)
+        return lambda candidate: objective.score(candidate, self.by)
+
+    def ranking(self, target: float | None, expected: float | None) -> RankingSettings:
+        """How the candidates that were found are put in order."""
+        return RankingSettings(self.cost, self.by, self.exponent, self.beta, target, expected)
+
+    def _source(self) -> AccuracySource | None:
+        if self.metrics:
+            return Table(Path(self.metrics))
+        return NatsBench(Path(self.benchmark), self.benchmark_data) if self.benchmark else None

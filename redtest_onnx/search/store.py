@@ -1,0 +1,134 @@
+"""Results of a search in one SQLite file: each once, and readable while the search goes on."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import writable
+from redtest_onnx.ranking.candidate import Evaluated
+
+_COLUMNS = tuple(field.name for field in fields(Evaluated))
+_SCHEMA = f"""
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE results (
+    number INTEGER NOT NULL UNIQUE,
+    {", ".join(f"{name} TEXT PRIMARY KEY" if name == "key" else name for name in _COLUMNS)},
+    error TEXT,
+    finished TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An architecture that could not be evaluated, and why."""
+
+    key: str
+    name: str
+    error: str
+
+
+Outcome = Evaluated | Failure
+
+
+class Store:
+    """The file of one search, written by its driver alone.
+
+    Args:
+        connection: an open database with the tables.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any], *, force: bool = False) -> Store:
+        """A new file.
+
+        Args:
+            path: where.
+            settings: what the results depend on, as JSON values.
+            force: whether a file that is there may go.
+
+        Raises:
+            OutputError: there is one and it may not, or it can't be written.
+        """
+        writable(path, force=force)
+        for old in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            old.unlink(missing_ok=True)
+        connection = _connect(path)
+        # Readers are not locked out while a result is written.
+        connection.execute("PRAGMA journal_mode=WAL")
+        with connection:
+            connection.executescript(_SCHEMA)
+            rows = [(name, json.dumps(value)) for name, value in settings.items()]
+            connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
+        return cls(connection)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """An existing file.
+
+        Raises:
+            InputError: there is none, or it is no file of a search.
+        """
+        if not path.is_file():
+            raise InputError("no such file", where=str(path), hint="give the --output of a search")
+        connection = _connect(path)
+        try:
+            connection.execute(f"SELECT number, {', '.join(_COLUMNS)}, error FROM results LIMIT 1")
+            connection.execute("SELECT name, value FROM settings LIMIT 1")
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise InputError(f"holds no results of a search ({error})", where=str(path)) from error
+        return cls(connection)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on."""
+        rows = self._connection.execute("SELECT name, value FROM settings")
+        return {name: json.loads(value) for name, value in rows}
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Store an outcome; one that is there already stays as it is.
+
+        Args:
+            number: position among the architectures of the search.
+            outcome: what came out.
+        """
+        values = asdict(outcome)
+        names = ", ".join(values)
+        places = ", ".join("?" * len(values))
+        with self._connection:
+            self._connection.execute(
+                f"INSERT INTO results (number, {names}) VALUES (?, {places}) ON CONFLICT (key) DO NOTHING",
+                (number, *values.values()),
+            )
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """All outcomes by key, in the order of their numbers."""
+        query = f"SELECT error, {', '.join(_COLUMNS)} FROM results ORDER BY number"
+        found: dict[str, Outcome] = {}
+        for error, *values in self._connection.execute(query):
+            row = dict(zip(_COLUMNS, values, strict=True))
+            found[row["key"]] = Evaluated(**row) if error is None else Failure(row["key"], row["name"], error)
+        return found
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=30)
+    except sqlite3.OperationalError as error:
+        raise InputError(f"can't be opened ({error})", where=str(path)) from error

@@ -1,0 +1,1 @@
+"""Similarity of layers: one model, two models, activations from elsewhere."""

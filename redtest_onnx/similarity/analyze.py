@@ -1,0 +1,332 @@
+"""Model and data to an `Analysis`: the similarity of all layers and the redundancy it adds up to."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset, require_samples
+from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.probe.reduction import Pooling
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.layer import Layer, every_activation, find_layers, has_branches
+from redtest_onnx.metrics.cka import Estimator, cka, combine
+from redtest_onnx.metrics.msrs import msrs, msrs_batches
+from redtest_onnx.metrics.statistics import standard_errors
+from redtest_onnx.runtime.opened import opened
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import SeenShapes, see_shapes
+from redtest_onnx.similarity.measure import Kernel, Measured, measure
+from redtest_onnx.similarity.measure import Progress as Progress
+from redtest_onnx.similarity.reader import GramReader, Target
+
+Float64s = npt.NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+# RedTest's thresholds: similarity between layers is higher where skips carry values past them.
+THRESHOLD_SKIPS = 0.8
+THRESHOLD_PLAIN = 0.7
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How similarity and redundancy are measured.
+
+    Attributes:
+        pooling: "mean" averages each activation over its positions, "none" takes all values; of sequences
+            "cls" takes the first token and "token" one of each sample, drawn at random.
+        layers: "auto" for the default series, "all" for every float activation, or a glob over layer names.
+        granularity: how much a layer of the series holds, see `regroup`.
+        estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them, "exact"
+            all samples at once; "biased" is "minibatch" with the biased HSIC.
+        kernel: "linear", or "rbf" with the median distance as its width.
+        alpha: steepness of the score.
+        threshold: similarity from which on a pair counts as redundant; None picks .8 for graphs with skip
+            connections and .7 for plain chains.
+        gate: count only pairs above the threshold, as RedTest's Algorithm 1 does.
+        samples: samples per batch.
+        batches: batches, as far as the data reaches.
+        seed: of the choice of samples.
+    """
+
+    pooling: Pooling = "mean"
+    layers: str = "auto"
+    granularity: Granularity = "sub-layer"
+    estimator: Estimator = "minibatch"
+    kernel: Kernel = "linear"
+    alpha: float = 100.0
+    threshold: float | None = None
+    gate: bool = False
+    samples: int = 256
+    batches: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """The Model Structural Redundancy Score.
+
+    Attributes:
+        value: the score: about the number of pairs of layers more similar than `threshold`.
+        std: its standard deviation over batches; None for a single batch.
+        standard_error: of the value, from the batches; None for a single batch.
+        per_batch: the score of each batch.
+        pairs: number of pairs that were counted.
+        undefined: number of pairs left out because a layer's similarity is undefined.
+        alpha: steepness used.
+        threshold: threshold used.
+        gate: whether pairs below the threshold were left out.
+    """
+
+    value: float
+    std: float | None
+    standard_error: float | None
+    per_batch: tuple[float, ...]
+    pairs: int
+    undefined: int
+    alpha: float
+    threshold: float
+    gate: bool
+
+
+@dataclass(frozen=True)
+class WithoutLargest:
+    """What is measured when samples that dominate a layer are left out.
+
+    Attributes:
+        samples: how many, of all batches.
+        msrs: the score on the others; NaN where these samples are so large that rounding hides what the
+            others differ in.
+        adjacent: similarity of each layer with the next one, [L - 1]; NaN where undefined.
+    """
+
+    samples: int
+    msrs: float
+    adjacent: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was measured on a model.
+
+    Attributes:
+        layers: the series of layers.
+        similarity: [L, L] float64, unbiased CKA between the layers; NaN where undefined.
+        redundancy: the MSRS.
+        settings: how it was measured, with the threshold that was used.
+        source: where the samples came from.
+        synthetic: whether they were made up.
+        labelled: whether they have labels.
+        samples: number of samples per batch.
+        batches: number of batches.
+        features: number of features per layer after pooling.
+        null95: similarity that 95 % of pairs of layers stay below if their samples are shuffled; what lies
+            below it is chance.
+        top_share: per layer, the share of the top 1 % of samples by norm (at least one) in a batch's total.
+        dominated: names of layers in which few samples carry far more than their part, so that they decide
+            the similarity.
+        without_largest: what is measured without these samples; None if there are none, with the estimator
+            "exact", and where fewer than four others would be left.
+        forward_s: seconds spent running the model.
+        metric_s: seconds spent on similarities.
+        branches: branches of If that were opened because of what is fed, in words.
+    """
+
+    layers: tuple[Layer, ...]
+    similarity: Float64s
+    redundancy: Redundancy
+    settings: AnalysisSettings
+    source: str
+    synthetic: bool
+    labelled: bool
+    samples: int
+    batches: int
+    features: tuple[int, ...]
+    null95: float
+    top_share: tuple[float, ...]
+    dominated: tuple[str, ...]
+    without_largest: WithoutLargest | None
+    forward_s: float
+    metric_s: float
+    branches: tuple[str, ...] = ()
+
+    @property
+    def adjacent(self) -> tuple[float, ...]:
+        """Similarity of each layer with the next one, [L - 1]."""
+        return tuple(float(v) for v in np.diagonal(self.similarity, offset=1))
+
+    @property
+    def undefined(self) -> tuple[Layer, ...]:
+        """Layers whose similarity is undefined since they do not vary."""
+        return tuple(layer for layer in self.layers if np.isnan(self.similarity[layer.index, layer.index]))
+
+
+def analyze(
+    model: Model,
+    data: Dataset,
+    settings: AnalysisSettings | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Measure the similarity of all layers and the redundancy score.
+
+    Args:
+        model: the model.
+        data: samples for its inputs.
+        settings: what to measure and on how much data.
+        options: device and threads.
+        progress: called after every batch.
+
+    Raises:
+        InputError: fewer than two layers or four samples, or the model doesn't run on the data.
+    """
+    settings = settings or AnalysisSettings()
+    options = options or RunOptions()
+    if settings.kernel != "linear" and settings.estimator == "exact":
+        raise InputError("the exact estimator knows the linear kernel only", hint="--estimator minibatch")
+    require_samples(data)
+    view = opened(model, data)
+    model = view.model
+    index = GraphIndex(model.graph)
+    seen = see_shapes(model, index, data, options)
+    series = find_layers(index, seen.shapes, view.choices)
+    if settings.threshold is None:
+        settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
+    if settings.granularity != "sub-layer":
+        series = find_layers(index, seen.shapes, view.choices, settings.granularity)
+    layers = measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
+    if len(layers) < 2:
+        raise InputError(
+            f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
+            where=model.label,
+            hint="--layers all measures every activation; `inspect` shows what was found",
+        )
+    batches = batches_of(data, settings)
+    reader = GramReader(
+        model,
+        targets_of(layers, seen),
+        len(batches[0]),
+        settings.pooling,
+        options,
+        seed=settings.seed,
+        keep_features=settings.estimator == "exact",
+    )
+    measured = measure(
+        reader,
+        data,
+        batches,
+        estimator=settings.estimator,
+        kernel=settings.kernel,
+        seed=settings.seed,
+        progress=progress,
+    )
+    similarity = combine(measured.hsic, settings.estimator)
+    return Analysis(
+        layers=layers,
+        similarity=similarity,
+        redundancy=_redundancy(measured.hsic, similarity, settings),
+        settings=settings,
+        source=data.source,
+        synthetic=data.synthetic,
+        labelled=data.labelled,
+        samples=len(batches[0]),
+        batches=len(batches),
+        features=reader.features,
+        null95=measured.null95,
+        top_share=tuple(float(share) for share in measured.top_share),
+        dominated=tuple(layers[k].name for k in measured.dominated),
+        without_largest=_without_largest(measured, similarity, settings),
+        forward_s=measured.forward_s,
+        metric_s=measured.metric_s,
+        branches=tuple(map(str, view.choices)),
+    )
+
+
+def select_layers(
+    index: GraphIndex, shapes: Shapes, series: tuple[Layer, ...], which: str
+) -> tuple[Layer, ...]:
+    """The layers to measure: the series for "auto", every activation for "all", or those a glob names.
+
+    Raises:
+        InputError: no layer's name fits the glob.
+    """
+    if which == "auto":
+        return series
+    everything = every_activation(index, shapes, series)
+    if which == "all":
+        return everything
+    for pool in (series, everything):
+        if chosen := tuple(layer for layer in pool if fnmatchcase(layer.name, which)):
+            return tuple(replace(layer, index=i) for i, layer in enumerate(chosen))
+    raise InputError(
+        f"no layer is called {which!r}",
+        hint="`inspect --layers all` lists all names; * stands for any part of one",
+    )
+
+
+def measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...]:
+    """The layers whose values belong to single samples."""
+    left = [layer for layer in layers if layer.tensor in seen.batch_axes]
+    for layer in layers:
+        if layer.tensor not in seen.batch_axes:
+            log.warning("layer %s is left out: no axis of %r holds the samples", layer.name, layer.tensor)
+    return tuple(replace(layer, index=i) for i, layer in enumerate(left))
+
+
+def targets_of(layers: tuple[Layer, ...], seen: SeenShapes) -> list[Target]:
+    """What a reader needs to know of the layers."""
+    return [Target.seen(layer.tensor, seen, layer.convolutional) for layer in layers]
+
+
+def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:
+    """Consecutive batches of one seeded choice of samples; a rest smaller than a batch is left out."""
+    size = min(settings.samples, len(data))
+    count = max(1, min(settings.batches, len(data) // size))
+    chosen = sample_indices(data, size * count, settings.seed)
+    return [chosen[k * size : (k + 1) * size] for k in range(count)]
+
+
+def _without_largest(
+    measured: Measured, whole: Float64s, settings: AnalysisSettings
+) -> WithoutLargest | None:
+    """What remains of the similarities `whole` without the samples that dominate layers."""
+    if measured.without is None:
+        return None
+    similarity = combine(measured.without, settings.estimator)
+    score = _redundancy(measured.without, similarity, settings)
+    adjacent = tuple(float(value) for value in np.diagonal(similarity, offset=1))
+    hidden = np.isnan(similarity) & ~np.isnan(whole)
+    return WithoutLargest(measured.left_out, float("nan") if hidden.any() else score.value, adjacent)
+
+
+def _redundancy(stack: Float64s, similarity: Float64s, settings: AnalysisSettings) -> Redundancy:
+    """MSRS of the estimator's matrix; for "paper" the mean of the batches' scores, as RedTest reports."""
+    threshold = settings.threshold
+    assert threshold is not None
+    score = settings.alpha, threshold, settings.gate
+    whole, batches = msrs(similarity, *score), msrs_batches(cka(stack), *score)
+    errors = standard_errors(
+        stack, settings.estimator, alpha=settings.alpha, threshold=threshold, gate=settings.gate
+    )
+    several = len(stack) > 1
+    return Redundancy(
+        value=batches.mean if settings.estimator == "paper" else whole.value,
+        std=batches.std if several else None,
+        standard_error=errors.msrs if several else None,
+        per_batch=tuple(batch.value for batch in batches.per_batch),
+        pairs=whole.pairs,
+        undefined=whole.undefined,
+        alpha=settings.alpha,
+        threshold=threshold,
+        gate=settings.gate,
+    )

@@ -1,0 +1,264 @@
+"""Two models, or one model on two data sets, or two sets of arrays: similarity of their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset, require_samples
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.metrics.arrays import Array, to_numpy
+from redtest_onnx.metrics.cka import cross_cka
+from redtest_onnx.metrics.exact import full_hsic
+from redtest_onnx.metrics.grams import flatten, linear_gram
+from redtest_onnx.metrics.packed import PackedGrams
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.threads import one_blas_thread
+from redtest_onnx.similarity.analyze import (
+    AnalysisSettings,
+    batches_of,
+    measurable,
+    select_layers,
+    targets_of,
+)
+from redtest_onnx.similarity.measure import Progress, pack_grams, read_all
+from redtest_onnx.similarity.reader import GramReader, Grams
+
+Float64s = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model and what it is fed."""
+
+    model: Model
+    data: Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Similarity between the layers of two sides.
+
+    Attributes:
+        rows: names of the first side's layers.
+        columns: names of the second side's layers.
+        similarity: [L, M] float64, CKA; NaN where undefined.
+        settings: how it was measured.
+        sources: where the samples of each side came from.
+        samples: number of samples per batch.
+        batches: number of batches.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    similarity: Float64s
+    settings: AnalysisSettings
+    sources: tuple[str, str]
+    samples: int
+    batches: int
+
+    @property
+    def best(self) -> tuple[int | None, ...]:
+        """For each layer of the first side the most similar one of the second; None where undefined."""
+        return tuple(int(np.nanargmax(row)) if np.isfinite(row).any() else None for row in self.similarity)
+
+
+def compare(
+    first: Side,
+    second: Side,
+    settings: AnalysisSettings | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measure the similarity of all layers of one side with all of the other.
+
+    Sample k of one side belongs to sample k of the other.
+
+    Args:
+        first: a model and its data.
+        second: likewise; the same model on other data, or another model on the same data.
+        settings: what to measure and on how much data.
+        options: device and threads.
+        progress: called after every batch.
+
+    Raises:
+        InputError: fewer than four samples, different numbers of them, or a model doesn't run on its data.
+    """
+    settings, options = settings or AnalysisSettings(), options or RunOptions()
+    require_samples(first.data)
+    if len(first.data) != len(second.data):
+        raise InputError(
+            f"{first.data.source} has {len(first.data)} samples, {second.data.source} has {len(second.data)}",
+            hint="sample k of one side must belong to sample k of the other",
+        )
+    batches = batches_of(first.data, settings)
+    readers, names = [], []
+    for side in (first, second):
+        layers, reader = _open(side, len(batches[0]), settings, options)
+        readers.append(reader)
+        names.append(tuple(layer.name for layer in layers))
+    if settings.estimator == "exact":
+        similarity = _exactly(readers, (first.data, second.data), batches, progress)
+    else:
+        similarity = _in_batches(readers, (first.data, second.data), batches, settings, progress)
+    return Comparison(
+        rows=names[0],
+        columns=names[1],
+        similarity=similarity,
+        settings=settings,
+        sources=(first.data.source, second.data.source),
+        samples=len(batches[0]),
+        batches=len(batches),
+    )
+
+
+def compare_arrays(
+    first: Mapping[str, Array],
+    second: Mapping[str, Array],
+    settings: AnalysisSettings | None = None,
+    sources: tuple[str, str] = ("arrays", "arrays"),
+) -> Comparison:
+    """Similarity of activations that were taken elsewhere, on all their samples at once.
+
+    Args:
+        first: per layer [n, ...], any real dtype.
+        second: likewise, of the same samples.
+        settings: `pooling`, `estimator` ("biased", or without bias) and `kernel` count.
+        sources: what messages call the two.
+
+    Raises:
+        InputError: no arrays, no numbers, different numbers of samples, or fewer than four.
+    """
+    settings = settings or AnalysisSettings()
+    features = [
+        _flat(arrays, settings, source) for arrays, source in zip((first, second), sources, strict=True)
+    ]
+    counts = {len(array) for side in features for array in side.values()}
+    if len(counts) != 1:
+        raise InputError(
+            f"the arrays have different numbers of samples: {', '.join(map(str, sorted(counts)))}",
+            where=" and ".join(dict.fromkeys(sources)),
+            hint="samples are the first axis, the same ones in the same order in all arrays",
+        )
+    samples = counts.pop()
+    if settings.estimator == "exact":
+        sides = [list(side.values()) for side in features]
+        similarity = _cross(full_hsic(*sides), *(np.diagonal(full_hsic(side)) for side in sides))
+    else:
+        grams = [Grams(map(linear_gram, side.values()), len(side), samples) for side in features]
+        packed = [pack_grams(side, settings.estimator, settings.kernel) for side in grams]
+        similarity = _cross(*_hsic(*packed))
+    rows, columns = (tuple(side) for side in features)
+    used = replace(settings, samples=samples, batches=1)
+    return Comparison(rows, columns, similarity, used, sources, samples, 1)
+
+
+def _open(
+    side: Side, samples: int, settings: AnalysisSettings, options: RunOptions
+) -> tuple[tuple[Layer, ...], GramReader]:
+    index = GraphIndex(side.model.graph)
+    seen = see_shapes(side.model, index, side.data, options)
+    chosen = select_layers(index, seen.shapes, find_layers(index, seen.shapes), settings.layers)
+    layers = measurable(chosen, seen)
+    if not layers:
+        raise InputError("no layer to compare", where=side.model.label, hint="see `inspect`")
+    reader = GramReader(
+        side.model,
+        targets_of(layers, seen),
+        samples,
+        settings.pooling,
+        options,
+        seed=settings.seed,
+        keep_features=settings.estimator == "exact",
+    )
+    return layers, reader
+
+
+def _in_batches(
+    readers: Sequence[GramReader],
+    data: tuple[Dataset, Dataset],
+    batches: Sequence[Indices],
+    settings: AnalysisSettings,
+    progress: Progress | None,
+) -> Float64s:
+    """One ratio of sums over the batches; with the estimator "paper" the mean of the batches' ratios."""
+    parts = []
+    for done, indices in enumerate(batches):
+        grams = [reader.read(source, indices) for reader, source in zip(readers, data, strict=True)]
+        with one_blas_thread():
+            first, second = (pack_grams(side, settings.estimator, settings.kernel) for side in grams)
+            parts.append(_hsic(first, second))
+        if progress:
+            progress(done + 1, len(batches), "measuring")
+    if settings.estimator == "paper":
+        mean: Float64s = np.mean([_cross(*part) for part in parts], axis=0)
+        return mean
+    hsic, first_own, second_own = (np.nansum([part[k] for part in parts], axis=0) for k in range(3))
+    return _cross(hsic, first_own, second_own)
+
+
+def _exactly(
+    readers: Sequence[GramReader],
+    data: tuple[Dataset, Dataset],
+    batches: Sequence[Indices],
+    progress: Progress | None,
+) -> Float64s:
+    with TemporaryDirectory(prefix="redtest-onnx-") as one, TemporaryDirectory(prefix="redtest-onnx-") as two:
+        first, second = (
+            read_all(reader, source, batches, folder, progress)
+            for reader, source, folder in zip(readers, data, (one, two), strict=True)
+        )
+        own = [np.diagonal(full_hsic(side)) for side in (first, second)]
+        return _cross(full_hsic(first, second), *own)
+
+
+def _hsic(first: PackedGrams, second: PackedGrams) -> tuple[Float64s, Float64s, Float64s]:
+    """HSIC between the sides [L, M], and of each layer with itself [L] and [M]."""
+    between, *own = map(to_numpy, (first.hsic(second), first.own_hsic(), second.own_hsic()))
+    return between, own[0], own[1]
+
+
+def _cross(hsic: Array, first: Array, second: Array) -> Float64s:
+    similarity: Float64s = to_numpy(cross_cka(hsic, first, second))
+    return similarity
+
+
+def _flat(arrays: Mapping[str, Array], settings: AnalysisSettings, source: str) -> dict[str, Array]:
+    """[n, p] per layer; "mean" averages over the axes between the first and the channels.
+
+    Where the channels are the rank tells: second of four or five axes, last of three.
+    """
+    if not arrays:
+        raise InputError("holds no arrays", where=source)
+    flat = {}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or array.ndim == 0 or not np.isfinite(array).all():
+            raise InputError(
+                f"{name!r} is {array.dtype}{list(array.shape)}, which holds no finite numbers per sample",
+                where=source,
+                hint="give arrays of numbers with the samples as the first axis",
+            )
+        if array.ndim > 2 and settings.pooling != "none":
+            array = _pooled(array, settings)
+        flat[name] = flatten(array)
+    return flat
+
+
+def _pooled(array: Array, settings: AnalysisSettings) -> Array:
+    if array.ndim > 3:
+        return array.mean(axis=tuple(range(2, array.ndim)))
+    if settings.pooling == "cls":
+        return array[:, 0]
+    if settings.pooling == "token":
+        places = np.random.default_rng(settings.seed).random(len(array)) * array.shape[1]
+        return array[np.arange(len(array)), places.astype(np.int64)]
+    return array.mean(axis=1)

@@ -1,0 +1,59 @@
+"""Sessions that run a probe: as fast as ONNX Runtime runs the model itself, and no larger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.probe.reduction import Tap
+from redtest_onnx.graph.probe.reorder import build_outline, complete
+from redtest_onnx.graph.probe.taps import build_probe
+from redtest_onnx.runtime.session import RunOptions, Session, resolve_device
+
+# Rewriting stores the weights once more for a moment. Where they are larger than this, the operators are
+# large, too, and gain little from it.
+_LARGEST = 1 << 30
+
+log = logging.getLogger(__name__)
+
+
+def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int = 0) -> Session:
+    """A session that returns the reduced activations.
+
+    On the CPU, ONNX Runtime first rewrites the probe with all its optimisations. Its layout pass puts the
+    reductions last, so that no activation could be freed; they are moved back, and the result is run as it
+    stands.
+
+    Args:
+        model: the model.
+        taps: the activations and how they are reduced.
+        options: device and threads.
+        seed: as in `build_probe`.
+
+    Raises:
+        InputError: ONNX Runtime refuses the model.
+    """
+    if resolve_device(options.device) == "cpu" and model.file_bytes <= _LARGEST:
+        with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+            path = Path(folder) / "probe.onnx"
+            try:
+                Session(build_outline(model, taps, seed), options, save_optimised=path)
+                proto = onnx.load(path, load_external_data=False)
+            except InputError as error:
+                log.info("measured without layout optimisation: %s", error.what)
+            else:
+                complete(proto, taps, model.opsets["ai.onnx"])
+                # By path the weights are read once; from memory, external ones are found beside the model.
+                rewritten = Model(proto, data_folder=model.folder)
+                if not model.external_files:
+                    onnx.save(proto, path)
+                    rewritten = Model(onnx.ModelProto(), path)
+                del proto
+                return Session(rewritten, options, level="none", early_release=True)
+    return Session(build_probe(model, taps, seed), options, level="basic", early_release=True)

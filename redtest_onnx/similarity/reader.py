@@ -1,0 +1,184 @@
+"""Gram matrices of inner activations, reduced inside the graph while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from types import ModuleType
+
+import numpy as np
+
+from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.graph.model import FLOAT, Model
+from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
+from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.metrics.arrays import Array, namespace
+from redtest_onnx.metrics.grams import linear_gram
+from redtest_onnx.runtime.session import RunOptions, resolve_device
+from redtest_onnx.runtime.shapes import SeenShapes
+from redtest_onnx.similarity.probe_session import open_probe
+
+_CACHED = 64
+"""Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
+
+    `channels_first` is as in `Tap`.
+    """
+
+    tensor: str
+    shape: Shape
+    dtype: int
+    batch_axis: int
+    channels_first: bool = False
+
+    @classmethod
+    def seen(cls, tensor: str, seen: SeenShapes, channels_first: bool) -> Target:
+        """The target with the sizes that were seen in a run."""
+        shapes = seen.shapes
+        return cls(
+            tensor,
+            shapes.sizes[tensor],
+            shapes.dtypes.get(tensor, FLOAT),
+            seen.batch_axes[tensor],
+            channels_first,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """Gram matrices of one batch, layer after layer, to be read once.
+
+    Attributes:
+        each: [n, n] float64, in order, of features less about their means; the next one may take the memory
+            of the last.
+        layers: their number.
+        samples: n.
+    """
+
+    each: Iterator[Array]
+    layers: int
+    samples: int
+
+    def __iter__(self) -> Iterator[Array]:
+        return self.each
+
+    def __len__(self) -> int:
+        return self.layers
+
+
+class GramReader:
+    """Runs a model on batches of samples and returns the Gram matrices of its activations.
+
+    Few features leave the graph as they are; many are reduced to their Gram there, which takes all samples in
+    one run. Without Grams a processor runs a batch in several parts, and a model with a fixed batch size is
+    run as often as it takes; their features are put together outside.
+
+    Args:
+        model: the model.
+        targets: the activations.
+        samples: samples per batch.
+        pooling: as in `Tap`.
+        options: device and threads.
+        seed: of the choice of tokens.
+        keep_features: never make Grams in the graph, for `read_features`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        targets: Sequence[Target],
+        samples: int,
+        pooling: Pooling,
+        options: RunOptions,
+        *,
+        seed: int = 0,
+        keep_features: bool = False,
+    ) -> None:
+        fixed = fixed_batch(model)
+        whole = resolve_device(options.device) == "cuda"
+        opset = model.opsets.get("ai.onnx", 0)
+        wanted = pooling == "none" and not keep_features
+        in_graph = wanted and fixed in (None, samples) and opset >= OLDEST_GRAM_OPSET
+        # Tokens are drawn for the samples of a run: those of one batch shall not repeat each other's.
+        uncut = in_graph or whole or pooling == "token"
+        parts = 1 if uncut else -(-samples // _CACHED)
+        self._per_run = fixed or -(-samples // parts)
+        self._taps = [
+            _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
+            for target in targets
+        ]
+        self._session = open_probe(model, self._taps, options, seed)
+        self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
+
+    def read(self, data: Dataset, indices: Indices) -> Grams:
+        """Run the model; Gram matrices of the activations on the given samples.
+
+        Returns:
+            Those of features less about their means, in the memory of the device that ran the model.
+        """
+        seen = list(self._runs(data, indices))
+        return Grams(self._grams(seen, len(indices)), len(self._taps), len(indices))
+
+    def _grams(self, seen: list[dict[str, Array]], n: int) -> Iterator[Array]:
+        xp = namespace(next(iter(seen[0].values())))
+        gram = xp.empty((n, n))  # one for all: it stays in the processor's cache
+        for tap in self._taps:
+            if tap.form == "gram":
+                unpack_gram(seen[0].pop(tap.output), n, gram)
+                if _constant(gram, float(seen[0][tap.level]), tap.features):
+                    gram[...] = 0
+                yield gram
+            else:
+                yield linear_gram(_joined(xp, (run.pop(tap.output) for run in seen), n))
+
+    def read_features(self, data: Dataset, indices: Indices) -> list[Array]:
+        """Features of the activations, [n, p] per layer; only with `keep_features`."""
+        n = len(indices)
+        seen = list(self._runs(data, indices))
+        xp = namespace(next(iter(seen[0].values())))
+        return [_joined(xp, (run.pop(tap.output) for run in seen), n) for tap in self._taps]
+
+    def _runs(self, data: Dataset, indices: Indices) -> Iterable[dict[str, Array]]:
+        for chosen, _ in runs(indices, self._per_run, fixed=True):
+            yield self._session.run_in_place(data.inputs(chosen))
+
+
+def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:
+    several = list(parts)
+    return several[0][:n] if len(several) == 1 else xp.concatenate(several)[:n]
+
+
+def _tap(target: Target, batch: int, per_run: int, pooling: Pooling, *, in_graph: bool, whole: bool) -> Tap:
+    """How an activation leaves the graph.
+
+    Args:
+        target: the activation.
+        batch: number of samples that its sizes are for.
+        per_run: number of samples per run.
+        pooling: as in `Tap`.
+        in_graph: whether Grams can be made in the graph.
+        whole: as in `Tap`.
+    """
+    axis = target.batch_axis
+    sizes = list(target.shape)
+    sizes[axis] = sizes[axis] // batch * per_run
+    width = prod(sizes) // per_run
+    form: Form = "gram" if in_graph and width > per_run else "features"
+    seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
+    return Tap(*seen, pooling, form, target.channels_first, whole=whole)
+
+
+def _constant(gram: Array, level: float, features: int) -> bool:
+    """Whether shifted features are no more than the rounding of values of the given level.
+
+    What float32 leaves of a constant layer looks like noise; only beside the level it is known for nothing.
+    """
+    rounding = 64 * np.finfo(np.float32).eps * level
+    return bool(gram.diagonal().max() <= features * rounding**2)

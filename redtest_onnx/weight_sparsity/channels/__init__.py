@@ -1,0 +1,1 @@
+"""Channels that are zero as a whole."""

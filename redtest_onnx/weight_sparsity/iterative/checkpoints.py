@@ -1,0 +1,104 @@
+"""Iterations kept in a folder, so that a run that was broken off goes on where it stood."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from redtest_onnx.errors import InputError, OutputError
+from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.model import Model
+from redtest_onnx.weight_sparsity.iterative.records import Iteration, LoopSettings, Step
+from redtest_onnx.weight_sparsity.masks import Mask
+from redtest_onnx.weight_sparsity.weights import Weight
+
+
+class Checkpoints:
+    """One file an iteration.
+
+    Args:
+        folder: where; nothing is kept if None.
+        model: what is pruned.
+        weights: the pruned tensors.
+        settings: of the run.
+
+    Raises:
+        InputError: the folder holds another run.
+        OutputError: it can't be made.
+    """
+
+    def __init__(
+        self, folder: Path | None, model: Model, weights: Sequence[Weight], settings: LoopSettings
+    ) -> None:
+        self._folder = folder
+        self._shapes = [(weight.layout.count, weight.inputs) for weight in weights]
+        if folder is None:
+            return
+        run = _run(model, weights, settings)
+        note = folder / "run.json"
+        if note.exists():
+            if json.loads(note.read_text(encoding="utf-8")) != run:
+                raise InputError(
+                    "holds the iterations of another model or of other settings",
+                    where=str(folder),
+                    hint="name another folder with --checkpoints, or delete this one",
+                )
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"can't be made ({error.strerror})", where=str(folder)) from error
+        text = json.dumps(run, indent=2)
+        write_atomic(note, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def load(self, number: int) -> Step | None:
+        """An iteration that is done already; None if it is not."""
+        import torch
+
+        path = self._path(number)
+        if path is None or not path.exists():
+            return None
+        kept = torch.load(path, weights_only=True)
+        record = kept["record"]
+        record["pq_index"] = tuple(record["pq_index"])
+        packed = (tensor.numpy() for tensor in kept["masks"])
+        masks = [_unpacked(bits, shape) for bits, shape in zip(packed, self._shapes, strict=True)]
+        return Step(Iteration(**record), masks, kept["state"])
+
+    def save(self, step: Step) -> None:
+        """Keep an iteration."""
+        import torch
+
+        path = self._path(step.record.number)
+        if path is None:
+            return
+        record = asdict(step.record)
+        record["pq_index"] = list(record["pq_index"])
+        masks = [torch.from_numpy(np.packbits(mask)) for mask in step.masks]
+        content = {"record": record, "masks": masks, "state": step.state}
+        write_atomic(path, lambda target: torch.save(content, target))
+
+    def _path(self, number: int) -> Path | None:
+        return None if self._folder is None else self._folder / f"iteration-{number:03d}.pt"
+
+
+def _unpacked(bits: Any, shape: tuple[int, int]) -> Mask:
+    count = shape[0] * shape[1]
+    return np.unpackbits(bits, count=count).astype(np.bool_).reshape(shape)
+
+
+def _run(model: Model, weights: Sequence[Weight], settings: LoopSettings) -> dict[str, Any]:
+    """What must be equal for iterations to be used again; how many there are may grow."""
+    values: dict[str, Any] = asdict(settings)
+    del values["iterations"]
+    values["rule"]["kind"] = type(settings.rule).__name__
+    names = hashlib.sha256("\n".join(weight.name for weight in weights).encode()).hexdigest()
+    run = {"model": model.sha256, "weights": names, "settings": values}
+    parsed: dict[str, Any] = json.loads(json.dumps(run))
+    return parsed

@@ -1,0 +1,121 @@
+"""From a model to its sparsest trained version that is still good enough, written back into its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from redtest_onnx.errors import InternalError, NegativeVerdictError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.similarity.analyze import Progress
+from redtest_onnx.weight_sparsity.iterative.loop import iterate
+from redtest_onnx.weight_sparsity.iterative.records import Iteration, LoopSettings, Step
+from redtest_onnx.weight_sparsity.iterative.training import Split
+from redtest_onnx.weight_sparsity.masks import Mask
+from redtest_onnx.weight_sparsity.weights import Weight, find_weights
+
+# Answers that rounding may turn over.
+_TURNED = 0.02
+
+
+@dataclass(frozen=True)
+class IterativePruning:
+    """A model pruned with training.
+
+    Attributes:
+        model: the trained model with zeros in it.
+        masks: what is left of each pruned tensor.
+        iterations: figures of all trainings.
+        chosen: the one that became the model.
+        reference: accuracy on the validation samples that it is held against.
+    """
+
+    model: Model
+    masks: list[Mask]
+    iterations: tuple[Iteration, ...]
+    chosen: Iteration
+    reference: float
+
+
+def prune_iteratively(
+    model: Model,
+    weights: Sequence[Weight],
+    split: Split,
+    settings: LoopSettings,
+    *,
+    max_drop: float = 0.01,
+    folder: Path | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> IterativePruning:
+    """Train and prune in turns, and keep the sparsest result within `max_drop`.
+
+    It is held against the better of the model itself and its dense training, on the validation samples.
+
+    Args:
+        model: where every training starts.
+        weights: of the model: those that are pruned.
+        split: samples.
+        settings: how.
+        max_drop: accuracy that may be lost.
+        folder: see `iterate`.
+        options: device and threads for ONNX Runtime.
+        progress: called as work is done.
+
+    Raises:
+        InputError: see `iterate`.
+        NegativeVerdictError: no pruned model is good enough.
+        InternalError: the written model doesn't give the trained module's answers.
+    """
+    from redtest_onnx.bridge import from_torch, to_torch
+
+    options = options or RunOptions()
+    reference = _accuracy(model, split, options)
+    best: Step | None = None
+    records: list[Iteration] = []
+    for step in iterate(model, weights, split, settings, folder, options.device):
+        record = step.record
+        records.append(record)
+        if record.number == 0:
+            reference = max(reference, record.accuracy)
+        elif record.accuracy >= reference - max_drop - 1e-9 and (best is None or _kept(step) < _kept(best)):
+            best = step
+        if progress:
+            words = f"iteration {record.number}: {record.kept / record.weights:.1%} of the weights"
+            progress(record.number + 1, settings.iterations + 1, f"{words}, accuracy {record.accuracy:.2%}")
+    if best is None:
+        raise NegativeVerdictError(
+            f"no iteration stays within {max_drop:.1%} of an accuracy of {reference:.2%}",
+            where=model.label,
+            hint="allow a larger --max-drop, train longer with --epochs, or prune less in an iteration",
+        )
+    module = to_torch(model, batch_norm=settings.training.batch_norm)
+    module.load_state_dict(best.state)
+    written = from_torch(module, model)
+    _check(written, weights, best, split, options)
+    return IterativePruning(written, best.masks, tuple(records), best.record, reference)
+
+
+def _accuracy(model: Model, split: Split, options: RunOptions) -> float:
+    """Of a model in ONNX Runtime, on the validation samples; 0 without labels, which training refuses."""
+    return Evaluator(model, split.data, split.validation, options).reference.accuracy or 0.0
+
+
+def _kept(step: Step) -> int:
+    return step.record.kept
+
+
+def _check(model: Model, weights: Sequence[Weight], step: Step, split: Split, options: RunOptions) -> None:
+    """The file must hold the masks' zeros and give the module's answers."""
+    fresh = {weight.name: weight for weight in find_weights(model)[0]}
+    for weight, mask in zip(weights, step.masks, strict=True):
+        if np.any(fresh[weight.name].rows(model)[~mask]):
+            raise InternalError(f"{weight.name} has weights where it is masked")
+    found = _accuracy(model, split, options)
+    if abs(found - step.record.accuracy) > _TURNED:
+        raise InternalError(f"the written model's accuracy is {found}, in training {step.record.accuracy}")

@@ -1,0 +1,104 @@
+"""What every step of a pruning bought: weights, size, compressed size, latency, accuracy, side by side."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.graph.cost import Cost
+from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.weight_sparsity.weights import find_weights
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model on the way from the original to the result.
+
+    Attributes:
+        name: what was done to it last.
+        weights: number of weights, see `sparsity.weights`.
+        nonzero: those that are not exactly zero.
+        cost: parameters, multiply-accumulates, memory.
+        file_bytes: size on disk with external data.
+        compressed_bytes: size of the same bytes after zlib, as in a .zip or an app package.
+        latency: of one sample.
+        accuracy: share of right answers; None without labels.
+        same: share of samples with the original's answer; None where outputs are no scores.
+    """
+
+    name: str
+    weights: int
+    nonzero: int
+    cost: Cost
+    file_bytes: int
+    compressed_bytes: int
+    latency: Latency
+    accuracy: float | None
+    same: float | None
+
+
+def measure_stages(
+    models: Mapping[str, Model], data: Dataset, indices: Indices, options: RunOptions
+) -> tuple[Stage, ...]:
+    """Measure models with the same signature; the first is the original.
+
+    Args:
+        models: by the name of the stage.
+        data: samples for accuracy and agreement.
+        indices: which of them.
+        options: device and threads.
+    """
+    original = next(iter(models.values()))
+    evaluator = Evaluator(original, data, indices, options)
+    latencies = measure_latency(list(models.values()), data, options)
+    stages = []
+    for (name, model), latency in zip(models.items(), latencies, strict=True):
+        evaluation = evaluator.evaluate(model)
+        weights, nonzero = count_weights(model)
+        stages.append(
+            Stage(
+                name=name,
+                weights=weights,
+                nonzero=nonzero,
+                cost=see_cost(model, data, options),
+                file_bytes=model.file_bytes,
+                compressed_bytes=compressed_bytes(model),
+                latency=latency,
+                accuracy=evaluation.accuracy,
+                same=evaluation.agreement.top1,
+            )
+        )
+    return tuple(stages)
+
+
+def count_weights(model: Model) -> tuple[int, int]:
+    """Number of weights, and of those that are not zero."""
+    weights, _ = find_weights(model)
+    nonzero = sum(int(np.count_nonzero(weight.values(model))) for weight in weights)
+    return sum(weight.elements for weight in weights), nonzero
+
+
+def compressed_bytes(model: Model) -> int:
+    """Size of the model's file and its external data after zlib at its usual level."""
+    packer = zlib.compressobj()
+    packed = sum(len(packer.compress(chunk)) for chunk in _content(model))
+    return packed + len(packer.flush())
+
+
+def _content(model: Model) -> Iterator[bytes]:
+    yield model.proto.SerializeToString(deterministic=True)
+    for path in model.external_files:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk

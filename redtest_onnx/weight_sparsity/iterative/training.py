@@ -1,0 +1,121 @@
+"""Trainings of one model under changing masks, by the loop that fine-tuning uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.splits import holdout_indices
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from redtest_onnx.bridge import OnnxModule
+    from redtest_onnx.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples with labels, and which of them train and which judge."""
+
+    data: Dataset
+    training: Indices
+    validation: Indices
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training reached.
+
+    Attributes:
+        loss: mean of the last epoch.
+        accuracy: of the best epoch on the validation samples.
+    """
+
+    loss: float
+    accuracy: float
+
+
+def split_samples(data: Dataset, seed: int) -> Split:
+    """Hold samples back that judge the trained models."""
+    judged = holdout_indices(data, seed)
+    return Split(data, np.setdiff1d(np.arange(len(data)), judged), judged)
+
+
+class Training:
+    """Trains a module again and again on the same samples.
+
+    Args:
+        model: what the module is made of.
+        split: samples.
+        settings: how.
+        group: where it computes.
+
+    Attributes:
+        module: of the bridge.
+
+    Raises:
+        InputError: no labels, or a model that can't be trained.
+    """
+
+    def __init__(self, model: Model, split: Split, settings: TrainingSettings, group: Processes) -> None:
+        from redtest_onnx.bridge import to_torch
+        from redtest_onnx.bridge.statistics import check_statistics
+        from redtest_onnx.training.augment import augmentation
+        from redtest_onnx.training.batches import Samples
+        from redtest_onnx.training.loop import Task
+        from redtest_onnx.training.objective import make_objective
+
+        if not split.data.labelled:
+            raise InputError(
+                "has no labels, which training needs",
+                where=split.data.source,
+                hint="add an array `labels`, or prune without training: --method one-shot",
+            )
+        check_statistics(model)
+        fixed = fixed_batch(model)
+        size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
+        self._model, self._settings, self._group = model, settings, group
+        self._task = Task(
+            Samples(split.data, split.training, size, fixed),
+            Samples(split.data, split.validation, size, fixed),
+            make_objective(model, settings, labelled=True, teacher=None, features=()),
+            None,
+            augmentation(model, settings.augment),
+        )
+        self.module: OnnxModule = to_torch(model, batch_norm=settings.batch_norm)
+
+    def run(self, number: int, hold: Callable[[], None]) -> Trained:
+        """Train from the weights the module has now, and leave those of the best epoch.
+
+        Args:
+            number: which training it is: each has random numbers of its own.
+            hold: called after each step of the optimiser.
+        """
+        from redtest_onnx.training.loop import Trainer
+
+        settings = replace(self._settings, seed=self._settings.seed + number)
+        trainer = Trainer(
+            self.module, self._model, self._task, settings, self._group, after_step=lambda module: hold()
+        )
+        hold()
+        progress = trainer.run(trainer.score(self._task.validation))
+        reached = trainer.score(self._task.validation).accuracy
+        assert reached is not None
+        return Trained(float(progress.history[-1]["train_loss"]), reached)
+
+    def accuracy(self) -> float:
+        """Share of right answers on the validation samples as the module is."""
+        from redtest_onnx.training.loop import Trainer
+
+        trainer = Trainer(self.module, self._model, self._task, self._settings, self._group)
+        found = trainer.score(self._task.validation).accuracy
+        assert found is not None
+        return found

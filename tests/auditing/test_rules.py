@@ -1,0 +1,448 @@
+"""For each rule the smallest model that triggers it and one that does not; what is said of real models."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net, branch
+from onnx import TensorProto, helper, numpy_helper
+
+import redtest_onnx as rt
+from redtest_onnx.auditing.profile import Profile, load_profile, shipped
+from redtest_onnx.auditing.registry import rules
+from redtest_onnx.auditing.rules.weights import int8_decibels
+from redtest_onnx.auditing.run import Audit, audit
+from redtest_onnx.cli.main import run
+from redtest_onnx.metrics.pqi import pq_index
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models"
+SHARED = ROOT.parent / "shared" / "models"
+CPU = rt.RunOptions(device="cpu", threads=1)
+Proto = onnx.ModelProto
+
+
+def finished(net: Net, *outputs: str) -> Proto:
+    proto = net.model(*outputs).proto
+    helper.set_model_props(proto, {"license": "Apache-2.0", "author": "tests"})
+    return proto
+
+
+def plain(opset: int = 17) -> Proto:
+    net = Net(opset, x=[1, 4])
+    h = net("Relu", net("Gemm", "x", net.weight(4, 4)))
+    return finished(net, net("Gemm", h, net.weight(4, 3), name="y"))
+
+
+def with_node(op: str, domain: str = "") -> Callable[[], Proto]:
+    """A product and one other operator; shapes are inferred before it becomes what it is."""
+
+    def build() -> Proto:
+        net = Net(x=[1, 4])
+        h = net("Gemm", "x", net.weight(4, 4))
+        proto = finished(net, net("Relu", h, name="y"))
+        proto.graph.node[1].op_type, proto.graph.node[1].domain = op, domain
+        if domain:
+            proto.opset_import.append(helper.make_opsetid(domain, 1))
+        return proto
+
+    return build
+
+
+def wrong_shape() -> Proto:
+    proto = plain()
+    proto.graph.value_info.append(helper.make_tensor_value_info("Gemm0", TensorProto.FLOAT, [1, 9]))
+    return proto
+
+
+def newer_ir() -> Proto:
+    proto = plain()
+    proto.ir_version = 10
+    return proto
+
+
+def older_ir() -> Proto:
+    proto = plain()
+    proto.ir_version = 8
+    return proto
+
+
+def double() -> Proto:
+    net = Net(x=[1, 4])
+    h = net("Cast", net("Gemm", "x", net.weight(4, 4)), to=TensorProto.DOUBLE)
+    return finished(net, net("Cast", h, name="y", to=TensorProto.FLOAT))
+
+
+def dynamic() -> Proto:
+    net = Net(x=["batch", 4])
+    return finished(net, net("Gemm", "x", net.weight(4, 4), name="y"))
+
+
+def conditional() -> Proto:
+    net = Net(x=[1, 4])
+    h = net("Gemm", "x", net.weight(4, 4))
+    then = branch("t", [helper.make_node("Relu", [h], ["then"])])
+    other = branch("e", [helper.make_node("Neg", [h], ["else"])])
+    return finished(net, net("If", net.store(True, np.bool_), name="y", then_branch=then, else_branch=other))
+
+
+def quantised() -> Proto:
+    net = Net(x=[1, 4])
+    zero = net.store(0, np.uint8)
+    q = net("QuantizeLinear", net("Gemm", "x", net.weight(4, 4)), net.store(0.1), zero)
+    return finished(net, net("DequantizeLinear", q, net.store(0.1), zero, name="y"))
+
+
+def with_weight(
+    value: np.ndarray[Any, Any], *, twice: bool = False, unread: bool = False
+) -> Callable[[], Proto]:
+    def build() -> Proto:
+        rows = value.shape[0]
+        net = Net(x=[1, rows])
+        h = net("MatMul", "x", net.store(value))
+        if twice:
+            h = net("MatMul", h, net.store(value))
+        if unread:
+            net.store(np.ones(100, np.float32))
+        return finished(net, net("Relu", h, name="y"))
+
+    return build
+
+
+def scaled(factor: float) -> Callable[[], Proto]:
+    def build() -> Proto:
+        net = Net(x=[1, 4])
+        h = net("Gemm", "x", net.weight(4, 4))
+        return finished(net, net("Tanh", net("Mul", h, net.store(factor)), name="y"))
+
+    return build
+
+
+def random_numbers() -> Proto:
+    net = Net(x=[1, 4])
+    h = net("Gemm", "x", net.weight(4, 4))
+    return finished(net, net("Add", h, net("RandomNormalLike", h), name="y"))
+
+
+def training_dropout() -> Proto:
+    net = Net(x=[1, 4])
+    h = net("Gemm", "x", net.weight(4, 4))
+    return finished(net, net("Dropout", h, net.store(0.5), net.store(True, np.bool_), name="y"))
+
+
+def dead_end() -> Proto:
+    net = Net(x=[1, 4])
+    h = net("Gemm", "x", net.weight(4, 4))
+    net("Sigmoid", h, name="unread")
+    return finished(net, net("Relu", h, name="y"))
+
+
+def weights_listed() -> Proto:
+    proto = plain()
+    weight = proto.graph.initializer[0]
+    proto.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    return proto
+
+
+def anonymous() -> Proto:
+    proto = plain()
+    del proto.metadata_props[:]
+    return proto
+
+
+def embedded(name: str) -> Callable[[], Proto]:
+    return lambda: onnx.load(MODELS / f"{name}_digits.onnx")
+
+
+def outlier() -> np.ndarray[Any, np.dtype[np.float32]]:
+    value = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    value[3, 5] = 100
+    return value
+
+
+@dataclass(frozen=True)
+class Case:
+    bad: Callable[[], Proto]
+    profile: dict[str, Any] = field(default_factory=dict)
+    good: Callable[[], Proto] = plain
+    good_profile: dict[str, Any] | None = None
+    external: bool = False
+
+
+def budget(**limits: float) -> dict[str, Any]:
+    return {"budgets": limits}
+
+
+def target(**facts: Any) -> dict[str, Any]:
+    return {"target": facts}
+
+
+WIDE = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+CASES = {
+    "RT001": Case(wrong_shape),
+    "RT002": Case(with_node("Nonsense", "example.org")),
+    "RT004": Case(with_node("Nonsense", "example.org")),
+    "RT005": Case(with_node("Gelu", "com.microsoft"), target(runtime="tensorrt")),
+    "RT010": Case(plain, target(max_opset=13), lambda: plain(13)),
+    "RT011": Case(newer_ir, target(max_ir=8), older_ir),
+    "RT020": Case(with_node("Tanh"), target(provider="npu", operators=["Gemm", "Relu"])),
+    "RT021": Case(with_node("Tanh"), target(provider="npu", operators=["Gemm", "Relu"], fallback="none")),
+    "RT022": Case(double, target(types=["float", "int64"])),
+    "RT023": Case(dynamic),
+    "RT024": Case(dynamic, target(fixed_shapes=True)),
+    "RT025": Case(conditional, target(control_flow=False)),
+    "RT026": Case(with_node("Tanh"), {"operators": {"forbidden": ["Ta*"]}}),
+    "RT027": Case(plain, {"operators": {"required": ["QuantizeLinear"]}}, quantised),
+    "RT028": Case(with_node("Tanh"), target(required_operators="ops.config")),
+    "RT040": Case(with_weight(WIDE), external=True),
+    "RT041": Case(with_weight(WIDE, unread=True)),
+    "RT042": Case(with_weight(WIDE, twice=True)),
+    "RT043": Case(with_weight(np.full((4, 4), np.nan, np.float32))),
+    "RT044": Case(with_weight(np.full((4, 4), 1e5, np.float32))),
+    "RT045": Case(with_weight(outlier())),
+    "RT046": Case(with_weight(np.eye(16, dtype=np.float32))),
+    "RT050": Case(plain, budget(file_mb=1e-6), good_profile=budget(file_mb=1)),
+    "RT051": Case(plain, budget(weights_mb=1e-6), good_profile=budget(weights_mb=1)),
+    "RT052": Case(plain, budget(activations_mb=1e-6), good_profile=budget(activations_mb=1)),
+    "RT053": Case(plain, budget(macs_m=1e-6), good_profile=budget(macs_m=1)),
+    "RT054": Case(plain, budget(latency_ms=1e-6), good_profile=budget(latency_ms=1e6)),
+    "RT055": Case(plain, budget(cold_start_ms=1e-6), good_profile=budget(cold_start_ms=1e6)),
+    "RT056": Case(plain, budget(memory_mb=1e-6), good_profile=budget(memory_mb=1)),
+    "RT060": Case(with_node("Log")),
+    "RT061": Case(with_node("Exp")),
+    "RT062": Case(random_numbers),
+    "RT063": Case(scaled(1e6)),
+    "RT070": Case(embedded("resnet"), good=embedded("vgg")),
+    "RT071": Case(embedded("resnet"), budget(msrs=1), good_profile=budget(msrs=1e6)),
+    "RT080": Case(training_dropout),
+    "RT081": Case(random_numbers),
+    "RT082": Case(dead_end),
+    "RT083": Case(weights_listed),
+    "RT084": Case(anonymous),
+}
+
+
+def audited(proto: Proto, folder: Path, profile: dict[str, Any], **options: Any) -> Audit:
+    path = folder / "model.onnx"
+    onnx.save(proto, path, **options)
+    (folder / "ops.config").write_text("# reduced\nai.onnx;17;Gemm,Relu\n")
+    facts = dict(profile.get("target", {}))
+    if "required_operators" in facts:
+        facts["required_operators"] = str(folder / facts["required_operators"])
+    document = {"name": "test", **profile, "target": facts}
+    model = rt.load(path)
+    timed = bool({"latency_ms", "cold_start_ms"} & set(profile.get("budgets", {})))
+    return audit(model, rt.open_data(None, model), Profile.model_validate(document), options=CPU, timed=timed)
+
+
+def found(result: Audit) -> set[str]:
+    return {finding.rule for finding in result.findings}
+
+
+def test_every_rule_has_a_case_and_a_stable_id() -> None:
+    assert {rule.id for rule in rules()} == set(CASES)
+    assert all(rule.explanation and rule.fix and rule.name for rule in rules())
+    assert len({rule.name for rule in rules()}) == len(CASES)
+
+
+@pytest.mark.parametrize("id_", CASES)
+def test_the_rule_finds_what_is_wrong(id_: str, tmp_path: Path) -> None:
+    case = CASES[id_]
+    options = {"save_as_external_data": True, "size_threshold": 0} if case.external else {}
+    result = audited(case.bad(), tmp_path, case.profile, **options)
+    assert id_ in found(result)
+    # One finding per cause, never one per node.
+    causes = [finding.fingerprint for finding in result.findings]
+    assert len(causes) == len(set(causes))
+
+
+@pytest.mark.parametrize("id_", CASES)
+def test_the_rule_is_silent_where_nothing_is_wrong(id_: str, tmp_path: Path) -> None:
+    case = CASES[id_]
+    profile = case.profile if case.good_profile is None else case.good_profile
+    assert id_ not in found(audited(case.good(), tmp_path, profile))
+
+
+def test_a_clean_model_passes_without_a_word(tmp_path: Path) -> None:
+    result = audited(plain(), tmp_path, {})
+    assert result.passed
+    assert not result.findings
+
+
+def execute(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    arguments = shlex.split(command)
+    if arguments[0] == "redtest-onnx":
+        assert run(arguments[1:]) == 0
+    else:
+        subprocess.run([sys.executable, *arguments[1:]], check=True, cwd=folder, capture_output=True)
+
+
+def share_of(name: str, quantity: str, share: float) -> dict[str, Any]:
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    result = audit(
+        model, rt.open_data(None, model), load_profile("onnxruntime-cpu"), options=CPU, timed=False
+    )
+    found_ = {
+        "file_mb": result.measured["file_bytes"],
+        "weights_mb": result.cost.parameter_bytes,
+        "macs_m": result.cost.macs,
+    }[quantity]
+    return budget(**{quantity: share * found_ / 1e6})
+
+
+@pytest.mark.parametrize("id_", ["RT023", "RT024", "RT050", "RT051", "RT053", "RT056", "RT071"])
+def test_a_command_that_is_advised_clears_the_finding(
+    id_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = {
+        "RT024": target(fixed_shapes=True),
+        "RT050": share_of("resnet", "file_mb", 0.8),
+        "RT051": share_of("resnet", "weights_mb", 0.8),
+        "RT053": share_of("resnet", "macs_m", 0.8),
+        "RT056": budget(memory_mb=0.5),
+        "RT071": budget(msrs=60),
+    }.get(id_, {})
+    (tmp_path / "after").mkdir()
+    result = audited(embedded("resnet")(), tmp_path, profile)
+    (finding,) = (one for one in result.findings if one.rule == id_)
+    execute(finding.fix, tmp_path, monkeypatch)
+    changed = next(path for path in tmp_path.glob("model.*.onnx"))
+    again = audited(onnx.load(changed), tmp_path / "after", profile)
+    assert id_ not in found(again)
+
+
+def test_weights_are_taken_from_the_inputs_by_the_advised_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = audited(weights_listed(), tmp_path, {})
+    (finding,) = (one for one in result.findings if one.rule == "RT083")
+    execute(finding.fix, tmp_path, monkeypatch)
+    (tmp_path / "after").mkdir()
+    again = audited(onnx.load(tmp_path / "model.fixed.onnx"), tmp_path / "after", {})
+    assert "RT083" not in found(again)
+
+
+def test_a_reduced_build_for_this_model_has_what_it_needs(tmp_path: Path) -> None:
+    audited(with_node("Tanh")(), tmp_path, {})
+    config = tmp_path / "own.config"
+    arguments = ["audit", str(tmp_path / "model.onnx"), "--no-latency", "--write-operators", str(config)]
+    assert run(arguments) == 0
+    model = rt.load(tmp_path / "model.onnx")
+    profile = Profile.model_validate({"name": "t", "target": {"required_operators": str(config)}})
+    again = audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    assert "RT028" not in found(again)
+
+
+def test_the_pq_index_is_that_of_all_weights_together(tmp_path: Path) -> None:
+    result = audited(with_weight(WIDE)(), tmp_path, {})
+    assert result.measured["pq_index"] == pytest.approx(pq_index(WIDE, 0.5, 1.0))
+
+
+def test_a_latency_budget_is_met_by_the_advised_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = audited(embedded("resnet")(), tmp_path, budget(latency_ms=1e6))
+    limit = 0.7 * result.measured["latency_ms"]["p50"]
+    finding = next(
+        one
+        for one in audited(embedded("resnet")(), tmp_path, budget(latency_ms=limit)).findings
+        if one.rule == "RT054"
+    )
+    assert "--target latency=0." in finding.fix
+    execute(finding.fix, tmp_path, monkeypatch)
+    assert len(onnx.load(tmp_path / "model.pruned.onnx").graph.node) < len(embedded("resnet")().graph.node)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_embedded_models_are_audited_for_every_shipped_profile(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.sources
+    model = rt.load(MODELS / "vit_digits.onnx")
+    result = audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    assert "RT001" not in found(result)
+    assert "RT084" not in found(result)
+    if profile.target.support or profile.target.operators:
+        assert result.measured["partitions"] >= 1
+
+
+# Looked up by hand in the files with a viewer, November 2026.
+BY_HAND = {
+    "resnet20_cifar10.onnx": ({"RT024", "RT020", "RT084"}, {"ConstantOfShape"}),
+    "resnet56_cifar10_bn.onnx": ({"RT024", "RT020", "RT070", "RT084"}, {"Shape", "ConstantOfShape"}),
+    "wild/face_slim_320.onnx": ({"RT020", "RT021", "RT041", "RT083", "RT084"}, {"Shape"}),
+    "wild/yunet_n_dynamic.onnx": ({"RT020", "RT021", "RT024", "RT084"}, {"Shape"}),
+    "wild/silero_vad.onnx": ({"RT020", "RT021", "RT024", "RT025", "RT084"}, {"Equal", "If"}),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_findings_on_models_of_the_wild_are_those_seen_by_hand(name: str) -> None:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not here")
+    model = rt.load(path)
+    result = audit(model, rt.open_data(None, model), load_profile("nnapi"), options=CPU, timed=False)
+    expected, operators = BY_HAND[name]
+    assert found(result) == expected
+    left = {
+        one.message.split(" does not take ")[1].split(":")[0]
+        for one in result.findings
+        if one.rule == "RT020"
+    }
+    assert left == operators
+    if name.endswith("silero_vad.onnx"):
+        control = next(one for one in result.findings if one.rule == "RT025")
+        nodes = [n for n in every(model.graph) if n.op_type in ("If", "Loop", "Scan")]
+        assert len(control.nodes) == len(nodes)
+    if name.endswith("face_slim_320.onnx"):
+        unused = next(one for one in result.findings if one.rule == "RT041")
+        read = {name for node in model.graph.node for name in node.input}
+        assert set(unused.tensors) == {t.name for t in model.graph.initializer} - read
+
+
+@pytest.mark.parametrize("path", sorted(SHARED.rglob("*.onnx")), ids=lambda path: path.stem)
+def test_every_file_of_the_wild_can_be_audited(path: Path) -> None:
+    model = rt.load(path)
+    result = audit(model, rt.open_data(None, model), load_profile("coreml"), options=CPU, timed=False)
+    assert not {"RT001", "RT002", "RT043", "RT060", "RT062"} & found(result)
+
+
+def every(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return [*graph.node, *(node for child in inner for node in every(child))]
+
+
+def test_int8_noise_is_what_rounding_leaves() -> None:
+    value = np.array([[127.0, 0.4], [1.0, -1.0]])
+    noise = 0.4**2
+    assert int8_decibels(value, per_channel=False) == pytest.approx(
+        10 * np.log10((127**2 + 0.16 + 2) / noise), rel=1e-6
+    )
+    assert int8_decibels(np.zeros((2, 2)), per_channel=True) == float("inf")
+
+
+def test_masks_of_infinity_are_no_broken_weights(tmp_path: Path) -> None:
+    net = Net(x=[1, 4])
+    h = net("Max", net("Gemm", "x", net.weight(4, 4)), net.store(-np.inf))
+    assert "RT043" not in found(audited(finished(net, net("Relu", h, name="y")), tmp_path, {}))
+
+
+def test_numpy_helper_round_trip_is_not_needed_for_constants() -> None:
+    """A constant flag of a Constant node counts as much as an initializer."""
+    net = Net(x=[1, 4])
+    flag = net("Constant", value=numpy_helper.from_array(np.array(True)))
+    h = net("Gemm", "x", net.weight(4, 4))
+    proto = finished(net, net("Dropout", h, net.store(0.5), flag, name="y"))
+    model = rt.Model(proto)
+    result = audit(model, rt.open_data(None, model), Profile(name="t"), options=CPU, timed=False)
+    assert "RT080" in found(result)

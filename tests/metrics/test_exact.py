@@ -1,0 +1,79 @@
+"""HSIC of a whole data set from features, against Grams of everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.metrics import exact
+from redtest_onnx.metrics.cka import hsic_matrix, u_centre
+from redtest_onnx.metrics.exact import full_hsic
+
+
+def layers(n: int, *widths: int, shift: float = 3.0) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal((n, 5))
+    return [common @ rng.standard_normal((5, p)) + rng.standard_normal((n, p)) + shift for p in widths]
+
+
+def expected(xs: list[np.ndarray], ys: list[np.ndarray]) -> np.ndarray:
+    grams = []
+    for side in (xs, ys):
+        centred = [x.astype(np.float64) - x.astype(np.float64).mean(axis=0) for x in side]
+        grams.append(u_centre(np.stack([x @ x.T for x in centred])))
+    return hsic_matrix(*grams)
+
+
+@pytest.mark.parametrize("elements", [1 << 25, 300], ids=["whole", "blocks"])
+@pytest.mark.parametrize("widths", [(3, 7), (200, 90, 400)], ids=["narrow", "wide"])
+def test_both_forms_agree_with_grams(
+    widths: tuple[int, ...], elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "_BLOCK_ELEMENTS", elements)
+    xs = layers(61, *widths)
+    np.testing.assert_allclose(full_hsic(xs), expected(xs, xs), rtol=1e-9)
+    ys = layers(61, 11, 2)
+    np.testing.assert_allclose(full_hsic(xs, ys), expected(xs, ys), rtol=1e-9)
+
+
+def test_feature_space_is_taken_where_it_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exact, "_in_blocks", refuse)
+        full_hsic(layers(500, 4, 6))
+    monkeypatch.setattr(exact, "_in_feature_space", refuse)
+    full_hsic(layers(20, 400, 600))
+
+
+@pytest.mark.parametrize("widths", [(3, 7), (200, 90)], ids=["narrow", "wide"])
+def test_float32_and_a_shared_mean(widths: tuple[int, ...]) -> None:
+    xs = [x.astype(np.float32) for x in layers(61, *widths, shift=100)]
+    np.testing.assert_allclose(full_hsic(xs), expected(xs, xs), rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [4, 300])
+def test_layers_that_do_not_vary_are_undefined(width: int) -> None:
+    xs = [*layers(40, width), np.full((40, width), 0.1, np.float32)]
+    found = full_hsic(xs)
+    assert np.isfinite(found[0, 0])
+    assert np.isnan(found[1]).all()
+    assert np.isnan(found[:, 1]).all()
+
+
+def test_memory_mapped_features(tmp_path: Path) -> None:
+    x = layers(50, 30)[0].astype(np.float32)
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=x.shape)
+    mapped[...] = x
+    np.testing.assert_allclose(full_hsic([mapped]), full_hsic([x]), rtol=1e-12)
+
+
+def test_samples_must_match_and_suffice() -> None:
+    with pytest.raises(InputError, match="same samples"):
+        full_hsic([np.ones((9, 2)), np.ones((8, 2))])
+    with pytest.raises(InputError, match="at least four"):
+        full_hsic([np.ones((3, 2))])

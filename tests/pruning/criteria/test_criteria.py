@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.data.splits import fit_indices
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.pruning.criteria import base as criteria
+from redtest_onnx.pruning.criteria.base import Context
+from redtest_onnx.pruning.criteria.supervised import linear_accuracy
+from redtest_onnx.runtime.shapes import see_shapes
+
+MODELS = Path(__file__).parents[3] / "models"
+CPU = rt.RunOptions(device="cpu", threads=1)
+
+
+@cache
+def context(name: str) -> Context:
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    return Context(model, analysis, shapes, data, fit_indices(data, 0)[:96], CPU)
+
+
+@pytest.mark.parametrize("name", ["modularity", "probe"])
+def test_criteria_with_labels_say_so_without(name: str, tmp_path: Path) -> None:
+    model = context("vgg").model
+    images = np.load(MODELS / "digits.npz")["calibration/input"][:32]
+    np.savez(tmp_path / "plain.npz", input=images)
+    data = rt.open_data(tmp_path / "plain.npz", model)
+    with pytest.raises(rt.InputError, match="needs labels"):
+        list(criteria.rank(name, replace(context("vgg"), data=data, indices=np.arange(32))))
+
+
+def test_angular_keeps_windows_together() -> None:
+    found = [item.layer for item in criteria.rank("angular", context("vit"))]
+    candidates = context("vit").candidates
+    assert set(found) == set(candidates)
+    assert found != candidates
+
+
+def test_segment_prefers_layers_that_resemble_their_neighbours() -> None:
+    ranking = list(criteria.rank("segment", context("resnet")))
+    assert ranking[0].score > ranking[-1].score
+
+
+def test_recoverable_leaves_an_operator_in_front_of_each_gap() -> None:
+    """Gaps come apart before they grow: that is what a fit can mend."""
+    chosen = [item.layer.index for item, _ in zip(criteria.rank("recoverable", context("resnet")), range(6))]  # noqa: B905
+    assert len({i for i in chosen if i - 1 not in chosen}) >= 4
+
+
+def test_what_layers_are_worth_changes_the_choice() -> None:
+    base = context("vit")
+    wide = max(base.candidates, key=lambda layer: layer.parameters)
+    keen = replace(base, worth=lambda layer: 1e9 if layer == wide else 1.0)
+    for name in ("recoverable", "output-effect"):
+        assert next(criteria.rank(name, keen)).layer == wide
+
+
+def test_a_linear_classifier_tells_separable_classes_apart() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    apart = np.eye(3)[labels] + 0.01 * rng.normal(size=(200, 3))
+    assert linear_accuracy(apart, labels) == 1.0
+    assert linear_accuracy(rng.normal(size=(200, 3)), labels) < 0.6

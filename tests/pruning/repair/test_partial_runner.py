@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.probe.taps import expose
+from redtest_onnx.pruning.repair.partial_runner import Replay
+from redtest_onnx.runtime.session import RunOptions, Session
+
+MODELS = Path(__file__).parents[3] / "models"
+CPU = RunOptions(device="cpu", threads=1)
+
+
+def replay(name: str, **options: int) -> tuple[Replay, rt.Model, rt.Dataset]:
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    data = rt.open_data(MODELS / "digits.npz", model)
+    return Replay(model, data, sample_indices(data, 20, 0), CPU, size=8, fixed=False, **options), model, data
+
+
+def collect(source: Replay, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    return np.concatenate([values[name][:count] for values, count in source.values([name])])
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_values_are_those_of_a_whole_run_wherever_it_stands(name: str) -> None:
+    source, model, data = replay(name)
+    index = GraphIndex(model.graph)
+    middle = len(index.nodes) // 2
+    behind = next(o for node in index.nodes[middle:] for o in node.output if o in index.activations)
+    names = [behind, model.outputs[0].name]
+    expected = Session(expose(model, names), CPU).run(data.inputs(sample_indices(data, 20, 0)))
+    for position in (0, middle // 2, middle, middle - 5):
+        source.advance(position)
+        for wanted in names:
+            np.testing.assert_allclose(collect(source, wanted), expected[wanted], rtol=1e-4, atol=1e-5)
+
+
+def test_what_lies_in_front_of_the_kept_tensors_is_computed_from_the_inputs() -> None:
+    source, model, _ = replay("vgg")
+    early = model.graph.node[0].output[0]
+    expected = collect(source, early)
+    source.advance(12)
+    np.testing.assert_array_equal(collect(source, early), expected)
+
+
+def test_inputs_can_be_asked_for() -> None:
+    source, model, data = replay("vgg")
+    name = model.inputs[0].name
+    np.testing.assert_array_equal(collect(source, name), data.inputs(sample_indices(data, 20, 0))[name])
+
+
+def test_tensors_beyond_the_limit_are_not_kept() -> None:
+    source, model, _ = replay("vgg", limit=1000)
+    source.advance(6)
+    assert source._position == 0
+    assert len(collect(source, model.outputs[0].name)) == 20
+
+
+def test_fewer_runs_on_demand() -> None:
+    source, model, _ = replay("vgg")
+    assert len(list(source.values([model.outputs[0].name], 2))) == 2

@@ -1,0 +1,219 @@
+"""Least-squares repair on small nets whose right answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net
+
+import redtest_onnx as rt
+from redtest_onnx.graph.cost import count_parameters
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.linear_operators import linear_operators
+from redtest_onnx.pruning.apply import apply_plan, apply_with_adapters
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.repair.joint import find_first
+from redtest_onnx.pruning.repair.refit import refit
+from redtest_onnx.pruning.repair.repair import Calibration, fit_to_original
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.shapes import see_shapes
+
+CPU = RunOptions(device="cpu", threads=1)
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "plain": ((6, 6, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "strided": ((6, 6, 3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "uneven padding": ((6, 6, 2, 3), {"pads": [1, 0, 0, 2]}),
+    "dilated": ((6, 6, 3, 3), {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
+    "grouped": ((6, 3, 3, 3), {"pads": [1, 1, 1, 1], "group": 2}),
+    "depthwise": ((6, 1, 3, 3), {"pads": [1, 1, 1, 1], "group": 6}),
+    "same": ((6, 6, 2, 2), {"auto_pad": "SAME_UPPER"}),
+    "line": ((6, 6, 3), {"pads": [1, 1]}),
+}
+
+
+def saved(folder: Path, net: Net, output: str, inputs: np.ndarray[Any, Any]) -> tuple[rt.Model, rt.Dataset]:
+    path = folder / "net.onnx"
+    onnx.save(net.model(output).proto, path)
+    np.savez(folder / "data.npz", x=inputs)
+    model = rt.load(path)
+    return model, rt.open_data(folder / "data.npz", model)
+
+
+def noise(*sizes: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(5).normal(size=sizes).astype(np.float32)
+
+
+def without(model: rt.Model, data: rt.Dataset, entry: str, exit_: str, **options: Any) -> rt.Model:
+    """The model without what lies between two tensors, repaired on all samples."""
+    plan = Plan("test", model.sha256, (Step("gap", entry, exit_, "bypass", None, 0, 0),))
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    pruned = apply_plan(model, plan, shapes)
+    return refit(model, pruned, plan, data, np.arange(len(data)), CPU, **options)[0]
+
+
+def error(model: rt.Model, other: rt.Model, data: rt.Dataset) -> float:
+    feeds = data.inputs(np.arange(len(data)))
+    wanted, found = (next(iter(Session(m, CPU).run(feeds).values())) for m in (model, other))
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def per_channel_scale(net: Net, source: str, case: str) -> str:
+    """A linear operator that the convolution in front of it could do, too."""
+    lines = case == "line"
+    sizes = (6, 1, 1) if lines else (6, 1, 1, 1)
+    return net("Conv", source, net.weight(*sizes), name="b", group=6)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_takes_over_what_is_linear(case: str, tmp_path: Path) -> None:
+    sizes, attributes = CONVOLUTIONS[case]
+    spatial = [9] if case == "line" else [7, 9]
+    net = Net(x=[None, 6, *spatial])
+    net("Conv", "x", net.weight(*sizes), net.weight(6), name="a", **attributes)
+    net("Relu", per_channel_scale(net, "a", case), name="r")
+    net("Flatten", "r", name="y")
+    model, data = saved(tmp_path, net, "y", noise(64, 6, *spatial))
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    step = Step("gap", "a", "b", "bypass", None, 0, 0)
+    plain = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
+    fitted = without(model, data, "a", "b")
+    assert error(model, plain, data) > 0.3
+    assert error(model, fitted, data) < 2e-3
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Gemm transposed", "MatMul scaled"])
+def test_a_product_takes_over_what_is_linear(op: str, tmp_path: Path) -> None:
+    net = Net(x=[None, 8])
+    transposed = op == "Gemm transposed"
+    net(op.split()[0], "x", net.weight(8, 8), name="p", **({"transB": 1} if transposed else {}))
+    net("Mul", "p", net.weight(8), name="a") if op == "MatMul scaled" else net("Identity", "p", name="a")
+    net("MatMul", "a", net.weight(8, 8), name="b")
+    net("Tanh", "b", name="y")
+    model, data = saved(tmp_path, net, "y", noise(200, 8))
+    entry = "p" if op != "MatMul scaled" else "a"
+    assert error(model, without(model, data, entry, "b"), data) < 2e-3
+
+
+def residual_net(tmp_path: Path, inputs: np.ndarray[Any, Any]) -> tuple[rt.Model, rt.Dataset]:
+    net = Net(x=[None, 6])
+    h = net("MatMul", "x", net.weight(6, 6), name="h0")
+    for k in range(3):
+        wide = net("Relu", net("Gemm", h, net.weight(6, 16), net.weight(16)))
+        h = net("Add", net("Gemm", wide, net.weight(16, 6), net.weight(6)), h, name=f"h{k + 1}")
+    net("MatMul", h, net.weight(6, 4), name="y")
+    return saved(tmp_path, net, "y", inputs)
+
+
+def test_two_operators_together_do_better_than_one(tmp_path: Path) -> None:
+    model, data = residual_net(tmp_path, noise(600, 6))
+    alone, together = (error(model, without(model, data, "h1", "h2", rounds=r), data) for r in (0, 3))
+    assert together < 0.97 * alone
+
+
+def test_the_first_of_a_pair_is_free_to_change(tmp_path: Path) -> None:
+    """An operator whose values go elsewhere, too, is none."""
+    net = Net(x=[None, 6])
+    net("MatMul", "x", net.weight(6, 6), name="a")
+    net("Relu", "a", name="r")
+    net("MatMul", "r", net.weight(6, 6), name="b")
+    for skip, expected in ((False, True), (True, False)):
+        if skip:
+            net("Add", "b", "r", name="s")
+        model = net.model("s" if skip else "b")
+        index = GraphIndex(model.graph)
+        operators = linear_operators(model, index)
+        by_target = {operator.target: operator for operator in operators}
+        second = max(operators, key=lambda operator: operator.node)
+        assert (find_first(index, second, by_target) is not None) == expected
+
+
+def test_operators_that_shared_weights_get_their_own_once(tmp_path: Path) -> None:
+    net = Net(x=[None, 6])
+    shared, bias = net.weight(6, 6), net.weight(6)
+    h = net("Gemm", "x", shared, bias, name="h0")
+    for k in range(3):
+        h = net("Gemm", net("Relu", h), shared, bias, name=f"h{k + 1}")
+    model, data = saved(tmp_path, net, "h3", noise(300, 6))
+    fitted = without(model, data, "h0", "h1")
+    onnx.checker.check_model(fitted.proto, full_check=True)
+    names = [tensor.name for tensor in fitted.graph.initializer]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kind", ["constant", "zero", "collinear", "few", "huge"])
+def test_poor_calibration_data_never_gives_nan(kind: str, tmp_path: Path) -> None:
+    inputs = {
+        "constant": np.ones((40, 6), np.float32),
+        "zero": np.zeros((40, 6), np.float32),
+        "collinear": np.outer(np.arange(40), np.ones(6)).astype(np.float32),
+        "few": noise(3, 6),
+        "huge": noise(40, 6) * np.float32(1e18),
+    }[kind]
+    model, data = residual_net(tmp_path, inputs)
+    fitted = without(model, data, "h1", "h2")
+    for tensor in fitted.graph.initializer:
+        assert np.isfinite(fitted.value(tensor)).all(), tensor.name
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
+    net = Net(x=[None, 4, 6, 6])
+    h = net("Relu", net("Conv", "x", net.weight(4, 4, 3, 3), pads=[1] * 4), name="a")
+    for _ in range(2):
+        h = net("Relu", net("Conv", h, net.weight(4, 4, 3, 3), pads=[1] * 4))
+    net("Flatten", h, name="y")
+    model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
+    plan = Plan("test", model.sha256, (Step("gap", "a", h, "bypass", None, 0, 0),))
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    adapted = apply_with_adapters(model, plan, shapes, kernel)
+    assert adapted.exits == {h}
+    indices = np.arange(len(data))
+    fitted, done = refit(model, adapted.model, plan, data, indices, CPU, adapted=adapted.exits, rounds=0)
+    assert len(done) == 1
+    assert done[0].unknowns == 4 * kernel**2
+    assert done[0].condition >= 1
+    weights = {tuple(t.dims) for t in fitted.graph.initializer}
+    assert (4, 4, kernel, kernel) in weights
+    judge = Evaluator(model, data, indices, CPU)
+    plain = judge.evaluate(apply_plan(model, plan, shapes)).agreement.relative_l2
+    assert judge.evaluate(fitted).agreement.relative_l2 < 0.95 * plain
+
+
+def test_larger_windows_fit_better(tmp_path: Path) -> None:
+    errors = []
+    for kernel in (1, 3):
+        net = Net(x=[None, 4, 6, 6])
+        net("Sigmoid", net("Conv", "x", net.weight(4, 4, 1, 1)), name="a")
+        net("Conv", "a", net.weight(4, 4, 3, 3), name="b", pads=[1] * 4)
+        net("Flatten", "b", name="y")
+        model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
+        plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
+        shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+        adapted = apply_with_adapters(model, plan, shapes, kernel)
+        options: dict[str, Any] = {"adapted": adapted.exits, "rounds": 0}
+        fitted, _ = refit(model, adapted.model, plan, data, np.arange(len(data)), CPU, **options)
+        errors.append(error(model, fitted, data))
+    assert errors[0] > 0.3
+    assert errors[1] < 2e-3
+
+
+def test_an_adapter_is_folded_into_the_operator_in_front_where_nothing_stands_between(tmp_path: Path) -> None:
+    net = Net(x=[None, 6])
+    net("Gemm", "x", net.weight(6, 6), net.weight(6), name="a")
+    net("Gemm", "a", net.weight(6, 6), net.weight(6), name="b")
+    net("Tanh", "b", name="y")
+    model, data = saved(tmp_path, net, "y", noise(200, 6))
+    plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
+    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    pruned = apply_plan(model, plan, shapes)
+    indices = np.arange(len(data))
+    calibration = Calibration(data, indices, indices, CPU)
+    fitted, done = fit_to_original(model, pruned, plan, shapes, calibration, "adapter")
+    assert len(done) == 1
+    assert count_parameters(GraphIndex(fitted.graph)) == count_parameters(GraphIndex(pruned.graph))
+    assert error(model, fitted, data) < 2e-3
