@@ -17,7 +17,7 @@ from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 FOLDER = Path(__file__).parent / "fixtures" / "interop"
 FILES = sorted(FOLDER.glob("*.onnx"))
@@ -72,7 +72,7 @@ def test_a_layer_is_removed_and_verified(path: Path) -> None:
     model = rt.load(path)
     data = rt.open_data(None, model, count=8)
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, CPU).shapes
+    shapes = resolve_shapes(model, index, data, CPU).shapes
     for layer in [layer for layer in find_layers(index, shapes) if layer.removable][:1]:
         plan = Plan("test", model.sha256, (Step.of(layer),))
         pruned = apply_plan(model, plan, shapes)

@@ -23,8 +23,8 @@ from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.opened import opened
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.opened import inline_for_data
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 ROOT = Path(__file__).parents[1]
 CPU = rt.RunOptions("cpu", 1)
@@ -77,9 +77,9 @@ def row(path: Path) -> Row:
     """Everything about one model."""
     model = rt.load(path)
     data = rt.open_data(None, model, count=16)
-    view = opened(model, data)
+    view = inline_for_data(model, data)
     index = GraphIndex(view.model.graph)
-    shapes = see_shapes(view.model, index, data, CPU).shapes
+    shapes = resolve_shapes(view.model, index, data, CPU).shapes
     layers = find_layers(index, shapes, view.choices)
     verified = 0
     for layer in layers:

@@ -21,7 +21,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Target(_Part):
+class DeploymentTarget(_Part):
     """Where the model will run.
 
     Attributes:
@@ -119,7 +119,7 @@ class Profile(_Part):
     name: str
     description: str = ""
     sources: tuple[str, ...] = ()
-    target: Target = Target()
+    target: DeploymentTarget = DeploymentTarget()
     budgets: Budgets = Budgets()
     operators: Operators = Operators()
     severities: dict[str, Severity | Literal["off"]] = Field(default_factory=dict)

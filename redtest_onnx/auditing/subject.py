@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.auditing.profile import Profile
-from redtest_onnx.auditing.support import Split, split, supported
-from redtest_onnx.data.batching import first
+from redtest_onnx.auditing.support import ProviderPartition, split, supported
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.open import open_data
 from redtest_onnx.data.splits import sample_indices
@@ -30,7 +30,7 @@ from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.ranges import largest_magnitudes
 from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 Outputs = Mapping[str, Any]
@@ -105,13 +105,13 @@ class Subject:
     @cached_property
     def usual(self) -> dict[str, Any]:
         """Inputs of a usual run."""
-        return dict(self.data.inputs(first(fixed_batch(self.model) or 1, len(self.data))))
+        return dict(self.data.inputs(leading_indices(fixed_batch(self.model) or 1, len(self.data))))
 
     @cached_property
     def shapes(self) -> Shapes:
         """Sizes of the tensors for one sample; nothing where they can't be found."""
         try:
-            return see_shapes(self.model, self.index, self.data, self.options).shapes
+            return resolve_shapes(self.model, self.index, self.data, self.options).shapes
         except InputError:
             return Shapes()
 
@@ -121,7 +121,7 @@ class Subject:
         return model_cost(self.index, self.shapes)
 
     @cached_property
-    def split(self) -> Split | None:
+    def split(self) -> ProviderPartition | None:
         """How the target's provider cuts the main graph; None if it takes everything."""
         taken = supported(self.profile.target)
         return None if taken is None else split(self.model.graph.node, taken)
@@ -129,7 +129,7 @@ class Subject:
     @cached_property
     def stimuli(self) -> dict[str, dict[str, Any]]:
         """Inputs to try by kind: zero, random, large, and real ones where data was given."""
-        made_up = open_data(None, self.model).inputs(first(fixed_batch(self.model) or 1, 1))
+        made_up = open_data(None, self.model).inputs(leading_indices(fixed_batch(self.model) or 1, 1))
         floats = {name for name, value in made_up.items() if np.issubdtype(value.dtype, np.floating)}
         scale = {"zero": 0.0, "random": 1.0, "large": _LARGE}
         kinds = {

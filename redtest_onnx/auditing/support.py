@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from redtest_onnx.auditing.profile import Target
+from redtest_onnx.auditing.profile import DeploymentTarget
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import subgraphs
@@ -26,7 +26,7 @@ _FREE = frozenset({"Constant", "Identity"})
 
 
 @dataclass(frozen=True)
-class Split:
+class ProviderPartition:
     """How a graph falls apart between a provider and the CPU.
 
     Attributes:
@@ -45,7 +45,7 @@ class Split:
         return sum(map(len, self.left.values())) / max(self.nodes, 1)
 
 
-def supported(target: Target) -> frozenset[str] | None:
+def supported(target: DeploymentTarget) -> frozenset[str] | None:
     """Operators that a target takes, in lower case since tables differ there; None if it takes all.
 
     Raises:
@@ -67,7 +67,7 @@ def supported(target: Target) -> frozenset[str] | None:
     )
 
 
-def split(nodes: Sequence[onnx.NodeProto], taken: frozenset[str]) -> Split:
+def split(nodes: Sequence[onnx.NodeProto], taken: frozenset[str]) -> ProviderPartition:
     """Which nodes of a graph, in its order, a provider leaves to the CPU."""
     left: dict[str, list[str]] = {}
     partitions, inside, count = 0, False, 0
@@ -82,7 +82,7 @@ def split(nodes: Sequence[onnx.NodeProto], taken: frozenset[str]) -> Split:
         else:
             left.setdefault(name, []).append(label(node))
             inside = False
-    return Split(count, {name: tuple(found) for name, found in left.items()}, partitions)
+    return ProviderPartition(count, {name: tuple(found) for name, found in left.items()}, partitions)
 
 
 def label(node: onnx.NodeProto) -> str:

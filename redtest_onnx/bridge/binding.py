@@ -10,7 +10,7 @@ import onnx
 import torch
 
 from redtest_onnx.bridge.dtypes import to_tensor, torch_dtype
-from redtest_onnx.bridge.registry import CAPTURED, CONTEXT, OUTPUTS, Kernel, Operator
+from redtest_onnx.bridge.registry import CAPTURED, CONTEXT, OUTPUTS, Kernel, KernelEntry
 
 _FILLED_LATER = frozenset({CONTEXT, CAPTURED})
 
@@ -53,7 +53,7 @@ def bind(
     return partial(kernel, **values) if values else kernel
 
 
-def unknown_attributes(operator: Operator, node: onnx.NodeProto, version: int) -> list[str]:
+def unknown_attributes(operator: KernelEntry, node: onnx.NodeProto, version: int) -> list[str]:
     """Attributes that are set to something other than their default and that the kernel doesn't take."""
     defaults = schema_defaults(node, version)
     return [a.name for a in node.attribute if a.name not in operator.keywords and a != defaults.get(a.name)]

@@ -11,11 +11,19 @@ import torch
 
 from redtest_onnx.bridge import python_value
 from redtest_onnx.bridge.binding import bind
-from redtest_onnx.bridge.program import Block, Literal, Program, Step, with_frees
-from redtest_onnx.bridge.registry import CAPTURED, CONTEXT, Context, Kernel, Operator, find, normalised
+from redtest_onnx.bridge.program import Instruction, Literal, Program, SubgraphProgram, with_frees
+from redtest_onnx.bridge.registry import (
+    CAPTURED,
+    CONTEXT,
+    ConversionContext,
+    Kernel,
+    KernelEntry,
+    find,
+    normalised,
+)
 from redtest_onnx.errors import InternalError
 
-_BUILD = Context(training=False, batch_statistics=False, device=torch.device("cpu"))
+_BUILD = ConversionContext(training=False, batch_statistics=False, device=torch.device("cpu"))
 
 
 class Compiler:
@@ -53,7 +61,7 @@ class _GraphCompiler:
     def __init__(self, shared: Compiler, ranks: Mapping[str, int]) -> None:
         self.shared = shared
         self.ranks = dict(ranks)
-        self.steps: list[Step] = []
+        self.steps: list[Instruction] = []
         self.converted: dict[tuple[str, bool], str] = {}
 
     def compile(self, graph: onnx.GraphProto) -> Program:
@@ -85,7 +93,7 @@ class _GraphCompiler:
                 self._add_step(node, operator, version)
         return
 
-    def _add_sizes(self, node: onnx.NodeProto, operator: python_value.HostOperator, version: int) -> None:
+    def _add_sizes(self, node: onnx.NodeProto, operator: python_value.PythonOperator, version: int) -> None:
         source = node.input[0]
         known = self.shared.parameters.get(source, self.shared.constants.get(source))
         kernel = bind(operator.compute, _keywords(operator.compute), node, version, self._block)
@@ -94,7 +102,7 @@ class _GraphCompiler:
         else:
             self._add_host(node, operator, (self._tensor(source),), version)
 
-    def _host_operator(self, node: onnx.NodeProto, version: int) -> python_value.HostOperator | None:
+    def _host_operator(self, node: onnx.NodeProto, version: int) -> python_value.PythonOperator | None:
         """The node's form on host values, if it reads one and all else it reads is known integers."""
         names = [name for name in node.input if name]
         if not any(name in self.ranks for name in names):
@@ -116,7 +124,7 @@ class _GraphCompiler:
     def _add_host(
         self,
         node: onnx.NodeProto,
-        operator: python_value.HostOperator,
+        operator: python_value.PythonOperator,
         inputs: tuple[str | Literal, ...],
         version: int,
     ) -> None:
@@ -125,9 +133,9 @@ class _GraphCompiler:
         if rank is None:
             raise InternalError(f"{_label(node)} is no host value")
         self.ranks[node.output[0]] = rank
-        self.steps.append(Step(kernel, inputs, (node.output[0],), label=_label(node)))
+        self.steps.append(Instruction(kernel, inputs, (node.output[0],), label=_label(node)))
 
-    def _foldable(self, node: onnx.NodeProto, operator: Operator) -> bool:
+    def _foldable(self, node: onnx.NodeProto, operator: KernelEntry) -> bool:
         constants = self.shared.constants
         return (
             operator.pure
@@ -135,7 +143,7 @@ class _GraphCompiler:
             and all(name in constants for name in node.input if name)
         )
 
-    def _fold(self, node: onnx.NodeProto, operator: Operator, version: int) -> None:
+    def _fold(self, node: onnx.NodeProto, operator: KernelEntry, version: int) -> None:
         """Compute a node whose inputs never change."""
         step = self._step(node, operator, version)
         with torch.no_grad():
@@ -147,19 +155,19 @@ class _GraphCompiler:
             elif name:
                 raise InternalError(f"{_label(node)} makes no tensor and can't be folded")
 
-    def _add_step(self, node: onnx.NodeProto, operator: Operator, version: int) -> None:
+    def _add_step(self, node: onnx.NodeProto, operator: KernelEntry, version: int) -> None:
         self.steps.append(self._step(node, operator, version))
 
-    def _step(self, node: onnx.NodeProto, operator: Operator, version: int) -> Step:
-        blocks: list[Block] = []
+    def _step(self, node: onnx.NodeProto, operator: KernelEntry, version: int) -> Instruction:
+        blocks: list[SubgraphProgram] = []
 
-        def block(graph: onnx.GraphProto) -> Block:
+        def block(graph: onnx.GraphProto) -> SubgraphProgram:
             blocks.append(self._block(graph))
             return blocks[-1]
 
         kernel = bind(operator.kernel, operator.keywords, node, version, block)
         captured = tuple(dict.fromkeys(name for item in blocks for name in item.captured))
-        return Step(
+        return Instruction(
             kernel,
             tuple(self._argument(name, i in operator.numbers) for i, name in enumerate(node.input)),
             tuple(node.output),
@@ -189,14 +197,14 @@ class _GraphCompiler:
             # Names in ONNX files hold no line breaks, so that this one is free.
             self.converted[key] = f"{name}\n{kernel.__name__}"
             self.steps.append(
-                Step(kernel, (name,), (self.converted[key],), contextual=contextual, label=name)
+                Instruction(kernel, (name,), (self.converted[key],), contextual=contextual, label=name)
             )
         return self.converted[key]
 
-    def _block(self, graph: onnx.GraphProto) -> Block:
+    def _block(self, graph: onnx.GraphProto) -> SubgraphProgram:
         program = _GraphCompiler(self.shared, self.ranks).compile(graph)
         inputs = tuple(value.name for value in graph.input)
-        return Block(program, inputs, tuple(sorted(program.reads.difference(inputs))))
+        return SubgraphProgram(program, inputs, tuple(sorted(program.reads.difference(inputs))))
 
 
 def _keywords(function: Kernel) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from redtest_onnx.bridge.naming import place
 from redtest_onnx.bridge.program import Program
-from redtest_onnx.bridge.registry import Context
+from redtest_onnx.bridge.registry import ConversionContext
 from redtest_onnx.errors import InputError
 
 BatchNorm: TypeAlias = Literal["train", "frozen"]
@@ -112,7 +112,7 @@ class OnnxModule(nn.Module):
     def _run(self, feeds: Mapping[str, Any], keep: Any) -> dict[str, Any]:
         values = {name: attrgetter(path)(self) for path, name in self.onnx_names.items()}
         values.update(feeds)
-        context = Context(
+        context = ConversionContext(
             training=self.training,
             batch_statistics=self.training and self.batch_norm == "train",
             device=_device(values.values()),

@@ -11,7 +11,7 @@ import onnx.inliner
 
 from redtest_onnx.bridge.refusal import all_nodes, is_quantised
 from redtest_onnx.bridge.registry import find, normalised
-from redtest_onnx.bridge.stored import Stored, is_constant, stored_tensors
+from redtest_onnx.bridge.stored import StoredTensor, is_constant, stored_tensors
 from redtest_onnx.bridge.untie import split
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, subgraphs
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedGraph:
     """A graph without stored tensors of its own, and the tensors it reads.
 
     Attributes:
@@ -32,13 +32,13 @@ class Prepared:
     """
 
     graph: onnx.GraphProto
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, StoredTensor]
     copies: Mapping[str, str]
     writable: frozenset[str]
     opsets: Mapping[str, int]
 
 
-def prepare(model: Model, untied: Collection[str]) -> Prepared:
+def prepare(model: Model, untied: Collection[str]) -> PreparedGraph:
     """Prepare a model; the model itself stays as it is and its weights are not copied.
 
     Raises:
@@ -50,12 +50,14 @@ def prepare(model: Model, untied: Collection[str]) -> Prepared:
     if proto.functions:
         proto = _inlined(proto, model.label)
     proto = _expanded(proto)
-    stored = {name: Stored(name, name, model.graph, tensor) for name, tensor in model.initializers.items()}
+    stored = {
+        name: StoredTensor(name, name, model.graph, tensor) for name, tensor in model.initializers.items()
+    }
     for copy, original in copies.items():
-        stored[copy] = Stored(copy, copy, model.graph, model.initializers[original])
+        stored[copy] = StoredTensor(copy, copy, model.graph, model.initializers[original])
     writable = {name for name, item in stored_tensors(model.graph).items() if item.writable}
     stored |= _hoist(proto.graph, model.initializers)
-    return Prepared(
+    return PreparedGraph(
         proto.graph,
         stored,
         copies,
@@ -136,7 +138,7 @@ def _has_definition(node: onnx.NodeProto, version: int) -> bool:
     return any(getattr(schema, name) for name in ("has_function", "has_context_dependent_function"))
 
 
-def _hoist(graph: onnx.GraphProto, taken: Collection[str]) -> dict[str, Stored]:
+def _hoist(graph: onnx.GraphProto, taken: Collection[str]) -> dict[str, StoredTensor]:
     """Take the stored tensors out of a graph and its subgraphs, in place, renaming where names repeat."""
     found = stored_tensors(graph, taken)
     for item in found.values():

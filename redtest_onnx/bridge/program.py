@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redtest_onnx.bridge.registry import CAPTURED, CONTEXT, Context, Kernel
+from redtest_onnx.bridge.registry import CAPTURED, CONTEXT, ConversionContext, Kernel
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Literal:
 
 
 @dataclass(frozen=True)
-class Step:
+class Instruction:
     """One call of a kernel.
 
     Attributes:
@@ -44,7 +44,7 @@ class Step:
         inputs = [name for name in self.inputs if isinstance(name, str)]
         return tuple(dict.fromkeys((*inputs, *(self.captured or ()))))
 
-    def __call__(self, values: Mapping[str, Any], context: Context) -> Any:
+    def __call__(self, values: Mapping[str, Any], context: ConversionContext) -> Any:
         """Run the kernel on `values`."""
         arguments = [values[item] if isinstance(item, str) else item.value for item in self.inputs]
         keywords: dict[str, Any] = {}
@@ -65,12 +65,12 @@ class Program:
         reads: names that must be given: inputs, weights and constants.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Instruction, ...]
     results: tuple[str, ...]
     reads: frozenset[str]
 
     def run(
-        self, values: Mapping[str, Any], context: Context, keep: Collection[str] = frozenset()
+        self, values: Mapping[str, Any], context: ConversionContext, keep: Collection[str] = frozenset()
     ) -> dict[str, Any]:
         """Run all steps, dropping each value after its last use.
 
@@ -100,7 +100,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Block:
+class SubgraphProgram:
     """A subgraph as a function.
 
     Attributes:
@@ -113,7 +113,9 @@ class Block:
     inputs: tuple[str, ...]
     captured: tuple[str, ...]
 
-    def __call__(self, arguments: Sequence[Any], captured: Mapping[str, Any], context: Context) -> list[Any]:
+    def __call__(
+        self, arguments: Sequence[Any], captured: Mapping[str, Any], context: ConversionContext
+    ) -> list[Any]:
         """Values of the subgraph's outputs for the given parameters."""
         values = {name: captured[name] for name in self.captured}
         values.update(zip(self.inputs, arguments, strict=True))
@@ -121,12 +123,12 @@ class Block:
         return [done[name] for name in self.program.results]
 
 
-def with_frees(steps: Sequence[Step], results: Collection[str]) -> tuple[Step, ...]:
+def with_frees(steps: Sequence[Instruction], results: Collection[str]) -> tuple[Instruction, ...]:
     """The steps, each with the names it reads or makes for the last time."""
     from dataclasses import replace
 
     done = set(results)
-    timed: list[Step] = []
+    timed: list[Instruction] = []
     for step in reversed(steps):
         last = [name for name in dict.fromkeys((*step.reads, *step.outputs)) if name and name not in done]
         done.update(last)

@@ -23,7 +23,7 @@ CAPTURED = "captured"
 
 
 @dataclass(frozen=True)
-class Context:
+class ConversionContext:
     """What kernels may know about the run they are part of.
 
     Attributes:
@@ -38,7 +38,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Operator:
+class KernelEntry:
     """One operator as of one version.
 
     The kernel takes the operator's inputs by position (None where omitted) and its attributes by keyword;
@@ -76,7 +76,7 @@ class Operator:
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-_OPERATORS: dict[tuple[str, str], dict[int, Operator]] = {}
+_OPERATORS: dict[tuple[str, str], dict[int, KernelEntry]] = {}
 
 
 def operator(
@@ -90,10 +90,10 @@ def operator(
     differentiable: bool = True,
     pure: bool = True,
 ) -> Callable[[K], K]:
-    """Register the decorated function as the kernel of an operator; see `Operator` for the arguments."""
+    """Register the decorated function as the kernel of an operator; see `KernelEntry` for the arguments."""
 
     def register(kernel: K) -> K:
-        _OPERATORS.setdefault((domain, name), {})[since] = Operator(
+        _OPERATORS.setdefault((domain, name), {})[since] = KernelEntry(
             domain,
             name,
             since,
@@ -109,7 +109,7 @@ def operator(
     return register
 
 
-def find(domain: str, name: str, version: int) -> Operator | None:
+def find(domain: str, name: str, version: int) -> KernelEntry | None:
     """The newest registered form of an operator that operator set `version` can mean, or None."""
     forms = _OPERATORS.get((normalised(domain), name), {})
     since = max((v for v in forms if v <= version), default=None)
@@ -121,7 +121,7 @@ def versions(domain: str, name: str) -> tuple[int, ...]:
     return tuple(sorted(_OPERATORS.get((normalised(domain), name), {})))
 
 
-def registered() -> tuple[Operator, ...]:
+def registered() -> tuple[KernelEntry, ...]:
     """All registered operators by domain, name and version."""
     return tuple(forms[since] for _, forms in sorted(_OPERATORS.items()) for since in sorted(forms))
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 
 from redtest_onnx.bridge.dtypes import TRAINABLE
-from redtest_onnx.bridge.prepare import Prepared
+from redtest_onnx.bridge.prepare import PreparedGraph
 from redtest_onnx.bridge.registry import find, normalised
-from redtest_onnx.bridge.stored import Stored
+from redtest_onnx.bridge.stored import StoredTensor
 from redtest_onnx.graph.index import captured
 from redtest_onnx.graph.model import Model, subgraphs, tensor_elements
 
@@ -48,7 +48,7 @@ class Roles:
     statistics: frozenset[str]
 
 
-def assign_roles(model: Model, prepared: Prepared) -> Roles:
+def assign_roles(model: Model, prepared: PreparedGraph) -> Roles:
     """Decide what is trained.
 
     A float tensor is a parameter if it reaches an output and
@@ -75,7 +75,7 @@ def assign_roles(model: Model, prepared: Prepared) -> Roles:
     return Roles(frozenset(parameters), frozenset(statistics))
 
 
-def _is_free(model: Model, item: Stored) -> bool:
+def _is_free(model: Model, item: StoredTensor) -> bool:
     """Whether a tensor without a role by definition is trained."""
     if item.node is not None or tensor_elements(item.tensor.dims) <= 1:
         return False
@@ -92,7 +92,7 @@ class _Flow:
         statistics: running statistics of batch normalisation.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: PreparedGraph) -> None:
         self.opsets: Mapping[str, int] = prepared.opsets
         self.weights: set[str] = set()
         self.operands: set[str] = set()

@@ -11,7 +11,7 @@ from redtest_onnx.graph.model import subgraphs
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor stored in a graph: an initializer, or the value of a Constant node.
 
     Attributes:
@@ -34,7 +34,7 @@ class Stored:
         return self.node is None or self.node.attribute[0].name == "value"
 
 
-def stored_tensors(graph: onnx.GraphProto, taken: Collection[str] = ()) -> dict[str, Stored]:
+def stored_tensors(graph: onnx.GraphProto, taken: Collection[str] = ()) -> dict[str, StoredTensor]:
     """All stored tensors of a graph and its subgraphs by unique name, outermost first.
 
     Constants without a tensor attribute (single numbers, lists) are included; their `tensor` is a copy.
@@ -43,13 +43,13 @@ def stored_tensors(graph: onnx.GraphProto, taken: Collection[str] = ()) -> dict[
         graph: the graph.
         taken: names that are in use already.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     for item in _walk(graph):
         name, count = item.local, 1
         while name in found or name in taken:
             count += 1
             name = f"{item.local}#{count}"
-        found[name] = Stored(name, item.local, item.graph, item.tensor, item.node)
+        found[name] = StoredTensor(name, item.local, item.graph, item.tensor, item.node)
     return found
 
 
@@ -58,12 +58,12 @@ def is_constant(node: onnx.NodeProto) -> bool:
     return node.op_type == "Constant" and node.domain in ("", "ai.onnx")
 
 
-def _walk(graph: onnx.GraphProto) -> Iterator[Stored]:
+def _walk(graph: onnx.GraphProto) -> Iterator[StoredTensor]:
     for tensor in graph.initializer:
-        yield Stored(tensor.name, tensor.name, graph, tensor)
+        yield StoredTensor(tensor.name, tensor.name, graph, tensor)
     for node in graph.node:
         if is_constant(node) and (value := _constant_value(node)) is not None:
-            yield Stored(node.output[0], node.output[0], graph, value, node)
+            yield StoredTensor(node.output[0], node.output[0], graph, value, node)
         for child in subgraphs([node]):
             yield from _walk(child)
 

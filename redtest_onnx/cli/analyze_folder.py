@@ -20,7 +20,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.ranking.models import find_models
 from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
 from redtest_onnx.report.tables import count
-from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
@@ -48,7 +48,7 @@ class FolderAnalysis:
 
 def describe(model: Model, data: Dataset, analysis: Analysis, run: RunOptions, seconds: float) -> Document:
     """The document of an analysis, with the cost of the model."""
-    return analyze_document(model, see_cost(model, data, run), analysis, seconds)
+    return analyze_document(model, resolve_cost(model, data, run), analysis, seconds)
 
 
 def analyze_folder(

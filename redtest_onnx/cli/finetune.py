@@ -13,10 +13,10 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.report.documents import finetune_document, write_json
-from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.opened import resolve_cost
 
 if TYPE_CHECKING:
-    from redtest_onnx.training.finetune import FineTuning, Judged
+    from redtest_onnx.training.finetune import FineTuning, ValidationResult
 
 
 @click.command("finetune")
@@ -95,7 +95,7 @@ def command(
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")
     if json_path:
-        cost = see_cost(loaded, data, run)
+        cost = resolve_cost(loaded, data, run)
         write_json(finetune_document(loaded, cost, result, settings, output), json_path)
 
 
@@ -123,7 +123,7 @@ def in_words(result: FineTuning) -> list[str]:
     return lines
 
 
-def _judged(name: str, judged: Judged) -> str:
+def _judged(name: str, judged: ValidationResult) -> str:
     if judged.after is None or judged.before is None:
         return f"{name}: {judged.samples} samples without labels."
     torch = "" if judged.after_torch is None else f" (PyTorch: {judged.after_torch:.2%})"

@@ -16,8 +16,8 @@ from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
-from redtest_onnx.runtime.opened import opened, whole_cost
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.opened import inline_for_data, whole_cost
+from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.similarity.analyze import select_layers
 
 
@@ -43,9 +43,9 @@ def command(
     check_outputs([json_path], force=force)
     loaded = load(model)
     data = options.data_options_of(values).open(loaded)
-    view = opened(loaded, data)
+    view = inline_for_data(loaded, data)
     index = GraphIndex(view.model.graph)
-    shapes = see_shapes(view.model, index, data, options.run_options_of(values)).shapes
+    shapes = resolve_shapes(view.model, index, data, options.run_options_of(values)).shapes
     cost = whole_cost(loaded, view.model, shapes)
     series = find_layers(index, shapes, view.choices, granularity)
     chosen = select_layers(index, shapes, series, layers)

@@ -28,9 +28,9 @@ from redtest_onnx.report.documents import plan_document, prune_document, write_j
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.saved import load_analysis
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
-from redtest_onnx.runtime.opened import opened, whole_cost
+from redtest_onnx.runtime.opened import inline_for_data, whole_cost
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 if TYPE_CHECKING:
@@ -274,9 +274,9 @@ def _nothing_removable(
     json_path: str | None,
 ) -> bool:
     """Give the reasons where no layer can go; nothing is written then but the JSON."""
-    view = opened(model, data)
+    view = inline_for_data(model, data)
     index = GraphIndex(view.model.graph)
-    shapes = see_shapes(view.model, index, data, run).shapes
+    shapes = resolve_shapes(view.model, index, data, run).shapes
     layers = find_layers(index, shapes, view.choices, settings.granularity)
     if any(layer.removable for layer in layers):
         return False
@@ -337,6 +337,6 @@ def _finish_dry_run(
         write_atomic(plan_path, plan.save)
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
-        view = opened(model, data).model
-        cost = whole_cost(model, view, see_shapes(view, GraphIndex(view.graph), data, run).shapes)
+        view = inline_for_data(model, data).model
+        cost = whole_cost(model, view, resolve_shapes(view, GraphIndex(view.graph), data, run).shapes)
         write_json(plan_document(model, cost, plan, analysis.layers), json_path)

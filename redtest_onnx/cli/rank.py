@@ -14,7 +14,7 @@ from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
-from redtest_onnx.ranking.rank import Unranked, rank_candidates
+from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
 from redtest_onnx.search.store import Failure, Store
@@ -84,15 +84,15 @@ def command(
 
 def _measure(
     paths: list[Path], measurement: ModelMeasurement, engine: EngineOptions, progress: Progress
-) -> tuple[list[Candidate], list[Unranked]]:
+) -> tuple[list[Candidate], list[UnrankedEntry]]:
     """Candidates in the order of their files, and what could not be measured."""
     candidates: list[Candidate] = []
-    failed: list[Unranked] = []
+    failed: list[UnrankedEntry] = []
     for path in (path for path in paths if path.suffix in _RUNS):
         with Store.open(path) as store:
             for outcome in store.outcomes().values():
                 if isinstance(outcome, Failure):
-                    failed.append(Unranked(outcome.name, outcome.error))
+                    failed.append(UnrankedEntry(outcome.name, outcome.error))
                 else:
                     candidates.append(outcome)
     files = [str(path) for path in paths if path.suffix not in _RUNS]
@@ -100,7 +100,7 @@ def _measure(
     for done, finished in enumerate(run_all(measurement, files, engine), start=1):
         progress(done, len(files), "measuring models")
         if finished.value is None:
-            failed.append(Unranked(finished.name, finished.error or ""))
+            failed.append(UnrankedEntry(finished.name, finished.error or ""))
         else:
             measured[finished.name] = finished.value
     candidates += [measured[name] for name in files if name in measured]

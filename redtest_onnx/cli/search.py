@@ -13,13 +13,13 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
-from redtest_onnx.ranking.rank import RankingSettings, Unranked, rank_candidates
+from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
 from redtest_onnx.search.pytorch import require_torch
-from redtest_onnx.search.search import Budget, Searched, search
+from redtest_onnx.search.search import SearchBudget, SearchResult, search
 from redtest_onnx.search.settings import SearchSettings
 from redtest_onnx.search.space import get_space
 from redtest_onnx.search.store import Failure, Store
@@ -152,7 +152,7 @@ def command(
             settings.make_strategy(),
             settings.fitness(),
             store,
-            Budget(evaluations, seconds),
+            SearchBudget(evaluations, seconds),
             window=settings.window,
             engine=engine,
             progress=progress,
@@ -199,14 +199,14 @@ def _refuse_changes(context: click.Context) -> None:
 
 def _report(
     screen: Screen,
-    found: Searched,
+    found: SearchResult,
     settings: RankingSettings,
     top: int,
     png: Path | None,
     json_path: str | None,
 ) -> None:
-    candidates = [outcome for outcome in found.outcomes if isinstance(outcome, Evaluated)]
-    failed = [Unranked(o.name, o.error) for o in found.outcomes if isinstance(o, Failure)]
+    candidates = [outcome for outcome in found.outcomes if isinstance(outcome, MeasuredCandidate)]
+    failed = [UnrankedEntry(o.name, o.error) for o in found.outcomes if isinstance(o, Failure)]
     ranking = rank_candidates(candidates, settings, failed)
     proxies = correlations(candidates)
     ranking_options.show_ranking(screen, ranking, top)

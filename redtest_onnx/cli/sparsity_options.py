@@ -15,7 +15,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.report.documents import Document
 from redtest_onnx.training.settings import AUGMENTATIONS, OPTIMIZERS
 from redtest_onnx.weight_sparsity.iterative.records import Method
-from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound, Rule, Scope
+from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound, PruningRule, Scope
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair
 
 _TRAINING = {
@@ -84,7 +84,7 @@ class Request:
         return self.epochs > 0
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> PruningRule:
         """How many weights go in an iteration."""
         return self.bound if self.method == "sap" else Amount(self.amount)
 

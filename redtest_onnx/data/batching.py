@@ -10,12 +10,12 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
-def first(count: int, available: int) -> Indices:
+def leading_indices(count: int, available: int) -> Indices:
     """The first `count` samples, again from the start where there are fewer."""
     return np.arange(count, dtype=np.int64) % max(available, 1)
 
 
-def runs(indices: Indices, size: int, *, fixed: bool) -> Iterator[tuple[Indices, int]]:
+def batches(indices: Indices, size: int, *, fixed: bool) -> Iterator[tuple[Indices, int]]:
     """Cut samples into runs.
 
     Args:

@@ -15,7 +15,7 @@ Work = Callable[[str], Result]
 
 
 @dataclass(frozen=True)
-class Finished(Generic[Result]):
+class JobResult(Generic[Result]):
     """A piece of work that came to its end.
 
     Attributes:
@@ -39,7 +39,7 @@ class Engine(Protocol[Result]):
     def submit(self, name: str) -> None:
         """Begin a piece of work, or queue it."""
 
-    def wait(self) -> Finished[Result]:
+    def wait(self) -> JobResult[Result]:
         """The next piece that has come to its end. Call only with work submitted."""
 
     def __enter__(self) -> Self:
@@ -51,10 +51,10 @@ class Engine(Protocol[Result]):
         """Stop workers; what has not finished is dropped."""
 
 
-def attempt(work: Work[Result], name: str) -> Finished[Result]:
+def attempt(work: Work[Result], name: str) -> JobResult[Result]:
     """Run one piece. What the user can be told about is a result like others; a bug is raised."""
     try:
-        return Finished(name, work(name))
+        return JobResult(name, work(name))
     except RedtestError as error:
         elsewhere = error.where is not None and error.where != name
-        return Finished(name, error=f"{error.where}: {error.what}" if elsewhere else error.what)
+        return JobResult(name, error=f"{error.where}: {error.what}" if elsewhere else error.what)

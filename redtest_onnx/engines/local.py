@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Generic, Self
 
-from redtest_onnx.engines.base import Finished, Result, Work, attempt
+from redtest_onnx.engines.base import JobResult, Result, Work, attempt
 
 _ATTEMPTS = 3
 
@@ -29,7 +29,7 @@ class Inline(Generic[Result]):
         """Queue a piece."""
         self._queue.append(name)
 
-    def wait(self) -> Finished[Result]:
+    def wait(self) -> JobResult[Result]:
         """Do the next piece."""
         return attempt(self._work, self._queue.popleft())
 
@@ -56,9 +56,9 @@ class Processes(Generic[Result]):
     def __init__(self, work: Work[Result], workers: int) -> None:
         self.slots = workers
         self._work = work
-        self._futures: dict[Future[Finished[Result]], str] = {}
+        self._futures: dict[Future[JobResult[Result]], str] = {}
         self._lost: Counter[str] = Counter()
-        self._failed: deque[Finished[Result]] = deque()
+        self._failed: deque[JobResult[Result]] = deque()
 
     def submit(self, name: str) -> None:
         """Begin a piece, or queue it."""
@@ -69,7 +69,7 @@ class Processes(Generic[Result]):
         else:
             self._futures[future] = name
 
-    def wait(self) -> Finished[Result]:
+    def wait(self) -> JobResult[Result]:
         """The next piece that has ended."""
         while not self._failed:
             done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
@@ -106,7 +106,7 @@ class Processes(Generic[Result]):
                 self.submit(name)
             else:
                 text = f"its process died {_ATTEMPTS} times, out of memory perhaps"
-                self._failed.append(Finished(name, error=text))
+                self._failed.append(JobResult(name, error=text))
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 from typing import Any, Generic, Self
 
-from redtest_onnx.engines.base import Finished, Result, Work, attempt
+from redtest_onnx.engines.base import JobResult, Result, Work, attempt
 from redtest_onnx.errors import InputError
 
 _ATTEMPTS = 3
@@ -31,16 +31,16 @@ class RayEngine(Generic[Result]):
         """Begin a piece, or queue it."""
         self._running[self._task.remote(self._shared, name)] = name
 
-    def wait(self) -> Finished[Result]:
+    def wait(self) -> JobResult[Result]:
         """The next piece that has ended."""
         (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
         name = self._running.pop(reference)
         deaths = self._ray.exceptions
         try:
-            finished: Finished[Result] = self._ray.get(reference)
+            finished: JobResult[Result] = self._ray.get(reference)
         except (deaths.WorkerCrashedError, deaths.NodeDiedError, deaths.OutOfMemoryError) as error:
             text = f"its worker died {_ATTEMPTS} times ({type(error).__name__})"
-            return Finished(name, error=text)
+            return JobResult(name, error=text)
         return finished
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from redtest_onnx.engines.base import Engine, Finished, Result, Work
+from redtest_onnx.engines.base import Engine, JobResult, Result, Work
 from redtest_onnx.engines.local import Inline, Processes
 from redtest_onnx.engines.ray import RayEngine
 
@@ -38,7 +38,7 @@ class EngineOptions:
         return Processes(work, self.workers) if self.workers > 1 else Inline(work)
 
 
-def run_all(work: Work[Result], names: Sequence[str], options: EngineOptions) -> Iterator[Finished[Result]]:
+def run_all(work: Work[Result], names: Sequence[str], options: EngineOptions) -> Iterator[JobResult[Result]]:
     """Do all of a list of work; yields what has ended as it does."""
     with options.open(work) as engine:
         left = iter(names)

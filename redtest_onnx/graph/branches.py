@@ -20,14 +20,14 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import GraphIndex, captured
 from redtest_onnx.graph.model import Model, subgraphs
-from redtest_onnx.graph.reinsert import Choice, rejoin
+from redtest_onnx.graph.reinsert import InlinedBranch, reinsert_branch
 from redtest_onnx.graph.shapes import declared_shapes
 
 _BRANCHES = ("else_branch", "then_branch")  # by the truth of the condition
 
 
 @dataclass(frozen=True)
-class Opened:
+class InlinedModel:
     """A model whose known branches are opened.
 
     Attributes:
@@ -38,18 +38,18 @@ class Opened:
 
     original: Model
     model: Model
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[InlinedBranch, ...] = ()
 
     def close(self, edited: Model) -> Model:
         """The edited model with the opened branches put back beside those not taken."""
         if edited is self.model:
             return self.original
         for choice in reversed(self.choices):
-            edited = edited.edited(rejoin(edited.proto, choice))
+            edited = edited.edited(reinsert_branch(edited.proto, choice))
         return edited
 
 
-def open_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = None) -> Opened:
+def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = None) -> InlinedModel:
     """Inline local functions and the branches of If that are known to be taken.
 
     Args:
@@ -60,15 +60,15 @@ def open_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = Non
         The opened model, which gives what the original gives for these inputs.
     """
     if not model.proto.functions and not any(node.op_type == "If" for node in model.graph.node):
-        return Opened(model, model)
+        return InlinedModel(model, model)
     proto = _without_functions(model.proto)
-    choices: list[Choice] = []
+    choices: list[InlinedBranch] = []
     changed = len(model.proto.functions) > 0
     while True:
         current = Model(proto, data_folder=model.folder, origin=model.label)
         found = _decided(current, fed or {})
         if not found:
-            return Opened(model, current if changed else model, tuple(choices))
+            return InlinedModel(model, current if changed else model, tuple(choices))
         changed = True
         for name, (branch, certain) in found.items():
             choice = _open(proto, name, branch, fed or {})
@@ -77,7 +77,7 @@ def open_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = Non
                 choices.append(choice)
 
 
-def _around(outer: Choice, opened: Choice) -> Choice:
+def _around(outer: InlinedBranch, opened: InlinedBranch) -> InlinedBranch:
     """A choice with what was opened inside it since."""
     if outer.inside.isdisjoint(opened.node.output):
         return outer
@@ -122,7 +122,9 @@ def _branch(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
     return next(attribute.g for attribute in node.attribute if attribute.name == name)
 
 
-def _open(proto: onnx.ModelProto, name: str, branch: str, fed: Mapping[str, npt.NDArray[Any]]) -> Choice:
+def _open(
+    proto: onnx.ModelProto, name: str, branch: str, fed: Mapping[str, npt.NDArray[Any]]
+) -> InlinedBranch:
     """Put the nodes of a branch in the place of the If; its results are handed on by Identity."""
     graph = proto.graph
     position = next(i for i, node in enumerate(graph.node) if name in node.output)
@@ -146,7 +148,7 @@ def _open(proto: onnx.ModelProto, name: str, branch: str, fed: Mapping[str, npt.
     graph.sparse_initializer.extend(inner.sparse_initializer)
     graph.value_info.extend(inner.value_info)
     inside = frozenset(name for made in inner.node for name in made.output if name)
-    return Choice(node, branch, inside, before, _readers(nodes, node), _values(node, before, fed))
+    return InlinedBranch(node, branch, inside, before, _readers(nodes, node), _values(node, before, fed))
 
 
 def _readers(nodes: list[onnx.NodeProto], node: onnx.NodeProto) -> dict[tuple[str, int], str]:

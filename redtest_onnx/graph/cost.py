@@ -100,7 +100,9 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
     and was planned for the same shape, and that buffer is held until then. What a branch or body needs for
     itself is held while its node runs; of several branches, what the largest needs.
     """
-    constant = {name for name in index.producer if name not in index.fed} | index.initializers.keys()
+    constant = {
+        name for name in index.producer if name not in index.input_dependent
+    } | index.initializers.keys()
     plan = _BufferPlan(index, shapes)
     for value in index.graph.input:
         if value.name not in constant:
@@ -109,7 +111,10 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
         made = [name for name in node.output if name and name not in constant]
         if any(name not in shapes.sizes for name in made):
             return None
-        inner = [peak_activation_bytes(GraphIndex(child, index.fed), shapes) for child in subgraphs([node])]
+        inner = [
+            peak_activation_bytes(GraphIndex(child, index.input_dependent), shapes)
+            for child in subgraphs([node])
+        ]
         if None in inner:
             return None
         plan.hold(i, max(filter(None, inner), default=0))

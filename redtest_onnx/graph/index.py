@@ -59,14 +59,14 @@ class GraphIndex:
         return {name: tuple(nodes) for name, nodes in found.items()}
 
     @cached_property
-    def fed(self) -> frozenset[str]:
+    def input_dependent(self) -> frozenset[str]:
         """Tensors whose values depend on what the caller feeds, not only on its sizes."""
-        fed = {v.name for v in self.graph.input if v.name not in self.initializers} | self._outer_fed
+        found = {v.name for v in self.graph.input if v.name not in self.initializers} | self._outer_fed
         for i, node in enumerate(self.nodes):
-            if ops.qualified(node) not in ops.SIZE_ONLY and not fed.isdisjoint(self.reads[i]):
-                fed.update(node.output)
-        fed.discard("")
-        return frozenset(fed)
+            if ops.qualified(node) not in ops.SIZE_ONLY and not found.isdisjoint(self.reads[i]):
+                found.update(node.output)
+        found.discard("")
+        return frozenset(found)
 
     @cached_property
     def weighted(self) -> frozenset[int]:
@@ -145,7 +145,7 @@ class GraphIndex:
                 reached.update(name for name in node.output if name)
         return reached
 
-    def dead_without(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
+    def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)
         held = Counter((*kept, *(name for name in self.outputs if name not in gone)))
@@ -166,7 +166,7 @@ class GraphIndex:
     def _has_weights(self, i: int) -> bool:
         node = self.nodes[i]
         name = ops.qualified(node)
-        if not any(read in self.fed for read in self.reads[i]):
+        if not any(read in self.input_dependent for read in self.reads[i]):
             return False
         if name in ops.WEIGHT_ATTRIBUTES:
             return True
@@ -177,17 +177,19 @@ class GraphIndex:
             # An operator nobody here knows is a layer if a stored matrix is among its inputs.
             positions = tuple(range(len(node.input))) if ops.is_unknown(node) else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
-        return any(name not in self.fed and self._is_matrix(name) for name in operands)
+        return any(name not in self.input_dependent and self._is_matrix(name) for name in operands)
 
     def _hands_in(self, node: onnx.NodeProto) -> bool:
         """Whether a loop multiplies by matrices that it is handed as states, as TensorFlow's loops do."""
-        matrices = any(name and name not in self.fed and self._is_matrix(name) for name in node.input)
+        matrices = any(
+            name and name not in self.input_dependent and self._is_matrix(name) for name in node.input
+        )
         inside = (inner for child in subgraphs([node]) for inner in child.node)
         return matrices and any(ops.qualified(inner) in ops.WEIGHT_INPUTS for inner in inside)
 
     def _inside(self, child: onnx.GraphProto) -> GraphIndex:
         """A branch or body, whose own inputs and captured tensors are what the caller feeds."""
-        return GraphIndex(child, self.fed, frozenset())
+        return GraphIndex(child, self.input_dependent, frozenset())
 
     def _is_matrix(self, name: str) -> bool:
         """Whether a constant has two axes or more; constants computed on the way count as such."""

@@ -14,7 +14,7 @@ from redtest_onnx.graph.index import reads
 
 
 @dataclass(frozen=True)
-class Choice:
+class InlinedBranch:
     """A branch that was opened because of what is fed.
 
     Attributes:
@@ -38,7 +38,7 @@ class Choice:
         return f"the {self.branch} of {self.node.name or self.node.output[0]!r}, taken for {values}"
 
 
-def rejoin(edited: onnx.ModelProto, choice: Choice) -> onnx.ModelProto:
+def reinsert_branch(edited: onnx.ModelProto, choice: InlinedBranch) -> onnx.ModelProto:
     """The edited model with the nodes of a branch back inside their If.
 
     Stored tensors stay in the main graph, which branches may read from.
@@ -75,13 +75,15 @@ def rejoin(edited: onnx.ModelProto, choice: Choice) -> onnx.ModelProto:
     return proto
 
 
-def _belongs(node: onnx.NodeProto, choice: Choice) -> bool:
+def _belongs(node: onnx.NodeProto, choice: InlinedBranch) -> bool:
     """Whether a node lies in the branch, or hands on what it makes under the name of a result."""
     made = any(name in choice.inside for name in node.output)
     return made or (node.op_type == "Identity" and set(node.output) <= set(choice.node.output))
 
 
-def _divide(nodes: list[onnx.NodeProto], choice: Choice) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+def _divide(
+    nodes: list[onnx.NodeProto], choice: InlinedBranch
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
     """Nodes of the branch, with new ones that read what only it has, and the others."""
     inside, results = set(choice.inside), set(choice.node.output)
     inner, outer = [], []
@@ -97,7 +99,7 @@ def _divide(nodes: list[onnx.NodeProto], choice: Choice) -> tuple[list[onnx.Node
 
 
 def _results(
-    inner: list[onnx.NodeProto], outer: list[onnx.NodeProto], choice: Choice
+    inner: list[onnx.NodeProto], outer: list[onnx.NodeProto], choice: InlinedBranch
 ) -> Iterator[tuple[str, str]]:
     """Per result of the If the tensor inside that it now is."""
     handed_on = {node.output[0]: node.input[0] for node in inner if node.op_type == "Identity"}
@@ -127,7 +129,7 @@ def _own_results(inner: list[onnx.NodeProto], results: dict[str, str]) -> list[o
     return handed_on
 
 
-def _condition(graph: onnx.GraphProto, choice: Choice, made: set[str]) -> Iterator[onnx.NodeProto]:
+def _condition(graph: onnx.GraphProto, choice: InlinedBranch, made: set[str]) -> Iterator[onnx.NodeProto]:
     """Nodes that compute the condition, as far as they are gone from the graph."""
     ready = made | {v.name for v in graph.input}
     wanted, found = {choice.node.input[0]}, []
@@ -139,7 +141,7 @@ def _condition(graph: onnx.GraphProto, choice: Choice, made: set[str]) -> Iterat
     yield from reversed(found)
 
 
-def _joined(choice: Choice, inner: list[onnx.NodeProto], results: Mapping[str, str]) -> onnx.NodeProto:
+def _joined(choice: InlinedBranch, inner: list[onnx.NodeProto], results: Mapping[str, str]) -> onnx.NodeProto:
     """The If with its new branch; results that nobody reads any more are left out of both branches."""
     node = onnx.NodeProto()
     node.CopyFrom(choice.node)

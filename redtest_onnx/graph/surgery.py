@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Operator:
+class AdapterOperator:
     """One operator of an adapter; it reads the operator before it and then its weights.
 
     Attributes:
@@ -47,7 +47,7 @@ class Removal:
 
     entry: str
     exit: str
-    adapter: tuple[Operator, ...] = ()
+    adapter: tuple[AdapterOperator, ...] = ()
 
 
 def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
@@ -126,7 +126,7 @@ def _import(model: Model) -> gs.Graph:
         ) from error
 
 
-def _append(graph: gs.Graph, source: gs.Tensor, operator: Operator, name: str) -> gs.Variable:
+def _append(graph: gs.Graph, source: gs.Tensor, operator: AdapterOperator, name: str) -> gs.Variable:
     weights = [gs.Constant(f"{name}/weight{i}", value) for i, value in enumerate(operator.weights)]
     output = gs.Variable(name, dtype=source.dtype)
     node = gs.Node(operator.op, name=name, attrs=dict(operator.attributes), inputs=[source, *weights])

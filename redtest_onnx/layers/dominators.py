@@ -19,7 +19,7 @@ _LARGEST_BLOCK = 5
 
 
 @dataclass(frozen=True)
-class Step:
+class FlowStep:
     """The part between two consecutive cut tensors."""
 
     entry: str | None
@@ -37,18 +37,18 @@ class Tree:
         end: exit of the last step that holds weights.
     """
 
-    chain: list[Step]
+    chain: list[FlowStep]
     inner: dict[str, list[Tree]]
     end: str
 
-    def chains(self) -> Iterator[list[Step]]:
+    def chains(self) -> Iterator[list[FlowStep]]:
         """This chain and all inside it."""
         yield self.chain
         for trees in self.inner.values():
             for tree in trees:
                 yield from tree.chains()
 
-    def last(self) -> Iterator[list[Step]]:
+    def last(self) -> Iterator[list[FlowStep]]:
         """The chains whose last weights are the last before this one's end."""
         yield self.chain
         for tree in self.inner.get(self.end, []):
@@ -75,7 +75,7 @@ def find_flows(index: GraphIndex) -> list[list[Tree]]:
     return apart if _longest(index, apart) > _longest(index, whole) else whole
 
 
-def passed_over(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> set[Step]:
+def shadowed_steps(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> set[FlowStep]:
     """Steps of one flow that are no layers since another flow knows better.
 
     To the encoder's input all of a decoder is one block, since it reads the encoder's output everywhere; and
@@ -84,11 +84,11 @@ def passed_over(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> set[Step]
     chains = [[chain for tree in flow for chain in tree.chains()] for flow in flows]
     steps = [{step for chain in own for step in chain} for own in chains]
     layers = [{step for chain in own for step in _before_predictions(index, chain)} for own in chains]
-    around: set[Step] = set()
+    around: set[FlowStep] = set()
     for k, own in enumerate(steps):
         others = list(_others(layers, k))
         around |= {step for step in own if sum(other.nodes < step.nodes for other in others) > 1}
-    parts: set[Step] = set()
+    parts: set[FlowStep] = set()
     for k, own in enumerate(steps):
         blocks = (step for step in _others(steps, k) if step not in around)
         inner = {node for step in blocks for node in step.nodes - {index.producer[step.exit]}}
@@ -96,17 +96,17 @@ def passed_over(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> set[Step]
     return around | parts
 
 
-def _before_predictions(index: GraphIndex, chain: list[Step]) -> list[Step]:
+def _before_predictions(index: GraphIndex, chain: list[FlowStep]) -> list[FlowStep]:
     """The steps with weights but a last single one, which may hand out a cached key as well as scores."""
     found = [step for step in chain if weighted(index, step)]
     return found[:-1] if found and len(found[-1].nodes) == 1 else found
 
 
-def _others(steps: Sequence[set[Step]], own: int) -> Iterator[Step]:
+def _others(steps: Sequence[set[FlowStep]], own: int) -> Iterator[FlowStep]:
     return (step for k, other in enumerate(steps) if k != own for step in other)
 
 
-def weighted(index: GraphIndex, step: Step) -> bool:
+def weighted(index: GraphIndex, step: FlowStep) -> bool:
     """Whether a step applies weights."""
     return not step.nodes.isdisjoint(index.weighted)
 
@@ -127,7 +127,7 @@ def _trees(index: GraphIndex, flow: frozenset[str]) -> list[Tree]:
     ]
 
 
-def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[Step]) -> Tree:
+def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]) -> Tree:
     """Look into the steps that hold a network of their own, as a U-Net does between its skips."""
     inner: dict[str, list[Tree]] = {}
     for step in chain:
@@ -165,6 +165,6 @@ def _dominators(index: GraphIndex, flow: frozenset[str]) -> dict[str, str]:
     return immediate
 
 
-def _steps(index: GraphIndex, entry: str | None, chain: list[str]) -> list[Step]:
+def _steps(index: GraphIndex, entry: str | None, chain: list[str]) -> list[FlowStep]:
     entries: list[str | None] = [entry, *chain[:-1]]
-    return [Step(a, b, index.between(a, b)) for a, b in zip(entries, chain, strict=True)]
+    return [FlowStep(a, b, index.between(a, b)) for a, b in zip(entries, chain, strict=True)]

@@ -10,11 +10,11 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import count_macs, count_parameters
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.quantisation import same_scale
-from redtest_onnx.graph.reinsert import Choice
+from redtest_onnx.graph.reinsert import InlinedBranch
 from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.layers.granularity import Granularity, regroup
 from redtest_onnx.layers.names import layer_names
-from redtest_onnx.layers.regions import Region, find_regions, leaving
+from redtest_onnx.layers.regions import Region, escaping_tensor, find_regions
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Layer:
 def find_layers(
     index: GraphIndex,
     shapes: Shapes,
-    choices: Sequence[Choice] = (),
+    choices: Sequence[InlinedBranch] = (),
     granularity: Granularity = "sub-layer",
 ) -> tuple[Layer, ...]:
     """The series of layers of a graph.
@@ -83,7 +83,7 @@ def find_layers(
     names = layer_names(index, regions)
     layers = []
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
-        gone = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+        gone = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
         # What others need, too, stays; its cost is the layer's all the same.
         gone |= region.nodes
         action, reason = _action(index, region, shapes)
@@ -158,7 +158,7 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
         return None, _kept_whole(index, region)
     if region.entry is None:
         return None, "it reads the model's input: there is no earlier layer to take its place"
-    if (extra := leaving(index, region)) is not None:
+    if (extra := escaping_tensor(index, region)) is not None:
         return None, extra
     before, after = shapes.sizes.get(region.entry), shapes.sizes.get(region.exit)
     if before is None or after is None:
@@ -192,7 +192,7 @@ def _kept_whole(index: GraphIndex, region: Region) -> str:
     )
 
 
-def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[Choice]) -> str | None:
+def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[InlinedBranch]) -> str | None:
     """Why a region that leaves a branch can't go: what lies behind serves the other branch, too."""
     for choice in choices:
         inside = any(name in choice.inside for node in region.nodes for name in index.nodes[node].output)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.dominators import Step, find_flows, passed_over, weighted
+from redtest_onnx.layers.dominators import FlowStep, find_flows, shadowed_steps, weighted
 
 # What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence.
 _RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
@@ -61,7 +61,7 @@ def find_regions(
     heads = _heads(index, [chain for tree in trees for chain in tree.last()], ranks or {})
     chains = [chain for tree in trees for chain in tree.chains()]
     opened = {exit_ for tree in trees for exit_ in tree.opened()}
-    no_layers = passed_over(index, flows)
+    no_layers = shadowed_steps(index, flows)
     # The way with most layers names them; others add what branches off it.
     chains.sort(key=lambda chain: -sum(weighted(index, step) for step in chain))
     found: dict[str, Region] = {}
@@ -80,9 +80,9 @@ def find_regions(
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
 
 
-def leaving(index: GraphIndex, region: Region) -> str | None:
+def escaping_tensor(index: GraphIndex, region: Region) -> str | None:
     """Why a region can't go: a tensor inside it that others need, in words; None if there is none."""
-    dead = index.dead_without([region.exit], kept=[region.entry] if region.entry else [])
+    dead = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
     for node in sorted(region.nodes - dead):
         for name in index.nodes[node].output:
             if not name or name == region.exit:
@@ -101,7 +101,7 @@ def describe(index: GraphIndex, node: int) -> str:
     return proto.name or f"{proto.op_type} -> {proto.output[0] if proto.output else '?'}"
 
 
-def _heads(index: GraphIndex, chains: list[list[Step]], ranks: dict[str, int]) -> frozenset[str]:
+def _heads(index: GraphIndex, chains: list[list[FlowStep]], ranks: dict[str, int]) -> frozenset[str]:
     """Exits of the operators that make predictions of the last features."""
     heads: set[str] = set()
     body: set[str] = set()
@@ -119,13 +119,13 @@ def _heads(index: GraphIndex, chains: list[list[Step]], ranks: dict[str, int]) -
     return frozenset(heads - body)
 
 
-def _predicts(index: GraphIndex, step: Step) -> bool:
+def _predicts(index: GraphIndex, step: FlowStep) -> bool:
     """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent."""
     return len(step.nodes) == 1 and _kinds(index, step).isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT)
 
 
 def _region(
-    index: GraphIndex, chain: list[Step], k: int, ranks: dict[str, int], ends: frozenset[str]
+    index: GraphIndex, chain: list[FlowStep], k: int, ranks: dict[str, int], ends: frozenset[str]
 ) -> Region:
     """The layer that starts with step `k`, with the steps behind it that belong to it."""
     step = chain[k]
@@ -145,7 +145,7 @@ def _region(
     return Region(step.entry, exit_, exit_, step.nodes | tail, frozenset())
 
 
-def _belongs(index: GraphIndex, chain: list[Step], candidate: int, start: int) -> bool:
+def _belongs(index: GraphIndex, chain: list[FlowStep], candidate: int, start: int) -> bool:
     """Whether a step behind the layer that starts at `start` is its bias, normalisation or activation."""
     if weighted(index, chain[candidate]):
         return False
@@ -159,7 +159,7 @@ def _belongs(index: GraphIndex, chain: list[Step], candidate: int, start: int) -
     return candidate <= start + _normalisation_behind(index, chain, start)
 
 
-def _normalisation_behind(index: GraphIndex, chain: list[Step], start: int) -> int:
+def _normalisation_behind(index: GraphIndex, chain: list[FlowStep], start: int) -> int:
     """Number of steps behind a block that normalise its sum as the values it starts from were normalised.
 
     That is what post-norm transformers do; one operator, or up to five steps where it is spelt out.
@@ -173,7 +173,7 @@ def _normalisation_behind(index: GraphIndex, chain: list[Step], start: int) -> i
     return 0
 
 
-def _kinds(index: GraphIndex, step: Step) -> set[str]:
+def _kinds(index: GraphIndex, step: FlowStep) -> set[str]:
     return {ops.qualified(index.nodes[i]) for i in step.nodes}
 
 

@@ -12,13 +12,13 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.shapes import Shape, Shapes
-from redtest_onnx.graph.surgery import Operator
+from redtest_onnx.graph.surgery import AdapterOperator
 from redtest_onnx.layers.layer import channels_first
 
 
 def plain_adapter(
     index: GraphIndex, shapes: Shapes, entry: str, exit_: str, kernel: int = 1
-) -> tuple[Operator, ...]:
+) -> tuple[AdapterOperator, ...]:
     """An adapter without fitted values: positions are averaged, channels kept, cut off or filled with zeros.
 
     It ends with the activation function that the layer ended with. Its bias is zero, to be fitted.
@@ -35,8 +35,8 @@ def plain_adapter(
     activation = _activation(index, exit_)
     if len(before) != 4 and not channels_first(index, entry, exit_, len(before)):
         bias = np.zeros(after[-1], dtype)
-        product = Operator("MatMul", (np.eye(before[-1], after[-1], dtype=dtype),))
-        return (product, Operator("Add", (bias,)), *activation)
+        product = AdapterOperator("MatMul", (np.eye(before[-1], after[-1], dtype=dtype),))
+        return (product, AdapterOperator("Add", (bias,)), *activation)
     stride = _strides(before, after)
     window = [max(s, kernel) for s in stride]
     middle = tuple(slice((w - s) // 2, (w + s) // 2) for w, s in zip(window, stride, strict=True))
@@ -48,7 +48,7 @@ def plain_adapter(
 
 def _convolution(
     weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic], before: Shape, after: Shape
-) -> Operator:
+) -> AdapterOperator:
     """The convolution [M, C, kernel...] between two sizes; what its kernel sticks out is padded."""
     stride = _strides(before, after)
     excess = [
@@ -57,17 +57,17 @@ def _convolution(
     ]
     pads = [e // 2 for e in excess] + [e - e // 2 for e in excess]
     attributes = {"kernel_shape": list(weight.shape[2:]), "strides": list(stride), "pads": pads}
-    return Operator("Conv", (weight, bias), attributes)
+    return AdapterOperator("Conv", (weight, bias), attributes)
 
 
 def _strides(before: Shape, after: Shape) -> Sequence[int]:
     return [-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)]
 
 
-def _activation(index: GraphIndex, tensor: str) -> tuple[Operator, ...]:
+def _activation(index: GraphIndex, tensor: str) -> tuple[AdapterOperator, ...]:
     """The function of one operand that makes a tensor; nothing if it is made otherwise."""
     node = index.nodes[index.producer[tensor]]
     if node.op_type not in ops.ACTIVATION or len(node.input) != 1:
         return ()
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return (Operator(node.op_type, (), attributes),)
+    return (AdapterOperator(node.op_type, (), attributes),)

@@ -36,7 +36,7 @@ def apply_plan(model: Model, plan: Plan, shapes: Shapes) -> Model:
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdapterInsertion:
     """A pruned model whose gaps can be fitted.
 
     Attributes:
@@ -48,7 +48,7 @@ class Adapted:
     exits: frozenset[str]
 
 
-def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -> Adapted:
+def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -> AdapterInsertion:
     """Take the plan's layers out and put an adapter into every gap, also where shapes would fit without.
 
     Args:
@@ -73,7 +73,7 @@ def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -
             exits.add(exit_)
         adapter = plain_adapter(index, shapes, entry, exit_, kernel) if fits else ()
         removals.append(Removal(entry, exit_, adapter))
-    return Adapted(remove_regions(model, removals), frozenset(exits))
+    return AdapterInsertion(remove_regions(model, removals), frozenset(exits))
 
 
 def _ends_linearly(index: GraphIndex, entry: str, exit_: str) -> bool:

@@ -11,7 +11,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.criteria.base import Context, Scored
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.targets import Quantities, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
@@ -60,7 +60,7 @@ def drop(reference: Evaluation, candidate: Evaluation) -> float:
 
 
 def make_plan(
-    context: Context,
+    context: CriterionContext,
     budget: Budget,
     criterion: str = "redtest",
     *,
@@ -90,7 +90,7 @@ def make_plan(
     ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
     if budget.threshold is not None:
         if criterion == "redtest":
-            chosen: Sequence[Scored] = criteria.above_threshold(context, budget.threshold)
+            chosen: Sequence[ScoredLayer] = criteria.above_threshold(context, budget.threshold)
         else:
             chosen = [s for s in ranking if s.score >= budget.threshold]
     elif budget.remove is not None:
@@ -117,13 +117,13 @@ def make_plan(
 def _tolerated(
     model: Model,
     criterion: str,
-    candidates: Sequence[Scored],
+    candidates: Sequence[ScoredLayer],
     loss: Callable[[Plan], float],
     max_drop: float,
     progress: Progress | None,
 ) -> Plan:
     """Take candidate after candidate; one that costs too much together with those before it stays."""
-    kept: list[Scored] = []
+    kept: list[ScoredLayer] = []
     for done, candidate in enumerate(candidates):
         if loss(plan_of(model, criterion, [*kept, candidate])) <= max_drop:
             kept.append(candidate)
@@ -135,7 +135,7 @@ def _tolerated(
 def _longest(
     model: Model,
     criterion: str,
-    candidates: Sequence[Scored],
+    candidates: Sequence[ScoredLayer],
     loss: Callable[[Plan], float],
     max_drop: float,
     progress: Progress | None,

@@ -120,7 +120,7 @@ def _portions(names: Iterable[str], shapes: Shapes) -> Iterator[list[str]]:
 def first_infinite(model: Model, feeds: Feeds, options: RunOptions) -> str | None:
     """The first tensor whose values are not finite, and what makes it, in words; None if all are."""
     index = GraphIndex(model.graph)
-    names = [name for node in index.nodes for name in node.output if name in index.fed]
+    names = [name for node in index.nodes for name in node.output if name in index.input_dependent]
     found = Session(expose(model, names), options, level="none").run(feeds)
     for name in names:
         if not finite(found[name]):

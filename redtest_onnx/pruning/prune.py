@@ -14,16 +14,16 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
-from redtest_onnx.pruning.criteria.base import Context
+from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
-from redtest_onnx.runtime.opened import opened, see_cost
+from redtest_onnx.runtime.opened import inline_for_data, resolve_cost
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
 _FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
@@ -106,9 +106,9 @@ def plan(
     """
     options = options or RunOptions()
     analysis = analysis or analyze(model, data, settings, options, progress)
-    digest, model = model.sha256, opened(model, data).model
+    digest, model = model.sha256, inline_for_data(model, data).model
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, options).shapes
+    shapes = resolve_shapes(model, index, data, options).shapes
     loss: Callable[[Plan], float] | None = None
     repaired_loss: Callable[[Plan], float] | None = None
     if budget.max_drop is not None:
@@ -132,7 +132,7 @@ def plan(
                 return drop(evaluator.reference, evaluator.evaluate(fitted))
 
     seed = analysis.settings.seed
-    context = Context(model, analysis, shapes, data, fit_indices(data, seed), options, seed=seed)
+    context = CriterionContext(model, analysis, shapes, data, fit_indices(data, seed), options, seed=seed)
     chosen = make_plan(
         context,
         budget,
@@ -217,8 +217,8 @@ def rewrite(
     """
     options = options or RunOptions()
     (progress or _silent)(0, 4, "rewriting")
-    view = opened(model, data)
-    shapes = see_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
+    view = inline_for_data(model, data)
+    shapes = resolve_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
     pruned = apply_plan(view.model, chosen, shapes)
     verify_removal(view.model, pruned, chosen, data, options, shapes)
     seed = analysis.settings.seed
@@ -265,14 +265,14 @@ def compare(
     latency = measure_latency([model, pruned], data, options)
     note(3, 4, "measuring redundancy")
     before = Measures(
-        see_cost(model, data, options),
+        resolve_cost(model, data, options),
         model.file_bytes,
         latency[0],
         analysis.redundancy.value,
         evaluator.reference.accuracy,
     )
     after = Measures(
-        see_cost(pruned, data, options),
+        resolve_cost(pruned, data, options),
         pruned.file_bytes,
         latency[1],
         _redundancy(pruned, data, analysis.settings, options),

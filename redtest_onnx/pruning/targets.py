@@ -14,11 +14,11 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.criteria.base import Context, Scored
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.runtime.latency import measure_latency, measure_regions
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 QUANTITIES = ("params", "macs", "size", "memory", "latency")
 
@@ -26,7 +26,7 @@ _TRIES = 6  # plans that are timed
 _BELOW, _ABOVE = 0.04, 0.01  # how far from a latency target a timed plan may lie
 
 
-def plan_of(model: Model, criterion: str, chosen: Iterable[Scored]) -> Plan:
+def plan_of(model: Model, criterion: str, chosen: Iterable[ScoredLayer]) -> Plan:
     """The plan that takes out some layers."""
     ordered = sorted(chosen, key=lambda item: item.layer.index)
     return Plan(criterion, model.sha256, tuple(Step.of(item.layer, item.score) for item in ordered))
@@ -53,7 +53,7 @@ class Quantities:
             "size": model.file_bytes,
         }
 
-    def left(self, quantity: str, chosen: Sequence[Scored]) -> float:
+    def left(self, quantity: str, chosen: Sequence[ScoredLayer]) -> float:
         """The share of a quantity that is left without the chosen layers.
 
         Raises:
@@ -71,7 +71,7 @@ class Quantities:
         if quantity == "size":
             return pruned.file_bytes / total
         index = GraphIndex(pruned.graph)
-        cost = model_cost(index, see_shapes(pruned, index, self._data, self._options).shapes)
+        cost = model_cost(index, resolve_shapes(pruned, index, self._data, self._options).shapes)
         return (cost.peak_activation_bytes or total) / total
 
     def saved(self, quantity: str, layer: Layer) -> float:
@@ -88,7 +88,7 @@ class Quantities:
         regions = [(layer.input or "", layer.exit) for layer in layers]
         return measure_regions(self.model, regions, self._data, self._options)
 
-    def _pruned(self, chosen: Iterable[Scored]) -> Model:
+    def _pruned(self, chosen: Iterable[ScoredLayer]) -> Model:
         return apply_plan(self.model, plan_of(self.model, "target", chosen), self._shapes)
 
 
@@ -104,7 +104,7 @@ class TargetSearch:
 
     def __init__(
         self,
-        context: Context,
+        context: CriterionContext,
         criterion: str,
         targets: Sequence[tuple[str, float]],
         quantities: Quantities,
@@ -113,7 +113,7 @@ class TargetSearch:
         self._latency = next((share for quantity, share in targets if quantity == "latency"), None)
         self._targets = [target for target in targets if target[0] != "latency"]
         self._quantities = quantities
-        self._chosen: list[Scored] = []
+        self._chosen: list[ScoredLayer] = []
 
     def worth(self, layer: Layer) -> float:
         """The part of what is still missing that a layer brings, 1 where nothing can be told."""
@@ -125,7 +125,7 @@ class TargetSearch:
         ]
         return sum(parts) / len(parts) if parts else 1.0
 
-    def run(self, ranking: Iterator[Scored]) -> list[Scored]:
+    def run(self, ranking: Iterator[ScoredLayer]) -> list[ScoredLayer]:
         """The layers to take out.
 
         Raises:
@@ -137,21 +137,21 @@ class TargetSearch:
                 quantity, share, left = unmet[0]
                 raise self._unreachable(quantity, share, left, len(self._chosen))
             self._chosen.append(candidate)
-        self._drop_needless()
+        self._drop_redundant()
         return self._chosen if self._latency is None else self._timed(list(ranking))
 
     def _unmet(self) -> list[tuple[str, float, float]]:
         found = [(q, share, self._quantities.left(q, self._chosen)) for q, share in self._targets]
         return [(quantity, share, left) for quantity, share, left in found if left > share]
 
-    def _drop_needless(self) -> None:
+    def _drop_redundant(self) -> None:
         """Give back what the last layers made needless, the costliest first."""
         for item in sorted(self._chosen, key=lambda item: item.score):
             rest = [other for other in self._chosen if other is not item]
             if all(self._quantities.left(q, rest) <= share for q, share in self._targets):
                 self._chosen = rest
 
-    def _timed(self, others: list[Scored]) -> list[Scored]:
+    def _timed(self, others: list[ScoredLayer]) -> list[ScoredLayer]:
         """The cheapest layers whose own latencies add up to what must go, held against the real model."""
         target = self._latency or 1.0
         items = [*self._chosen, *others]
@@ -181,7 +181,7 @@ class TargetSearch:
         )
 
 
-def _costs(items: Sequence[Scored]) -> list[float]:
+def _costs(items: Sequence[ScoredLayer]) -> list[float]:
     """How far scores stay behind the best there can be: 1 for similarities, 0 for effects."""
     highest = max((item.score for item in items), default=0.0)
     perfect = 0.0 if highest <= 0 else max(1.0, highest)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.files import full_check
@@ -36,7 +36,7 @@ def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions
             raise InternalError(f"{what} changed from {before} to {after}")
     if _passes(original) and not _passes(rewritten):
         raise InternalError("the rewritten model does not pass onnx.checker")
-    feeds = data.inputs(first(fixed_batch(original) or 1, len(data)))
+    feeds = data.inputs(leading_indices(fixed_batch(original) or 1, len(data)))
     reference = Session(original, options).run(feeds)
     for level in LEVELS:
         outputs = Session(rewritten, options, level=level).run(feeds)
@@ -72,7 +72,7 @@ def verify_removal(
     Raises:
         InternalError: naming the first tensor that differs. That is a bug of ours.
     """
-    feeds = data.inputs(first(fixed_batch(original) or 1, len(data)))
+    feeds = data.inputs(leading_indices(fixed_batch(original) or 1, len(data)))
     found = first_divergence(original, rewritten, plan.steps, feeds, options, shapes)
     if found is not None:
         raise InternalError(f"the rewritten model computes something else: {found}")

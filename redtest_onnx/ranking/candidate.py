@@ -39,7 +39,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated(Candidate):
+class MeasuredCandidate(Candidate):
     """A candidate of a search space, built and measured.
 
     Attributes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 
 PROXIES = ("parameters", "macs", "latency_ms", "depth", "synflow", "jacob_cov", "naswot", "msrs")
 """The first ones are baselines that every other must beat; MSRS needs trained candidates."""
@@ -31,7 +31,7 @@ class Correlation:
     points: int
 
 
-def correlations(candidates: Sequence[Evaluated], against: str = "accuracy") -> list[Correlation]:
+def correlations(candidates: Sequence[MeasuredCandidate], against: str = "accuracy") -> list[Correlation]:
     """Rank correlations of every proxy that varies over at least three candidates."""
     found = []
     for proxy in PROXIES:

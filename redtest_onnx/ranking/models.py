@@ -20,7 +20,7 @@ from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
@@ -63,7 +63,7 @@ class ModelMeasurement:
             shapes=dict(self.shapes),
             seed=self.settings.seed,
         )
-        cost = see_cost(model, data, self.options)
+        cost = resolve_cost(model, data, self.options)
         analysis = analyze(model, data, self.settings, self.options)
         candidate = Candidate(
             name=path,

@@ -10,7 +10,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.candidate import Candidate, CostName
 from redtest_onnx.ranking.expected import ExpectedMsrs, fit_expected
 from redtest_onnx.ranking.pareto import pareto_front
-from redtest_onnx.ranking.score import PAPER_WEIGHTS, SCORES, Objective, ScoreName
+from redtest_onnx.ranking.score import PAPER_WEIGHTS, SCORES, ScoreName, ScoreWeights
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RankingSettings:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankingEntry:
     """A candidate in its place.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Unranked:
+class UnrankedEntry:
     """What has no place, and why."""
 
     name: str
@@ -87,14 +87,14 @@ class Ranking:
         fit: the expected MSRS over depth; None if a constant was given or no MSRS is known.
     """
 
-    rows: tuple[Ranked, ...]
-    unranked: tuple[Unranked, ...]
+    rows: tuple[RankingEntry, ...]
+    unranked: tuple[UnrankedEntry, ...]
     settings: RankingSettings
     fit: ExpectedMsrs | None
 
 
 def rank_candidates(
-    candidates: Sequence[Candidate], settings: RankingSettings, failed: Sequence[Unranked] = ()
+    candidates: Sequence[Candidate], settings: RankingSettings, failed: Sequence[UnrankedEntry] = ()
 ) -> Ranking:
     """Put candidates in the order of a score.
 
@@ -113,9 +113,11 @@ def rank_candidates(
     if settings.expected is None and any(c.msrs is not None for c in candidates):
         fit = fit_expected(candidates)
     constant = settings.expected or 1.0
-    objective = Objective(settings.cost, target, exponent, beta, fit or (lambda layers: constant))
+    objective = ScoreWeights(settings.cost, target, exponent, beta, fit or (lambda layers: constant))
     scored = [({kind: objective.score(c, kind) for kind in SCORES}, c) for c in candidates]
-    unranked = [Unranked(c.name, _reason(c, settings)) for scores, c in scored if scores[settings.by] is None]
+    unranked = [
+        UnrankedEntry(c.name, _reason(c, settings)) for scores, c in scored if scores[settings.by] is None
+    ]
     placed = [(score, scores, c) for scores, c in scored if (score := scores[settings.by]) is not None]
     if not placed:
         reasons = [f"; of {item.name}: {item.reason}" for item in (*failed, *unranked)[:1]]
@@ -123,7 +125,7 @@ def rank_candidates(
     placed.sort(key=lambda row: (-row[0], row[2].cost(settings.cost) or 0, row[2].name))
     front = pareto_front([c for _, _, c in placed], settings.cost)
     return Ranking(
-        rows=tuple(Ranked(c, scores, i + 1, i in front) for i, (_, scores, c) in enumerate(placed)),
+        rows=tuple(RankingEntry(c, scores, i + 1, i in front) for i, (_, scores, c) in enumerate(placed)),
         unranked=(*failed, *unranked),
         settings=RankingSettings(settings.cost, settings.by, exponent, beta, target, settings.expected),
         fit=fit,

@@ -17,7 +17,7 @@ FEWEST_PAIRS = 1.0
 
 
 @dataclass(frozen=True)
-class Objective:
+class ScoreWeights:
     """How cost and redundancy weigh against accuracy.
 
     S1 = accuracy; S2 = accuracy (cost / T)^w (MnasNet, arXiv 1807.11626, equation 2);

@@ -26,7 +26,7 @@ from redtest_onnx.similarity.analyze import Analysis, WithoutLargest
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
-    from redtest_onnx.training.finetune import FineTuning, Judged
+    from redtest_onnx.training.finetune import FineTuning, ValidationResult
     from redtest_onnx.training.settings import TrainingSettings
 
 Document = dict[str, Any]
@@ -198,7 +198,7 @@ def _training(result: FineTuning) -> Document:
     }
 
 
-def _judged(judged: Judged | None) -> Document | None:
+def _judged(judged: ValidationResult | None) -> Document | None:
     return None if judged is None else {key: _plain(value) for key, value in asdict(judged).items()}
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.ranking.candidate import CostName
-from redtest_onnx.ranking.rank import Ranked, Ranking
+from redtest_onnx.ranking.rank import Ranking, RankingEntry
 from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.tables import count
@@ -97,7 +97,7 @@ def save_ranking_figure(ranking: Ranking, path: Path) -> None:
     write_atomic(path, lambda target: figure.savefig(target, format=suffix, dpi=160))
 
 
-def _row(row: Ranked) -> Document:
+def _row(row: RankingEntry) -> Document:
     return {
         "place": row.place,
         **{k: number(v) if isinstance(v, float) else v for k, v in asdict(row.candidate).items()},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
@@ -51,7 +51,7 @@ class Evaluator:
         self._data = data
         self._options = options
         fixed = fixed_batch(reference)
-        self._batches = list(runs(indices, fixed or _BATCH, fixed=fixed is not None))
+        self._batches = list(batches(indices, fixed or _BATCH, fixed=fixed is not None))
         self._cache: list[dict[str, Any]] = []
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""

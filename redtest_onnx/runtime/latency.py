@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
@@ -48,7 +48,7 @@ def measure_latency(
             models more than their work and makes timings jump.
         seconds: time to spend on all of them together, if that allows 15 runs each.
     """
-    feeds = data.inputs(first(fixed_batch(models[0]) or 1, len(data)))
+    feeds = data.inputs(leading_indices(fixed_batch(models[0]) or 1, len(data)))
     options = replace(options, threads=options.threads or 1)
     return _timed([(Session(model, options), feeds) for model in models], seconds)
 
@@ -67,7 +67,7 @@ def measure_regions(
     Returns:
         The median of each part as a share of the whole model's.
     """
-    feeds = data.inputs(first(fixed_batch(model) or 1, len(data)))
+    feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
     options = replace(options, threads=options.threads or 1)
     entries = dict.fromkeys(entry for entry, _ in regions)
     known = {**feeds, **Session(expose(model, entries), options).run(feeds)}

@@ -17,7 +17,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.runtime.session import RunOptions, onnxruntime
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 _WANTED = 48 << 20  # bytes of activations: so much stands out from what else a process does
 _SECONDS = 120
@@ -49,7 +49,7 @@ def measured_peak_activations(model: Model, data: Dataset, options: RunOptions) 
     if not sys.platform.startswith("linux") or fixed_batch(model) is not None:
         return None
     index = GraphIndex(model.graph)
-    expected = peak_activation_bytes(index, see_shapes(model, index, data, options).shapes)
+    expected = peak_activation_bytes(index, resolve_shapes(model, index, data, options).shapes)
     samples = max(1, _WANTED // max(expected or _WANTED, 1))
     axes = batch_axes(model)
     feeds = {

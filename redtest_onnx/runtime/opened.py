@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.branches import Opened, open_branches
+from redtest_onnx.graph.branches import InlinedModel, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 
-def opened(model: Model, data: Dataset) -> Opened:
+def inline_for_data(model: Model, data: Dataset) -> InlinedModel:
     """The model with local functions and the branches it takes for this data inlined.
 
     Raises:
@@ -24,9 +24,9 @@ def opened(model: Model, data: Dataset) -> Opened:
     """
     shared = [name for name, axis in batch_axes(model).items() if axis is None]
     if not shared or not any(node.op_type == "If" for node in model.graph.node):
-        return open_branches(model)
-    feeds = data.inputs(first(fixed_batch(model) or 1, len(data)))
-    return open_branches(model, {name: feeds[name] for name in shared})
+        return inline_branches(model)
+    feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
+    return inline_branches(model, {name: feeds[name] for name in shared})
 
 
 def whole_cost(model: Model, view: Model, shapes: Shapes) -> Cost:
@@ -41,11 +41,11 @@ def whole_cost(model: Model, view: Model, shapes: Shapes) -> Cost:
     return replace(cost, parameters=count_parameters(index), parameter_bytes=parameter_bytes(index))
 
 
-def see_cost(model: Model, data: Dataset, options: RunOptions) -> Cost:
+def resolve_cost(model: Model, data: Dataset, options: RunOptions) -> Cost:
     """What a model stores, and what a run on a sample costs.
 
     Raises:
         InputError: the model can't be run on the data.
     """
-    view = opened(model, data).model
-    return whole_cost(model, view, see_shapes(view, GraphIndex(view.graph), data, options).shapes)
+    view = inline_for_data(model, data).model
+    return whole_cost(model, view, resolve_shapes(view, GraphIndex(view.graph), data, options).shapes)

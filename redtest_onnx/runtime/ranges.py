@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import PREFIX
@@ -33,7 +33,7 @@ def largest_magnitudes(
     session = Session(build_range_probe(model, wanted), options, level="basic", early_release=True)
     found = dict.fromkeys(wanted, 0.0)
     fixed = fixed_batch(model)
-    for chosen, _ in runs(indices, fixed or _BATCH, fixed=fixed is not None):
+    for chosen, _ in batches(indices, fixed or _BATCH, fixed=fixed is not None):
         values = session.run(data.inputs(chosen))
         for name in wanted:
             found[name] = float(np.maximum(found[name], values[f"{PREFIX}{name}"]))

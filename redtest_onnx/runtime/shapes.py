@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
@@ -25,7 +25,7 @@ _LARGEST = 1 << 32  # bytes of one tensor for one sample; stored weights may be 
 
 
 @dataclass(frozen=True)
-class SeenShapes:
+class ResolvedShapes:
     """Sizes of tensors with the smallest batch the model takes, and the axes that hold the samples.
 
     Attributes:
@@ -39,7 +39,7 @@ class SeenShapes:
     batch_axes: Mapping[str, int]
 
 
-def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptions) -> SeenShapes:
+def resolve_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptions) -> ResolvedShapes:
     """Find the sizes of all activations; the model runs only if inference leaves one open.
 
     Raises:
@@ -54,9 +54,9 @@ def see_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptio
             axes.update(
                 _batch_axes(infer_shapes(model, _inputs(model, 1)), infer_shapes(model, _inputs(model, 2)))
             )
-        return SeenShapes(batch, small, axes)
+        return ResolvedShapes(batch, small, axes)
     large = _sizes(model, index, data, 2, options)
-    return SeenShapes(batch, small, _batch_axes(small, large))
+    return ResolvedShapes(batch, small, _batch_axes(small, large))
 
 
 def _runs_nowhere(model: Model) -> bool:
@@ -101,7 +101,7 @@ def _inputs(model: Model, times: int) -> dict[str, Shape]:
 
 
 def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
-    feeds = data.inputs(first(batch, len(data)))
+    feeds = data.inputs(leading_indices(batch, len(data)))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     _check_sizes(model, shapes)
     unknown = [

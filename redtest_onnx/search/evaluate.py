@@ -19,13 +19,13 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.ranking.accuracy import AccuracySource
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.search.images import TrainingData, open_training_data
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.recipe import Recipe
-from redtest_onnx.search.space import Space, Task
+from redtest_onnx.search.space import ImageTask, Space
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ _LATENCY_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class CandidateEvaluation:
     """Evaluates architectures; called in whatever process an engine runs it.
 
     The weights depend on the architecture and the seed alone, so that an evaluation that is done again, for
@@ -59,7 +59,7 @@ class Evaluation:
     source: AccuracySource | None = None
     models: Path | None = None
 
-    def __call__(self, architecture: str) -> Evaluated:
+    def __call__(self, architecture: str) -> MeasuredCandidate:
         """Build and measure one architecture.
 
         Raises:
@@ -69,7 +69,7 @@ class Evaluation:
         begin = perf_counter()
         known = self.source.look_up(architecture) if self.source else {}
         data = _training_data(self.data, self.images, self.seed) if self.data else None
-        task = data.task if data else Task()
+        task = data.task if data else ImageTask()
         key = self.space.key(architecture)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # small networks gain nothing from more, and results stay the same
@@ -86,7 +86,7 @@ class Evaluation:
             "latency_ms": _latency(model),
             **measures,
         }
-        return Evaluated(
+        return MeasuredCandidate(
             name=architecture,
             key=key,
             depth=self.space.depth(architecture),
@@ -117,7 +117,7 @@ class Evaluation:
             "undefined": found.undefined,
         }
 
-    def _export(self, network: nn.Module, task: Task, key: str) -> Model:
+    def _export(self, network: nn.Module, task: ImageTask, key: str) -> Model:
         from redtest_onnx.search.networks.export import export
 
         model = export(network, task)
@@ -132,7 +132,7 @@ def _training_data(path: Path, images: ImageOptions, seed: int) -> TrainingData:
     return open_training_data(path, options=images, seed=seed)
 
 
-def _macs(model: Model, task: Task) -> int | None:
+def _macs(model: Model, task: ImageTask) -> int | None:
     shapes = infer_shapes(model, {"input": (1, task.channels, task.size, task.size)})
     return count_macs(GraphIndex(model.graph), shapes)
 

@@ -15,7 +15,7 @@ from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import FLOAT, Model
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 
 INPUT = "input"
 _VALIDATION_SPLITS = ("validation", "valid", "val", "calibration")
@@ -45,10 +45,10 @@ class TrainingData:
     test: LabelledImages | None = None
 
     @property
-    def task(self) -> Task:
+    def task(self) -> ImageTask:
         """Inputs and classes of a network for this data."""
         _, channels, size, _ = self.train.images.shape
-        return Task(channels, size, int(max(self.train.labels.max(), self.validation.labels.max())) + 1)
+        return ImageTask(channels, size, int(max(self.train.labels.max(), self.validation.labels.max())) + 1)
 
 
 def open_training_data(path: Path, *, options: ImageOptions | None = None, seed: int = 0) -> TrainingData:

@@ -9,7 +9,7 @@ from time import monotonic
 
 from redtest_onnx.engines.base import Engine, Work
 from redtest_onnx.engines.run import EngineOptions
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.search.space import Space
 from redtest_onnx.search.store import Failure, Outcome, Store
 from redtest_onnx.search.strategies import Strategy
@@ -17,11 +17,11 @@ from redtest_onnx.similarity.analyze import Progress
 
 _PATIENCE = 2000  # proposals in a row that are all known: the space is used up
 
-Fitness = Callable[[Evaluated], float | None]
+Fitness = Callable[[MeasuredCandidate], float | None]
 
 
 @dataclass(frozen=True)
-class Budget:
+class SearchBudget:
     """When a search ends.
 
     Attributes:
@@ -34,7 +34,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchResult:
     """How a search ended.
 
     Attributes:
@@ -49,17 +49,17 @@ class Searched:
 
 
 def search(
-    work: Work[Evaluated],
+    work: Work[MeasuredCandidate],
     space: Space,
     strategy: Strategy,
     fitness: Fitness,
     store: Store,
-    budget: Budget,
+    budget: SearchBudget,
     *,
     window: int | None = 8,
     engine: EngineOptions | None = None,
     progress: Progress | None = None,
-) -> Searched:
+) -> SearchResult:
     """Search a space, going on from what the store holds.
 
     A strategy is told outcomes in the order of its proposals, each when `window` later ones are open. So
@@ -86,7 +86,7 @@ def search(
                 run.collect()
                 if progress:
                     progress(min(len(run.outcomes), budget.evaluations), budget.evaluations, "searching")
-    return Searched(tuple(store.outcomes().values()), run.evaluated, run.reason)
+    return SearchResult(tuple(store.outcomes().values()), run.evaluated, run.reason)
 
 
 class _Run:
@@ -96,9 +96,9 @@ class _Run:
         strategy: Strategy,
         fitness: Fitness,
         store: Store,
-        budget: Budget,
+        budget: SearchBudget,
         window: int | None,
-        engine: Engine[Evaluated],
+        engine: Engine[MeasuredCandidate],
     ) -> None:
         self._space, self._strategy, self._fitness = space, strategy, fitness
         self._store, self._budget, self._window, self._engine = store, budget, window, engine
@@ -165,5 +165,5 @@ class _Run:
 
     def _tell(self, architecture: str, key: str) -> None:
         outcome = self.outcomes[key]
-        score = self._fitness(outcome) if isinstance(outcome, Evaluated) else None
+        score = self._fitness(outcome) if isinstance(outcome, MeasuredCandidate) else None
         self._strategy.tell(architecture, score)

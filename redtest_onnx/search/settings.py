@@ -12,8 +12,8 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
-from redtest_onnx.ranking.score import Objective, ScoreName
-from redtest_onnx.search.evaluate import Evaluation
+from redtest_onnx.ranking.score import ScoreName, ScoreWeights
+from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
 from redtest_onnx.search.search import Fitness
 from redtest_onnx.search.space import get_space
@@ -82,12 +82,12 @@ class SearchSettings:
         """The settings as JSON values."""
         return asdict(self)
 
-    def evaluation(self) -> Evaluation:
+    def evaluation(self) -> CandidateEvaluation:
         """What is done with each architecture."""
         images: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in self.images.items()
         }
-        return Evaluation(
+        return CandidateEvaluation(
             space=get_space(self.space),
             data=Path(self.data) if self.data else None,
             images=ImageOptions(**images),
@@ -112,7 +112,7 @@ class SearchSettings:
 
         The expected MSRS is a constant: a fit to candidates found so far would move the goal with each.
         """
-        objective = Objective(self.cost, 1.0, self.exponent, self.beta, lambda layers: 1.0)
+        objective = ScoreWeights(self.cost, 1.0, self.exponent, self.beta, lambda layers: 1.0)
         return lambda candidate: objective.score(candidate, self.by)
 
     def ranking(self, target: float | None, expected: float | None) -> RankingSettings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +74,7 @@ class SizeSpace:
         values = self.parse(architecture)
         return 1 + 2 * sum(int(values[f"depth{k}"]) for k in (1, 2, 3))
 
-    def build(self, architecture: str, task: Task) -> nn.Module:
+    def build(self, architecture: str, task: ImageTask) -> nn.Module:
         """The residual network."""
         from redtest_onnx.search.networks.residual import ResidualNetwork
 

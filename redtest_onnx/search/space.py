@@ -20,7 +20,7 @@ Choices = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Task:
+class ImageTask:
     """What the networks of a space are for.
 
     Attributes:
@@ -65,7 +65,7 @@ class Space(Protocol):
     def depth(self, architecture: str) -> int:
         """Number of operators with weights on the longest way through the network."""
 
-    def build(self, architecture: str, task: Task) -> nn.Module:
+    def build(self, architecture: str, task: ImageTask) -> nn.Module:
         """The untrained network.
 
         Its `forward` takes images [n, channels, size, size] and returns logits [n, classes]; `layers(x)`

@@ -11,9 +11,9 @@ from typing import Any
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import writable
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 
-_COLUMNS = tuple(field.name for field in fields(Evaluated))
+_COLUMNS = tuple(field.name for field in fields(MeasuredCandidate))
 _SCHEMA = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE results (
@@ -34,7 +34,7 @@ class Failure:
     error: str
 
 
-Outcome = Evaluated | Failure
+Outcome = MeasuredCandidate | Failure
 
 
 class Store:
@@ -123,7 +123,9 @@ class Store:
         found: dict[str, Outcome] = {}
         for error, *values in self._connection.execute(query):
             row = dict(zip(_COLUMNS, values, strict=True))
-            found[row["key"]] = Evaluated(**row) if error is None else Failure(row["key"], row["name"], error)
+            found[row["key"]] = (
+                MeasuredCandidate(**row) if error is None else Failure(row["key"], row["name"], error)
+            )
         return found
 
 

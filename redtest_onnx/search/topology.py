@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 
 if TYPE_CHECKING:
     from torch import nn
@@ -123,7 +123,7 @@ class TopologySpace:
             return None
         return cls(int(match[1]), int(match[2])) if match[1] else cls()
 
-    def build(self, architecture: str, task: Task) -> nn.Module:
+    def build(self, architecture: str, task: ImageTask) -> nn.Module:
         """The network of the benchmark with this cell."""
         from redtest_onnx.search.networks.topology import TopologyNetwork
 

@@ -22,12 +22,12 @@ from redtest_onnx.layers.layer import Layer, every_activation, find_layers, has_
 from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
-from redtest_onnx.runtime.opened import opened
+from redtest_onnx.runtime.opened import inline_for_data
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import SeenShapes, see_shapes
-from redtest_onnx.similarity.measure import Kernel, Measured, measure
+from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
+from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
 from redtest_onnx.similarity.measure import Progress as Progress
-from redtest_onnx.similarity.reader import GramReader, Target
+from redtest_onnx.similarity.reader import GramReader, TapTarget
 
 Float64s = npt.NDArray[np.float64]
 
@@ -195,10 +195,10 @@ def analyze(
     if settings.kernel != "linear" and settings.estimator == "exact":
         raise InputError("the exact estimator knows the linear kernel only", hint="--estimator minibatch")
     require_samples(data)
-    view = opened(model, data)
+    view = inline_for_data(model, data)
     model = view.model
     index = GraphIndex(model.graph)
-    seen = see_shapes(model, index, data, options)
+    seen = resolve_shapes(model, index, data, options)
     series = find_layers(index, seen.shapes, view.choices)
     if settings.threshold is None:
         settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
@@ -274,7 +274,7 @@ def select_layers(
     )
 
 
-def measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...]:
+def measurable(layers: tuple[Layer, ...], seen: ResolvedShapes) -> tuple[Layer, ...]:
     """The layers whose values belong to single samples."""
     left = [layer for layer in layers if layer.tensor in seen.batch_axes]
     for layer in layers:
@@ -283,9 +283,9 @@ def measurable(layers: tuple[Layer, ...], seen: SeenShapes) -> tuple[Layer, ...]
     return tuple(replace(layer, index=i) for i, layer in enumerate(left))
 
 
-def targets_of(layers: tuple[Layer, ...], seen: SeenShapes) -> list[Target]:
+def targets_of(layers: tuple[Layer, ...], seen: ResolvedShapes) -> list[TapTarget]:
     """What a reader needs to know of the layers."""
-    return [Target.seen(layer.tensor, seen, layer.convolutional) for layer in layers]
+    return [TapTarget.seen(layer.tensor, seen, layer.convolutional) for layer in layers]
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:
@@ -297,7 +297,7 @@ def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:
 
 
 def _without_largest(
-    measured: Measured, whole: Float64s, settings: AnalysisSettings
+    measured: MeasurementResult, whole: Float64s, settings: AnalysisSettings
 ) -> WithoutLargest | None:
     """What remains of the similarities `whole` without the samples that dominate layers."""
     if measured.without is None:

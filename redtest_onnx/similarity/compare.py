@@ -21,7 +21,7 @@ from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.similarity.analyze import (
     AnalysisSettings,
@@ -166,7 +166,7 @@ def _open(
     side: Side, samples: int, settings: AnalysisSettings, options: RunOptions
 ) -> tuple[tuple[Layer, ...], GramReader]:
     index = GraphIndex(side.model.graph)
-    seen = see_shapes(side.model, index, side.data, options)
+    seen = resolve_shapes(side.model, index, side.data, options)
     chosen = select_layers(index, seen.shapes, find_layers(index, seen.shapes), settings.layers)
     layers = measurable(chosen, seen)
     if not layers:

@@ -32,7 +32,7 @@ _IN_MEMORY = 1 << 30  # bytes of features; more of them are kept in a temporary 
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasurementResult:
     """What came out of a run over all batches.
 
     Attributes:
@@ -66,7 +66,7 @@ def measure(
     kernel: Kernel = "linear",
     seed: int = 0,
     progress: Progress | None = None,
-) -> Measured:
+) -> MeasurementResult:
     """Run the model on all batches.
 
     Args:
@@ -95,7 +95,7 @@ def measure(
         watch.metric()
         if progress:
             progress(done + 1, len(batches), "measuring")
-    return Measured(
+    return MeasurementResult(
         np.stack(hsic),
         null95,
         largest.share,
@@ -160,7 +160,7 @@ def read_all(
 
 def _measure_exactly(
     reader: GramReader, data: Dataset, batches: Sequence[Indices], seed: int, progress: Progress | None
-) -> Measured:
+) -> MeasurementResult:
     watch = _Watch()
     with TemporaryDirectory(prefix="redtest-onnx-") as folder:
         features = read_all(reader, data, batches, folder, progress)
@@ -175,7 +175,7 @@ def _measure_exactly(
         del features, grams
         watch.metric()
     share, dominated = norm_shares(_stacked(norms))
-    return Measured(hsic[None], null95, share, dominated, None, 0, watch.forward_s, watch.metric_s)
+    return MeasurementResult(hsic[None], null95, share, dominated, None, 0, watch.forward_s, watch.metric_s)
 
 
 def _stacked(norms: list[Array]) -> Float64s:

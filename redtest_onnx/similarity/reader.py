@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.model import FLOAT, Model
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
@@ -18,7 +18,7 @@ from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram
 from redtest_onnx.runtime.session import RunOptions, resolve_device
-from redtest_onnx.runtime.shapes import SeenShapes
+from redtest_onnx.runtime.shapes import ResolvedShapes
 from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
@@ -26,7 +26,7 @@ _CACHED = 64
 
 
 @dataclass(frozen=True)
-class Target:
+class TapTarget:
     """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
 
     `channels_first` is as in `Tap`.
@@ -39,7 +39,7 @@ class Target:
     channels_first: bool = False
 
     @classmethod
-    def seen(cls, tensor: str, seen: SeenShapes, channels_first: bool) -> Target:
+    def seen(cls, tensor: str, seen: ResolvedShapes, channels_first: bool) -> TapTarget:
         """The target with the sizes that were seen in a run."""
         shapes = seen.shapes
         return cls(
@@ -93,7 +93,7 @@ class GramReader:
     def __init__(
         self,
         model: Model,
-        targets: Sequence[Target],
+        targets: Sequence[TapTarget],
         samples: int,
         pooling: Pooling,
         options: RunOptions,
@@ -146,7 +146,7 @@ class GramReader:
         return [_joined(xp, (run.pop(tap.output) for run in seen), n) for tap in self._taps]
 
     def _runs(self, data: Dataset, indices: Indices) -> Iterable[dict[str, Array]]:
-        for chosen, _ in runs(indices, self._per_run, fixed=True):
+        for chosen, _ in batches(indices, self._per_run, fixed=True):
             yield self._session.run_in_place(data.inputs(chosen))
 
 
@@ -155,7 +155,9 @@ def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:
     return several[0][:n] if len(several) == 1 else xp.concatenate(several)[:n]
 
 
-def _tap(target: Target, batch: int, per_run: int, pooling: Pooling, *, in_graph: bool, whole: bool) -> Tap:
+def _tap(
+    target: TapTarget, batch: int, per_run: int, pooling: Pooling, *, in_graph: bool, whole: bool
+) -> Tap:
     """How an activation leaves the graph.
 
     Args:

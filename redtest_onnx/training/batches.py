@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.dtypes import to_tensor
-from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset, Feeds
 
 # Decoded samples up to this size are kept for the next epoch.
@@ -107,7 +107,7 @@ class Samples:
         """
         rank, world = share
         size = self.fixed or self.batch_size
-        cut = list(runs(np.arange(len(self.indices)), size, fixed=self.fixed is not None))
+        cut = list(batches(np.arange(len(self.indices)), size, fixed=self.fixed is not None))
         return self._load(cut[rank::world])
 
     def _slice(self, step: int) -> slice:

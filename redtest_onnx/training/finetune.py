@@ -26,13 +26,13 @@ from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.training.augment import augmentation
 from redtest_onnx.training.batches import Samples
 from redtest_onnx.training.checkpoint import Checkpoint
-from redtest_onnx.training.loop import Note, Report, Score, Task, Trainer
-from redtest_onnx.training.objective import Objective, common_features, make_objective
-from redtest_onnx.training.processes import Processes, processes
+from redtest_onnx.training.loop import Note, Report, Score, Trainer, TrainingTask
+from redtest_onnx.training.objective import TrainingObjective, common_features, make_objective
+from redtest_onnx.training.processes import ProcessGroup, processes
 from redtest_onnx.training.settings import TrainingSettings
 
 # Weights after training drift a little more between the two runtimes than exported ones.
@@ -42,7 +42,7 @@ _MOST_VALIDATION = 5000
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidationResult:
     """Accuracy of a model on samples it was not trained on.
 
     Attributes:
@@ -81,8 +81,8 @@ class FineTuning:
     best_epoch: int
     start: Score
     trained_on: int
-    validated: Judged
-    tested: Judged | None
+    validated: ValidationResult
+    tested: ValidationResult | None
     verification: Verification
     leads: bool = True
 
@@ -150,7 +150,7 @@ def _finetune(
     model: Model,
     data: Dataset,
     settings: TrainingSettings,
-    group: Processes,
+    group: ProcessGroup,
     options: RunOptions,
     *,
     teacher: Model | None,
@@ -214,7 +214,7 @@ def _task(
     teacher: Model | None,
     options: RunOptions,
     world: int,
-) -> Task:
+) -> TrainingTask:
     if len(data) < _FEWEST:
         raise InputError(
             f"has {len(data)} samples, at least {_FEWEST} are needed to train", where=data.source
@@ -240,7 +240,7 @@ def _task(
             where=teacher.label,
             hint="the teacher is the original model",
         )
-    return Task(
+    return TrainingTask(
         _samples(data, order, model, settings, world),
         _samples(judged, np.sort(chosen), model, settings, 1),
         objective,
@@ -262,7 +262,7 @@ def _features(model: Model, teacher: Model | None, data: Dataset, options: RunOp
     if teacher is None:
         return ()
     index = GraphIndex(teacher.graph)
-    layers = find_layers(index, see_shapes(teacher, index, data, options).shapes)
+    layers = find_layers(index, resolve_shapes(teacher, index, data, options).shapes)
     return common_features(model, teacher, tuple(layer.tensor for layer in layers))
 
 
@@ -281,7 +281,7 @@ def _check_labels(trainer: Trainer, model: Model) -> None:
         )
 
 
-def _classes(trainer: Trainer, objective: Objective, model: Model) -> int:
+def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> int:
     batch = next(trainer.task.validation.in_order()).to(trainer.group.device)
     with torch.no_grad():
         scores = trainer.module.tensors(objective.scores[:1], **batch.inputs)[objective.scores[0]]
@@ -294,10 +294,12 @@ def _classes(trainer: Trainer, objective: Objective, model: Model) -> int:
     return int(scores[0].numel())
 
 
-def _judge(before: Model, after: Model, trainer: Trainer, samples: Samples, options: RunOptions) -> Judged:
+def _judge(
+    before: Model, after: Model, trainer: Trainer, samples: Samples, options: RunOptions
+) -> ValidationResult:
     evaluator = Evaluator(before, samples.data, samples.indices, options)
     result = evaluator.evaluate(after)
-    return Judged(
+    return ValidationResult(
         samples.data.source,
         len(samples),
         evaluator.reference.accuracy,

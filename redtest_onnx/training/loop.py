@@ -23,9 +23,9 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.training.augment import Augment
 from redtest_onnx.training.batches import Batch, Samples
 from redtest_onnx.training.checkpoint import Checkpoint, Progress
-from redtest_onnx.training.objective import Objective, Tapped
+from redtest_onnx.training.objective import TappedModule, TrainingObjective
 from redtest_onnx.training.optimisation import make_optimizer, make_schedule, precision_of
-from redtest_onnx.training.processes import Processes
+from redtest_onnx.training.processes import ProcessGroup
 from redtest_onnx.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What a run trains on.
 
     Attributes:
@@ -65,7 +65,7 @@ class Task:
 
     samples: Samples
     validation: Samples
-    objective: Objective
+    objective: TrainingObjective
     teacher: OnnxModule | None
     augment: Augment
 
@@ -93,9 +93,9 @@ class Trainer:
         self,
         module: OnnxModule,
         model: Model,
-        task: Task,
+        task: TrainingTask,
         settings: TrainingSettings,
-        group: Processes,
+        group: ProcessGroup,
         *,
         checkpoint: Checkpoint | None = None,
         after_step: Callable[[OnnxModule], None] | None = None,
@@ -110,11 +110,11 @@ class Trainer:
         self.after_step = after_step
         self.report = report or (lambda record: None)
         self.note = note or (lambda done, total, what: None)
-        self.student = group.wrap(Tapped(self.module, task.objective.names))
+        self.student = group.wrap(TappedModule(self.module, task.objective.names))
         self.teacher = None
         if task.teacher is not None:
             teacher = _placed(task.teacher, group).requires_grad_(False)
-            self.teacher = Tapped(teacher, task.objective.names)
+            self.teacher = TappedModule(teacher, task.objective.names)
         self.steps = settings.epochs * task.samples.steps
         self.optimizer = make_optimizer(self.module, model, settings)
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
@@ -145,7 +145,7 @@ class Trainer:
     def score(self, samples: Samples) -> Score:
         """Loss and accuracy in `eval()`; all processes take part and get the same."""
         objective = self.task.objective
-        tapped = Tapped(self.module, objective.names)
+        tapped = TappedModule(self.module, objective.names)
         self.group.share_buffers(self.module)
         self.module.eval()
         loss, right, seen = 0.0, 0, 0
@@ -269,7 +269,7 @@ class Trainer:
         return nullcontext()
 
 
-def _placed(module: OnnxModule, group: Processes) -> OnnxModule:
+def _placed(module: OnnxModule, group: ProcessGroup) -> OnnxModule:
     """The module on its device, with channels last: convolutions train a fifth to a quarter faster so."""
     module.to(group.device)
     # The stubs of torch know this form only together with a device and a type.

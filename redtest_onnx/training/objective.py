@@ -20,7 +20,7 @@ _TINY = 1e-12
 _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 
-class Tapped(nn.Module):
+class TappedModule(nn.Module):
     """A model whose forward pass also returns tensors inside it, so that any wrapper sees one forward.
 
     Args:
@@ -39,7 +39,7 @@ class Tapped(nn.Module):
 
 
 @dataclass(frozen=True)
-class Objective:
+class TrainingObjective:
     """A loss.
 
     Attributes:
@@ -123,7 +123,7 @@ def make_objective(
     labelled: bool,
     teacher: Model | None,
     features: tuple[str, ...],
-) -> Objective:
+) -> TrainingObjective:
     """Decide what to minimise.
 
     Args:
@@ -155,7 +155,7 @@ def make_objective(
         missing = [name for name in scores if name not in _tensors(teacher)]
         scores = tuple(before) if missing else scores
     axes = {found[1] for found in softmaxes.values() if found}
-    return Objective(
+    return TrainingObjective(
         scores,
         classify,
         axes.pop() if len(axes) == 1 else None,

@@ -16,7 +16,7 @@ from redtest_onnx.errors import RuntimeUnavailableError
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """Where this process stands among those that train together.
 
     Attributes:
@@ -68,7 +68,7 @@ class Processes:
 
 
 @contextmanager
-def processes(device: str) -> Iterator[Processes]:
+def processes(device: str) -> Iterator[ProcessGroup]:
     """Join the other processes of a torchrun, or stand alone.
 
     Args:
@@ -84,7 +84,7 @@ def processes(device: str) -> Iterator[Processes]:
     gpu = device != "cpu" and torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Processes(0, 1, torch.device("cuda", 0) if gpu else torch.device("cpu"))
+        yield ProcessGroup(0, 1, torch.device("cuda", 0) if gpu else torch.device("cpu"))
         return
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
     if gpu:
@@ -94,7 +94,7 @@ def processes(device: str) -> Iterator[Processes]:
     importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if gpu else "gloo")
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), place)
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size(), place)
     finally:
         distributed.destroy_process_group()
 

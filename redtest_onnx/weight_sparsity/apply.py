@@ -13,7 +13,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import copy_external
 from redtest_onnx.graph.model import Model, is_external, tensors
 from redtest_onnx.graph.weights import store
-from redtest_onnx.weight_sparsity.masks import Mask, Rule, Scope, prune_smallest
+from redtest_onnx.weight_sparsity.masks import Mask, PruningRule, Scope, prune_smallest
 from redtest_onnx.weight_sparsity.weights import Weight, find_weights, prunable
 
 DATA = "weights.data"
@@ -48,7 +48,7 @@ def full_masks(weights: Sequence[Weight]) -> list[Mask]:
     return [np.ones((weight.layout.count, weight.inputs), np.bool_) for weight in weights]
 
 
-def one_shot_masks(model: Model, weights: Sequence[Weight], scope: Scope, rule: Rule) -> list[Mask]:
+def one_shot_masks(model: Model, weights: Sequence[Weight], scope: Scope, rule: PruningRule) -> list[Mask]:
     """Masks from the magnitudes of a model as it is, in one step (without training)."""
     return prune_smallest(lambda k: weights[k].rows(model), full_masks(weights), scope, rule)
 

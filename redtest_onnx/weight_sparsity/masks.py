@@ -23,7 +23,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 Counts: TypeAlias = npt.NDArray[np.int64]
 
 
-class Rule(Protocol):
+class PruningRule(Protocol):
     """How many weights of each group go."""
 
     @property
@@ -105,7 +105,7 @@ _ROUNDING = 1e-9
 
 
 def prune_smallest(
-    read: Callable[[int], Rows], masks: Sequence[Mask], scope: Scope, rule: Rule
+    read: Callable[[int], Rows], masks: Sequence[Mask], scope: Scope, rule: PruningRule
 ) -> list[Mask]:
     """Take the smallest weights out of each group.
 
@@ -126,7 +126,7 @@ def prune_smallest(
     return [_prune_tensor(read(k), mask, rule, whole=scope == "layer") for k, mask in enumerate(masks)]
 
 
-def _prune_tensor(rows: Rows, mask: Mask, rule: Rule, *, whole: bool) -> Mask:
+def _prune_tensor(rows: Rows, mask: Mask, rule: PruningRule, *, whole: bool) -> Mask:
     """Prune within each row, or within the tensor."""
     groups, kept = (rows.reshape(1, -1), mask.reshape(1, -1)) if whole else (rows, mask)
     counts = rule.counts(power_sums(groups, *rule.exponents, axis=1, mask=kept))
@@ -137,7 +137,7 @@ def _prune_tensor(rows: Rows, mask: Mask, rule: Rule, *, whole: bool) -> Mask:
     return (kept & ~goes).reshape(mask.shape)
 
 
-def _prune_globally(read: Callable[[int], Rows], masks: Sequence[Mask], rule: Rule) -> list[Mask]:
+def _prune_globally(read: Callable[[int], Rows], masks: Sequence[Mask], rule: PruningRule) -> list[Mask]:
     sums: list[PowerSums] = []
     parts: list[Rows] = []
     for k, mask in enumerate(masks):

@@ -15,7 +15,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, dtype_name
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.similarity.analyze import Progress
-from redtest_onnx.weight_sparsity.weights import Skipped, Weight, find_weights
+from redtest_onnx.weight_sparsity.weights import UnprunedTensor, Weight, find_weights
 
 Pair = tuple[float, float]
 Counts = npt.NDArray[np.int64]
@@ -125,7 +125,7 @@ class Sparsity:
     tensors: tuple[TensorSparsity, ...]
     overall: tuple[Group, ...]
     histogram: Histogram
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[UnprunedTensor, ...]
     eta: float
 
     @property
@@ -179,10 +179,10 @@ def measure_sparsity(
             progress(k, len(weights), "measuring weights")
         rows = weight.rows(model)
         if not rows.size:
-            skipped.append(Skipped(weight.name, weight.operator, "holds no values"))
+            skipped.append(UnprunedTensor(weight.name, weight.operator, "holds no values"))
             continue
         if not all(np.isfinite(chunk).all() for chunk in _chunks(rows)):
-            skipped.append(Skipped(weight.name, weight.operator, "holds NaN or infinity"))
+            skipped.append(UnprunedTensor(weight.name, weight.operator, "holds NaN or infinity"))
             continue
         sums = [_row_sums(rows, *pair) for pair in pairs]
         whole = [part.pooled() for part in sums]

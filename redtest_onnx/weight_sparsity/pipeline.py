@@ -13,7 +13,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.verify import verify
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Progress
-from redtest_onnx.weight_sparsity.channels.compact import Compacted, Cut, compact
+from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, Cut, compact
 from redtest_onnx.weight_sparsity.iterative.stages import Stage, measure_stages
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight
@@ -85,7 +85,7 @@ def finish(
     options = options or RunOptions()
     note = progress or (lambda done, total, what: None)
     stages = dict(models)
-    compacted = Compacted(list(stages.values())[-1], ())
+    compacted = CompactionResult(list(stages.values())[-1], ())
     if not keep_channels:
         note(0, 3, "removing zero channels")
         compacted = compact(compacted.model, data, options)

@@ -47,8 +47,10 @@ class Scope:
     """
 
     def __init__(self, graph: onnx.GraphProto, outer: Scope | None = None) -> None:
-        self.index = GraphIndex(graph, outer.fed if outer else frozenset())
-        self.fed: frozenset[str] = self.index.fed | (outer.fed if outer else frozenset())
+        self.index = GraphIndex(graph, outer.input_dependent if outer else frozenset())
+        self.input_dependent: frozenset[str] = self.index.input_dependent | (
+            outer.input_dependent if outer else frozenset()
+        )
         self._stored: dict[str, onnx.TensorProto] = dict(outer._stored) if outer else {}
         self._stored.update((tensor.name, tensor) for tensor in graph.initializer)
         self._producer: dict[str, onnx.NodeProto] = dict(outer._producer) if outer else {}

@@ -70,7 +70,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class UnprunedTensor:
     """Weights that can't be measured, and why."""
 
     name: str
@@ -78,7 +78,7 @@ class Skipped:
     reason: str
 
 
-def find_weights(model: Model) -> tuple[list[Weight], list[Skipped]]:
+def find_weights(model: Model) -> tuple[list[Weight], list[UnprunedTensor]]:
     """All weight tensors in graph order, each once, and what can't be measured.
 
     Weights are what convolutions, matrix products, embeddings and recurrent cells apply, also behind
@@ -86,10 +86,10 @@ def find_weights(model: Model) -> tuple[list[Weight], list[Skipped]]:
     do not count.
     """
     weights: list[Weight] = []
-    skipped: list[Skipped] = []
+    skipped: list[UnprunedTensor] = []
     seen: set[int] = set()
     for found in _walk(Scope(model.graph)):
-        if isinstance(found, Skipped):
+        if isinstance(found, UnprunedTensor):
             skipped.append(found)
         elif id(found.tensor) not in seen:
             seen.add(id(found.tensor))
@@ -102,19 +102,19 @@ def prunable(weight: Weight) -> bool:
     return not isinstance(weight.coding, PackedBlocks)
 
 
-def _walk(scope: Scope) -> Iterator[Weight | Skipped]:
+def _walk(scope: Scope) -> Iterator[Weight | UnprunedTensor]:
     for node in scope.index.nodes:
         kind = ops.qualified(node)
         if kind in ops.WEIGHT_ATTRIBUTES:
             yield _skipped(node, _name(node), "its weights are no tensors")
         for position in ops.WEIGHT_INPUTS.get(kind, ()):
-            if position < len(node.input) and node.input[position] not in ("", *scope.fed):
+            if position < len(node.input) and node.input[position] not in ("", *scope.input_dependent):
                 yield from _operand(scope, node, position)
     for child in scope.children:
         yield from _walk(child)
 
 
-def _operand(scope: Scope, node: onnx.NodeProto, position: int) -> Iterator[Weight | Skipped]:
+def _operand(scope: Scope, node: onnx.NodeProto, position: int) -> Iterator[Weight | UnprunedTensor]:
     name, kind = node.input[position], ops.qualified(node)
     source = scope.source(name)
     if source is None and kind == "Gather":
@@ -166,7 +166,7 @@ def _affine(
     return Affine(scale, scope.stored(zero), axis, block)
 
 
-def _packed(scope: Scope, node: onnx.NodeProto, source: Source) -> Weight | Skipped:
+def _packed(scope: Scope, node: onnx.NodeProto, source: Source) -> Weight | UnprunedTensor:
     number = {name: int(str(ops.attribute(node, name, 0))) for name in ("K", "N", "block_size", "bits")}
     scale = scope.stored(node.input[2])
     zero = node.input[3] if len(node.input) > 3 else ""
@@ -181,8 +181,8 @@ def _packed(scope: Scope, node: onnx.NodeProto, source: Source) -> Weight | Skip
     return Weight(source.name, _name(node), ops.qualified(node), source.tensor, coding, layout)
 
 
-def _skipped(node: onnx.NodeProto, name: str, reason: str) -> Skipped:
-    return Skipped(name, _name(node), reason)
+def _skipped(node: onnx.NodeProto, name: str, reason: str) -> UnprunedTensor:
+    return UnprunedTensor(name, _name(node), reason)
 
 
 def _name(node: onnx.NodeProto) -> str:

@@ -64,8 +64,8 @@ def interrupt(code: str, number: signal.Signals, folder: Path) -> subprocess.Com
 @pytest.mark.parametrize(
     ("module", "function", "after", "command"),
     [
-        ("runtime.probing", "complete", True, "analyze"),
-        ("runtime.measure", "full_hsic", False, "analyze"),
+        ("similarity.probe_session", "complete", True, "analyze"),
+        ("similarity.measure", "full_hsic", False, "analyze"),
         ("graph.files", "copy_external", True, "prune"),
     ],
     ids=["rewriting", "measuring", "saving"],

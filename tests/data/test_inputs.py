@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import redtest_onnx as rt
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import Session
@@ -209,7 +209,7 @@ def test_fewer_samples_than_a_fixed_batch(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).random((5, 3, 4, 4), np.float32))
     assert fixed_batch(model(("x", TensorProto.FLOAT, [8, 3, 4, 4]))) == 8
     data = rt.open_data(tmp_path / "d.npz", IMAGES)
-    assert data.inputs(first(8, len(data)))["x"].shape == (8, 3, 4, 4)
+    assert data.inputs(leading_indices(8, len(data)))["x"].shape == (8, 3, 4, 4)
 
 
 def test_states_and_vectors_do_not_fix_the_batch() -> None:

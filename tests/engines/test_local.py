@@ -15,7 +15,7 @@ from search.toy import ChainWork, table
 
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.errors import InputError
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.search.store import Store
 
 NAMES = [f"{a}-{b}-3-3" for a in (2, 3) for b in (2, 3, 4, 5)]
@@ -60,7 +60,7 @@ def test_workers_end_with_their_driver(tmp_path: Path) -> None:
     tests = Path(__file__).parents[1]
     paths = os.pathsep.join([str(tests), str(tests.parent)])
     driver = subprocess.Popen(
-        [sys.executable, tests / "nas" / "toy.py", path, "200", "local", "2"],
+        [sys.executable, tests / "search" / "toy.py", path, "200", "local", "2"],
         env={**os.environ, "PYTHONPATH": paths},
     )
     end = monotonic() + 60
@@ -70,7 +70,7 @@ def test_workers_end_with_their_driver(tmp_path: Path) -> None:
     driver.kill()
     driver.wait()
     with Store.open(path) as store:
-        workers = {int(o.worker) for o in store.outcomes().values() if isinstance(o, Evaluated)}
+        workers = {int(o.worker) for o in store.outcomes().values() if isinstance(o, MeasuredCandidate)}
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert monotonic() < end
         sleep(0.1)

@@ -61,7 +61,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...
 def driver(path: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
     """A search in a process of its own, which does not outlive the block."""
     process = subprocess.Popen(
-        [sys.executable, TESTS / "nas" / "toy.py", path, str(EVALUATIONS), "ray", "1", address],
+        [sys.executable, TESTS / "search" / "toy.py", path, str(EVALUATIONS), "ray", "1", address],
         env={**os.environ, "PYTHONPATH": PATHS},
         stderr=subprocess.DEVNULL,
     )

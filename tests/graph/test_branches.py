@@ -11,14 +11,14 @@ from nets import Net
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.branches import Opened, open_branches
+from redtest_onnx.graph.branches import InlinedModel, inline_branches
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.layers.layer import Layer, find_layers
-from redtest_onnx.runtime.opened import opened
+from redtest_onnx.runtime.opened import inline_for_data
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 SILERO = Path(__file__).parents[3] / "shared" / "models" / "wild" / "silero_vad.onnx"
 CPU = rt.RunOptions("cpu", 1)
@@ -71,16 +71,16 @@ def outputs(model: rt.Model, mode: int, batch: int = 3) -> np.ndarray:
     return np.asarray(Session(model, CPU).run({"x": x, **SWITCH[mode]})["y"])
 
 
-def layers(view: Opened) -> list[Layer]:
+def layers(view: InlinedModel) -> list[Layer]:
     index, data = GraphIndex(view.model.graph), rt.open_data(None, view.model)
-    return list(find_layers(index, see_shapes(view.model, index, data, CPU).shapes, view.choices))
+    return list(find_layers(index, resolve_shapes(view.model, index, data, CPU).shapes, view.choices))
 
 
 @pytest.mark.parametrize("clash", [False, True])
 @pytest.mark.parametrize("mode", [0, 1])
 def test_the_branch_taken_is_opened_and_put_back(mode: int, clash: bool) -> None:
     model = switched(mode, clash=clash)
-    view = open_branches(model, SWITCH[mode])
+    view = inline_branches(model, SWITCH[mode])
     assert str(view.choices[0]).endswith(f"taken for mode = {mode}")
     assert not any(node.op_type == "If" for node in view.model.graph.node)
     np.testing.assert_array_equal(outputs(view.model, mode), outputs(model, mode))
@@ -95,7 +95,7 @@ def test_the_branch_taken_is_opened_and_put_back(mode: int, clash: bool) -> None
 
 def test_without_the_value_it_stays_whole() -> None:
     model = switched()
-    view = open_branches(model)
+    view = inline_branches(model)
     assert view.model is model
     inside = next(layer for layer in layers(view) if layer.kind == "If")
     assert "depends on what is fed" in (inside.reason or "")
@@ -106,7 +106,7 @@ def test_without_the_value_it_stays_whole() -> None:
 @pytest.mark.parametrize("mode", [0, 1])
 def test_removing_any_layer_leaves_the_other_branch_alone(mode: int, results: int) -> None:
     model = switched(mode, results=results, read=results)
-    view = open_branches(model, SWITCH[mode])
+    view = inline_branches(model, SWITCH[mode])
     removable = [layer for layer in layers(view) if layer.action == "bypass"]
     assert len(removable) >= 3 - results
     assert any(layer.tensor.startswith("ab"[1 - mode]) for layer in removable)
@@ -124,7 +124,7 @@ def test_removing_any_layer_leaves_the_other_branch_alone(mode: int, results: in
 
 def test_a_result_that_nobody_reads() -> None:
     model = switched(results=2, read=1)
-    view = open_branches(model, SWITCH[1])
+    view = inline_branches(model, SWITCH[1])
     layer = next(layer for layer in layers(view) if layer.action == "bypass")
     closed = view.close(remove_regions(view.model, [Removal(layer.input or "", layer.exit)]))
     full_check(closed)
@@ -133,7 +133,7 @@ def test_a_result_that_nobody_reads() -> None:
 
 def test_branches_that_share_values_stay_whole() -> None:
     model = switched(shared=True)
-    view = open_branches(model, SWITCH[1])
+    view = inline_branches(model, SWITCH[1])
     # The branch not taken needs the stem, which an edit might remove.
     assert view.model is model
 
@@ -158,7 +158,7 @@ def test_conditions_of_constants_and_declared_shapes_hold_for_all_inputs() -> No
     other = network("b", "x", 1)
     net.nodes.append(helper.make_node("If", [both], ["r"], then_branch=outer, else_branch=other))
     model = net.model(net("MatMul", "r", net.weight(4, 3), name="y"))
-    view = open_branches(model)
+    view = inline_branches(model)
     assert not view.choices
     assert not any(node.op_type == "If" for node in view.model.graph.node)
     x = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
@@ -174,7 +174,7 @@ def test_a_size_left_open_decides_nothing() -> None:
     )
     net.nodes.append(node)
     model = net.model(net("MatMul", "r", net.weight(4, 3), name="y"))
-    assert open_branches(model).model is model
+    assert inline_branches(model).model is model
 
 
 def test_local_functions_are_inlined() -> None:
@@ -209,7 +209,7 @@ def test_local_functions_are_inlined() -> None:
 def test_the_network_inside_silero_is_found_and_pruned() -> None:
     model = rt.load(SILERO)
     data = rt.open_data(None, model, count=64)
-    view = opened(model, data)
+    view = inline_for_data(model, data)
     found = layers(view)
     assert [layer.kind for layer in found].count("Conv") == 5
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=16, batches=1))

@@ -19,7 +19,7 @@ from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 CPU = rt.RunOptions("cpu", 1)
 
@@ -138,7 +138,7 @@ CASES = {
 def found(model: rt.Model) -> tuple[list[Layer], rt.Dataset]:
     data = rt.open_data(None, model, count=16)
     index = GraphIndex(model.graph)
-    return list(find_layers(index, see_shapes(model, index, data, CPU).shapes)), data
+    return list(find_layers(index, resolve_shapes(model, index, data, CPU).shapes)), data
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -149,7 +149,7 @@ def test_layers_are_found_removed_and_verified(name: str) -> None:
     assert [layer.tensor for layer in layers] == tensors
     assert [layer.tensor for layer in layers if layer.removable] == removable
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, CPU).shapes
+    shapes = resolve_shapes(model, index, data, CPU).shapes
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for layer in layers:
         if layer.removable:

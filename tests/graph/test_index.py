@@ -44,7 +44,7 @@ def test_sizes_are_not_fed() -> None:
     size = net("Shape", "x")
     ones = net("ConstantOfShape", size)
     y = net("Add", "x", ones)
-    assert index(net, y).fed == {"x", y}
+    assert index(net, y).input_dependent == {"x", y}
 
 
 def test_weights_are_constant_matrices_of_linear_operators() -> None:
@@ -114,13 +114,13 @@ def test_between_follows_activations_only() -> None:
 
 def test_dead_nodes_are_those_nothing_else_needs() -> None:
     found = diamond()
-    assert made(found, found.dead_without(["b"], kept=["h"])) == {"a", "b"}
-    assert made(found, found.dead_without(["s"], kept=["h"])) == {"a", "b", "c", "s", "scale"}
-    assert made(found, found.dead_without(["s"])) == {"h", "a", "b", "c", "s", "scale"}
+    assert made(found, found.dead_nodes_if_unread(["b"], kept=["h"])) == {"a", "b"}
+    assert made(found, found.dead_nodes_if_unread(["s"], kept=["h"])) == {"a", "b", "c", "s", "scale"}
+    assert made(found, found.dead_nodes_if_unread(["s"])) == {"h", "a", "b", "c", "s", "scale"}
 
 
 def test_outputs_of_the_model_are_needed() -> None:
     net = Net(x=[1, 4])
     net("Relu", net("Relu", "x", name="a"), name="b")
     found = index(net, "a", "b")
-    assert made(found, found.dead_without(["b"])) == {"b"}
+    assert made(found, found.dead_nodes_if_unread(["b"])) == {"b"}

@@ -19,7 +19,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "interop"
 CPU = rt.RunOptions("cpu", 1)
@@ -36,7 +36,7 @@ def case(name: str) -> tuple[rt.Model, dict[str, Any], tuple[Layer, ...]]:
     model = rt.load(FOLDER / f"{name}.onnx")
     data = rt.open_data(None, model, seed=1)
     index = GraphIndex(model.graph)
-    layers = find_layers(index, see_shapes(model, index, data, CPU).shapes)
+    layers = find_layers(index, resolve_shapes(model, index, data, CPU).shapes)
     return model, data.inputs([0, 1]), tuple(layer for layer in layers if layer.action == "bypass")
 
 

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 import redtest_onnx as rt
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.surgery import rewritten
 from redtest_onnx.runtime.session import Session
@@ -56,7 +56,7 @@ def test_no_field_is_lost(path: Path, tmp_path: Path) -> None:
     assert not list(differences(original, edited.proto))
     saved = rt.load(rt.save(edited, tmp_path / "copy.onnx").path or "")
     assert not list(differences(original, saved.proto))
-    feeds = rt.open_data(None, model).inputs(first(fixed_batch(model) or 2, 2))
+    feeds = rt.open_data(None, model).inputs(leading_indices(fixed_batch(model) or 2, 2))
     assert same(Session(model, CPU).run(feeds), Session(saved, CPU).run(feeds))
 
 

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 import redtest_onnx as rt
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.surgery import Operator, Removal, remove_regions
+from redtest_onnx.graph.surgery import AdapterOperator, Removal, remove_regions
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"
@@ -38,7 +38,7 @@ def case(path: str) -> tuple[rt.Model, dict[str, np.ndarray], tuple[Layer, ...]]
     model = rt.load(path)
     data = rt.open_data(None, model)
     index = GraphIndex(model.graph)
-    layers = find_layers(index, see_shapes(model, index, data, CPU).shapes)
+    layers = find_layers(index, resolve_shapes(model, index, data, CPU).shapes)
     return model, data.inputs([0, 1] if "face" not in path else [0]), layers
 
 
@@ -154,7 +154,7 @@ def test_an_output_keeps_its_name() -> None:
 def test_adapter_takes_the_place() -> None:
     model = relu_chain()
     weight = np.diag([1, 2, 3, 4]).astype(np.float32)
-    found = remove_regions(model, [Removal("a", "c", (Operator("MatMul", (weight,)),))])
+    found = remove_regions(model, [Removal("a", "c", (AdapterOperator("MatMul", (weight,)),))])
     full_check(found)
     x = np.array([[-1, 2, -3, 4]], np.float32)
     expected = np.maximum(x, 0) @ weight + np.array([2, 1, 4, 3], np.float32) * 0.5
@@ -194,7 +194,7 @@ def test_convolution_with_stride_as_adapter() -> None:
     kernel = np.random.default_rng(0).normal(size=(6, 4, 2, 2)).astype(np.float32)
     bias = np.arange(6, dtype=np.float32)
     found = remove_regions(
-        net.model("y"), [Removal("a", "b", (Operator("Conv", (kernel, bias), {"strides": [2, 2]}),))]
+        net.model("y"), [Removal("a", "b", (AdapterOperator("Conv", (kernel, bias), {"strides": [2, 2]}),))]
     )
     full_check(found)
     assert [node.op_type for node in found.graph.node] == ["Relu", "Conv", "Relu"]
@@ -207,7 +207,7 @@ def test_convolution_with_stride_as_adapter() -> None:
 
 
 def test_consecutive_regions_with_adapters_share_a_boundary() -> None:
-    double, triple = ((Operator("Mul", (np.float32([k]),)),) for k in (2, 3))
+    double, triple = ((AdapterOperator("Mul", (np.float32([k]),)),) for k in (2, 3))
     removals = [Removal("x", "a", double), Removal("a", "b"), Removal("b", "c", triple)]
     found = remove_regions(relu_chain(), removals)
     full_check(found)
@@ -219,7 +219,11 @@ def test_consecutive_regions_with_adapters_share_a_boundary() -> None:
 
 def test_operators_of_one_adapter_follow_each_other() -> None:
     weight = np.diag([1, 2, 3, 4]).astype(np.float32)
-    steps = (Operator("MatMul", (weight,)), Operator("Add", (np.ones(4, np.float32),)), Operator("Neg"))
+    steps = (
+        AdapterOperator("MatMul", (weight,)),
+        AdapterOperator("Add", (np.ones(4, np.float32),)),
+        AdapterOperator("Neg"),
+    )
     found = remove_regions(relu_chain(), [Removal("a", "c", steps)])
     full_check(found)
     x = np.array([[-1, 2, -3, 4]], np.float32)

@@ -16,7 +16,7 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.divergence import first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 CPU = rt.RunOptions("cpu", 1)
 
@@ -33,7 +33,7 @@ def removed(names: list[str]) -> tuple[rt.Model, rt.Model, Plan, rt.ArrayData]:
     model = chain()
     data = rt.open_data(None, model)
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, CPU).shapes
+    shapes = resolve_shapes(model, index, data, CPU).shapes
     steps = tuple(Step.of(layer) for layer in find_layers(index, shapes) if layer.tensor in names)
     plan = Plan("test", model.sha256, steps)
     return model, apply_plan(model, plan, shapes), plan, data  # type: ignore[return-value]
@@ -97,7 +97,7 @@ def test_where_values_overflow_is_named() -> None:
     model = net.model(net("MatMul", net("Mul", big, net.store(1e3), name="more"), net.weight(4, 2), name="y"))
     data = rt.open_data(None, model)
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, CPU).shapes
+    shapes = resolve_shapes(model, index, data, CPU).shapes
     layer = next(layer for layer in find_layers(index, shapes) if layer.tensor == "small")
     step = Step(layer.name, "h", "small", "bypass", None, 16, None)
     pruned = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
@@ -114,7 +114,7 @@ def test_noise_made_on_the_way_is_no_divergence() -> None:
     model = net.model(net("MatMul", h, net.weight(4, 2), name="y"))
     data = rt.open_data(None, model)
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, CPU).shapes
+    shapes = resolve_shapes(model, index, data, CPU).shapes
     step = Step("middle", "h", "m", "bypass", None, 16, None)
     pruned = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
     assert first_divergence(model, pruned, (step,), data.inputs([0]), CPU) is None

@@ -24,7 +24,7 @@ from redtest_onnx.pruning.plan import Step, load_plan
 from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 MODELS = Path(__file__).parents[2] / "models"
 CPU = rt.RunOptions("cpu")
@@ -40,7 +40,7 @@ def case(name: str) -> tuple[rt.Model, rt.Dataset, rt.Analysis]:
 
 def totals(model: rt.Model, data: rt.Dataset) -> dict[str, int | None]:
     index = GraphIndex(model.graph)
-    cost = model_cost(index, see_shapes(model, index, data, CPU).shapes)
+    cost = model_cost(index, resolve_shapes(model, index, data, CPU).shapes)
     return {"params": cost.parameters, "macs": cost.macs}
 
 
@@ -51,10 +51,10 @@ def quantities(name: str) -> Quantities:
 
 
 @cache
-def context(name: str) -> criteria.Context:
+def context(name: str) -> criteria.CriterionContext:
     model, data, analysis = case(name)
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    return criteria.Context(model, analysis, shapes, data, fit_indices(data, 0)[:64], CPU, seed=3)
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    return criteria.CriterionContext(model, analysis, shapes, data, fit_indices(data, 0)[:64], CPU, seed=3)
 
 
 def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:

@@ -11,7 +11,7 @@ from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.targets import QUANTITIES, _cheapest
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 MODELS = Path(__file__).parents[2] / "models"
 CPU = rt.RunOptions(device="cpu", threads=1)
@@ -28,7 +28,7 @@ def planned(name: str, *targets: tuple[str, float], criterion: str = "redtest") 
     model, data, analysis = case(name)
     budget = rt.Budget(targets=targets)
     plan, _ = rt.plan(model, data, budget, criterion=criterion, analysis=analysis, options=CPU)
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
     return plan, apply_plan(model, plan, shapes)
 
 
@@ -41,12 +41,14 @@ def test_the_file_gets_as_small_as_asked() -> None:
 def test_peak_memory_is_looked_at_on_the_pruned_graph() -> None:
     """In a chain whose first layers hold the peak, only their removal lowers it."""
     model, data, _ = case("vgg")
-    before = model_cost(GraphIndex(model.graph), see_shapes(model, GraphIndex(model.graph), data, CPU).shapes)
+    before = model_cost(
+        GraphIndex(model.graph), resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    )
     with pytest.raises(rt.NegativeVerdictError, match="memory"):
         planned("vgg", ("memory", 0.2))
     _, pruned = planned("vgg", ("memory", 1.0))
     index = GraphIndex(pruned.graph)
-    after = model_cost(index, see_shapes(pruned, index, data, CPU).shapes)
+    after = model_cost(index, resolve_shapes(pruned, index, data, CPU).shapes)
     assert after.peak_activation_bytes == before.peak_activation_bytes
 
 
@@ -54,7 +56,9 @@ def test_peak_memory_is_looked_at_on_the_pruned_graph() -> None:
 def test_several_targets_hold_together_and_no_layer_is_needless(criterion: str) -> None:
     model, data, _ = case("resnet")
     plan, _ = planned("resnet", ("params", 0.7), ("macs", 0.8), criterion=criterion)
-    cost = model_cost(GraphIndex(model.graph), see_shapes(model, GraphIndex(model.graph), data, CPU).shapes)
+    cost = model_cost(
+        GraphIndex(model.graph), resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    )
     assert cost.macs is not None
 
     def met(steps: list[rt.pruning.plan.Step]) -> bool:  # type: ignore[name-defined]

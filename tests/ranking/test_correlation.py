@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from redtest_onnx.ranking.candidate import Evaluated
+from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
 
 
-def candidate(k: int, **measures: float | None) -> Evaluated:
+def candidate(k: int, **measures: float | None) -> MeasuredCandidate:
     values = {"parameters": 10, "depth": 3, "accuracy": 0.1 * k, **measures}
-    return Evaluated(name=str(k), key=str(k), **values)  # type: ignore[arg-type]
+    return MeasuredCandidate(name=str(k), key=str(k), **values)  # type: ignore[arg-type]
 
 
 def test_order_counts_and_unknown_values_do_not() -> None:

@@ -10,8 +10,8 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.expected import fit_expected
 from redtest_onnx.ranking.pareto import pareto_front
-from redtest_onnx.ranking.rank import RankingSettings, Unranked, rank_candidates
-from redtest_onnx.ranking.score import Objective
+from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
+from redtest_onnx.ranking.score import ScoreWeights
 
 
 def candidate(name: str = "a", **measures: float | None) -> Candidate:
@@ -26,8 +26,8 @@ def candidate(name: str = "a", **measures: float | None) -> Candidate:
     return Candidate(name=name, **{**values, **measures})  # type: ignore[arg-type]
 
 
-def objective(**changes: object) -> Objective:
-    base = Objective("latency", target=2.0, exponent=-0.5, beta=1.0, expected=lambda layers: 20.0)
+def objective(**changes: object) -> ScoreWeights:
+    base = ScoreWeights("latency", target=2.0, exponent=-0.5, beta=1.0, expected=lambda layers: 20.0)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -102,7 +102,7 @@ def test_what_can_not_be_ranked_is_named() -> None:
         candidate("unlabelled", accuracy=None),
         candidate("unmeasured", msrs=None, layers=0),
     ]
-    ranking = rank_candidates(pool, RankingSettings(), [Unranked("broken", "empty")])
+    ranking = rank_candidates(pool, RankingSettings(), [UnrankedEntry("broken", "empty")])
     assert [row.candidate.name for row in ranking.rows] == ["good"]
     reasons = {item.name: item.reason for item in ranking.unranked}
     assert reasons["broken"] == "empty"
@@ -114,6 +114,6 @@ def test_what_can_not_be_ranked_is_named() -> None:
 
 def test_no_candidate_is_an_error() -> None:
     with pytest.raises(InputError, match="no candidate can be ranked"):
-        rank_candidates([], RankingSettings(), [Unranked("broken", "empty")])
+        rank_candidates([], RankingSettings(), [UnrankedEntry("broken", "empty")])
     with pytest.raises(InputError, match="would reward"):
         rank_candidates([candidate()], RankingSettings(exponent=0.1))

@@ -23,7 +23,7 @@ from redtest_onnx.report.audits import audit_document, audit_junit, audit_markdo
 
 ROOT = Path(__file__).parents[2]
 # The official schema as the npm package @microsoft/jest-sarif 1.0.0-beta.0 ships it (MIT).
-SCHEMA = json.loads((ROOT / "tests" / "audit" / "sarif-2.1.0-rtm.5.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((ROOT / "tests" / "auditing" / "sarif-2.1.0-rtm.5.json").read_text(encoding="utf-8"))
 CPU = rt.RunOptions(device="cpu", threads=1)
 HOSTILE = [
     "quote\"s and 'more'",

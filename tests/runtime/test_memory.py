@@ -9,7 +9,7 @@ import redtest_onnx as rt
 from redtest_onnx.graph.cost import peak_activation_bytes
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.runtime.memory import measured_peak_activations
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"
@@ -28,7 +28,7 @@ def test_computed_peak_is_what_onnx_runtime_holds(path: Path) -> None:
     model = rt.load(path)
     data = rt.open_data(None, model)
     index = GraphIndex(model.graph)
-    computed = peak_activation_bytes(index, see_shapes(model, index, data, CPU).shapes)
+    computed = peak_activation_bytes(index, resolve_shapes(model, index, data, CPU).shapes)
     measured = measured_peak_activations(model, data, CPU)
     assert computed is not None
     assert measured is not None

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import redtest_onnx as rt
-from redtest_onnx.data.batching import runs
+from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import RuntimeUnavailableError
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import Session, cuda_available, resolve_device
@@ -100,9 +100,9 @@ def test_latency_percentiles_are_ordered() -> None:
 
 
 def test_runs_of_a_fixed_size_are_filled_up() -> None:
-    found = [(list(chosen), count) for chosen, count in runs(np.arange(5), 3, fixed=True)]
+    found = [(list(chosen), count) for chosen, count in batches(np.arange(5), 3, fixed=True)]
     assert found == [([0, 1, 2], 3), ([3, 4, 3], 2)]
-    found = [(list(chosen), count) for chosen, count in runs(np.arange(5), 3, fixed=False)]
+    found = [(list(chosen), count) for chosen, count in batches(np.arange(5), 3, fixed=False)]
     assert found == [([0, 1, 2], 3), ([3, 4], 2)]
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 import redtest_onnx as rt
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 SILERO = Path(__file__).parents[3] / "shared" / "models" / "wild" / "silero_vad.onnx"
 
@@ -53,7 +53,7 @@ def test_a_fixed_batch_lies_behind_the_steps() -> None:
     model = recurrent(steps=5, batch=1)
     assert fixed_batch(model) == 1
     data = rt.open_data(None, model)
-    seen = see_shapes(model, GraphIndex(model.graph), data, rt.RunOptions("cpu"))
+    seen = resolve_shapes(model, GraphIndex(model.graph), data, rt.RunOptions("cpu"))
     assert {axis for name, axis in seen.batch_axes.items() if name.startswith("Squeeze")} == {1}
 
 

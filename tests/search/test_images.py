@@ -10,14 +10,14 @@ from PIL import Image
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.search.images import open_training_data
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits.npz"
 
 
 def test_splits_are_kept_apart() -> None:
     data = open_training_data(DIGITS)
-    assert data.task == Task(channels=1, size=8, classes=10)
+    assert data.task == ImageTask(channels=1, size=8, classes=10)
     assert data.test is not None
     assert [len(part.labels) for part in (data.train, data.validation, data.test)] == [1000, 397, 400]
 
@@ -27,7 +27,7 @@ def test_plain_arrays_are_split_by_seed(tmp_path: Path) -> None:
     images = np.arange(50 * 2 * 4 * 4, dtype=np.float32).reshape(50, 2, 4, 4)
     np.savez(path, input=images, labels=np.arange(50) % 3)
     one, same, other = (open_training_data(path, seed=seed) for seed in (0, 0, 1))
-    assert one.task == Task(channels=2, size=4, classes=3)
+    assert one.task == ImageTask(channels=2, size=4, classes=3)
     assert (len(one.train.labels), len(one.validation.labels), one.test) == (40, 10, None)
     first = {float(image[0, 0, 0]) for part in (one.train, one.validation) for image in part.images}
     assert len(first) == 50
@@ -41,7 +41,7 @@ def test_folders_of_images_have_classes(tmp_path: Path) -> None:
         for k in range(10):
             Image.new("RGB", (9, 7), (k, 0, 0)).save(tmp_path / label / f"{k}.png")
     data = open_training_data(tmp_path)
-    assert data.task == Task(channels=3, size=32, classes=2)
+    assert data.task == ImageTask(channels=3, size=32, classes=2)
     assert len(data.validation.labels) == 4
 
 

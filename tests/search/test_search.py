@@ -11,8 +11,8 @@ from search.toy import ChainSpace, ChainWork, evolution, run, table
 
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.ranking.candidate import Evaluated
-from redtest_onnx.search.search import Budget, search
+from redtest_onnx.ranking.candidate import MeasuredCandidate
+from redtest_onnx.search.search import SearchBudget, search
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.search.strategies import RandomSearch, RegularisedEvolution, TreeParzen
 
@@ -46,14 +46,14 @@ def test_an_interrupted_search_ends_the_same(whole: Path, tmp_path: Path, stop: 
     path = tmp_path / "run.sqlite"
     calls = Counter[str]()
 
-    def work(architecture: str) -> Evaluated:
+    def work(architecture: str) -> MeasuredCandidate:
         if len(calls) == stop:
             raise DriverDiedError
         calls[architecture] += 1
         return ChainWork()(architecture)
 
     with Store.create(path, {}) as store, pytest.raises(DriverDiedError):
-        search(work, ChainSpace(), evolution(), lambda c: c.accuracy, store, Budget(30), window=4)
+        search(work, ChainSpace(), evolution(), lambda c: c.accuracy, store, SearchBudget(30), window=4)
     assert len(table(path)) == len(calls) == stop
     with Store.open(path) as store:
         assert run(store, 30, INLINE, ChainWork()).evaluated == 30 - stop
@@ -86,7 +86,7 @@ def test_failures_are_stored_with_their_reason(tmp_path: Path) -> None:
             assert fitness is None
 
     with Store.create(path, {}) as store:
-        found = search(ChainWork(), ChainSpace(), Narrow(), lambda c: c.accuracy, store, Budget(5))
+        found = search(ChainWork(), ChainSpace(), Narrow(), lambda c: c.accuracy, store, SearchBudget(5))
     assert found.reason == "space"
     (failure,) = found.outcomes
     assert failure == Failure("1-1-1-1", "1-1-1-1", "is too narrow")
@@ -101,7 +101,7 @@ def test_time_ends_a_search(tmp_path: Path) -> None:
             RandomSearch(space, 0),
             lambda c: c.accuracy,
             store,
-            Budget(1000, seconds=0.5),
+            SearchBudget(1000, seconds=0.5),
         )
     assert found.reason == "seconds"
     assert 1 <= len(found.outcomes) <= 6
@@ -111,7 +111,7 @@ def test_the_table_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     seen: list[int] = []
 
-    def work(architecture: str) -> Evaluated:
+    def work(architecture: str) -> MeasuredCandidate:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as reader:
             seen.append(reader.execute("SELECT count(*) FROM results").fetchone()[0])
         reader.close()
@@ -119,7 +119,7 @@ def test_the_table_can_be_read_while_it_is_written(tmp_path: Path) -> None:
 
     with Store.create(path, {"space": "chain"}) as store:
         assert store.settings == {"space": "chain"}
-        search(work, ChainSpace(), evolution(), lambda c: c.accuracy, store, Budget(5), window=1)
+        search(work, ChainSpace(), evolution(), lambda c: c.accuracy, store, SearchBudget(5), window=1)
     assert seen == [0, 1, 2, 3, 4]
 
 

@@ -21,9 +21,9 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.shapes import infer_shapes
-from redtest_onnx.ranking.candidate import Evaluated
-from redtest_onnx.search.search import Budget, Searched, search
-from redtest_onnx.search.space import Task
+from redtest_onnx.ranking.candidate import MeasuredCandidate
+from redtest_onnx.search.search import SearchBudget, SearchResult, search
+from redtest_onnx.search.space import ImageTask
 from redtest_onnx.search.store import Store
 from redtest_onnx.search.strategies import RegularisedEvolution, Strategy
 
@@ -52,7 +52,7 @@ class ChainSpace:
     def depth(self, architecture: str) -> int:
         return 4
 
-    def build(self, architecture: str, task: Task) -> object:
+    def build(self, architecture: str, task: ImageTask) -> object:
         net = Net(input=["n", 1, 4, 4])
         x, channels = "input", 1
         for width in map(int, self.parse(architecture).values()):
@@ -67,12 +67,12 @@ class ChainWork:
     seconds: float = 0.0
     busy: int = 0
 
-    def __call__(self, architecture: str) -> Evaluated:
+    def __call__(self, architecture: str) -> MeasuredCandidate:
         begin = time.perf_counter()
         space = ChainSpace()
         if architecture.startswith("1-1-"):
             raise InputError("is too narrow")
-        model = space.build(architecture, Task())
+        model = space.build(architecture, ImageTask())
         assert isinstance(model, rt.Model)
         data = rt.open_data(None, model, count=16)
         analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=16), rt.RunOptions(threads=1))
@@ -82,7 +82,7 @@ class ChainWork:
         for _ in range(self.busy):
             matrix = np.tanh(matrix)
         value = analysis.redundancy.value
-        return Evaluated(
+        return MeasuredCandidate(
             name=architecture,
             key=architecture,
             depth=4,
@@ -100,14 +100,14 @@ def evolution(seed: int = 0) -> Strategy:
     return RegularisedEvolution(ChainSpace(), seed, population=6, tournament=3)
 
 
-def run(store: Store, evaluations: int, engine: EngineOptions, work: ChainWork) -> Searched:
+def run(store: Store, evaluations: int, engine: EngineOptions, work: ChainWork) -> SearchResult:
     return search(
         work,
         ChainSpace(),
         evolution(),
         lambda candidate: candidate.accuracy,
         store,
-        Budget(evaluations),
+        SearchBudget(evaluations),
         window=4,
         engine=engine,
     )
@@ -118,7 +118,7 @@ def table(path: Path) -> list[tuple[object, ...]]:
     with Store.open(path) as store:
         return [
             (o.name, o.accuracy, o.macs, round(o.msrs or 0.0, 3))
-            if isinstance(o, Evaluated)
+            if isinstance(o, MeasuredCandidate)
             else (o.name, o.error)
             for o in store.outcomes().values()
         ]

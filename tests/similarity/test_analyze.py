@@ -14,8 +14,8 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.layer import find_layers
-from redtest_onnx.runtime.shapes import see_shapes
-from redtest_onnx.similarity.reader import GramReader, Target
+from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.similarity.reader import GramReader, TapTarget
 
 MODELS = Path(__file__).parents[2] / "models"
 SHARED = Path(__file__).parents[3] / "shared"
@@ -153,9 +153,9 @@ def test_tokens_are_drawn_anew_for_every_sample() -> None:
     model = rt.load(MODELS / "vit_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
     index = GraphIndex(model.graph)
-    seen = see_shapes(model, index, data, CPU)
+    seen = resolve_shapes(model, index, data, CPU)
     tensor = next(layer.tensor for layer in find_layers(index, seen.shapes) if "add" in layer.tensor.lower())
-    reader = GramReader(model, [Target.seen(tensor, seen, False)], 128, "token", CPU, keep_features=True)
+    reader = GramReader(model, [TapTarget.seen(tensor, seen, False)], 128, "token", CPU, keep_features=True)
     [tokens] = reader.read_features(data, np.zeros(128, np.int64))
     assert (tokens[:64] != tokens[64:]).any()
 

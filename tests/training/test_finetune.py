@@ -21,7 +21,7 @@ from redtest_onnx.layers.layer import find_layers  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
 from redtest_onnx.runtime.session import RunOptions  # noqa: E402
-from redtest_onnx.runtime.shapes import see_shapes  # noqa: E402
+from redtest_onnx.runtime.shapes import resolve_shapes  # noqa: E402
 from redtest_onnx.training import loop  # noqa: E402
 from redtest_onnx.training.finetune import finetune  # noqa: E402
 from redtest_onnx.training.settings import TrainingSettings  # noqa: E402
@@ -35,7 +35,7 @@ def without(model: rt.Model, count: int) -> rt.Model:
     """The model without its first removable layers, not repaired."""
     data = rt.open_data(DATA, model)
     index = GraphIndex(model.graph)
-    shapes = see_shapes(model, index, data, ONE).shapes
+    shapes = resolve_shapes(model, index, data, ONE).shapes
     layers = [layer for layer in find_layers(index, shapes) if layer.removable][:count]
     return apply_plan(model, Plan("test", model.sha256, tuple(map(Step.of, layers))), shapes)
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.pqi import power_sums
-from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound, Mask, Rows, Rule, Scope, prune_smallest
+from redtest_onnx.weight_sparsity.masks import (
+    SCOPES,
+    Amount,
+    Bound,
+    Mask,
+    PruningRule,
+    Rows,
+    Scope,
+    prune_smallest,
+)
 
 properties = settings(deadline=None, max_examples=40)
 scopes = st.sampled_from(SCOPES)
@@ -35,14 +44,14 @@ def groups(values: list[np.ndarray], scope: Scope) -> list[np.ndarray]:
     return [np.concatenate([tensor.ravel() for tensor in values])]
 
 
-def pruned(tensors: list[Rows], masks: list[Mask], scope: Scope, rule: Rule) -> list[Mask]:
+def pruned(tensors: list[Rows], masks: list[Mask], scope: Scope, rule: PruningRule) -> list[Mask]:
     return prune_smallest(tensors.__getitem__, masks, scope, rule)
 
 
 @properties
 @given(seeds, scopes, rules)
 def test_each_group_loses_as_many_as_the_rule_says_and_the_smallest(
-    seed: int, scope: Scope, rule: Rule
+    seed: int, scope: Scope, rule: PruningRule
 ) -> None:
     tensors, masks = network(seed)
     after = pruned(tensors, masks, scope, rule)
@@ -57,7 +66,7 @@ def test_each_group_loses_as_many_as_the_rule_says_and_the_smallest(
 
 @properties
 @given(seeds, scopes, rules)
-def test_nothing_given_is_changed(seed: int, scope: Scope, rule: Rule) -> None:
+def test_nothing_given_is_changed(seed: int, scope: Scope, rule: PruningRule) -> None:
     tensors, masks = network(seed)
     copies = [mask.copy() for mask in masks]
     pruned(tensors, masks, scope, rule)

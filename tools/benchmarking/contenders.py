@@ -223,12 +223,12 @@ def reference_onnx(job: Job) -> Call:
     from redtest_onnx.graph.index import GraphIndex
     from redtest_onnx.graph.probe.taps import expose
     from redtest_onnx.runtime.session import Session
-    from redtest_onnx.runtime.shapes import see_shapes
+    from redtest_onnx.runtime.shapes import resolve_shapes
 
     model = rt.load(job.folder / "model.onnx")
     inputs = job.inputs
     data = rt.open_data(job.folder / "inputs.npy", model)
-    seen = see_shapes(model, GraphIndex(model.graph), data, job.options)
+    seen = resolve_shapes(model, GraphIndex(model.graph), data, job.options)
     each = [4 * len(inputs) * prod(seen.shapes.sizes[tensor][1:]) for tensor in job.tensors]
     parts = np.cumsum(each) // _AT_ONCE
 
@@ -274,14 +274,14 @@ def _ours(job: Job, pooling: Any) -> Call:
     import redtest_onnx as rt
     from redtest_onnx.graph.index import GraphIndex
     from redtest_onnx.metrics.cka import cka
-    from redtest_onnx.runtime.shapes import see_shapes
+    from redtest_onnx.runtime.shapes import resolve_shapes
     from redtest_onnx.similarity.measure import measure
-    from redtest_onnx.similarity.reader import GramReader, Target
+    from redtest_onnx.similarity.reader import GramReader, TapTarget
 
     model = rt.load(job.folder / "model.onnx")
     data = rt.open_data(job.folder / "inputs.npy", model)
-    seen = see_shapes(model, GraphIndex(model.graph), data, job.options)
-    targets = [Target.seen(tensor, seen, False) for tensor in job.tensors]
+    seen = resolve_shapes(model, GraphIndex(model.graph), data, job.options)
+    targets = [TapTarget.seen(tensor, seen, False) for tensor in job.tensors]
     reader = GramReader(model, targets, len(data), pooling, job.options)
     batches = [np.arange(len(data))]
 

@@ -24,14 +24,14 @@ from statistics import fmean, stdev
 from typing import Any, get_type_hints
 
 from redtest_onnx.data.images import ImageOptions
-from redtest_onnx.ranking.candidate import COSTS, Candidate, CostName, Evaluated
+from redtest_onnx.ranking.candidate import COSTS, Candidate, CostName, MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
 from redtest_onnx.ranking.expected import fit_expected
 from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
 from redtest_onnx.ranking.score import SCORES
-from redtest_onnx.search.evaluate import Evaluation
+from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
-from redtest_onnx.search.search import Budget, search
+from redtest_onnx.search.search import SearchBudget, search
 from redtest_onnx.search.size import SizeSpace
 from redtest_onnx.search.space import Space
 from redtest_onnx.search.store import Store
@@ -55,39 +55,49 @@ DROPPED = ("key", "worker")
 def train(name: str, path: Path, count: int) -> None:
     """Train random architectures of a family, going on from what the file holds."""
     space, recipe = FAMILIES[name]
-    work = Evaluation(space, ROOT / "models" / "digits.npz", ImageOptions(), recipe)
+    work = CandidateEvaluation(space, ROOT / "models" / "digits.npz", ImageOptions(), recipe)
     settings = {"space": space.name, **asdict(recipe), "seed": 0}
 
     def show(done: int, total: int, what: str) -> None:
         print(f"{done} of {total}", file=sys.stderr)
 
     with Store.open(path) if path.exists() else Store.create(path, settings) as store:
-        search(work, space, RandomSearch(space, 0), lambda c: c.accuracy, store, Budget(count), progress=show)
+        search(
+            work,
+            space,
+            RandomSearch(space, 0),
+            lambda c: c.accuracy,
+            store,
+            SearchBudget(count),
+            progress=show,
+        )
 
 
 def export(run: Path, table: Path) -> None:
     """Write the results of a run as CSV."""
     with Store.open(run) as store, table.open("w", encoding="utf-8", newline="") as file:
-        columns = [field.name for field in fields(Evaluated) if field.name not in DROPPED]
+        columns = [field.name for field in fields(MeasuredCandidate) if field.name not in DROPPED]
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for outcome in store.outcomes().values():
-            assert isinstance(outcome, Evaluated), outcome
+            assert isinstance(outcome, MeasuredCandidate), outcome
             writer.writerow({k: _short(v) for k, v in asdict(outcome).items()})
 
 
-def read(table: Path) -> list[Evaluated]:
+def read(table: Path) -> list[MeasuredCandidate]:
     """The candidates of a CSV."""
-    kinds = get_type_hints(Evaluated)
+    kinds = get_type_hints(MeasuredCandidate)
     with table.open(encoding="utf-8", newline="") as file:
         return [
-            Evaluated(key=row["name"], **{k: _parsed(v, kinds[k]) for k, v in row.items()})
+            MeasuredCandidate(key=row["name"], **{k: _parsed(v, kinds[k]) for k, v in row.items()})
             for row in csv.DictReader(file)
         ]
 
 
 def report(
-    topology: Sequence[Evaluated], size: Sequence[Evaluated], longer: Sequence[Evaluated]
+    topology: Sequence[MeasuredCandidate],
+    size: Sequence[MeasuredCandidate],
+    longer: Sequence[MeasuredCandidate],
 ) -> Iterator[str]:
     """All tables as Markdown."""
     accuracies = sorted(c.accuracy or 0.0 for c in topology)
@@ -136,7 +146,7 @@ def report(
     yield from _table(("family", "candidates", "layers L", "M(L)", "r2"), rows)
 
 
-def figure(candidates: Sequence[Evaluated], size: Sequence[Evaluated], path: Path) -> None:
+def figure(candidates: Sequence[MeasuredCandidate], size: Sequence[MeasuredCandidate], path: Path) -> None:
     """Accuracy over each cost with the choices of S2 and S3; MSRS over depth with the fit."""
     from matplotlib.figure import Figure
 
@@ -178,18 +188,18 @@ def figure(candidates: Sequence[Evaluated], size: Sequence[Evaluated], path: Pat
 
 
 def _top(
-    candidates: Sequence[Evaluated], cost: CostName, score: Any, beta: float | None = None
-) -> list[Evaluated]:
+    candidates: Sequence[MeasuredCandidate], cost: CostName, score: Any, beta: float | None = None
+) -> list[MeasuredCandidate]:
     ranking = rank_candidates(candidates, RankingSettings(cost, score, beta=beta))
     return [_evaluated(row.candidate) for row in ranking.rows[:TOP]]
 
 
-def _evaluated(candidate: Candidate) -> Evaluated:
-    assert isinstance(candidate, Evaluated)
+def _evaluated(candidate: Candidate) -> MeasuredCandidate:
+    assert isinstance(candidate, MeasuredCandidate)
     return candidate
 
 
-def _means(chosen: Sequence[Evaluated]) -> tuple[str, ...]:
+def _means(chosen: Sequence[MeasuredCandidate]) -> tuple[str, ...]:
     """Means, with the standard error of the accuracies."""
     spread = [f" ± {stdev(values) / len(values) ** 0.5:.2%}" for values in _accuracies(chosen)]
     validation, test = (fmean(values) for values in _accuracies(chosen))
@@ -203,7 +213,7 @@ def _means(chosen: Sequence[Evaluated]) -> tuple[str, ...]:
     )
 
 
-def _accuracies(chosen: Sequence[Evaluated]) -> tuple[list[float], list[float]]:
+def _accuracies(chosen: Sequence[MeasuredCandidate]) -> tuple[list[float], list[float]]:
     return [c.accuracy or 0.0 for c in chosen], [c.test_accuracy or 0.0 for c in chosen]
 
 

@@ -34,7 +34,7 @@ from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.apply import chosen_weights
 from redtest_onnx.weight_sparsity.iterative.loop import iterate
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import Split
+from redtest_onnx.weight_sparsity.iterative.training import TrainingSplit
 from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound
 from redtest_onnx.weight_sparsity.measure import PAIRS
 
@@ -122,7 +122,7 @@ def run(name: str, settings: LoopSettings, seed: int) -> dict[str, Any]:
     data, test = (rt.open_data(DATA, model, split=split) for split in ("train", "test"))
     validation = rt.open_data(DATA, model, split="calibration")
     everything = Joined(data, validation)
-    split = Split(everything, np.arange(len(data)), np.arange(len(data), len(everything)))
+    split = TrainingSplit(everything, np.arange(len(data)), np.arange(len(data), len(everything)))
     module = to_torch(model)
     found = []
     for step in iterate(model, chosen_weights(model), split, settings):

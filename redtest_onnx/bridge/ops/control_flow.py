@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.ops.numbers import single
-from redtest_onnx.bridge.program import Block
-from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.bridge.program import SubgraphProgram
+from redtest_onnx.bridge.registry import ConversionContext, operator
 from redtest_onnx.errors import InputError
 
 
@@ -18,10 +18,10 @@ from redtest_onnx.errors import InputError
 def if_(
     condition: bool | list[bool],
     *,
-    then_branch: Block,
-    else_branch: Block,
+    then_branch: SubgraphProgram,
+    else_branch: SubgraphProgram,
     captured: Mapping[str, Any],
-    context: Context,
+    context: ConversionContext,
 ) -> tuple[Any, ...]:
     """Results of one branch or the other."""
     branch = then_branch if single(condition) else else_branch
@@ -33,9 +33,9 @@ def loop(
     trips: int | list[int] | None,
     condition: bool | list[bool] | None,
     *carried: Any,
-    body: Block,
+    body: SubgraphProgram,
     captured: Mapping[str, Any],
-    context: Context,
+    context: ConversionContext,
 ) -> tuple[Any, ...]:
     """Repeat the body while its condition holds, at most `trips` times.
 
@@ -59,14 +59,14 @@ def loop(
 @operator("Scan", since=9)
 def scan(
     *inputs: Tensor,
-    body: Block,
+    body: SubgraphProgram,
     num_scan_inputs: int,
     scan_input_axes: Sequence[int] = (),
     scan_input_directions: Sequence[int] = (),
     scan_output_axes: Sequence[int] = (),
     scan_output_directions: Sequence[int] = (),
     captured: Mapping[str, Any],
-    context: Context,
+    context: ConversionContext,
 ) -> tuple[Tensor, ...]:
     """Run the body over the slices of its scan inputs.
 
@@ -99,11 +99,11 @@ def scan(
 def scan_8(
     lengths: Tensor | None,
     *inputs: Tensor,
-    body: Block,
+    body: SubgraphProgram,
     num_scan_inputs: int,
     directions: Sequence[int] = (),
     captured: Mapping[str, Any],
-    context: Context,
+    context: ConversionContext,
 ) -> tuple[Tensor, ...]:
     """Scan over the second axis of a batch, as in operator set 8; without sequence lengths."""
     if lengths is not None:
@@ -126,5 +126,5 @@ def _ordered(items: list[Any], backwards: int) -> list[Any]:
     return items[::-1] if backwards else items
 
 
-def _stacked(items: list[Any], context: Context) -> Tensor:
+def _stacked(items: list[Any], context: ConversionContext) -> Tensor:
     return torch.stack(items) if items else torch.empty(0, device=context.device)

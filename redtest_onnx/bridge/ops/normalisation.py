@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.bridge.registry import ConversionContext, operator
 
 _STATISTICS = (3, 4)
 
@@ -24,7 +24,7 @@ def batch_norm(
     epsilon: float,
     momentum: float,
     spatial: int = 1,
-    context: Context,
+    context: ConversionContext,
 ) -> Tensor:
     """Batch normalisation of [N, C, ...].
 
@@ -47,7 +47,7 @@ def batch_norm_14(
     epsilon: float,
     momentum: float,
     training_mode: int,
-    context: Context,
+    context: ConversionContext,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """Batch normalisation; a node in training mode returns the updated statistics instead of storing them."""
     if not training_mode:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.ops.numbers import single
-from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.bridge.registry import ConversionContext, operator
 
 
 @operator("Dropout", since=7, pure=False)
-def dropout_7(x: Tensor, *, ratio: float = 0.5, context: Context) -> tuple[Tensor, Tensor]:
+def dropout_7(x: Tensor, *, ratio: float = 0.5, context: ConversionContext) -> tuple[Tensor, Tensor]:
     """Dropout with the ratio as attribute, active in `train()`."""
     return dropout(x, ratio, context=context)
 
@@ -28,7 +28,7 @@ def dropout(
     training: bool | list[bool] | None = None,
     *,
     seed: int | None = None,
-    context: Context,
+    context: ConversionContext,
 ) -> tuple[Tensor, Tensor]:
     """Zero a share of the elements and scale up the others, in `train()` or where the graph says so."""
     probability = 0.5 if ratio is None else single(ratio)
@@ -47,7 +47,7 @@ def random_normal(
     scale: float,
     dtype: torch.dtype,
     seed: float | None = None,
-    context: Context,
+    context: ConversionContext,
 ) -> Tensor:
     """Normal random numbers."""
     return torch.randn(tuple(shape), dtype=dtype, device=context.device) * scale + mean
@@ -61,7 +61,7 @@ def random_uniform(
     high: float,
     dtype: torch.dtype,
     seed: float | None = None,
-    context: Context,
+    context: ConversionContext,
 ) -> Tensor:
     """Uniform random numbers."""
     return torch.rand(tuple(shape), dtype=dtype, device=context.device) * (high - low) + low

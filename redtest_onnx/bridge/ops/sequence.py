@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.ops.numbers import single
-from redtest_onnx.bridge.program import Block
-from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.bridge.program import SubgraphProgram
+from redtest_onnx.bridge.registry import ConversionContext, operator
 
 
 @operator("SequenceEmpty", since=11, pure=False)
@@ -48,7 +48,7 @@ def sequence_erase(items: list[Tensor], position: int | list[int] | None = None)
 
 
 @operator("SequenceLength", since=11, pure=False, differentiable=False)
-def sequence_length(items: list[Tensor], *, context: Context) -> Tensor:
+def sequence_length(items: list[Tensor], *, context: ConversionContext) -> Tensor:
     """Number of items."""
     return torch.tensor(len(items), device=context.device)
 
@@ -74,9 +74,9 @@ def concat_from_sequence(items: list[Tensor], *, axis: int, new_axis: int) -> Te
 def sequence_map(
     items: list[Tensor],
     *others: Any,
-    body: Block,
+    body: SubgraphProgram,
     captured: Mapping[str, Any],
-    context: Context,
+    context: ConversionContext,
 ) -> tuple[list[Any], ...]:
     """The body applied to each item; other sequences give one item each time, tensors always the same."""
     rows: list[Sequence[Any]] = []
@@ -99,6 +99,6 @@ def optional_get_element(x: Any) -> Any:
 
 
 @operator("OptionalHasElement", since=15, pure=False, differentiable=False)
-def optional_has_element(x: Any = None, *, context: Context) -> Tensor:
+def optional_has_element(x: Any = None, *, context: ConversionContext) -> Tensor:
     """Whether there is a value."""
     return torch.tensor(x is not None, device=context.device)

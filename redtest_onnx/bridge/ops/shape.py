@@ -12,7 +12,7 @@ from torch import Tensor
 from redtest_onnx.bridge.binding import Fill
 from redtest_onnx.bridge.ops.numbers import single
 from redtest_onnx.bridge.ops.windows import pad_spatial, place_windows
-from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.bridge.registry import ConversionContext, operator
 
 
 @operator("Reshape", since=5, numbers=(1,))
@@ -142,7 +142,9 @@ def _sliced(x: Tensor, start: int, end: int, axis: int, step: int) -> Tensor:
 
 
 @operator("ConstantOfShape", since=9, numbers=(0,))
-def constant_of_shape(shape: Sequence[int], *, value: Fill | None = None, context: Context) -> Tensor:
+def constant_of_shape(
+    shape: Sequence[int], *, value: Fill | None = None, context: ConversionContext
+) -> Tensor:
     """A tensor of one value."""
     number, dtype = value or (0.0, torch.float32)
     return torch.full(tuple(shape), number, dtype=dtype, device=context.device)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from redtest_onnx.bridge.ops.numbers import single
-from redtest_onnx.bridge.registry import Context, operator
+from redtest_onnx.bridge.registry import ConversionContext, operator
 
 
 def _cosine_window(
-    size: int, periodic: int, dtype: torch.dtype | None, context: Context, *factors: float
+    size: int, periodic: int, dtype: torch.dtype | None, context: ConversionContext, *factors: float
 ) -> Tensor:
     """Sum of cosines of multiples of the phase."""
     steps = torch.arange(size, dtype=torch.float64, device=context.device)
@@ -23,7 +23,7 @@ def _cosine_window(
 
 @operator("HannWindow", since=17, numbers=(0,), differentiable=False)
 def hann_window(
-    size: int | list[int], *, output_datatype: torch.dtype, periodic: int, context: Context
+    size: int | list[int], *, output_datatype: torch.dtype, periodic: int, context: ConversionContext
 ) -> Tensor:
     """Hann window."""
     return _cosine_window(single(size), periodic, output_datatype, context, 0.5, -0.5)
@@ -31,7 +31,7 @@ def hann_window(
 
 @operator("HammingWindow", since=17, numbers=(0,), differentiable=False)
 def hamming_window(
-    size: int | list[int], *, output_datatype: torch.dtype, periodic: int, context: Context
+    size: int | list[int], *, output_datatype: torch.dtype, periodic: int, context: ConversionContext
 ) -> Tensor:
     """Hamming window with ONNX's exact coefficients 25/46 and 21/46."""
     return _cosine_window(single(size), periodic, output_datatype, context, 25 / 46, -21 / 46)
@@ -39,7 +39,7 @@ def hamming_window(
 
 @operator("BlackmanWindow", since=17, numbers=(0,), differentiable=False)
 def blackman_window(
-    size: int | list[int], *, output_datatype: torch.dtype, periodic: int, context: Context
+    size: int | list[int], *, output_datatype: torch.dtype, periodic: int, context: ConversionContext
 ) -> Tensor:
     """Blackman window."""
     return _cosine_window(single(size), periodic, output_datatype, context, 0.42, -0.5, 0.08)

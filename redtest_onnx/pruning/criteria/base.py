@@ -24,7 +24,7 @@ from redtest_onnx.similarity.analyze import Analysis
 
 
 @dataclass(frozen=True)
-class Context:
+class CriterionContext:
     """What a criterion can ask.
 
     Attributes:
@@ -58,14 +58,14 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredLayer:
     """A layer with what its criterion thinks of it: the higher, the better it can go."""
 
     layer: Layer
     score: float
 
 
-Criterion = Callable[[Context], Iterable[Scored]]
+Criterion = Callable[[CriterionContext], Iterable[ScoredLayer]]
 """Returns or yields the candidates, first to go first; no more are taken than a budget asks for."""
 
 _GROUP = "redtest_onnx.criteria"
@@ -89,7 +89,7 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_CRITERIA, *(entry.name for entry in entry_points(group=_GROUP)))))
 
 
-def rank(name: str, context: Context) -> Iterator[Scored]:
+def rank(name: str, context: CriterionContext) -> Iterator[ScoredLayer]:
     """The removable layers in the order in which a criterion lets them go.
 
     Raises:
@@ -101,12 +101,12 @@ def rank(name: str, context: Context) -> Iterator[Scored]:
     if function is None:
         found = {entry.name: entry for entry in entry_points(group=_GROUP)}
         function = found[name].load()
-    ranking: Iterable[Scored] = function(context)
+    ranking: Iterable[ScoredLayer] = function(context)
     return iter(ranking)
 
 
 @criterion("redtest")
-def redtest(context: Context) -> list[Scored]:
+def redtest(context: CriterionContext) -> list[ScoredLayer]:
     """Similarity of each layer with the one before it (RedTest, Algorithm 3, one shot).
 
     The later layer of a similar pair goes, the shallower one stays. Layers of undefined similarity are no
@@ -114,7 +114,7 @@ def redtest(context: Context) -> list[Scored]:
     """
     analysis, candidates = context.analysis, set(context.candidates)
     scored = [
-        Scored(layer, similarity)
+        ScoredLayer(layer, similarity)
         for layer, similarity in zip(analysis.layers[1:], analysis.adjacent, strict=True)
         if layer in candidates and not np.isnan(similarity)
     ]
@@ -122,32 +122,32 @@ def redtest(context: Context) -> list[Scored]:
 
 
 @criterion("random")
-def random(context: Context) -> list[Scored]:
+def random(context: CriterionContext) -> list[ScoredLayer]:
     """Any order: what every other criterion must beat."""
     candidates = context.candidates
     scores = np.random.default_rng(context.seed).permutation(len(candidates)) / max(len(candidates), 1)
-    scored = [Scored(layer, float(score)) for layer, score in zip(candidates, scores, strict=True)]
+    scored = [ScoredLayer(layer, float(score)) for layer, score in zip(candidates, scores, strict=True)]
     return sorted(scored, key=lambda item: -item.score)
 
 
 @criterion("tail")
-def tail(context: Context) -> list[Scored]:
+def tail(context: CriterionContext) -> list[ScoredLayer]:
     """The deepest layers first."""
-    return [Scored(layer, float(layer.index)) for layer in reversed(context.candidates)]
+    return [ScoredLayer(layer, float(layer.index)) for layer in reversed(context.candidates)]
 
 
-def above_threshold(context: Context, threshold: float) -> list[Scored]:
+def above_threshold(context: CriterionContext, threshold: float) -> list[ScoredLayer]:
     """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
 
     Layers that may not go are kept and compared with.
     """
     analysis, candidates = context.analysis, set(context.candidates)
-    chosen: list[Scored] = []
+    chosen: list[ScoredLayer] = []
     kept = analysis.layers[0]
     for layer in analysis.layers[1:]:
         similarity = float(analysis.similarity[kept.index, layer.index])
         if layer in candidates and similarity >= threshold:
-            chosen.append(Scored(layer, similarity))
+            chosen.append(ScoredLayer(layer, similarity))
         else:
             kept = layer
     return chosen

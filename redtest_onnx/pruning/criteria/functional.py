@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import runs
+from redtest_onnx.data.batching import batches
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.criteria.base import Context, Scored, criterion
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
@@ -23,7 +23,7 @@ _BATCH = 16
 
 
 @criterion("output-effect")
-def output_effect(context: Context) -> Iterator[Scored]:
+def output_effect(context: CriterionContext) -> Iterator[ScoredLayer]:
     """Take out what changes the outputs least, and score all others again (SLEB; Pons et al., ICPR 2024).
 
     The score is minus the relative distance of the outputs from the original's with the layer and all
@@ -37,11 +37,11 @@ def output_effect(context: Context) -> Iterator[Scored]:
         best = min(left, key=lambda layer: effects[layer] / max(context.worth(layer), 1e-9))
         gone.append(best)
         left.remove(best)
-        yield Scored(best, -effects[best])
+        yield ScoredLayer(best, -effects[best])
 
 
 @criterion("block-influence")
-def block_influence(context: Context) -> list[Scored]:
+def block_influence(context: CriterionContext) -> list[ScoredLayer]:
     """Mean cosine between what enters a layer and what leaves it (ShortGPT); only for equal shapes.
 
     Layers that change the shape of their values come last, at a score of -1.
@@ -51,17 +51,19 @@ def block_influence(context: Context) -> list[Scored]:
     }
     cosines = mean_cosines(context, ends.values())
     scores = {layer: cosines[ends[layer]] if layer in ends else -1.0 for layer in context.candidates}
-    return sorted((Scored(layer, score) for layer, score in scores.items()), key=lambda item: -item.score)
+    return sorted(
+        (ScoredLayer(layer, score) for layer, score in scores.items()), key=lambda item: -item.score
+    )
 
 
-def _effect(context: Context, judge: Evaluator, gone: list[Layer]) -> float:
+def _effect(context: CriterionContext, judge: Evaluator, gone: list[Layer]) -> float:
     steps = tuple(Step.of(layer) for layer in sorted(gone, key=lambda layer: layer.index))
     pruned = apply_plan(context.model, Plan("output-effect", context.model.sha256, steps), context.shapes)
     effect = judge.evaluate(pruned).agreement.relative_l2
     return effect if np.isfinite(effect) else float("inf")
 
 
-def mean_cosines(context: Context, ends: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+def mean_cosines(context: CriterionContext, ends: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
     """Mean over samples, and over positions of sequences, of the cosine of pairs of tensors of equal shape.
 
     Args:
@@ -72,7 +74,7 @@ def mean_cosines(context: Context, ends: Iterable[tuple[str, str]]) -> dict[tupl
     if sums:
         session = Session(expose(context.model, (name for pair in sums for name in pair)), context.options)
         fixed = fixed_batch(context.model)
-        for chosen, count in runs(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
+        for chosen, count in batches(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
             values = session.run(context.data.inputs(chosen))
             for (first, last), total in sums.items():
                 cosines = _row_cosines(values[first][:count], values[last][:count])

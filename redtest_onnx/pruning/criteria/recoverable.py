@@ -8,7 +8,7 @@ import numpy as np
 
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.criteria.base import Context, Scored, criterion
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.refit import refit
 from redtest_onnx.runtime.evaluate import Evaluator
@@ -19,7 +19,7 @@ Window = tuple[Layer, ...]
 
 
 @criterion("recoverable")
-def recoverable(context: Context) -> Iterator[Scored]:
+def recoverable(context: CriterionContext) -> Iterator[ScoredLayer]:
     """Take out what a least-squares fit of the operator in front of the gap replaces best.
 
     Every gap, of one layer or of several in a row, is priced once: by the squared relative distance of the
@@ -34,13 +34,13 @@ def recoverable(context: Context) -> Iterator[Scored]:
         best = min(left, key=lambda layer: rises[layer] / max(context.worth(layer), 1e-9))
         gaps = [*(gap for gap in gaps if not _touches(gap, best)), _merged(gaps, best)]
         left.remove(best)
-        yield Scored(best, -rises[best])
+        yield ScoredLayer(best, -rises[best])
 
 
 class _Prices:
     """What gaps cost, each measured once."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: CriterionContext) -> None:
         self._context = context
         indices = context.indices
         half = min(_SAMPLES, max(len(indices) // 2, 1))

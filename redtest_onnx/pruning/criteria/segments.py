@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.criteria.base import Context, Scored, criterion
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.criteria.functional import mean_cosines
 from redtest_onnx.pruning.criteria.segmentation import fisher_segments
 
@@ -15,7 +15,7 @@ _LONGEST_WINDOW = 8
 
 
 @criterion("segment")
-def segment(context: Context) -> list[Scored]:
+def segment(context: CriterionContext) -> list[ScoredLayer]:
     """Cut the network where its similarity profile changes, keep one layer a part (arXiv 2406.07929).
 
     The profile is the row sums of the similarity matrix; for every number of segments it is cut by Fisher's
@@ -32,12 +32,12 @@ def segment(context: Context) -> list[Scored]:
             distance = np.abs(inside - inside.mean())
             kept[part.start + int(distance.argmin())] += 1
     share = kept / max(len(layers) - 1, 1)
-    scored = [Scored(layer, -float(share[layer.index])) for layer in context.candidates]
+    scored = [ScoredLayer(layer, -float(share[layer.index])) for layer in context.candidates]
     return sorted(scored, key=lambda item: -item.score)
 
 
 @criterion("angular")
-def angular(context: Context) -> list[Scored]:
+def angular(context: CriterionContext) -> list[ScoredLayer]:
     """Windows of layers that turn their input least go first (Gromov et al., 2024, "unreasonable depth").
 
     A window's score is the angle between what enters and what leaves it, arccos(cosine) / pi. For each
@@ -68,8 +68,8 @@ def angular(context: Context) -> list[Scored]:
     scored, worst = [], 0.0
     for layer in order:
         worst = max(worst, singles[layer])
-        scored.append(Scored(layer, -worst))
-    return scored + [Scored(layer, -1.0) for layer in context.candidates if layer.action != "bypass"]
+        scored.append(ScoredLayer(layer, -worst))
+    return scored + [ScoredLayer(layer, -1.0) for layer in context.candidates if layer.action != "bypass"]
 
 
 def _runs(layers: list[Layer]) -> list[tuple[Layer, ...]]:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import runs
+from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations
-from redtest_onnx.pruning.criteria.base import Context, Scored, criterion
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.criteria.modularity import NEIGHBOURS, modularity
 from redtest_onnx.runtime.session import Session
 
@@ -25,7 +25,7 @@ _BATCH = 16
 
 
 @criterion("modularity")
-def by_modularity(context: Context) -> list[Scored]:
+def by_modularity(context: CriterionContext) -> list[ScoredLayer]:
     """Layers go first that add least to the modularity of the classes (Lu et al., ECCV 2022).
 
     Score: minus the gain over the layer before.
@@ -34,7 +34,7 @@ def by_modularity(context: Context) -> list[Scored]:
 
 
 @criterion("probe")
-def by_probe(context: Context) -> list[Scored]:
+def by_probe(context: CriterionContext) -> list[ScoredLayer]:
     """Layers go first that add least to the accuracy of a linear classifier on their pooled features.
 
     After Chen and Zhao (2019) and DBP (Wang et al., 2019). Score: minus the gain over the layer before.
@@ -63,7 +63,7 @@ def linear_accuracy(features: npt.NDArray[np.generic], labels: Labels) -> float:
     return best
 
 
-def _least_gain(context: Context, quality: Callable[[Features, Labels], float]) -> list[Scored]:
+def _least_gain(context: CriterionContext, quality: Callable[[Features, Labels], float]) -> list[ScoredLayer]:
     """Candidates by what the quality of the features gains from the layer before to them."""
     layers = context.analysis.layers
     features, labels = _features(context)
@@ -72,10 +72,10 @@ def _least_gain(context: Context, quality: Callable[[Features, Labels], float]) 
         layer: found[layer.index] - (found[layer.index - 1] if layer.index else 0.0)
         for layer in context.candidates
     }
-    return sorted((Scored(layer, -gain) for layer, gain in gains.items()), key=lambda item: -item.score)
+    return sorted((ScoredLayer(layer, -gain) for layer, gain in gains.items()), key=lambda item: -item.score)
 
 
-def _features(context: Context) -> tuple[dict[str, Features], Labels]:
+def _features(context: CriterionContext) -> tuple[dict[str, Features], Labels]:
     """Features [n, p] of all layers, averaged over positions, and the labels [n] of the samples."""
     indices = context.indices[:_SAMPLES]
     labels = context.data.labels(indices)
@@ -89,7 +89,7 @@ def _features(context: Context) -> tuple[dict[str, Features], Labels]:
     session = Session(expose(context.model, [layer.tensor for layer in layers]), context.options)
     fixed = fixed_batch(context.model)
     found: dict[str, list[Features]] = {layer.tensor: [] for layer in layers}
-    for chosen, count in runs(indices, fixed or _BATCH, fixed=fixed is not None):
+    for chosen, count in batches(indices, fixed or _BATCH, fixed=fixed is not None):
         values = session.run(context.data.inputs(chosen))
         for layer in layers:
             found[layer.tensor].append(_pooled(values[layer.tensor], len(chosen), layer)[:count])

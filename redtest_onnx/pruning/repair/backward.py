@@ -10,11 +10,11 @@ from onnx import TensorProto, helper
 from redtest_onnx.graph.linear_operators import Geometry, LinearOperator
 from redtest_onnx.graph.model import Model
 
-ERROR, WISH = "error", "wish"
+GRAD_OUTPUT, GRAD_INPUT = "error", "wish"
 _OPSET = 13
 
 
-def adjoint(
+def backward_model(
     operator: LinearOperator, weight: npt.NDArray[np.float64], size: tuple[int, ...], out: tuple[int, ...]
 ) -> Model:
     """A model that multiplies by the transpose of an operator.
@@ -26,21 +26,21 @@ def adjoint(
         out: those of its output.
 
     Returns:
-        A model from `ERROR` [n, M, ...] to `WISH` [n, C, ...] (channels last for products), float32.
+        A model from `GRAD_OUTPUT` [n, M, ...] to `GRAD_INPUT` [n, C, ...] (products: channels last), float32.
     """
     kernel = weight.astype(np.float32)
     if operator.geometry is None:
-        node = helper.make_node("MatMul", [ERROR, "weight"], [WISH])
+        node = helper.make_node("MatMul", [GRAD_OUTPUT, "weight"], [GRAD_INPUT])
     else:
-        node = helper.make_node("ConvTranspose", [ERROR, "weight"], [WISH], group=operator.groups)
+        node = helper.make_node("ConvTranspose", [GRAD_OUTPUT, "weight"], [GRAD_INPUT], group=operator.groups)
         attributes = _transposed(operator.geometry, size, out)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     sizes: list[str | int | None] = ["n", "m", *out]
     graph = helper.make_graph(
         [node],
         "adjoint",
-        [helper.make_tensor_value_info(ERROR, TensorProto.FLOAT, sizes if out else None)],
-        [onnx.ValueInfoProto(name=WISH)],
+        [helper.make_tensor_value_info(GRAD_OUTPUT, TensorProto.FLOAT, sizes if out else None)],
+        [onnx.ValueInfoProto(name=GRAD_INPUT)],
         [onnx.numpy_helper.from_array(np.ascontiguousarray(kernel), "weight")],
     )
     return Model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", _OPSET)]))

@@ -21,9 +21,15 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.subgraph import segment
-from redtest_onnx.pruning.repair.backward import ERROR, WISH, adjoint, effective_weight, input_metric
+from redtest_onnx.pruning.repair.backward import (
+    GRAD_INPUT,
+    GRAD_OUTPUT,
+    backward_model,
+    effective_weight,
+    input_metric,
+)
 from redtest_onnx.pruning.repair.equations import Correction, Equations, corrected, spatial
-from redtest_onnx.pruning.repair.partial_runner import Replay
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.runtime.session import RunOptions, Session
 
 Values = npt.NDArray[np.generic]
@@ -45,7 +51,7 @@ class JointStep:
     bias: Floats
 
 
-def find_first(
+def upstream_operator(
     index: GraphIndex, second: LinearOperator, operators: dict[str, LinearOperator]
 ) -> LinearOperator | None:
     """The operator whose target becomes the input of another by a function of single values alone.
@@ -80,7 +86,7 @@ def find_first(
 
 
 def joint_step(
-    replay: Replay,
+    replay: PartialRunner,
     goals: Callable[[], Iterator[Values]],
     first: LinearOperator,
     second: LinearOperator,
@@ -114,10 +120,10 @@ def joint_step(
         if second.geometry is not None:
             error = spatial(error)
             size = spatial(between).shape[2:]
-            back = back or Session(adjoint(second, weight, size, error.shape[2:]), options)
-        back = back or Session(adjoint(second, weight, (), ()), options)
+            back = back or Session(backward_model(second, weight, size, error.shape[2:]), options)
+        back = back or Session(backward_model(second, weight, (), ()), options)
         slopes = slope.at(inner)
-        wish = back.run({ERROR: error})[WISH].reshape(inner.shape) * slopes
+        wish = back.run({GRAD_OUTPUT: error})[GRAD_INPUT].reshape(inner.shape) * slopes
         if not equations.add(x, wish):
             return None
         channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
@@ -127,8 +133,8 @@ def joint_step(
     return _weighed(fit, input_metric(second, weight) * np.mean(moments, axis=0), first) if fit else None
 
 
-def best_length(
-    replay: Replay,
+def line_search(
+    replay: PartialRunner,
     goals: Callable[[], Iterator[Values]],
     operators: tuple[LinearOperator, LinearOperator],
     step: JointStep,
@@ -149,7 +155,7 @@ def best_length(
     return after(best) if best else None
 
 
-def _error(replay: Replay, goals: Callable[[], Iterator[Values]], target: str) -> float:
+def _error(replay: PartialRunner, goals: Callable[[], Iterator[Values]], target: str) -> float:
     total = 0.0
     for (values, count), goal in zip(replay.values([target], _TRIED_ON), goals(), strict=False):
         total += float(np.square(goal.astype(np.float64) - values[target][:count]).sum())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from redtest_onnx.data.batching import Indices, runs
+from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
@@ -19,7 +19,7 @@ from redtest_onnx.runtime.session import RunOptions, Session
 _KEPT_BYTES = 1 << 29
 
 
-class Replay:
+class PartialRunner:
     """A model on fixed samples, with the tensors in front of one of its nodes kept.
 
     Later tensors are computed from those; what would take more than half a GiB is not kept, and earlier
@@ -50,7 +50,7 @@ class Replay:
         self.model = model
         self._data = data
         self._options = options
-        self._runs = list(runs(indices, size, fixed=fixed))
+        self._runs = list(batches(indices, size, fixed=fixed))
         self._limit = limit
         self._kept: list[dict[str, Any]] = [{} for _ in self._runs]
         self._position = 0

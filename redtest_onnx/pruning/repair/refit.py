@@ -26,9 +26,9 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, Correction, Equations, corrected
-from redtest_onnx.pruning.repair.joint import best_length, find_first, joint_step
-from redtest_onnx.pruning.repair.partial_runner import Replay
-from redtest_onnx.pruning.repair.targets import gap_goals, moved
+from redtest_onnx.pruning.repair.joint import joint_step, line_search, upstream_operator
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner
+from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Progress
 
@@ -97,7 +97,7 @@ def refit(
     """
     old_index, index = GraphIndex(original.graph), GraphIndex(pruned.graph)
     goals = gap_goals(old_index, plan, adapted)
-    changed = moved(old_index, index)
+    changed = changed_tensors(old_index, index)
     operators = linear_operators(pruned, index)
     by_target = {operator.target: operator for operator in operators}
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
@@ -105,14 +105,14 @@ def refit(
         "gaps": lambda operator: operator.target in goals,
     }
     todo = [operator for operator in operators if in_scope[scope](operator)]
-    firsts = [find_first(index, operator, by_target) if rounds else None for operator in todo]
+    firsts = [upstream_operator(index, operator, by_target) if rounds else None for operator in todo]
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
     fixed = fixed_batch(original)
     size = fixed or min(_BATCH, -(-len(indices) // CHECK_EVERY))
     before, now = (
-        Replay(model, data, indices, options, size=size, fixed=fixed is not None)
+        PartialRunner(model, data, indices, options, size=size, fixed=fixed is not None)
         for model in (original, pruned)
     )
     done: list[Refit] = []
@@ -137,7 +137,7 @@ def refit(
 class _Goals:
     """What an operator should hit, run by run, from the original on the same samples."""
 
-    def __init__(self, replay: Replay, tensor: str) -> None:
+    def __init__(self, replay: PartialRunner, tensor: str) -> None:
         self._replay, self._tensor = replay, tensor
         self._kept: list[Values] | None = None
 
@@ -158,7 +158,7 @@ class _Goals:
 
 
 def _solve(
-    replay: Replay, operator: LinearOperator, goals: Callable[[], Iterator[Values]], samples: int
+    replay: PartialRunner, operator: LinearOperator, goals: Callable[[], Iterator[Values]], samples: int
 ) -> Correction | None:
     """The least-squares correction of one operator; None if shapes don't fit or nothing helps."""
     equations = Equations(operator, samples)
@@ -173,7 +173,7 @@ def _solve(
 
 
 def _together(
-    replay: Replay,
+    replay: PartialRunner,
     goals: Callable[[], Iterator[Values]],
     first: LinearOperator,
     second: LinearOperator,
@@ -184,7 +184,7 @@ def _together(
     """Alternate between two operators; returns how many rounds brought something."""
     for done in range(rounds):
         step = joint_step(replay, goals, first, second, options, samples, seed=done + 1)
-        model: Any = step and best_length(replay, goals, (first, second), step)
+        model: Any = step and line_search(replay, goals, (first, second), step)
         if model is None:
             return done
         replay.model = model

@@ -52,7 +52,7 @@ def before_activation(index: GraphIndex, tensor: str) -> tuple[str, tuple[str, .
         tensor = index.nodes[producer].input[0]
 
 
-def moved(original: GraphIndex, pruned: GraphIndex) -> frozenset[str]:
+def changed_tensors(original: GraphIndex, pruned: GraphIndex) -> frozenset[str]:
     """Tensors of the pruned graph whose values differ from the original's."""
     found: set[str] = set()
     for i, node in enumerate(pruned.nodes):

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from redtest_onnx.graph.model import Model
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 
 OPSET = 17
 
 
-def export(network: nn.Module, task: Task) -> Model:
+def export(network: nn.Module, task: ImageTask) -> Model:
     """The network as an ONNX model with input `input` [n, channels, size, size] and output `logits`.
 
     Batch normalisation stays an operator of its own, so that the file has the parameters of the network.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from redtest_onnx.search.networks.blocks import classifier, conv_bn
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """conv-BN-ReLU-conv-BN plus shortcut, then ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -41,7 +41,7 @@ class ResidualNetwork(nn.Module):
         task: inputs and classes.
     """
 
-    def __init__(self, stages: Sequence[tuple[int, int]], task: Task) -> None:
+    def __init__(self, stages: Sequence[tuple[int, int]], task: ImageTask) -> None:
         super().__init__()
         inputs = stages[0][1]
         self.stem = nn.Sequential(
@@ -50,7 +50,7 @@ class ResidualNetwork(nn.Module):
         blocks: list[nn.Module] = []
         for stage, (count, width) in enumerate(stages):
             for position in range(count):
-                blocks.append(Block(inputs, width, 2 if stage and position == 0 else 1))
+                blocks.append(ResidualBlock(inputs, width, 2 if stage and position == 0 else 1))
                 inputs = width
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Sequential(*classifier(inputs, task.classes))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from redtest_onnx.search.networks.blocks import classifier, conv_bn
-from redtest_onnx.search.space import Task
+from redtest_onnx.search.space import ImageTask
 from redtest_onnx.search.topology import EDGES
 
 
@@ -33,7 +33,7 @@ class Cell(nn.Module):
         return x * 0 if last is None else last
 
 
-class Reduction(nn.Module):
+class ReductionCell(nn.Module):
     """A residual block that halves the size and doubles the channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -58,7 +58,7 @@ class TopologyNetwork(nn.Module):
         task: inputs and classes.
     """
 
-    def __init__(self, operators: Sequence[str], width: int, cells: int, task: Task) -> None:
+    def __init__(self, operators: Sequence[str], width: int, cells: int, task: ImageTask) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(task.channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
@@ -67,7 +67,7 @@ class TopologyNetwork(nn.Module):
         for stage in range(3):
             channels = width << stage
             if stage:
-                body.append(Reduction(channels // 2, channels))
+                body.append(ReductionCell(channels // 2, channels))
             body.extend(Cell(operators, channels) for _ in range(cells))
         self.body = nn.ModuleList(body)
         last = width * 4

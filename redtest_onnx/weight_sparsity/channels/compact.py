@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.data.batching import first
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.index import GraphIndex
@@ -18,7 +18,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.weights import store
 from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.weight_sparsity.channels.follow import Carried, Consumer, Flags, Link, Values, follow
+from redtest_onnx.weight_sparsity.channels.follow import ChannelTensor, Consumer, Flags, Link, Values, follow
 from redtest_onnx.weight_sparsity.scope import Scope
 
 _SAMPLES = 16
@@ -44,7 +44,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Compacted:
+class CompactionResult:
     """A model without the channels that computed nothing.
 
     Attributes:
@@ -56,7 +56,7 @@ class Compacted:
     cuts: tuple[Cut, ...]
 
 
-def compact(model: Model, data: Dataset, options: RunOptions) -> Compacted:
+def compact(model: Model, data: Dataset, options: RunOptions) -> CompactionResult:
     """Remove output channels that are constant, and those that nobody reads, where that is exact.
 
     A channel goes if all weights that make it are zero or all that read it are, and every operator from
@@ -79,10 +79,10 @@ def compact(model: Model, data: Dataset, options: RunOptions) -> Compacted:
     while found := list(_pass(smaller)):
         cuts.extend(found)
     if not cuts:
-        return Compacted(model, ())
+        return CompactionResult(model, ())
     _drop_orphans(proto.graph)
     _check(model, smaller, data, options)
-    return Compacted(smaller, tuple(cuts))
+    return CompactionResult(smaller, tuple(cuts))
 
 
 def _pass(model: Model) -> Iterator[Cut]:
@@ -227,7 +227,7 @@ class _Cutter:
             batch = 0 if shape[0] == -1 else shape[0]
             self._set(i, 1, np.array([batch, -1], np.int64))
 
-    def _declare(self, name: str, carried: Carried, before: int, after: int) -> None:
+    def _declare(self, name: str, carried: ChannelTensor, before: int, after: int) -> None:
         """Correct the size that the file declares for a tensor."""
         for value in self.graph.value_info:
             dims = value.type.tensor_type.shape.dim
@@ -263,7 +263,7 @@ def _drop_orphans(graph: onnx.GraphProto) -> None:
 
 
 def _check(before: Model, after: Model, data: Dataset, options: RunOptions) -> None:
-    feeds = data.inputs(first(fixed_batch(before) or min(_SAMPLES, len(data)), len(data)))
+    feeds = data.inputs(leading_indices(fixed_batch(before) or min(_SAMPLES, len(data)), len(data)))
     expected, found = Session(before, options).run(feeds), Session(after, options).run(feeds)
     for name, reference in expected.items():
         if not np.issubdtype(np.asarray(reference).dtype, np.floating):

@@ -25,7 +25,7 @@ _WHOLE = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceM
 
 
 @dataclass(frozen=True)
-class Carried:
+class ChannelTensor:
     """A tensor that holds the channels.
 
     Attributes:
@@ -61,7 +61,7 @@ class Consumer:
     """
 
     weight: Operand
-    carried: Carried
+    carried: ChannelTensor
     padded: bool
 
 
@@ -85,7 +85,7 @@ class Link:
     depthwise: list[int] = field(default_factory=list)
     reshapes: list[int] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
-    tensors: dict[str, Carried] = field(default_factory=dict)
+    tensors: dict[str, ChannelTensor] = field(default_factory=dict)
 
 
 class _BrokenError(Exception):
@@ -139,7 +139,7 @@ class _Follower:
             link.operands.append(self._operand(i, 2, node.input[2], -1, channels))
             constant = self._value(node.input[2]).reshape(channels)
         behind = 1 - weight.ndim if kind == "Conv" else -1
-        link.tensors[node.output[0]] = Carried(behind, 1, varies, constant)
+        link.tensors[node.output[0]] = ChannelTensor(behind, 1, varies, constant)
         return link
 
     def _visit(self, i: int) -> None:
@@ -160,7 +160,7 @@ class _Follower:
         else:
             raise _BrokenError
 
-    def _visit_linear(self, i: int, node: onnx.NodeProto, kind: str, carried: Carried) -> None:
+    def _visit_linear(self, i: int, node: onnx.NodeProto, kind: str, carried: ChannelTensor) -> None:
         """A consumer, or a depthwise convolution."""
         weight = self._weight(node)
         if self.link.tensors.keys() & set(node.input[1:]):
@@ -180,7 +180,7 @@ class _Follower:
         block = weight.shape[operand.axis] // self.link.channels
         self.link.consumers.append(Consumer(operand, replace(carried, block=block), _is_padded(node)))
 
-    def _visit_depthwise(self, i: int, node: onnx.NodeProto, weight: Values, carried: Carried) -> None:
+    def _visit_depthwise(self, i: int, node: onnx.NodeProto, weight: Values, carried: ChannelTensor) -> None:
         channels = self.link.channels
         self.link.operands.append(self._operand(i, 1, node.input[1], 0, channels))
         bias = np.zeros(channels, weight.dtype)
@@ -194,7 +194,7 @@ class _Follower:
         constant = bias + np.where(flat.any(axis=1), carried.constant * flat.sum(axis=1), 0)
         self.link.tensors[node.output[0]] = replace(carried, varies=varies, constant=constant)
 
-    def _visit_pool(self, node: onnx.NodeProto, kind: str, carried: Carried) -> None:
+    def _visit_pool(self, node: onnx.NodeProto, kind: str, carried: ChannelTensor) -> None:
         if len([name for name in node.output if name]) != 1 or kind == "LpPool":
             raise _BrokenError
         axis = carried.axis
@@ -210,7 +210,7 @@ class _Follower:
         at_border = (carried.constant != 0) & bool(averaged and _is_padded(node))
         self.link.tensors[node.output[0]] = replace(carried, axis=axis, varies=carried.varies | at_border)
 
-    def _visit_flatten(self, i: int, node: onnx.NodeProto, kind: str, carried: Carried) -> None:
+    def _visit_flatten(self, i: int, node: onnx.NodeProto, kind: str, carried: ChannelTensor) -> None:
         """An image [n, channels, ...] becomes [n, channels * ...]: each channel a block of places."""
         if carried.axis == -1 or carried.block != 1:
             raise _BrokenError  # its channels would not lie in blocks
@@ -248,7 +248,7 @@ class _Follower:
         made = replace(carried, varies=varies | broken, constant=np.where(broken, 0, constant))
         self.link.tensors[node.output[0]] = made
 
-    def _computed(self, node: onnx.NodeProto, carried: Carried, varies: Flags) -> Values:
+    def _computed(self, node: onnx.NodeProto, carried: ChannelTensor, varies: Flags) -> Values:
         """[channels] what a node makes of the constants."""
         graph = onnx.helper.make_graph(
             [node],
@@ -285,7 +285,7 @@ class _Follower:
 
     def _value(self, name: str) -> Values:
         tensor = self.scope.stored(name)
-        if tensor is None or name in self.scope.fed:
+        if tensor is None or name in self.scope.input_dependent:
             raise _BrokenError
         return self.model.value(tensor)
 

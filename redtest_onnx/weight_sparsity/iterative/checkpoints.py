@@ -14,7 +14,7 @@ import numpy as np
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model
-from redtest_onnx.weight_sparsity.iterative.records import Iteration, LoopSettings, Step
+from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight
 
@@ -57,7 +57,7 @@ class Checkpoints:
         text = json.dumps(run, indent=2)
         write_atomic(note, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def load(self, number: int) -> Step | None:
+    def load(self, number: int) -> IterationState | None:
         """An iteration that is done already; None if it is not."""
         import torch
 
@@ -69,9 +69,9 @@ class Checkpoints:
         record["pq_index"] = tuple(record["pq_index"])
         packed = (tensor.numpy() for tensor in kept["masks"])
         masks = [_unpacked(bits, shape) for bits, shape in zip(packed, self._shapes, strict=True)]
-        return Step(Iteration(**record), masks, kept["state"])
+        return IterationState(Iteration(**record), masks, kept["state"])
 
-    def save(self, step: Step) -> None:
+    def save(self, step: IterationState) -> None:
         """Keep an iteration."""
         import torch
 

@@ -14,8 +14,8 @@ from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.weight_sparsity.iterative.loop import iterate
-from redtest_onnx.weight_sparsity.iterative.records import Iteration, LoopSettings, Step
-from redtest_onnx.weight_sparsity.iterative.training import Split
+from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
+from redtest_onnx.weight_sparsity.iterative.training import TrainingSplit
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight, find_weights
 
@@ -45,7 +45,7 @@ class IterativePruning:
 def prune_iteratively(
     model: Model,
     weights: Sequence[Weight],
-    split: Split,
+    split: TrainingSplit,
     settings: LoopSettings,
     *,
     max_drop: float = 0.01,
@@ -76,7 +76,7 @@ def prune_iteratively(
 
     options = options or RunOptions()
     reference = _accuracy(model, split, options)
-    best: Step | None = None
+    best: IterationState | None = None
     records: list[Iteration] = []
     for step in iterate(model, weights, split, settings, folder, options.device):
         record = step.record
@@ -101,16 +101,18 @@ def prune_iteratively(
     return IterativePruning(written, best.masks, tuple(records), best.record, reference)
 
 
-def _accuracy(model: Model, split: Split, options: RunOptions) -> float:
+def _accuracy(model: Model, split: TrainingSplit, options: RunOptions) -> float:
     """Of a model in ONNX Runtime, on the validation samples; 0 without labels, which training refuses."""
     return Evaluator(model, split.data, split.validation, options).reference.accuracy or 0.0
 
 
-def _kept(step: Step) -> int:
+def _kept(step: IterationState) -> int:
     return step.record.kept
 
 
-def _check(model: Model, weights: Sequence[Weight], step: Step, split: Split, options: RunOptions) -> None:
+def _check(
+    model: Model, weights: Sequence[Weight], step: IterationState, split: TrainingSplit, options: RunOptions
+) -> None:
     """The file must hold the masks' zeros and give the module's answers."""
     fresh = {weight.name: weight for weight in find_weights(model)[0]}
     for weight, mask in zip(weights, step.masks, strict=True):

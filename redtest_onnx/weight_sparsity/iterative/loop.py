@@ -20,8 +20,8 @@ from redtest_onnx.runtime.session import Device
 from redtest_onnx.weight_sparsity.apply import full_masks
 from redtest_onnx.weight_sparsity.iterative.checkpoints import Checkpoints
 from redtest_onnx.weight_sparsity.iterative.masked import MaskedModule
-from redtest_onnx.weight_sparsity.iterative.records import Iteration, LoopSettings, Step
-from redtest_onnx.weight_sparsity.iterative.training import Split, Training
+from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
+from redtest_onnx.weight_sparsity.iterative.training import Training, TrainingSplit
 from redtest_onnx.weight_sparsity.masks import Mask, Rows, prune_smallest
 from redtest_onnx.weight_sparsity.measure import Pair
 from redtest_onnx.weight_sparsity.weights import Weight
@@ -30,11 +30,11 @@ from redtest_onnx.weight_sparsity.weights import Weight
 def iterate(
     model: Model,
     weights: Sequence[Weight],
-    split: Split,
+    split: TrainingSplit,
     settings: LoopSettings,
     folder: Path | None = None,
     device: Device = "cpu",
-) -> Iterator[Step]:
+) -> Iterator[IterationState]:
     """Train, measure, prune, rewind; yields after every training, `iterations + 1` times.
 
     Args:
@@ -86,7 +86,7 @@ def index_by_scope(rows: Sequence[Rows], masks: Sequence[Mask], pair: Pair) -> d
 
 def _trained(
     training: Training, masked: MaskedModule, masks: list[Mask], number: int, settings: LoopSettings
-) -> Step:
+) -> IterationState:
     begin = perf_counter()
     masked.mask(masks)
     reached = training.run(number, masked.hold)
@@ -101,7 +101,7 @@ def _trained(
         seconds=perf_counter() - begin,
     )
     state = {name: value.cpu() for name, value in deepcopy(masked.module.state_dict()).items()}
-    return Step(record, masks, state)
+    return IterationState(record, masks, state)
 
 
 def _mean(index: Any) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from redtest_onnx.training.settings import TrainingSettings
-from redtest_onnx.weight_sparsity.masks import Mask, Rule, Scope
+from redtest_onnx.weight_sparsity.masks import Mask, PruningRule, Scope
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair
 
 Method = Literal["sap", "lottery", "one-shot"]
@@ -29,7 +29,7 @@ class LoopSettings:
 
     method: Method
     scope: Scope
-    rule: Rule
+    rule: PruningRule
     iterations: int
     rewind: bool = True
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -61,7 +61,7 @@ class Iteration:
 
 
 @dataclass(frozen=True)
-class Step:
+class IterationState:
     """What an iteration left.
 
     Attributes:

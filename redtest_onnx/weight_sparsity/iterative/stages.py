@@ -14,7 +14,7 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
-from redtest_onnx.runtime.opened import see_cost
+from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.weight_sparsity.weights import find_weights
 
@@ -71,7 +71,7 @@ def measure_stages(
                 name=name,
                 weights=weights,
                 nonzero=nonzero,
-                cost=see_cost(model, data, options),
+                cost=resolve_cost(model, data, options),
                 file_bytes=model.file_bytes,
                 compressed_bytes=compressed_bytes(model),
                 latency=latency,

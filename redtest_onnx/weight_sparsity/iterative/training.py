@@ -18,11 +18,11 @@ from redtest_onnx.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from redtest_onnx.bridge import OnnxModule
-    from redtest_onnx.training.processes import Processes
+    from redtest_onnx.training.processes import ProcessGroup
 
 
 @dataclass(frozen=True)
-class Split:
+class TrainingSplit:
     """Samples with labels, and which of them train and which judge."""
 
     data: Dataset
@@ -31,7 +31,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingOutcome:
     """What a training reached.
 
     Attributes:
@@ -43,10 +43,10 @@ class Trained:
     accuracy: float
 
 
-def split_samples(data: Dataset, seed: int) -> Split:
+def split_samples(data: Dataset, seed: int) -> TrainingSplit:
     """Hold samples back that judge the trained models."""
     judged = holdout_indices(data, seed)
-    return Split(data, np.setdiff1d(np.arange(len(data)), judged), judged)
+    return TrainingSplit(data, np.setdiff1d(np.arange(len(data)), judged), judged)
 
 
 class Training:
@@ -65,12 +65,14 @@ class Training:
         InputError: no labels, or a model that can't be trained.
     """
 
-    def __init__(self, model: Model, split: Split, settings: TrainingSettings, group: Processes) -> None:
+    def __init__(
+        self, model: Model, split: TrainingSplit, settings: TrainingSettings, group: ProcessGroup
+    ) -> None:
         from redtest_onnx.bridge import to_torch
         from redtest_onnx.bridge.statistics import check_statistics
         from redtest_onnx.training.augment import augmentation
         from redtest_onnx.training.batches import Samples
-        from redtest_onnx.training.loop import Task
+        from redtest_onnx.training.loop import TrainingTask
         from redtest_onnx.training.objective import make_objective
 
         if not split.data.labelled:
@@ -83,7 +85,7 @@ class Training:
         fixed = fixed_batch(model)
         size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
         self._model, self._settings, self._group = model, settings, group
-        self._task = Task(
+        self._task = TrainingTask(
             Samples(split.data, split.training, size, fixed),
             Samples(split.data, split.validation, size, fixed),
             make_objective(model, settings, labelled=True, teacher=None, features=()),
@@ -92,7 +94,7 @@ class Training:
         )
         self.module: OnnxModule = to_torch(model, batch_norm=settings.batch_norm)
 
-    def run(self, number: int, hold: Callable[[], None]) -> Trained:
+    def run(self, number: int, hold: Callable[[], None]) -> TrainingOutcome:
         """Train from the weights the module has now, and leave those of the best epoch.
 
         Args:
@@ -109,7 +111,7 @@ class Training:
         progress = trainer.run(trainer.score(self._task.validation))
         reached = trainer.score(self._task.validation).accuracy
         assert reached is not None
-        return Trained(float(progress.history[-1]["train_loss"]), reached)
+        return TrainingOutcome(float(progress.history[-1]["train_loss"]), reached)
 
     def accuracy(self) -> float:
         """Share of right answers on the validation samples as the module is."""

@@ -11,21 +11,21 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import fit_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.criteria.base import Context
+from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.criteria.supervised import linear_accuracy
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 MODELS = Path(__file__).parents[3] / "models"
 CPU = rt.RunOptions(device="cpu", threads=1)
 
 
 @cache
-def context(name: str) -> Context:
+def context(name: str) -> CriterionContext:
     model = rt.load(MODELS / f"{name}_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    return Context(model, analysis, shapes, data, fit_indices(data, 0)[:96], CPU)
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    return CriterionContext(model, analysis, shapes, data, fit_indices(data, 0)[:96], CPU)
 
 
 @pytest.mark.parametrize("name", ["modularity", "probe"])

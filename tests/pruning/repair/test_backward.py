@@ -9,7 +9,13 @@ from nets import Net
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning.repair.backward import ERROR, WISH, adjoint, effective_weight, input_metric
+from redtest_onnx.pruning.repair.backward import (
+    GRAD_INPUT,
+    GRAD_OUTPUT,
+    backward_model,
+    effective_weight,
+    input_metric,
+)
 from redtest_onnx.runtime.session import RunOptions, Session
 
 CPU = RunOptions(device="cpu")
@@ -47,8 +53,8 @@ def test_convolutions(case: str) -> None:
     weight = effective_weight(operator, model.value(operator.weight_of(model)))
     lines = len(sizes) == 3
     size, out = (1, 9) if lines else (7, 9), (1, *y.shape[2:]) if lines else y.shape[2:]
-    back = Session(adjoint(operator, weight, size, out), CPU)
-    wish = back.run({ERROR: error[:, :, None] if lines else error})[WISH]
+    back = Session(backward_model(operator, weight, size, out), CPU)
+    wish = back.run({GRAD_OUTPUT: error[:, :, None] if lines else error})[GRAD_INPUT]
     assert wish.size == x.size
     assert float((y * error).sum()) == pytest.approx(float((x * wish.reshape(x.shape)).sum()), rel=1e-4)
 
@@ -65,7 +71,7 @@ def test_products(op: str) -> None:
     x, error = (rng.normal(size=size).astype(np.float32) for size in ((3, 5), (3, 4)))
     y = Session(model, CPU).run({"x": x})["y"]
     weights = effective_weight(operator, model.value(operator.weight_of(model)))
-    wish = Session(adjoint(operator, weights, (), ()), CPU).run({ERROR: error})[WISH]
+    wish = Session(backward_model(operator, weights, (), ()), CPU).run({GRAD_OUTPUT: error})[GRAD_INPUT]
     assert float((y * error).sum()) == pytest.approx(float((x * wish).sum()), rel=1e-4)
 
 

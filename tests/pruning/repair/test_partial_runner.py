@@ -9,20 +9,24 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.pruning.repair.partial_runner import Replay
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.runtime.session import RunOptions, Session
 
 MODELS = Path(__file__).parents[3] / "models"
 CPU = RunOptions(device="cpu", threads=1)
 
 
-def replay(name: str, **options: int) -> tuple[Replay, rt.Model, rt.Dataset]:
+def replay(name: str, **options: int) -> tuple[PartialRunner, rt.Model, rt.Dataset]:
     model = rt.load(MODELS / f"{name}_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
-    return Replay(model, data, sample_indices(data, 20, 0), CPU, size=8, fixed=False, **options), model, data
+    return (
+        PartialRunner(model, data, sample_indices(data, 20, 0), CPU, size=8, fixed=False, **options),
+        model,
+        data,
+    )
 
 
-def collect(source: Replay, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def collect(source: PartialRunner, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     return np.concatenate([values[name][:count] for values, count in source.values([name])])
 
 

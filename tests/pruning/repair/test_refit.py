@@ -16,12 +16,12 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.pruning.apply import apply_plan, apply_with_adapters
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.pruning.repair.joint import find_first
+from redtest_onnx.pruning.repair.joint import upstream_operator
 from redtest_onnx.pruning.repair.refit import refit
 from redtest_onnx.pruning.repair.repair import Calibration, fit_to_original
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import see_shapes
+from redtest_onnx.runtime.shapes import resolve_shapes
 
 CPU = RunOptions(device="cpu", threads=1)
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -51,7 +51,7 @@ def noise(*sizes: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 def without(model: rt.Model, data: rt.Dataset, entry: str, exit_: str, **options: Any) -> rt.Model:
     """The model without what lies between two tensors, repaired on all samples."""
     plan = Plan("test", model.sha256, (Step("gap", entry, exit_, "bypass", None, 0, 0),))
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
     pruned = apply_plan(model, plan, shapes)
     return refit(model, pruned, plan, data, np.arange(len(data)), CPU, **options)[0]
 
@@ -78,7 +78,7 @@ def test_a_convolution_takes_over_what_is_linear(case: str, tmp_path: Path) -> N
     net("Relu", per_channel_scale(net, "a", case), name="r")
     net("Flatten", "r", name="y")
     model, data = saved(tmp_path, net, "y", noise(64, 6, *spatial))
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
     step = Step("gap", "a", "b", "bypass", None, 0, 0)
     plain = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
     fitted = without(model, data, "a", "b")
@@ -129,7 +129,7 @@ def test_the_first_of_a_pair_is_free_to_change(tmp_path: Path) -> None:
         operators = linear_operators(model, index)
         by_target = {operator.target: operator for operator in operators}
         second = max(operators, key=lambda operator: operator.node)
-        assert (find_first(index, second, by_target) is not None) == expected
+        assert (upstream_operator(index, second, by_target) is not None) == expected
 
 
 def test_operators_that_shared_weights_get_their_own_once(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
     net("Flatten", h, name="y")
     model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
     plan = Plan("test", model.sha256, (Step("gap", "a", h, "bypass", None, 0, 0),))
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
     adapted = apply_with_adapters(model, plan, shapes, kernel)
     assert adapted.exits == {h}
     indices = np.arange(len(data))
@@ -193,7 +193,7 @@ def test_larger_windows_fit_better(tmp_path: Path) -> None:
         net("Flatten", "b", name="y")
         model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
         plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
-        shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+        shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
         adapted = apply_with_adapters(model, plan, shapes, kernel)
         options: dict[str, Any] = {"adapted": adapted.exits, "rounds": 0}
         fitted, _ = refit(model, adapted.model, plan, data, np.arange(len(data)), CPU, **options)
@@ -209,7 +209,7 @@ def test_an_adapter_is_folded_into_the_operator_in_front_where_nothing_stands_be
     net("Tanh", "b", name="y")
     model, data = saved(tmp_path, net, "y", noise(200, 6))
     plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
-    shapes = see_shapes(model, GraphIndex(model.graph), data, CPU).shapes
+    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
     pruned = apply_plan(model, plan, shapes)
     indices = np.arange(len(data))
     calibration = Calibration(data, indices, indices, CPU)

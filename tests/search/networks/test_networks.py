@@ -17,14 +17,14 @@ from redtest_onnx.runtime.session import Session  # noqa: E402
 from redtest_onnx.search.networks import proxies  # noqa: E402
 from redtest_onnx.search.networks.export import export  # noqa: E402
 from redtest_onnx.search.networks.redundancy import redundancy  # noqa: E402
-from redtest_onnx.search.space import Space, Task, get_space, sample  # noqa: E402
+from redtest_onnx.search.space import ImageTask, Space, get_space, sample  # noqa: E402
 from redtest_onnx.search.topology import OPERATORS, TopologySpace  # noqa: E402
 
 LARGEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-DIGITS = Task(channels=1, size=8)
+DIGITS = ImageTask(channels=1, size=8)
 
 
-def macs(model: Model, task: Task) -> int | None:
+def macs(model: Model, task: ImageTask) -> int | None:
     shapes = infer_shapes(model, {"input": (1, task.channels, task.size, task.size)})
     return count_macs(GraphIndex(model.graph), shapes)
 
@@ -61,7 +61,7 @@ def randomised(network: Any) -> Any:
     ],
 )
 def test_costs_are_the_published_ones(architecture: str, parameters: int, published: int) -> None:
-    task = Task()
+    task = ImageTask()
     network = randomised(TopologySpace().build(architecture, task))
     model = export(network, task)
     assert sum(p.numel() for p in network.parameters()) == parameters
@@ -83,7 +83,7 @@ def test_exported_networks_compute_the_same(space: Space, count: int) -> None:
 
 
 def test_the_benchmarks_network_has_18_layers() -> None:
-    network = TopologySpace().build(LARGEST, Task())
+    network = TopologySpace().build(LARGEST, ImageTask())
     logits, layers = network.layers(torch.zeros(2, 3, 32, 32))  # type: ignore[operator]
     assert logits.shape == (2, 10)
     assert len(layers) == 18

@@ -14,13 +14,13 @@ from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights
-from redtest_onnx.weight_sparsity.channels.compact import Compacted, compact
+from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, compact
 
 MODELS = Path(__file__).parents[3] / "models"
 RNG = np.random.default_rng(0)
 
 
-def compacted(model: Model) -> Compacted:
+def compacted(model: Model) -> CompactionResult:
     data = rt.open_data(None, model)
     result = compact(model, data, RunOptions("cpu", 1))
     full_check(result.model)

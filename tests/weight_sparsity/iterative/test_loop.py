@@ -23,7 +23,7 @@ from redtest_onnx.weight_sparsity.apply import chosen_weights
 from redtest_onnx.weight_sparsity.iterative.iterative import prune_iteratively
 from redtest_onnx.weight_sparsity.iterative.loop import index_by_scope, iterate
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import Split, split_samples
+from redtest_onnx.weight_sparsity.iterative.training import TrainingSplit, split_samples
 from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound
 
 torch = pytest.importorskip("torch")
@@ -182,7 +182,7 @@ def test_merged_statistics_are_refused() -> None:
 def test_data_without_labels_and_quantised_weights_are_refused() -> None:
     silent = ArrayData("silent", DATA.arrays, None, len(DATA))
     with pytest.raises(InputError, match="no labels"):
-        next(iterate(MODEL, WEIGHTS, Split(silent, SPLIT.training, SPLIT.validation), settings()))
+        next(iterate(MODEL, WEIGHTS, TrainingSplit(silent, SPLIT.training, SPLIT.validation), settings()))
     net = Net(x=["n", 4])
     made = net("DequantizeLinear", net.store(np.ones((4, 3)), np.int8), net.store(0.1))
     model = net.model(net("MatMul", "x", made))
