@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from redtest_onnx.text import plain
+
 
 class RedtestError(Exception):
     """A failure with a cause outside this package; shown as one message, without a traceback.
@@ -21,8 +23,8 @@ class RedtestError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  try: {self.hint}" if self.hint else text
+        text = plain(f"{self.where}: {self.what}" if self.where else self.what)
+        return f"{text}\n  try: {plain(self.hint)}" if self.hint else text
 
 
 class InputError(RedtestError):

@@ -11,7 +11,7 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder, describe
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions
@@ -52,10 +52,12 @@ def command(
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([html, png, json_path], force=force)
+    outputs = Outputs.of({"--html": html, "--png": png, "--json": json_path}, force=force)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
+    outputs.spare(given.data)
+    outputs.spare_models(model)
     if model.is_dir():
         if html or png:
             raise InputError("--html and --png are for one model", where=str(model), hint="use --json")

@@ -7,7 +7,6 @@ from pathlib import Path
 from time import perf_counter
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from redtest_onnx.cli.console import Screen
@@ -23,6 +22,7 @@ from redtest_onnx.report.tables import count
 from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.text import plain
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _table(models: list[Document]) -> Table:
     for model in models:
         head, score = model["model"], model["msrs"]
         table.add_row(
-            escape(head["path"]),
+            plain(head["path"]),
             count(head["parameters"]),
             count(head["macs"]),
             str(len(model["layers"])),

@@ -12,26 +12,27 @@ from rich.table import Table
 from rich.text import Text
 
 from redtest_onnx.auditing.baseline import Change, Known, compare, known_of, read_baseline
-from redtest_onnx.auditing.profile import DEFAULT, load_profile, shipped
+from redtest_onnx.auditing.profile import DEFAULT, Profile, load_profile, shipped
 from redtest_onnx.auditing.reduced_build import write_config
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.errors import RedtestError
-from redtest_onnx.graph.files import load, write_atomic
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.errors import OutputError, RedtestError
+from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.report.audits import (
     audit_document,
     audit_junit,
     audit_markdown,
     audit_sarif,
     places,
-    plain,
 )
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.tables import count, size
+from redtest_onnx.text import plain
 
 _FORMATS = ("text", "json", "sarif", "junit", "markdown")
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -99,17 +100,20 @@ def command(
         return
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
-    check_outputs([output, write_operators, json_path], force=force)
+    named = {"--output": output, "--write-operators": write_operators, "--json": json_path}
+    outputs = Outputs.of(named, force=force)
     target = load_profile(profile)
     known = read_baseline(baseline) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(*models, source.data, baseline, Path(profile), *_read_by(target))
     audits: list[Audit] = []
     failed: RedtestError | None = None
     with screen.progress() as progress:
         for path in models:
             try:
                 loaded = load(path)
+                outputs.spare(loaded)
                 audits.append(
                     audit(
                         loaded,
@@ -122,9 +126,11 @@ def command(
                         progress=progress,
                     )
                 )
+            except OutputError:
+                raise
             except RedtestError as error:
                 failed = error
-                screen.note(f"could not be audited: {plain(str(error))}")
+                screen.note(f"could not be audited: {error}")
     if audits:
         _report(screen, audits, form, output)
         if json_path:
@@ -136,6 +142,12 @@ def command(
     if failed is not None:
         context.exit(2)
     context.exit(0 if all(one.passed for one in audits) else 1)
+
+
+def _read_by(profile: Profile) -> list[Path]:
+    """The files that a profile refers to."""
+    required = profile.target.required_operators
+    return [] if required is None else [Path(required)]
 
 
 def _report(screen: Screen, audits: list[Audit], form: str, output: Path | None) -> None:

@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -49,14 +49,15 @@ def command(
     """
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([png, json_path], force=force)
+    outputs = Outputs.of({"--png": png, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(first, second, source.data, other_data)
     settings = AnalysisSettings(**values)
     if first.suffix.lower() == ".npz":
         comparison = _arrays(first, second or first, settings)
     else:
-        comparison = _models(screen, first, second, source, other_data, settings, run)
+        comparison = _models(screen, outputs, (first, second), source, other_data, settings, run)
     screen.show(match_table(comparison), *_summary(comparison))
     titles = first.name, (second or other_data or first).name
     if png:
@@ -75,13 +76,14 @@ def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison
 
 def _models(
     screen: Screen,
-    first: Path,
-    second: Path | None,
+    outputs: Outputs,
+    paths: tuple[Path, Path | None],
     source: options.DataOptions,
     other_data: Path | None,
     settings: AnalysisSettings,
     run: RunOptions,
 ) -> Comparison:
+    first, second = paths
     if second is None and other_data is None:
         raise InputError(
             "there is nothing to compare it with",
@@ -90,6 +92,7 @@ def _models(
         )
     model = load(first)
     other = model if second is None else load(second)
+    outputs.spare(model, other)
     one = Side(model, source.open(model))
     two = Side(other, source.open(other, path=other_data))
     for side in (one, two):

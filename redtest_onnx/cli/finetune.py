@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.report.documents import finetune_document, write_json
@@ -66,13 +66,21 @@ def command(
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     output = output or model.with_suffix(".finetuned.onnx")
-    check_outputs([output, json_path], force=force)
+    checkpoint = checkpoint or output.with_suffix(".checkpoint")
+    outputs = Outputs.of(
+        {"--output": output, "--json": json_path},
+        force=force,
+        kept={"--checkpoint": checkpoint, "--log": log_path},
+    )
+    outputs.spare(model, teacher, source.data, val_data, eval_data)
     prepare_torch()
     from redtest_onnx.training.finetune import finetune
     from redtest_onnx.training.processes import leads
 
     screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
     loaded = load(model)
+    imitated = load(teacher) if teacher else None
+    outputs.spare(loaded, imitated)
     data = options.training_data(source, loaded)
     screen.warn_synthetic(data)
     with screen.progress() as progress:
@@ -80,11 +88,11 @@ def command(
             loaded,
             data,
             settings,
-            teacher=load(teacher) if teacher else None,
+            teacher=imitated,
             validation=source.open(loaded, path=val_data) if val_data else None,
             test=options.evaluation_data(source, loaded, eval_data),
             options=run,
-            checkpoint=checkpoint or output.with_suffix(".checkpoint"),
+            checkpoint=checkpoint,
             resume=resume,
             report=epoch_reporter(screen, log_path),
             progress=progress,

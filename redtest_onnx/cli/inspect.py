@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.granularity import Granularity
@@ -40,9 +40,12 @@ def command(
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([json_path], force=force)
+    outputs = Outputs.of({"--json": json_path}, force=force)
+    source = options.data_options_of(values)
+    outputs.spare(model, source.data)
     loaded = load(model)
-    data = options.data_options_of(values).open(loaded)
+    outputs.spare(loaded)
+    data = source.open(loaded)
     view = inline_for_data(loaded, data)
     index = GraphIndex(view.model.graph)
     shapes = resolve_shapes(view.model, index, data, options.run_options_of(values)).shapes

@@ -9,13 +9,14 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import load, save, write_atomic
+from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
@@ -146,11 +147,13 @@ def command(
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    written = [plan_path] if dry_run else [output, html]
-    check_outputs([*written, json_path], force=force)
-    loaded = load(model)
+    written = {"--plan": plan_path} if dry_run else {"--output": output, "--html": html}
+    outputs = Outputs.of({**written, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(model, source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    loaded = load(model)
+    outputs.spare(loaded)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     data = source.open(loaded)

@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
@@ -58,11 +58,13 @@ def command(
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
     if metrics:
         read_table(metrics)  # its mistakes are not those of each model
-    check_outputs([png, json_path], force=force)
+    outputs = Outputs.of({"--png": png, "--json": json_path}, force=force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
+    outputs.spare(data.data, metrics)
+    outputs.spare_models(*models)
     measurement = ModelMeasurement(
         data=data.data,
         images=data.images,

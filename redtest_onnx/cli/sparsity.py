@@ -10,7 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.prune_weights import prune_weights
 from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
 from redtest_onnx.errors import InputError
@@ -74,15 +74,18 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
     pairs = _pairs(pq)
-    check_outputs([figure, html, json_path], force=force)
-    if method is None:
+    chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
+    named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
+    outputs = Outputs.of(named, force=force)
+    outputs.spare(model, values["data"], values["eval_data"])
+    if method is None or chosen is None:
         refuse_unused({**values, "output": output}, None)
         loaded = load(model)
+        outputs.spare(loaded)
     else:
-        chosen = output or model.with_suffix(".sparse.onnx")
         request = Request.of(method, chosen, pairs, {**values, "eta": eta})
         refuse_unused(values, request)
-        loaded = prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        loaded = prune_weights(screen, model, request, values, outputs, json_path=json_path, force=force)
         if not (figure or html):
             return
     with screen.progress() as progress:

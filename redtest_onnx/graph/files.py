@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
 
 import networkx as nx
 import onnx
@@ -20,13 +20,17 @@ from redtest_onnx.graph.model import (
     external_location,
     first_line,
     is_external,
+    stored_tensors,
     subgraphs,
     tensor_bytes,
     tensors,
 )
+from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.text import broken_text
+from redtest_onnx.graph.writing import is_stream, writable, write_together
 
 _CHUNK = 1 << 20
+_SMALL_GRAPH = 1 << 28  # bytes; graphs with external data are small
 _BROKEN = "export it again, or repair it with the tool that wrote it"
 
 
@@ -79,83 +83,66 @@ def full_check(model: Model) -> None:
 
 
 def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> Model:
-    """Write the model atomically, with its external data beside it as `<name>.data`.
+    """Write the model whole or not at all, with its external data in one file beside it.
+
+    That file is called `<name>.data`, or `<name>.2.data` and so on where the name is taken: data that is
+    there is never written over, since this model, or another one, may still read it. The data that an earlier
+    save of this name made is removed once the new graph is in its place.
 
     Only the external tensors that the graph still uses are copied, streamed from the source file. A model
     that was not changed since it was read is copied byte for byte.
 
     Returns:
-        The model as it now lies on disk.
+        The model as it now lies on disk; for a stream such as `/dev/null`, the model that was given.
 
     Raises:
-        OutputError: the target exists and `force` is not set, or can't be written.
+        OutputError: the target exists and `force` is not set, can't be written, or is a stream and the model
+            has external data.
     """
     path = Path(path)
     writable(path, force=force)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    external = [t for t in tensors(proto.graph) if is_external(t)]
+    external = [t for t in stored_tensors(proto) if is_external(t)]
     source = model.path
+    if external and is_stream(path):
+        if str(path) == os.devnull:
+            return model
+        raise OutputError(
+            "can't take a model that keeps weights in files of their own",
+            where=str(path),
+            hint="name a file; its external data is written beside it",
+        )
     if external:
-        data_path = path.with_name(path.name + ".data")
-        writable(data_path, force=force)
+        name, old = _data_names(path)
         write_together(
             {
-                data_path: lambda target: copy_external(model.folder, external, target, data_path.name),
+                path.with_name(name): lambda target: copy_external(model.folder, external, target, name),
                 path: lambda target: target.write_bytes(proto.SerializeToString(deterministic=True)),
-            }
+            },
+            old=old,
         )
     elif source is not None:
-        write_atomic(path, lambda target: shutil.copyfile(source, target))
+        write_together({path: lambda target: shutil.copyfile(source, target)}, old=_data_names(path)[1])
     else:
         content = proto.SerializeToString(deterministic=True)
-        write_atomic(path, lambda target: target.write_bytes(content))
-    return Model(proto, path)
+        write_together({path: lambda target: target.write_bytes(content)}, old=_data_names(path)[1])
+    return model if is_stream(path) else Model(proto, path)
 
 
-def writable(path: Path, *, force: bool) -> None:
-    """Check that `path` may be written, before any work is done for it.
+def _data_names(path: Path) -> tuple[str, list[str]]:
+    """A free name for the external data of a model at `path`, and names that an older one there leaves.
 
-    Raises:
-        OutputError: it exists and `force` is not set, is a folder, or its folder is missing or read-only.
+    What another model of the folder mentions is not its alone and stays.
     """
-    if path.is_dir():
-        raise OutputError("is a folder", where=str(path), hint="name a file inside it")
-    if path.exists() and not force:
-        raise OutputError("the file exists already", where=str(path), hint="--force overwrites it")
-    if not path.parent.is_dir():
-        raise OutputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError("its folder can't be written", where=str(path), hint="choose another place")
-
-
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file next to `path`, then rename it: all or nothing.
-
-    Raises:
-        OutputError: the file can't be written.
-    """
-    write_together({path: write})
-
-
-def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
-    """As `write_atomic` for files of one folder that belong together: none is renamed before all are filled.
-
-    Raises:
-        OutputError: a file can't be written.
-    """
-    path = next(iter(files))
-    try:
-        folder = Path(mkdtemp(prefix=".redtest-", dir=path.parent))
-        try:
-            for path, write in files.items():
-                write(folder / path.name)
-            for path in files:
-                os.replace(folder / path.name, path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"can't be written ({error.strerror})", where=str(path)) from error
+    names = (f"{path.name}{'' if number == 1 else f'.{number}'}.data" for number in count(1))
+    free = next(name for name in names if not os.path.lexists(path.with_name(name)))
+    if is_stream(path) or not path.is_file():
+        return free, []
+    content = path.read_bytes() if path.stat().st_size < _SMALL_GRAPH else b""
+    others = [file for file in path.parent.glob("*.onnx") if file != path]
+    beside = [file.name for file in path.parent.iterdir() if is_data_of(path.name, file.name)]
+    return free, [name for name in beside if name.encode() in content and not mentions(others, name)]
 
 
 def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:

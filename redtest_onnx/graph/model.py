@@ -125,7 +125,7 @@ class Model:
     @cached_property
     def external_files(self) -> tuple[Path, ...]:
         """Files beside the model that hold weights, in order of first use."""
-        names = dict.fromkeys(external_location(t) for t in tensors(self.graph) if is_external(t))
+        names = dict.fromkeys(external_location(t) for t in stored_tensors(self.proto) if is_external(t))
         return tuple(self.folder / name for name in names)
 
     @cached_property
@@ -144,7 +144,7 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model on disk with its external files, in bytes; of the proto if it was never saved."""
         if self.path is None:
-            external = sum(tensor_bytes(t) for t in tensors(self.graph) if is_external(t))
+            external = sum(tensor_bytes(t) for t in stored_tensors(self.proto) if is_external(t))
             return int(self.proto.ByteSize()) + external
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
 
@@ -156,12 +156,37 @@ class Model:
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """All stored tensors of a graph and its subgraphs: initializers and tensor attributes."""
     yield from graph.initializer
-    for node in graph.node:
+    yield from _attribute_tensors(graph.node)
+
+
+def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model's file, those of local functions and sparse ones' values and indices too."""
+    yield from tensors(proto.graph)
+    nodes = [*proto.graph.node]
+    graphs = [proto.graph]
+    for function in proto.functions:
+        yield from _attribute_tensors(function.node)
+        nodes += function.node
+    while nodes:
+        graphs += subgraphs(nodes)
+        attributes = [attribute for node in nodes for attribute in node.attribute]
+        sparse = [a.sparse_tensor for a in attributes if a.HasField("sparse_tensor")]
+        sparse += [tensor for a in attributes for tensor in a.sparse_tensors]
+        sparse += [tensor for graph in graphs for tensor in graph.sparse_initializer]
+        for tensor in sparse:
+            yield tensor.values
+            yield tensor.indices
+        nodes = [node for graph in subgraphs(nodes) for node in graph.node]
+        graphs = []
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-    for child in subgraphs(graph.node):
+    for child in subgraphs(nodes):
         yield from tensors(child)
 
 

@@ -14,17 +14,11 @@ from redtest_onnx.auditing.findings import Finding
 from redtest_onnx.auditing.registry import Rule, rules
 from redtest_onnx.auditing.run import Audit
 from redtest_onnx.report.documents import Document, document_head, number, tool
+from redtest_onnx.text import plain
 
 _SHOWN = 5  # nodes or tensors that text formats name
 _LEVELS = {"error": "error", "warning": "warning", "note": "note"}
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
-# What XML 1.0 can't hold, and what terminals and pull requests would act on.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-
-
-def plain(text: str) -> str:
-    """Text on one line without control characters, whatever tensors are called."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
 
 
 def places(finding: Finding) -> str:

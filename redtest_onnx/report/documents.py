@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning

@@ -9,6 +9,7 @@ import numpy as np
 
 from redtest_onnx.report.figures import figure_svg, save_figure
 from redtest_onnx.similarity.analyze import Analysis
+from redtest_onnx.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def draw_heatmap(analysis: Analysis, title: str) -> Figure:
     image = above.imshow(similarity, vmin=0, vmax=1, cmap=colours, interpolation="nearest")
     redundancy = analysis.redundancy
     above.set_title(
-        f"{title}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "
+        f"{plain(title)}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "
         f"(threshold {redundancy.threshold:g}), {analysis.batches} x {analysis.samples} samples"
         + (", synthetic inputs" if analysis.synthetic else ""),
         fontsize=11,
@@ -47,7 +48,7 @@ def draw_heatmap(analysis: Analysis, title: str) -> Figure:
     )
     step = max(1, -(-count // _MOST_LABELS))
     ticks = range(0, count, step)
-    names = [f"{analysis.layers[k].name}  {k}" for k in ticks]
+    names = [f"{plain(analysis.layers[k].name)}  {k}" for k in ticks]
     above.set_yticks(ticks, labels=[name[-34:] for name in names], fontsize=7, parse_math=False)
     above.set_xticks(ticks, labels=[str(k) for k in ticks], fontsize=7)
     figure.colorbar(image, ax=above, label="unbiased CKA", shrink=0.8)

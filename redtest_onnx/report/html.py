@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.heatmap import heatmap_svg
 from redtest_onnx.similarity.analyze import Analysis
+from redtest_onnx.text import plain
 
 
 def save_page(
@@ -48,7 +49,10 @@ def save_rendered(path: Path, template: str, **values: object) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("redtest_onnx.report", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("redtest_onnx.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
     text = environment.get_template(template).render(**values)
     write_atomic(path, lambda target: target.write_text(text, encoding="utf-8"))

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import Ranking, RankingEntry
 from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.tables import count
+from redtest_onnx.text import plain
 
 _AXES: dict[CostName, str] = {
     "latency": "latency in ms",
@@ -38,7 +38,7 @@ def ranking_table(ranking: Ranking, top: int) -> Table:
         latency = [_optional(c.latency_ms, "{:.3f} ms")] * timed
         table.add_row(
             str(row.place),
-            escape(c.name),
+            plain(c.name),
             _optional(c.accuracy, "{:.2%}"),
             count(c.parameters),
             count(c.macs),

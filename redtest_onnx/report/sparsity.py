@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from redtest_onnx.graph.cost import Cost
@@ -18,6 +17,7 @@ from redtest_onnx.report.documents import Document, document_head, number
 from redtest_onnx.report.figures import figure_svg
 from redtest_onnx.report.html import save_rendered
 from redtest_onnx.report.tables import count
+from redtest_onnx.text import plain
 from redtest_onnx.weight_sparsity.measure import Group, Neurons, Sparsity, TensorSparsity
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def sparsity_table(sparsity: Sparsity) -> Table:
         table.add_column("retained", justify="right")
         table.add_column("neurons", justify="right")
     for tensor in sparsity.tensors:
-        table.add_row(*map(escape, _cells(tensor)))
+        table.add_row(*map(plain, _cells(tensor)))
     return table
 
 

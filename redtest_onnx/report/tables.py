@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
+from redtest_onnx.text import plain
 
 
 def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
@@ -23,8 +23,8 @@ def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | No
     for layer in layers:
         cells = [
             str(layer.index),
-            escape(layer.name),
-            layer.kind,
+            plain(layer.name),
+            plain(layer.kind),
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
             count(layer.parameters),
             count(layer.macs),
@@ -103,5 +103,5 @@ def _removable(layer: Layer) -> str:
     if layer.action == "bypass":
         return "yes"
     if layer.action == "adapter":
-        return f"with an adapter: {escape(layer.reason or '')}"
-    return f"no: {escape(layer.reason or '')}"
+        return f"with an adapter: {plain(layer.reason or '')}"
+    return f"no: {plain(layer.reason or '')}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import writable
+from redtest_onnx.graph.writing import writable
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 
 _COLUMNS = tuple(field.name for field in fields(MeasuredCandidate))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.metrics.arrays import Array, to_numpy
 from redtest_onnx.metrics.cka import cross_cka
@@ -212,7 +212,7 @@ def _exactly(
     batches: Sequence[Indices],
     progress: Progress | None,
 ) -> Float64s:
-    with TemporaryDirectory(prefix="redtest-onnx-") as one, TemporaryDirectory(prefix="redtest-onnx-") as two:
+    with scratch_folder() as one, scratch_folder() as two:
         first, second = (
             read_all(reader, source, batches, folder, progress)
             for reader, source, folder in zip(readers, data, (one, two), strict=True)

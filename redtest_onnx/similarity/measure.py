@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Literal, TypeAlias
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.exact import full_hsic
@@ -132,7 +132,7 @@ def read_all(
     reader: GramReader,
     data: Dataset,
     batches: Sequence[Indices],
-    folder: str,
+    folder: Path,
     progress: Progress | None = None,
 ) -> list[Array]:
     """Features of all samples, [n, p] per layer; in files in `folder` where they are many."""
@@ -162,7 +162,7 @@ def _measure_exactly(
     reader: GramReader, data: Dataset, batches: Sequence[Indices], seed: int, progress: Progress | None
 ) -> MeasurementResult:
     watch = _Watch()
-    with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+    with scratch_folder() as folder:
         features = read_all(reader, data, batches, folder, progress)
         watch.forward()
         hsic = full_hsic(features)

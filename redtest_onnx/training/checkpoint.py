@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 
 State = dict[str, Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight
