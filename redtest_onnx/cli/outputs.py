@@ -134,6 +134,8 @@ def _is_model_of(output: Path, path: Path) -> bool:
     folder = path if path.is_dir() else path.parent
     if not (output.is_file() and output.resolve().is_relative_to(folder.resolve())):
         return False
-    if path.is_dir():
-        return output.suffix == ".onnx" or mentions(path.rglob("*.onnx"), output.name)
-    return mentions([path], output.name)
+    models = [*path.rglob("*.onnx")] if path.is_dir() else [path]
+    return any(
+        place.suffix == ".onnx" if place in models else mentions(models, place.name)
+        for place in {output, output.resolve()}
+    )
