@@ -59,7 +59,7 @@ def redtest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     "arguments",
     [
         ["inspect", str(MODEL)],
-        ["audit", str(MODEL), "--no-latency"],
+        ["audit", str(MODEL)],
         ["sparsity", str(MODEL)],
         ["analyze", str(MODEL), "--samples", "8", "--batches", "1", "--html", "page.html"],
         [*RANK, "--workers", "2"],
