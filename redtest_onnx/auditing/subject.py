@@ -20,11 +20,11 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations

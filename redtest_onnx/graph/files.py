@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-import networkx as nx
 import onnx
 from google.protobuf.message import DecodeError
 
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.graph.index import reads
-from redtest_onnx.graph.model import (
-    Model,
-    external_location,
-    first_line,
-    is_external,
-    stored_tensors,
-    subgraphs,
-    tensor_bytes,
-    tensors,
-)
+from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.scratch import is_data_of, mentions
-from redtest_onnx.graph.text import broken_text
+from redtest_onnx.graph.stored import external_range
+from redtest_onnx.graph.validity import check
 from redtest_onnx.graph.writing import is_stream, writable, write_together
 
 _CHUNK = 1 << 20
 _SMALL_GRAPH = 1 << 28  # bytes; graphs with external data are small
-_BROKEN = "export it again, or repair it with the tool that wrote it"
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -61,25 +48,8 @@ def load(path: str | os.PathLike[str]) -> Model:
             f"can't be read ({error.strerror})", where=str(path), hint="check permissions"
         ) from error
     model = Model(proto, path)
-    _check_structure(model)
-    _check_order(model)
-    for tensor in tensors(model.graph):
-        if is_external(tensor):
-            _check_external(model, tensor)
-    _check_schema(model)
+    check(model)
     return model
-
-
-def full_check(model: Model) -> None:
-    """Run `onnx.checker` with full shape and type inference.
-
-    Raises:
-        InputError: with the checker's own message.
-    """
-    try:
-        onnx.checker.check_model(_without_external(model.proto), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
 
 
 def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> Model:
@@ -145,151 +115,9 @@ def _data_names(path: Path) -> tuple[str, list[str]]:
     return free, [name for name in beside if name.encode() in content and not mentions(others, name)]
 
 
-def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its external weights as inputs, which the checker can read without their files."""
-    if not any(is_external(t) for t in tensors(proto.graph)):
-        return proto
-    checked = onnx.ModelProto()
-    checked.CopyFrom(proto)
-    listed = {v.name for v in checked.graph.input}
-    for tensor in _take_external(checked.graph):
-        if tensor.name not in listed:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            checked.graph.input.append(info)
-            listed.add(tensor.name)
-    return checked
-
-
-def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Take the external weights out of a graph and its subgraphs, which see the inputs of the model."""
-    for i in reversed(range(len(graph.initializer))):
-        if is_external(graph.initializer[i]):
-            yield graph.initializer.pop(i)
-    for i in reversed(range(len(graph.node))):
-        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and is_external(a.t)]
-        if values and graph.node[i].op_type == "Constant":
-            yield onnx.TensorProto(
-                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
-            )
-            del graph.node[i]
-    for child in subgraphs(graph.node):
-        yield from _take_external(child)
-
-
 def _folder_hint(path: Path) -> str:
     inside = sorted(path.glob("*.onnx"))
     return f"name one of its models, such as {inside[0]}" if inside else "name an .onnx file"
-
-
-def _twice(names: Iterable[str]) -> str | None:
-    """The first name that comes more than once."""
-    counts = Counter(filter(None, names))
-    return next((name for name, count in counts.items() if count > 1), None)
-
-
-def _check_order(model: Model) -> None:
-    """Refuse nodes that read what nobody makes, or makes before them; ONNX wants them in order."""
-    graph = model.graph
-    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    ready = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    ready.update(t.values.name for t in graph.sparse_initializer)
-    for i, node in enumerate(graph.node):
-        for name in reads(node):
-            if name in ready or makers.get(name, i) < i:
-                continue
-            where = f"{model.label}, node {node.name or node.op_type!r}"
-            if name not in makers:
-                raise InputError(f"it reads {name!r}, which nothing makes", where=where, hint=_BROKEN)
-            if not nx.is_directed_acyclic_graph(_flow(graph, makers)):
-                raise InputError(f"its input {name!r} depends on its own output", where=where, hint=_BROKEN)
-            raise InputError(
-                f"it reads {name!r}, which a later node makes: nodes must stand in the order they run in",
-                where=where,
-                hint="sort the graph, with onnx_graphsurgeon's Graph.toposort() for example",
-            )
-
-
-def _flow(graph: onnx.GraphProto, makers: Mapping[str, int]) -> nx.DiGraph[int]:
-    edges = ((makers[name], i) for i, node in enumerate(graph.node) for name in reads(node) if name in makers)
-    return nx.DiGraph(edges)
-
-
-def _check_structure(model: Model) -> None:
-    """Refuse what would make every later stage guess."""
-    graph = model.graph
-    if not model.proto.ir_version or not (graph.node or graph.input):
-        raise InputError(
-            "not an ONNX model: it holds no graph",
-            where=model.label,
-            hint="export or download it again; the file must hold a serialised ModelProto",
-        )
-    if (field := broken_text(model.proto)) is not None:
-        raise InputError(
-            f"holds text that is not UTF-8, in {field}",
-            where=model.label,
-            hint="export or download it again; ONNX files hold UTF-8 only",
-        )
-    if not graph.output:
-        raise InputError("the graph has no outputs", where=model.label, hint="export the model again")
-    if not model.proto.opset_import:
-        raise InputError("no operator set is declared", where=model.label, hint="export the model again")
-    if twice := _twice(name for node in graph.node for name in node.output):
-        raise InputError(f"two nodes make the same tensor {twice!r}", where=model.label, hint=_BROKEN)
-    if twice := _twice(node.name for node in graph.node):
-        raise InputError(
-            f"two nodes are called {twice!r}, which ONNX Runtime refuses",
-            where=model.label,
-            hint="give every node a name of its own, or none",
-        )
-
-
-def _check_schema(model: Model) -> None:
-    try:
-        onnx.checker.check_model(_without_external(model.proto))
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise InputError(
-            f"not a valid ONNX model: {first_line(error)}",
-            where=model.label,
-            hint=_BROKEN,
-        ) from error
-
-
-def _external_range(tensor: onnx.TensorProto) -> tuple[int, int]:
-    """Offset and length in bytes of the values in their file.
-
-    Raises:
-        ValueError: an entry is not a number.
-    """
-    entries = {e.key: e.value for e in tensor.external_data}
-    return int(entries.get("offset", 0)), int(entries.get("length", tensor_bytes(tensor)))
-
-
-def _check_external(model: Model, tensor: onnx.TensorProto) -> None:
-    where, location = f"{model.label}, tensor {tensor.name!r}", external_location(tensor)
-    folder = model.folder.resolve()
-    file = (folder / location).resolve()
-    if not location or not file.is_relative_to(folder):
-        raise InputError(
-            f"its external data {location!r} lies outside the model's folder",
-            where=where,
-            hint="keep the data file beside the model; paths that leave its folder are refused",
-        )
-    if not file.is_file():
-        raise InputError(
-            f"its external data file {location!r} is missing",
-            where=where,
-            hint=f"copy {location} into {folder}",
-        )
-    try:
-        offset, length = _external_range(tensor)
-    except ValueError as error:
-        raise InputError("its external data has no valid offset and length", where=where) from error
-    if offset < 0 or length < tensor_bytes(tensor) or offset + length > file.stat().st_size:
-        raise InputError(
-            f"its external data file {location!r} is too short",
-            where=where,
-            hint="copy or export the data file again",
-        )
 
 
 def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
@@ -303,7 +131,7 @@ def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name
     """
     with target.open("wb") as sink:
         for tensor in used:
-            offset, length = _external_range(tensor)
+            offset, length = external_range(tensor)
             position = -(-sink.tell() // 4096) * 4096 if length >= 1 << 20 else -(-sink.tell() // 64) * 64
             sink.write(
                 b"\0" * (position - sink.tell())

@@ -99,7 +99,17 @@ class Model:
         return self.data_folder or (self.path.parent if self.path else Path())
 
     def edited(self, proto: onnx.ModelProto) -> Model:
-        """A changed version of this model, not saved yet, that refers to the same external data."""
+        """A changed version of this model, not saved yet, that refers to the same external data.
+
+        Files before IR version 4 list initializers among the inputs; those that the change added join them.
+        """
+        if proto.ir_version < 4:
+            listed = {info.name for info in proto.graph.input}
+            proto.graph.input.extend(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                for tensor in proto.graph.initializer
+                if tensor.name not in listed
+            )
         return Model(proto, data_folder=self.folder, origin=self.label)
 
     @cached_property
@@ -162,22 +172,25 @@ def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors of a model's file, those of local functions and sparse ones' values and indices too."""
     yield from tensors(proto.graph)
-    nodes = [*proto.graph.node]
-    graphs = [proto.graph]
     for function in proto.functions:
         yield from _attribute_tensors(function.node)
-        nodes += function.node
-    while nodes:
-        graphs += subgraphs(nodes)
-        attributes = [attribute for node in nodes for attribute in node.attribute]
-        sparse = [a.sparse_tensor for a in attributes if a.HasField("sparse_tensor")]
-        sparse += [tensor for a in attributes for tensor in a.sparse_tensors]
-        sparse += [tensor for graph in graphs for tensor in graph.sparse_initializer]
-        for tensor in sparse:
-            yield tensor.values
-            yield tensor.indices
-        nodes = [node for graph in subgraphs(nodes) for node in graph.node]
-        graphs = []
+    for tensor in sparse_tensors(proto):
+        yield tensor.values
+        yield tensor.indices
+
+
+def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    """All sparse tensors of a model's file: initializers and attributes, in functions and subgraphs too."""
+    graphs = [proto.graph]
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while graphs or nodes:
+        yield from (tensor for graph in graphs for tensor in graph.sparse_initializer)
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
+            yield from attribute.sparse_tensors
+        graphs = [*subgraphs(nodes)]
+        nodes = [node for graph in graphs for node in graph.node]
 
 
 def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:

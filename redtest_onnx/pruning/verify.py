@@ -9,10 +9,10 @@ import onnx
 from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError, InternalError
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.session import Level, RunOptions, Session

@@ -40,7 +40,12 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_the_original_still_loads_where_its_data_has_the_name_of_an_output(model: Path) -> None:
     before = content(model.parent)
     for _ in range(2):
-        assert run(["prune", str(model), "--data", str(model.parent / "d.npz"), "--remove", "1", "--force", *FEW]) == 0
+        assert (
+            run(
+                ["prune", str(model), "--data", str(model.parent / "d.npz"), "--remove", "1", "--force", *FEW]
+            )
+            == 0
+        )
         assert before.items() <= content(model.parent).items()
     data = rt.open_data(model.parent / "d.npz", rt.load(model))
     assert rt.analyze(rt.load(model), data).layers

@@ -17,8 +17,29 @@ MODEL = ROOT / "models" / "vgg_digits.onnx"
 RANK = ["rank", str(MODEL), str(MODEL.with_name("resnet_digits.onnx")), "--metrics", "accuracy.csv"]
 RANK += ["--samples", "8", "--batches", "1"]
 HOSTILE = (
-    *("numpy", "onnx", "onnxruntime", "torch", "rich", "click", "json", "pathlib", "runpy", "pickle", "resource"),
-    *("sitecustomize", "usercustomize", "redtest_onnx", "typing", "random", "matplotlib", "sqlite3", "pydantic"),
+    *(
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "torch",
+        "rich",
+        "click",
+        "json",
+        "pathlib",
+        "runpy",
+        "pickle",
+        "resource",
+    ),
+    *(
+        "sitecustomize",
+        "usercustomize",
+        "redtest_onnx",
+        "typing",
+        "random",
+        "matplotlib",
+        "sqlite3",
+        "pydantic",
+    ),
 )
 # As the installed script, whose own folder comes first on the path.
 SCRIPT = "from redtest_onnx.cli.main import main\n\nif __name__ == '__main__':\n    main()\n"
@@ -47,9 +68,7 @@ def redtest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, str(script), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONSAFEPATH", None)
-    result = subprocess.run(
-        program, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     trace = folder.parent / "trace"
     assert not trace.exists(), f"{trace.read_text()} was run\n{result.stderr}"
     return result

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step

@@ -17,12 +17,32 @@ from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.scratch import note_renames, remove_litter, scratch_folder
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.runtime.session import Session
 
 MODELS = Path(__file__).parents[2] / "models"
+
+
+# Saves argv[1] as argv[2], and is killed before the last renames, or before the old data is removed.
+KILLED = """
+import os, sys
+import redtest_onnx as rt
+from redtest_onnx.graph import writing
+
+left, rename = [{}], os.replace
+
+def replace(source, target):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    rename(source, target)
+
+writing.os.replace = replace
+writing.Path.unlink = lambda *_, **__: os.kill(os.getpid(), 9)
+rt.save(rt.load(sys.argv[1]), sys.argv[2], force=True)
+"""
 
 
 def external(folder: Path) -> Path:
@@ -196,16 +216,12 @@ def test_killed_between_renames(tmp_path: Path, renames: int) -> None:
     other = external(tmp_path)
     net = Net(x=[2, 4])
     first = net.model(net("MatMul", "x", net.weight(4, 4)))
-    onnx.save(first.proto, tmp_path / "f.onnx", save_as_external_data=True, location="f.data", size_threshold=0)
+    onnx.save(
+        first.proto, tmp_path / "f.onnx", save_as_external_data=True, location="f.data", size_threshold=0
+    )
     old, new = rt.load(tmp_path / "f.onnx"), rt.load(other)
     rt.save(old, tmp_path / "out.onnx")
-    scratch = "import sys, redtest_onnx as rt, os\nfrom redtest_onnx.graph import writing\n"
-    scratch += f"left = [{renames}]\nreal = os.replace\n"
-    scratch += "def replace(a, b):\n    if not left[0]: os.kill(os.getpid(), 9)\n    left[0] -= 1\n    real(a, b)\n"
-    scratch += "def unlink(*_, **__): os.kill(os.getpid(), 9)\n"
-    scratch += "writing.os.replace = replace\nwriting.Path.unlink = unlink\n"
-    scratch += "rt.save(rt.load(sys.argv[1]), sys.argv[2], force=True)"
-    arguments = [sys.executable, "-c", scratch, str(other), str(tmp_path / "out.onnx")]
+    arguments = [sys.executable, "-c", KILLED.format(renames), str(other), str(tmp_path / "out.onnx")]
     assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
     same_weights(rt.load(tmp_path / "out.onnx"), new if renames == 2 else old)
     litter = [path for path in tmp_path.iterdir() if path.name.startswith(".redtest-")]

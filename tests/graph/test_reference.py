@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.shapes import resolve_shapes

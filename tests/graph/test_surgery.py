@@ -14,9 +14,9 @@ from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import AdapterOperator, Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.shapes import resolve_shapes

@@ -13,10 +13,10 @@ import pytest
 import redtest_onnx as rt
 from redtest_onnx.data.splits import fit_indices
 from redtest_onnx.graph.cost import model_cost
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import make_plan
 from redtest_onnx.pruning.criteria import base as criteria

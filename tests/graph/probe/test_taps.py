@@ -12,7 +12,6 @@ from onnx import TensorProto, helper
 from references import whole_gram
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.probe.reduction import (
     OLDEST_GRAM_OPSET,
     PREFIX,
@@ -23,6 +22,7 @@ from redtest_onnx.graph.probe.reduction import (
     gram_width,
 )
 from redtest_onnx.graph.probe.taps import build_probe, build_shape_probe, expose, find_batch_axis
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.metrics.grams import centre_gram
 from redtest_onnx.runtime.session import RunOptions, Session
 
