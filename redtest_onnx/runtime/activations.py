@@ -180,9 +180,7 @@ def _seen_specs(
     proto.graph.output.extend(onnx.ValueInfoProto(name=spec.name) for spec in specs)
     session = Session(model.edited(proto), options, level="none")
     loaded = session.output_specs
-    names = [
-        spec.name for spec in specs if loaded[spec.name].dtype and _has_numpy_type(loaded[spec.name].dtype)
-    ]
+    names = [name for name, spec in loaded.items() if spec.dtype and _has_numpy_type(spec.dtype)]
     feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
     values = session.run(feeds, names) if names else {}
     return {
