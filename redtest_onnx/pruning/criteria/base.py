@@ -122,7 +122,7 @@ def redtest(context: CriterionContext) -> list[ScoredLayer]:
 
 
 @criterion("redtest-adjacent")
-def redtest_adjacent(context: CriterionContext) -> list[ScoredLayer]:
+def redtest_adjacent(context: CriterionContext) -> Iterable[ScoredLayer]:
     """RedTest's Algorithm 3 as printed: each layer against the one before it, whether that one goes or not.
 
     Differs from "redtest" only with a threshold, where that one compares with the last *kept* layer, which is
