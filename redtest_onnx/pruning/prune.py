@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost
@@ -79,7 +79,7 @@ class PruneSettings:
     """
 
     criterion: str = "redtest"
-    similarity: AnalysisSettings = AnalysisSettings()
+    similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
     repair: Method = "auto"
     kernel: int = 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.splits import without_holdout
@@ -46,7 +46,7 @@ class RoundTraining:
 
     settings: TrainingSettings
     data: Dataset | None = None
-    watch: Watch = Watch()
+    watch: Watch = field(default_factory=Watch)
 
 
 def prune_in_rounds(

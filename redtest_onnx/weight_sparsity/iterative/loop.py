@@ -35,8 +35,8 @@ def iterate(
     """Train, measure, prune, rewind; yields after every training, `iterations + 1` times.
 
     Args:
-        bench: the weights to rewind to, untrained ones for the papers' setting, and samples with labels; those
-            of the split for judging validate, all others train.
+        bench: the weights to rewind to, untrained ones for the papers' setting, and samples with labels;
+            those of the split for judging validate, all others train.
         weights: of the model: those that are pruned.
         settings: how.
         folder: where every iteration is kept; what lies there from a run that was broken off is used, and
