@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.scratch import is_data_of, mentions
-from redtest_onnx.graph.stored import external_range
+from redtest_onnx.graph.tensor_checks import external_range
 from redtest_onnx.graph.validity import check
 from redtest_onnx.graph.writing import is_stream, writable, write_together
 
@@ -71,10 +71,8 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     """
     path = Path(path)
     writable(path, force=force)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    external = [t for t in stored_tensors(proto) if is_external(t)]
-    source = model.path
+    proto, source = model.proto, model.path
+    external = any(is_external(tensor) for tensor in stored_tensors(proto))
     if external and is_stream(path):
         if str(path) == os.devnull:
             return model
@@ -84,10 +82,13 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
             hint="name a file; its external data is written beside it",
         )
     if external:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        moved = [tensor for tensor in stored_tensors(proto) if is_external(tensor)]
         name, old = _data_names(path)
         write_together(
             {
-                path.with_name(name): lambda target: copy_external(model.folder, external, target, name),
+                path.with_name(name): lambda target: copy_external(model.folder, moved, target, name),
                 path: lambda target: target.write_bytes(proto.SerializeToString(deterministic=True)),
             },
             old=old,
@@ -95,7 +96,7 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     elif source is not None:
         write_together({path: lambda target: shutil.copyfile(source, target)}, old=_data_names(path)[1])
     else:
-        content = proto.SerializeToString(deterministic=True)
+        content = model.serialised()
         write_together({path: lambda target: target.write_bytes(content)}, old=_data_names(path)[1])
     return model if is_stream(path) else Model(proto, path)
 

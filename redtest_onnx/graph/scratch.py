@@ -32,12 +32,17 @@ def scratch_folder(beside: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: it can't be made.
     """
-    parent = Path(tempfile.gettempdir()) if beside is None else beside
-    folder = Path(tempfile.mkdtemp(prefix=f".redtest-{_host()}-{os.getpid()}-", dir=parent))
+    folder = make_scratch_folder(beside)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_scratch_folder(beside: Path | None = None) -> Path:
+    """As `scratch_folder`, for what lives as long as an object does: whoever asks removes it."""
+    parent = Path(tempfile.gettempdir()) if beside is None else beside
+    return Path(tempfile.mkdtemp(prefix=f".redtest-{_host()}-{os.getpid()}-", dir=parent))
 
 
 def note_renames(folder: Path, last: str, fresh: Sequence[str], old: Sequence[str]) -> None:

@@ -1,138 +1,39 @@
-"""Stored tensors: of a known type, with as many values as the sizes say, in places where they may lie."""
+"""What ONNX Runtime loads: the file that a model came from, or one serialised copy of it, made once."""
 
 from __future__ import annotations
 
-from math import prod
-from pathlib import Path
+import os
+import shutil
+import weakref
 
-import onnx
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.scratch import make_scratch_folder
 
-from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model, element_bits, external_location, is_external, tensor_bytes
-
-Tensor = onnx.TensorProto
-
-_EXPORT = "export the model again"
-# Sparse tensors become dense to be computed with. What grows beyond this stores nearly nothing of it.
-_LARGEST_DENSE, _LARGEST_GROWTH = 1 << 28, 1000
+# Copies up to this size stay in memory; larger ones go to a temporary file, so that the graph and its copy
+# are not held in memory together.
+_IN_MEMORY = 32 << 20
 
 
-def check_tensor(model: Model, tensor: Tensor) -> None:
-    """Check one stored tensor of a model.
+def loadable(model: Model) -> str | bytes:
+    """The model as a path, or as bytes: the file where the file is what we hold, else a copy.
 
-    Raises:
-        InputError: an element type that this version of onnx does not know, another number of values than the
-            sizes say, or external data that is missing, too short or outside the model's folder.
+    A copy is made once per model and lives as long as it does. Models with external data are small without
+    it and stay in memory, where their folder can be named to ONNX Runtime.
     """
-    where = f"{model.label}, tensor {tensor.name!r}"
-    if tensor.data_type not in Tensor.DataType.values() or tensor.data_type == Tensor.UNDEFINED:
-        raise InputError(
-            f"its element type ({tensor.data_type}) is none that onnx {onnx.__version__} knows",
-            where=where,
-            hint="update onnx, or export the model with another type",
-        )
-    if tensor.data_location not in Tensor.DataLocation.values():
-        raise InputError("its values lie at no place that ONNX knows", where=where, hint=_EXPORT)
-    if any(dim < 0 for dim in tensor.dims):
-        return  # which the checker of ONNX names
-    if is_external(tensor):
-        _check_external(model, tensor, where)
-    elif (found := _length(tensor)) is not None and found[0] != found[1]:
-        raise InputError(
-            f"its sizes {list(tensor.dims)} take {found[1]} {found[2]}, the file holds {found[0]}",
-            where=where,
-            hint=_EXPORT,
-        )
+    if model.path is not None:
+        return os.fspath(model.path)
+    found = model.facts.get("loadable")
+    if found is None:
+        content = model.serialised()
+        small = len(content) <= _IN_MEMORY or bool(model.external_files)
+        found = model.facts["loadable"] = content if small else _on_disk(model, content)
+    assert isinstance(found, str | bytes)
+    return found
 
 
-def check_sparse(model: Model, tensor: onnx.SparseTensorProto) -> None:
-    """Check that a sparse tensor does not blow up.
-
-    Raises:
-        InputError: it stores nearly nothing of a huge tensor.
-    """
-    if any(dim < 0 for dim in tensor.dims):
-        return
-    dense = prod(tensor.dims) * element_bits(tensor.values.data_type) // 8
-    if dense > _LARGEST_DENSE and dense > _LARGEST_GROWTH * tensor.ByteSize():
-        raise InputError(
-            f"its sizes {list(tensor.dims)} would take {dense / 2**30:.1f} GiB for "
-            f"{prod(tensor.values.dims)} values that are not zero",
-            where=f"{model.label}, sparse tensor {tensor.values.name!r}",
-            hint="check its sizes",
-        )
-
-
-def external_range(tensor: Tensor) -> tuple[int, int]:
-    """Offset and length in bytes of the values in their file.
-
-    Raises:
-        ValueError: an entry is not a number.
-    """
-    entries = {e.key: e.value for e in tensor.external_data}
-    return int(entries.get("offset", 0)), int(entries.get("length", tensor_bytes(tensor)))
-
-
-def _length(tensor: Tensor) -> tuple[int, int, str] | None:
-    """How long the values are, how long they should be, and in what; None where they can't be told."""
-    count, kind = prod(tensor.dims), tensor.data_type
-    if tensor.HasField("raw_data"):
-        # Strings have no raw form; the checker says so.
-        return None if kind == Tensor.STRING else (len(tensor.raw_data), tensor_bytes(tensor), "bytes")
-    lengths: dict[int, tuple[int, int]] = {
-        Tensor.FLOAT: (len(tensor.float_data), count),
-        Tensor.DOUBLE: (len(tensor.double_data), count),
-        Tensor.INT64: (len(tensor.int64_data), count),
-        Tensor.UINT64: (len(tensor.uint64_data), count),
-        Tensor.UINT32: (len(tensor.uint64_data), count),
-        Tensor.STRING: (len(tensor.string_data), count),
-        Tensor.COMPLEX64: (len(tensor.float_data), 2 * count),
-        Tensor.COMPLEX128: (len(tensor.double_data), 2 * count),
-    }
-    # All other types are packed into 32 bits, one value each, or one byte each of smaller ones.
-    packed = min(count, tensor_bytes(tensor)) if element_bits(kind) < 8 else count
-    return (*lengths.get(kind, (len(tensor.int32_data), packed)), "values")
-
-
-def _check_external(model: Model, tensor: Tensor, where: str) -> None:
-    location = external_location(tensor)
-    folder = model.folder.resolve()
-    try:
-        file = (folder / location).resolve()
-        inside, there = file.is_relative_to(folder), file.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or links in a circle
-        raise InputError(
-            f"its external data {_short(location)} is no place for a file ({_reason(error)})",
-            where=where,
-            hint=_EXPORT,
-        ) from error
-    if not location or not inside:
-        raise InputError(
-            f"its external data {_short(location)} lies outside the model's folder",
-            where=where,
-            hint="keep the data file beside the model; paths that leave its folder are refused",
-        )
-    if not there:
-        raise InputError(
-            f"its external data file {_short(location)} is missing",
-            where=where,
-            hint=f"copy {Path(location).name} into {(folder / location).parent}",
-        )
-    try:
-        offset, length = external_range(tensor)
-    except ValueError as error:
-        raise InputError("its external data has no valid offset and length", where=where) from error
-    if offset < 0 or length < tensor_bytes(tensor) or offset + length > file.stat().st_size:
-        raise InputError(
-            f"its external data file {_short(location)} is too short",
-            where=where,
-            hint="copy or export the data file again",
-        )
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) < 200 else f"{text[:80]!r}... ({len(text)} characters)"
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _on_disk(model: Model, content: bytes) -> str:
+    folder = make_scratch_folder()
+    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    return str(path)

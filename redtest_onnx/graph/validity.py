@@ -20,7 +20,8 @@ from redtest_onnx.graph.model import (
     subgraphs,
     tensors,
 )
-from redtest_onnx.graph.stored import check_sparse, check_tensor
+from redtest_onnx.graph.stored import loadable
+from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor
 from redtest_onnx.graph.text import broken_text
 
 _BROKEN = "export it again, or repair it with the tool that wrote it"
@@ -49,8 +50,10 @@ def full_check(model: Model) -> None:
     Raises:
         InputError: with the checker's own message.
     """
+    external = any(is_external(tensor) for tensor in stored_tensors(model.proto))
     try:
-        onnx.checker.check_model(_without_external(model.proto), full_check=True)
+        checked = _without_external(model.proto) if external else loadable(model)
+        onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
 

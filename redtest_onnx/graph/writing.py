@@ -82,19 +82,19 @@ def write_together(files: Mapping[Path, Writer], *, old: Sequence[str] = ()) -> 
         with scratch_folder(None if is_stream(path) else path.parent) as folder:
             for path, write in files.items():
                 write(folder / path.name)
-                _to_disk(folder / path.name)
+                to_disk(folder / path.name)
             if is_stream(path):
                 _copy(folder / path.name, path)
                 return
             *others, last = files
             if others or old:
                 note_renames(folder, last.name, [other.name for other in others], old)
-                _to_disk(folder)
+                to_disk(folder)
             for path in files:
                 if os.path.lexists(path):
                     _check_kind(path)
                 os.replace(folder / path.name, path)
-                _to_disk(path.parent)
+                to_disk(path.parent)
             for name in old:
                 (path.parent / name).unlink(missing_ok=True)
     except OSError as error:
@@ -127,7 +127,7 @@ def _copy(source: Path, stream: Path) -> None:
             sink.write(chunk)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Bytes of a file, or names of a folder, survive a crash of the machine from here on."""
     flags = os.O_RDONLY if os.name == "posix" else os.O_RDWR
     if os.name != "posix" and path.is_dir():
