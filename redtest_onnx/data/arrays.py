@@ -16,18 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
+from redtest_onnx.data.inflated import InflatedArray
+from redtest_onnx.data.npy import NpyHeader
 from redtest_onnx.data.npz import Npz
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.signature import batch_axes
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels"
 # What NumPy and zipfile let through from broken or encrypted files.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
-    *(struct.error, KeyError, NotImplementedError),
+    *(struct.error, KeyError, NotImplementedError, OverflowError, MemoryError, RecursionError, TypeError),
 )
 CALIBRATION = "calibration"
 
@@ -42,13 +45,15 @@ class InputArray:
         dtype: what the input takes.
     """
 
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] | InflatedArray
     axis: int | None
     dtype: np.dtype[Any]
 
     def take(self, indices: Chosen) -> npt.NDArray[Any]:
         """The chosen samples in the type of the input."""
-        chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
+        if self.axis is None:
+            return np.array(self.values, self.dtype, order="C")
+        chosen = self.values.take(np.asarray(indices), self.axis)
         return np.asarray(chosen, self.dtype).copy(order="C")
 
 
@@ -83,7 +88,10 @@ class ArrayData:
 
     def inputs(self, indices: Chosen) -> Feeds:
         """The chosen samples of every array."""
-        feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        try:
+            feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        except UNREADABLE as error:
+            raise InputError(f"can't be read: {error}", where=self.source, hint="write it again") from error
         for name, values in feeds.items():
             axis = self.arrays[name].axis
             check_finite(name, values if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
@@ -133,7 +141,8 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
-    except _UNREADABLE as error:
+        labels = labels if labels is None or isinstance(labels, np.ndarray) else np.asarray(labels)
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -147,10 +156,10 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         InputError: unreadable.
     """
+    file = _open(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+        return {name: np.asarray(file.read(name)) for name in file.names}
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -170,8 +179,17 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             hint=f"write an .npz with arrays named {names}",
         )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
+        with path.open("rb") as file:
+            header = NpyHeader.read(file)
+            if header.offset + header.nbytes > file.seek(0, 2):
+                raise ValueError("it is shorter than it says")
+        order: Any = "F" if header.fortran else "C"
+        array = (
+            np.memmap(path, header.dtype, "r", offset=header.offset, shape=header.shape, order=order)
+            if header.nbytes
+            else np.zeros(header.shape, header.dtype)
+        )
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
@@ -181,9 +199,10 @@ def open_npy(path: Path, model: Model) -> ArrayData:
 
 
 def _open(path: Path) -> Npz:
+    require_file(path)
     try:
         return Npz(path)
-    except (OSError, BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
 
 
@@ -199,7 +218,9 @@ def _count(arrays: Mapping[str, InputArray], source: str) -> int:
     return next(iter(counts.values()), 1)
 
 
-def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
+def _fit(
+    array: npt.NDArray[Any] | InflatedArray, spec: TensorSpec, axis: int | None, source: str
+) -> InputArray:
     """The array for an input, after a check of its shape and type."""
     shape = spec.shape or ()
     declared = f"input {spec.name!r} is {spec}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.data.pixels import LARGEST_FILE, SUFFIXES, Pixels, decode
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from redtest_onnx.data.dataset import Chosen, Feeds
 
 log = logging.getLogger(__name__)
-
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -84,28 +83,19 @@ class ImageData:
         """Classes of the chosen images."""
         return None if self.classes is None else self.classes[np.asarray(indices)]
 
-    def _decode(self, name: str, layout: _Layout) -> npt.NDArray[np.float32 | np.uint8]:
+    def _decode(self, name: str, layout: _Layout) -> Pixels:
         """[H, W, C] in 0..255."""
-        from PIL import Image, UnidentifiedImageError
-
         try:
-            with Image.open(io.BytesIO(self.read(name))) as file:
-                if deep := file.mode.startswith("I"):
-                    # 16 bits a pixel; Pillow would cut them off at 255.
-                    image = Image.fromarray(np.asarray(file).astype(np.float32) / np.float32(257))
-                else:
-                    image = file.convert("L" if layout.channels == 1 else "RGB")
-            if layout.size and image.size != layout.size[::-1]:
-                image = image.resize(layout.size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+            return decode(self.read(name), layout.channels, layout.size)
         except (
-            *(OSError, RuntimeError, zipfile.BadZipFile, zlib.error),
-            *(UnidentifiedImageError, Image.DecompressionBombError),
+            OSError,
+            RuntimeError,
+            ValueError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
         ) as error:
             raise InputError(f"is no readable image ({error})", where=f"{self.source}/{name}") from error
-        if deep:
-            pixels = np.repeat(pixels[..., None], layout.channels, axis=-1)
-        return pixels[..., None] if pixels.ndim == 2 else pixels
 
     def _normalise(self, pixels: npt.NDArray[np.float32 | np.uint8]) -> npt.NDArray[Any]:
         """[n, H, W, C] in the type of the input."""
@@ -185,7 +175,7 @@ def open_images(path: Path, model: Model, options: ImageOptions) -> ImageData:
     members, read = _folder(path) if path.is_dir() else _zip(path)
     found = sorted(filter(_is_image, members))
     if not found:
-        raise InputError("holds no images", where=str(path), hint=f"known are {', '.join(sorted(_SUFFIXES))}")
+        raise InputError("holds no images", where=str(path), hint=f"known are {', '.join(sorted(SUFFIXES))}")
     if len(found) < len(members):
         log.info("%s: %d files are no images and are left out", path, len(members) - len(found))
     return ImageData(str(path), tuple(found), _classes(found), read, model.inputs[0], options)
@@ -195,7 +185,7 @@ def _is_image(name: str) -> bool:
     """Whether a file is an image and none of the shadows that macOS puts beside files."""
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in _SUFFIXES and not hidden
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _classes(images: list[str]) -> npt.NDArray[np.int64] | None:
@@ -209,12 +199,33 @@ def _classes(images: list[str]) -> npt.NDArray[np.int64] | None:
 
 def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    return names, lambda name: (path / name).read_bytes()
+
+    def read(name: str) -> bytes:
+        _check_size((path / name).stat().st_size)
+        return (path / name).read_bytes()
+
+    return names, read
 
 
 def _zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        members = archive.infolist()
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise InputError(f"is not a readable zip file ({error})", where=str(path)) from error
-    return [info.filename for info in archive.infolist() if not info.is_dir()], archive.read
+
+    def read(name: str) -> bytes:
+        _check_size(archive.getinfo(name).file_size)
+        return archive.read(name)
+
+    return [info.filename for info in members if not info.is_dir()], read
+
+
+def _check_size(size: int) -> None:
+    """Refuse to read what is no picture by its size alone.
+
+    Raises:
+        ValueError: it is larger than 256 MiB.
+    """
+    if size > LARGEST_FILE:
+        raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")

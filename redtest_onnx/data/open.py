@@ -9,6 +9,7 @@ from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.shapes import Shape
 
 
@@ -47,6 +48,8 @@ def open_data(
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check --data")
+    if not path.is_dir():
+        require_file(path)
     if path.suffix.lower() == ".npz":
         return open_npz(path, model, split)
     if path.suffix.lower() == ".npy":

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
+from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.tensor_checks import external_range
 from redtest_onnx.graph.validity import check
@@ -33,6 +34,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise InputError("no such file", where=str(path), hint="check the path")
     if path.is_dir():
         raise InputError("is a folder, not an ONNX file", where=str(path), hint=_folder_hint(path))
+    require_file(path)
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")

@@ -45,6 +45,20 @@ def make_scratch_folder(beside: Path | None = None) -> Path:
     return Path(tempfile.mkdtemp(prefix=f".redtest-{_host()}-{os.getpid()}-", dir=parent))
 
 
+def allocated(path: Path, size: int) -> Path:
+    """A new file whose space is taken, so that writing to its mapped pages can't find the disk full.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+    return path
+
+
 def note_renames(folder: Path, last: str, fresh: Sequence[str], old: Sequence[str]) -> None:
     """Write down in a scratch folder what a kill between two renames would leave beside it.
 

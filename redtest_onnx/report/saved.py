@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import read_json
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy, WithoutLargest
 
@@ -25,19 +25,14 @@ def load_analysis(path: Path, model: Model) -> Analysis:
     Raises:
         InputError: unreadable, no analysis, or of another model.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    document = read_json(path)
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise InputError(
             "is no analysis", where=str(path), hint=f"write one with analyze {model.label} --json FILE"
         )
     try:
         return _analysis(document, model, path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"is damaged, or was written by another version ({type(error).__name__}: {error})",
             where=str(path),

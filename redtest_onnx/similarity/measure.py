@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.graph.scratch import scratch_folder
+from redtest_onnx.graph.scratch import allocated, scratch_folder
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.exact import full_hsic
@@ -145,7 +145,7 @@ def read_all(
                 kept.append(
                     np.empty(shape, np.float32)
                     if in_memory
-                    else np.memmap(file, np.float32, "w+", shape=shape)
+                    else np.memmap(allocated(file, total * part.shape[1] * 4), np.float32, "r+", shape=shape)
                 )
             kept[k][position : position + len(indices)] = to_numpy(part)
         position += len(indices)
