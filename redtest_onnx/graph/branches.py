@@ -16,10 +16,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, inliner
 
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import captured, index_of
-from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.model import Model, first_line, subgraphs
 from redtest_onnx.graph.reinsert import InlinedBranch, reinsert_branch
 from redtest_onnx.graph.shapes import declared_shapes
 
@@ -89,7 +90,12 @@ def _without_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
         copied = onnx.ModelProto()
         copied.CopyFrom(proto)
         return copied
-    inlined = inliner.inline_local_functions(proto)
+    try:
+        inlined = inliner.inline_local_functions(proto)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise InputError(
+            f"its local functions can't be inlined: {first_line(error)}", hint="export the model again"
+        ) from error
     del inlined.opset_import[:]
     inlined.opset_import.extend(proto.opset_import)
     return inlined

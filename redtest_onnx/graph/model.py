@@ -171,7 +171,14 @@ class Model:
 
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """The values of one of this model's tensors, read from its external file where it has one."""
-        return onnx.numpy_helper.to_array(tensor, base_dir=str(self.folder))
+        if not is_external(tensor):
+            return onnx.numpy_helper.to_array(tensor)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        plain = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+        with (self.folder / external_location(tensor)).open("rb") as file:
+            file.seek(int(entries.get("offset", 0)))
+            plain.raw_data = file.read(tensor_bytes(tensor))
+        return onnx.numpy_helper.to_array(plain)
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

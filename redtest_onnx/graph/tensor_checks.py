@@ -25,12 +25,9 @@ def check_tensor(model: Model, tensor: Tensor) -> None:
             sizes say, or external data that is missing, too short or outside the model's folder.
     """
     where = f"{model.label}, tensor {tensor.name!r}"
-    if tensor.data_type not in Tensor.DataType.values() or tensor.data_type == Tensor.UNDEFINED:
-        raise InputError(
-            f"its element type ({tensor.data_type}) is none that onnx {onnx.__version__} knows",
-            where=where,
-            hint="update onnx, or export the model with another type",
-        )
+    check_type(tensor.data_type, where)
+    if tensor.data_type == Tensor.UNDEFINED:
+        raise InputError("it has no element type", where=where, hint=_EXPORT)
     if tensor.data_location not in Tensor.DataLocation.values():
         raise InputError("its values lie at no place that ONNX knows", where=where, hint=_EXPORT)
     if any(dim < 0 for dim in tensor.dims):
@@ -42,6 +39,20 @@ def check_tensor(model: Model, tensor: Tensor) -> None:
             f"its sizes {list(tensor.dims)} take {found[1]} {found[2]}, the file holds {found[0]}",
             where=where,
             hint=_EXPORT,
+        )
+
+
+def check_type(kind: int, where: str) -> None:
+    """Check an element type.
+
+    Raises:
+        InputError: this version of onnx does not know it.
+    """
+    if kind not in Tensor.DataType.values():
+        raise InputError(
+            f"its element type ({kind}) is none that onnx {onnx.__version__} knows",
+            where=where,
+            hint="update onnx, or export the model with another type",
         )
 
 
@@ -122,6 +133,12 @@ def _check_external(model: Model, tensor: Tensor, where: str) -> None:
         offset, length = external_range(tensor)
     except ValueError as error:
         raise InputError("its external data has no valid offset and length", where=where) from error
+    if length > tensor_bytes(tensor):
+        raise InputError(
+            f"its sizes {list(tensor.dims)} take {tensor_bytes(tensor)} bytes, its external data {length}",
+            where=where,
+            hint=_EXPORT,
+        )
     if offset < 0 or length < tensor_bytes(tensor) or offset + length > file.stat().st_size:
         raise InputError(
             f"its external data file {_short(location)} is too short",

@@ -21,7 +21,7 @@ from redtest_onnx.graph.model import (
     tensors,
 )
 from redtest_onnx.graph.stored import loadable
-from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor
+from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor, check_type
 from redtest_onnx.graph.text import broken_text
 
 _BROKEN = "export it again, or repair it with the tool that wrote it"
@@ -37,6 +37,7 @@ def check(model: Model) -> None:
     _check_structure(model)
     check_functions(model)
     _check_order(model)
+    _check_types(model, model.graph)
     for tensor in stored_tensors(model.proto):
         check_tensor(model, tensor)
     for sparse in sparse_tensors(model.proto):
@@ -149,6 +150,14 @@ def _check_structure(model: Model) -> None:
             where=model.label,
             hint="give every node a name of its own, or none",
         )
+
+
+def _check_types(model: Model, graph: onnx.GraphProto) -> None:
+    """Refuse declared element types that nobody knows."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        check_type(info.type.tensor_type.elem_type, f"{model.label}, tensor {info.name!r}")
+    for child in subgraphs(graph.node):
+        _check_types(model, child)
 
 
 def _check_schema(model: Model) -> None:

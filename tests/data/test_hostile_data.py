@@ -1,4 +1,4 @@
-"""Data from anywhere: what is refused, what is read no further than it is needed, images as people have them."""
+"""Data from anywhere: what is refused, what is read no further than needed, images as people have them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def model(*sizes: int | str, kind: int = TensorProto.FLOAT) -> rt.Model:
     return rt.Model(helper.make_model(graph))
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n"
 IMAGES = model("n", 3, 4, 4)
 
 
@@ -87,11 +88,13 @@ def test_large_members_are_inflated_as_far_as_needed(
 def test_a_small_file_of_a_huge_array_takes_little_memory(tmp_path: Path) -> None:
     """2.8 GiB of zeros in 3 MB, of which eight samples are wanted."""
     rows = 2**30 * 28 // 10 // (256 << 10)
-    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("x.npy", "w", force_zip64=True) as member:
-            member.write(npy((rows, 65536), b""))
-            for _ in range(rows):
-                member.write(bytes(256 << 10))
+    with (
+        zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(npy((rows, 65536), b""))
+        for _ in range(rows):
+            member.write(bytes(256 << 10))
     code = (
         "import sys, resource, numpy as np\nfrom pathlib import Path\nfrom redtest_onnx.data.npz import Npz\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -176,7 +179,11 @@ def several(path: Path) -> None:
         ("a.gif", several, "2 pictures"),
         ("a.tiff", several, "2 pictures"),
         ("a.tif", lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path), "no known range"),
-        ("a.png", lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n"), "identify"),
+        (
+            "a.png",
+            lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n"),
+            "identify",
+        ),
         ("a.png", lambda path: Image.new("1", (40_000, 40_000)).save(path), "pixels"),
     ],
     ids=["animation", "pages", "floats", "postscript", "bomb"],
