@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import first_line
 from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
@@ -72,11 +75,14 @@ class SearchSettings:
             InputError: the file was written by another version.
         """
         try:
-            return cls(**values)
-        except TypeError as error:
+            found = TypeAdapter(cls).validate_python(dict(values))
+            ImageOptions(**found.images)
+        except (TypeError, ValueError) as error:
             raise InputError(
-                f"was written by another version of this tool ({error})", where=str(where)
+                f"was written by another version of this tool, or is damaged ({first_line(error)})",
+                where=str(where),
             ) from error
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""

@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +62,12 @@ def prepare(*, torch: bool) -> None:
         setattr(latency, name, 1)  # nobody wants to know how fast broken models are
 
 
-def call(arguments: Sequence[str], folder: Path) -> Answer:
-    """One call, with `folder` as its working folder."""
+def call(arguments: Sequence[str], folder: Path, before: Callable[[], None] | None = None) -> Answer:
+    """One call, with `folder` as its working folder; `before` is called in its process first."""
     with tempfile.TemporaryFile() as out:
         child = os.fork()
         if child == 0:
-            _run(arguments, folder, out.fileno())
+            _run(arguments, folder, out.fileno(), before)
         _, status, usage = os.wait4(child, 0)
         out.seek(0)
         text = out.read(1 << 20).decode("utf-8", "replace")
@@ -76,7 +76,7 @@ def call(arguments: Sequence[str], folder: Path) -> Answer:
     return Answer(ended, text, usage.ru_utime + usage.ru_stime, usage.ru_maxrss >> 10)
 
 
-def _run(arguments: Sequence[str], folder: Path, out: int) -> None:
+def _run(arguments: Sequence[str], folder: Path, out: int, before: Callable[[], None] | None) -> None:
     """In the child: never returns."""
     code = 99
     try:
@@ -90,6 +90,8 @@ def _run(arguments: Sequence[str], folder: Path, out: int) -> None:
         os.chdir(folder)
         from redtest_onnx.cli.main import run
 
+        if before is not None:
+            before()
         code = run(list(arguments))
         sys.stdout.flush()
         sys.stderr.flush()
