@@ -84,9 +84,14 @@ def _summary(analysis: Analysis) -> list[str]:
     """The result in words."""
     redundancy = analysis.redundancy
     spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
-    lines = [
+    score = (
         f"MSRS {redundancy.value:.1f}{spread}: of {redundancy.pairs} pairs of layers about "
-        f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
+        f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g})."
+        if redundancy.pairs
+        else "MSRS is undefined: no pair of layers has a defined similarity."
+    )
+    lines = [
+        score,
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
         *(f"The layers are those of {branch}." for branch in analysis.branches),

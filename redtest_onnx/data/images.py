@@ -218,7 +218,7 @@ def _zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         _check_size(archive.getinfo(name).file_size)
         return archive.read(name)
 
-    return [info.filename for info in members if not info.is_dir()], read
+    return [info.filename for info in members if info.filename and not info.is_dir()], read
 
 
 def _check_size(size: int) -> None:

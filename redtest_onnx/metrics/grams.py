@@ -37,8 +37,9 @@ def flatten(features: Array) -> Array:
 def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     """Subtract each feature's mean over the samples.
 
-    A feature that varies by rounding noise only becomes exactly 0, so that a constant layer is recognised
-    as one. Centring before any product keeps float32 from cancelling when features share a large mean.
+    Features that vary by rounding noise only become exactly 0, all of them, so that a constant layer is
+    recognised as one; see `only_rounding`. Centring before any product keeps float32 from cancelling when
+    features share a large mean.
 
     Args:
         features: [n, p], any real dtype.
@@ -51,17 +52,46 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     Raises:
         InputError: not two axes, or no samples.
     """
+    centred, level = _shifted(features, dtype)
+    if only_rounding(_largest_norm(centred), level, features.shape[1], features.dtype):
+        centred[...] = 0
+    return centred
+
+
+def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeLike) -> bool:
+    """Whether the values of a layer differ by no more than the rounding of their common level.
+
+    The rule of every estimator: what rounding leaves of a constant looks like noise, and only beside the
+    level it is known for nothing.
+
+    Args:
+        largest: squared norm of the sample farthest from the mean, [p] features together.
+        level: largest absolute mean of a feature that varies.
+        features: p.
+        dtype: of the values as the network made them.
+    """
+    eps = float(np.finfo(np.result_type(dtype, np.float32)).eps)
+    return bool(largest <= features * (_NOISE_STEPS * eps * level) ** 2)
+
+
+def _shifted(features: Array, dtype: npt.DTypeLike | None) -> tuple[Array, float]:
+    """Features less their mean, and the largest mean of those that vary at all."""
     _check_matrix(features)
     xp = namespace(features)
     own = xp.result_type(features.dtype, xp.float32)
-    noise = _NOISE_STEPS * float(xp.finfo(own).eps)
     values = features.astype(own if dtype is None else dtype, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
-        low, high = values.min(axis=0), values.max(axis=0)
-        centred = values - values.mean(axis=0)
+        mean = values.mean(axis=0)
+        centred = values - mean
         centred -= centred.mean(axis=0)  # a large mean is rounded itself
-        centred *= high - low > noise * xp.maximum(-low, high)
-    return centred
+        varying = abs(mean) * (values.max(axis=0) > values.min(axis=0))
+        return centred, float(varying.max()) if mean.size else 0.0
+
+
+def _largest_norm(centred: Array) -> float:
+    xp = namespace(centred)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(xp.square(centred, dtype=xp.float64).sum(axis=1).max())
 
 
 def linear_gram(features: Array) -> Array:
@@ -151,9 +181,10 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     xp = namespace(features)
     samples, width = features.shape
     step = max(1, _BLOCK_ELEMENTS // samples)
-    total = None
+    total, level = None, 0.0
     for start in range(0, width, step):
-        block = centre(features[:, start : start + step], dtype)
+        block, mean = _shifted(features[:, start : start + step], dtype)
+        level = max(level, mean)
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
@@ -163,7 +194,11 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
             total = gram
         else:
             total += gram
-    return xp.zeros((samples, samples)) if total is None else total
+    if total is None:
+        return xp.zeros((samples, samples))
+    if only_rounding(float(total.diagonal().max()), level, width, features.dtype):
+        total[...] = 0
+    return total
 
 
 def _rbf(gram: Array, bandwidth: float) -> Array:

@@ -39,8 +39,9 @@ def draw_heatmap(analysis: Analysis, title: str) -> Figure:
     colours = colormaps["magma"].with_extremes(bad="0.8")
     image = above.imshow(similarity, vmin=0, vmax=1, cmap=colours, interpolation="nearest")
     redundancy = analysis.redundancy
+    score = f"{redundancy.value:.1f}" if redundancy.pairs else "undefined, none"
     above.set_title(
-        f"{plain(title)}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "
+        f"{plain(title)}\nMSRS {score} of {redundancy.pairs} pairs "
         f"(threshold {redundancy.threshold:g}), {analysis.batches} x {analysis.samples} samples"
         + (", synthetic inputs" if analysis.synthetic else ""),
         fontsize=11,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
@@ -57,7 +58,7 @@ def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
         _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
         _row("latency p50", a.latency.p50, b.latency.p50, _ms),
         _row("latency p90", a.latency.p90, b.latency.p90, _ms),
-        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
+        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None or math.isnan(v) else f"{v:.1f}"),
     ]
     if a.accuracy is not None and b.accuracy is not None:
         points = (b.accuracy - a.accuracy) * 100
