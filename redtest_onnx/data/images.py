@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
 
 if TYPE_CHECKING:
-    from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.data.dataset import Chosen, Feeds
 
 log = logging.getLogger(__name__)
