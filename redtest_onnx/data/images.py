@@ -19,7 +19,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
 
 if TYPE_CHECKING:
-from redtest_onnx.data.dataset import Chosen, Feeds
+    from redtest_onnx.data.dataset import Chosen, Feeds
 
 log = logging.getLogger(__name__)
 
