@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.words import in_flags
 from redtest_onnx.engines.isolation import keep_working_folder_out
 from redtest_onnx.errors import InternalError, RedtestError
 from redtest_onnx.text import plain, plain_lines
@@ -85,7 +86,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except RedtestError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {in_flags(error)}", err=True)
         return error.exit_code
     except InternalError as error:
         what = f"internal error: {plain_lines(str(error))}"

@@ -85,13 +85,13 @@ class Store:
             InputError: there is none, or it is no file of a search.
         """
         if not path.exists():
-            raise InputError("no such file", where=str(path), hint="give the --output of a search")
+            raise InputError("no such file", where=str(path), hint="give the @output of a search")
         require_file(path)
         connection = _connect(path)
         try:
             connection.execute(f"SELECT number, {', '.join(_COLUMNS)}, error FROM results LIMIT 1")
             connection.execute("SELECT name, value FROM settings LIMIT 1")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             connection.close()
             raise InputError(f"holds no results of a search ({error})", where=str(path)) from error
         return cls(connection, path)

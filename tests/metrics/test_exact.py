@@ -93,7 +93,7 @@ def test_values_of_any_size_have_the_similarity_of_their_direction(scale: float,
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e4, 1e5, 1e6, 1e8])
 def test_a_common_offset_leaves_what_is_right_or_nothing(offset: float) -> None:
-    """Every estimator says the same, and where it says something it is what float64 says without the offset."""
+    """Every estimator says the same, and where it says something that is what float64 says without it."""
     x = np.random.default_rng(0).normal(size=(64, 12))
     y = x + 0.5 * np.random.default_rng(1).normal(size=(64, 12))
     right = cka(full_hsic([x, y]))[0, 1]
