@@ -80,8 +80,8 @@ class SearchSettings:
         """
         try:
             found = TypeAdapter(cls).validate_python(dict(values))
-            ImageOptions(**found.images)
-        except (TypeError, ValueError) as error:
+            found.image_options()
+        except (TypeError, ValueError, InputError) as error:
             raise InputError(
                 f"was written by another version of this tool, or is damaged ({first_line(error)})",
                 where=str(where),
@@ -92,15 +92,23 @@ class SearchSettings:
         """The settings as JSON values."""
         return asdict(self)
 
-    def evaluation(self) -> CandidateEvaluation:
-        """What is done with each architecture."""
-        images: dict[str, Any] = {
+    def image_options(self) -> ImageOptions:
+        """How image files become inputs; JSON has no tuples.
+
+        Raises:
+            InputError: a value that can't be.
+        """
+        given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in self.images.items()
         }
+        return ImageOptions(**given)
+
+    def evaluation(self) -> CandidateEvaluation:
+        """What is done with each architecture."""
         return CandidateEvaluation(
             space=get_space(self.space),
             data=Path(self.data) if self.data else None,
-            images=ImageOptions(**images),
+            images=self.image_options(),
             recipe=Recipe(self.epochs, self.batch_size),
             seed=self.seed,
             source=self._source(),

@@ -64,6 +64,7 @@ def iterate(
                 step = _trained(training, masked, masks, number, settings)
                 checkpoints.save(step)
             checkpoints.apply(step, module)
+            masked.mask(step.masks)  # which a file from anywhere may not have done
             yield step
             if settings.method != "one-shot" or number == 0:
                 trained = [masked.rows(k) for k in range(len(weights))]
