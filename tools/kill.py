@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -262,7 +263,7 @@ def _table(path: Path) -> None:
 def _rows(path: Path) -> list[tuple[object, ...]]:
     import sqlite3
 
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         return connection.execute(
             "SELECT number, key, accuracy, error FROM results ORDER BY number"
         ).fetchall()
@@ -272,7 +273,7 @@ def _has_settings(path: Path) -> bool:
     import sqlite3
 
     try:
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection:
             return bool(connection.execute("SELECT count(*) FROM settings").fetchone()[0])
     except sqlite3.Error:
         return False

@@ -37,9 +37,9 @@ def flatten(features: Array) -> Array:
 def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     """Subtract each feature's mean over the samples.
 
-    Features that vary by rounding noise only become exactly 0, all of them, so that a constant layer is
-    recognised as one; see `only_rounding`. Centring before any product keeps float32 from cancelling when
-    features share a large mean.
+    A feature that varies by rounding noise only becomes exactly 0, so that a constant layer is recognised
+    as one; where what may be noise outweighs what is left, all features do. Centring before any product keeps
+    float32 from cancelling when features share a large mean.
 
     Args:
         features: [n, p], any real dtype.
@@ -52,8 +52,10 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     Raises:
         InputError: not two axes, or no samples.
     """
-    centred, level = _shifted(features, dtype)
-    if only_rounding(_largest_norm(centred), level, features.shape[1], features.dtype):
+    centred, noise = _centred(features, dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = namespace(centred).square(centred, dtype=np.float64).sum(axis=1).max()
+    if noise and float(largest) <= noise:
         centred[...] = 0
     return centred
 
@@ -61,37 +63,51 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
 def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeLike) -> bool:
     """Whether the values of a layer differ by no more than the rounding of their common level.
 
-    The rule of every estimator: what rounding leaves of a constant looks like noise, and only beside the
-    level it is known for nothing.
+    What rounding leaves of a constant looks like noise; only beside the level it is known for nothing.
 
     Args:
         largest: squared norm of the sample farthest from the mean, [p] features together.
-        level: largest absolute mean of a feature that varies.
+        level: largest absolute mean of a feature.
         features: p.
         dtype: of the values as the network made them.
     """
-    eps = float(np.finfo(np.result_type(dtype, np.float32)).eps)
-    return bool(largest <= features * (_NOISE_STEPS * eps * level) ** 2)
+    return bool(largest <= features * (_noise(dtype) * level) ** 2)
 
 
-def _shifted(features: Array, dtype: npt.DTypeLike | None) -> tuple[Array, float]:
-    """Features less their mean, and the largest mean of those that vary at all."""
+def rounding_energy(low: Array, high: Array, dtype: npt.DTypeLike) -> tuple[Array, float]:
+    """Which features vary by more than rounding, and the largest squared norm that the others may hide.
+
+    Args:
+        low: [p] smallest value of each feature.
+        high: [p] largest.
+        dtype: of the values as the network made them.
+
+    Returns:
+        [p] bool, and the sum of the squared noise of the features that vary, but by no more than that.
+    """
+    xp = namespace(low)
+    noise = _noise(dtype) * xp.maximum(-low, high).astype(xp.float64)
+    varies = high - low > noise
+    hidden = xp.where(~varies & (high > low), noise, 0.0)
+    return varies, float(xp.square(hidden).sum())
+
+
+def _noise(dtype: npt.DTypeLike) -> float:
+    return _NOISE_STEPS * float(np.finfo(np.result_type(dtype, np.float32)).eps)
+
+
+def _centred(features: Array, dtype: npt.DTypeLike | None) -> tuple[Array, float]:
+    """Features less their mean, 0 where they are noise, and what that may hide."""
     _check_matrix(features)
     xp = namespace(features)
     own = xp.result_type(features.dtype, xp.float32)
     values = features.astype(own if dtype is None else dtype, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
-        mean = values.mean(axis=0)
-        centred = values - mean
+        varies, hidden = rounding_energy(values.min(axis=0), values.max(axis=0), features.dtype)
+        centred = values - values.mean(axis=0)
         centred -= centred.mean(axis=0)  # a large mean is rounded itself
-        varying = abs(mean) * (values.max(axis=0) > values.min(axis=0))
-        return centred, float(varying.max()) if mean.size else 0.0
-
-
-def _largest_norm(centred: Array) -> float:
-    xp = namespace(centred)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return float(xp.square(centred, dtype=xp.float64).sum(axis=1).max())
+        centred *= varies
+        return centred, hidden
 
 
 def linear_gram(features: Array) -> Array:
@@ -181,10 +197,10 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     xp = namespace(features)
     samples, width = features.shape
     step = max(1, _BLOCK_ELEMENTS // samples)
-    total, level = None, 0.0
+    total, hidden = None, 0.0
     for start in range(0, width, step):
-        block, mean = _shifted(features[:, start : start + step], dtype)
-        level = max(level, mean)
+        block, noise = _centred(features[:, start : start + step], dtype)
+        hidden += noise
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
@@ -196,7 +212,7 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
             total += gram
     if total is None:
         return xp.zeros((samples, samples))
-    if only_rounding(float(total.diagonal().max()), level, width, features.dtype):
+    if hidden and float(total.diagonal().max()) <= hidden:
         total[...] = 0
     return total
 
