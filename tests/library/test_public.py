@@ -1,4 +1,4 @@
-"""Every public function runs on a path, on bytes, protos and loaded models; on arrays, dictionaries and paths."""
+"""Every public function runs on models and data as users have them: in memory, or by path."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ WORK: dict[str, Callable[[Path, Any], Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", WORK)
 def test_functions_take_data_as_users_have_it(name: str, kind: str, folder: Path) -> None:
+    if (name, kind) == ("rank", "array"):
+        with pytest.raises(rt.InputError, match="its accuracy is unknown"):
+            WORK[name](folder / "m.onnx", samples(folder, kind))
+        return
     result = WORK[name](folder / "m.onnx", samples(folder, kind))
     if hasattr(result, "to_dict"):
         json.dumps(result.to_dict(), allow_nan=False)
