@@ -16,6 +16,7 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
 from redtest_onnx.pruning.verify import verify, verify_removal
@@ -127,7 +128,14 @@ def plan(
             def repaired_loss(candidate: Plan) -> float:
                 pruned = apply_plan(model, candidate, shapes)
                 fitted, _ = fit_to_original(
-                    model, pruned, candidate, shapes, calibration, fitting_method, rounds=1
+                    model,
+                    pruned,
+                    candidate,
+                    shapes,
+                    calibration,
+                    fitting_method,
+                    rounds=1,
+                    density=SEARCHING_ROWS,
                 )
                 return drop(evaluator.reference, evaluator.evaluate(fitted))
 

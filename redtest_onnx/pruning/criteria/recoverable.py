@@ -10,6 +10,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.repair.equations import RANKING_ROWS
 from redtest_onnx.pruning.repair.refit import refit
 from redtest_onnx.runtime.evaluate import Evaluator
 
@@ -65,7 +66,15 @@ class _Prices:
         plan = Plan("recoverable", context.model.sha256, tuple(map(Step.of, gap)))
         pruned = apply_plan(context.model, plan, context.shapes)
         fitted, _ = refit(
-            context.model, pruned, plan, context.data, self._fit, context.options, scope="gaps", rounds=0
+            context.model,
+            pruned,
+            plan,
+            context.data,
+            self._fit,
+            context.options,
+            scope="gaps",
+            rounds=0,
+            density=RANKING_ROWS,
         )
         effect = self._judge.evaluate(fitted).agreement.relative_l2
         return effect**2 if np.isfinite(effect) else float("inf")

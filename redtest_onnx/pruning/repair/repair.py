@@ -13,6 +13,7 @@ from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.pruning.apply import apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
@@ -136,6 +137,7 @@ def fit_to_original(
     method: Fitted,
     *,
     rounds: int | None = None,
+    density: int = FINAL_ROWS,
     progress: Progress | None = None,
 ) -> tuple[Model, tuple[Refit, ...]]:
     """One repair, whether it helps or not.
@@ -148,6 +150,7 @@ def fit_to_original(
         calibration: samples and how they are used.
         method: "refit" or "adapter", see `repair`.
         rounds: of "refit", see there.
+        density: rows per unknown of the fits.
         progress: called after each operator.
     """
     exits: frozenset[str] = frozenset()
@@ -163,5 +166,6 @@ def fit_to_original(
         calibration.options,
         adapted=exits,
         rounds=0 if method == "adapter" else ROUNDS if rounds is None else rounds,
+        density=density,
         progress=progress,
     )
