@@ -1,4 +1,4 @@
-"""Ridge least squares for several groups of equations at once: from sums over rows, or from few rows themselves.
+"""Ridge least squares for several groups of equations: from sums over rows, or from the rows if they are few.
 
 Products of single-precision rows are taken in single precision, from rows shifted by the mean of the first
 ones, and added up in float64: the normal matrix differs from that of float64 products by about 1e-7 of its
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +54,14 @@ class Diagnosis:
 class LeastSquares(Protocol):
     """Equations y ~ x W + b that rows are added to."""
 
-    rows: int
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
 
     def add(self, x: Rows, y: Rows) -> None:
-        """Add rows x [n, groups, p] and y [n, groups, q]; those with values that are not finite are left out."""
+        """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
 
-    def merged(self, other: Any) -> Any:
+    def merged(self, other: Self) -> Self:
         """These equations and others of the same kind and sizes."""
 
     def residual(self, fit: RidgeFit) -> Float64s:
@@ -73,7 +75,10 @@ class LeastSquares(Protocol):
         """How well a fit to these rows is determined."""
 
 
-def best_fit(train: LeastSquares, check: LeastSquares, *, intercept: bool = True) -> RidgeFit | None:
+Equations = TypeVar("Equations", bound=LeastSquares)
+
+
+def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> RidgeFit | None:
     """Choose each group's penalty on rows that the fit does not see, then fit to all rows.
 
     Penalties are tried from the smallest on, until the error on `check` has risen in every group.
@@ -125,14 +130,14 @@ class NormalEquations:
         self.rows = 0
         self.shift: npt.NDArray[Any] | None = None
         """[groups, p] what is taken off x before products are formed; all sums that are merged share it."""
-        self.xx = np.zeros((groups, inputs, inputs))
-        self.xy = np.zeros((groups, inputs, outputs))
-        self.x = np.zeros((groups, inputs))
-        self.y = np.zeros((groups, outputs))
-        self.yy = np.zeros(groups)
+        self.xx: npt.NDArray[Any] = np.zeros((groups, inputs, inputs))
+        self.xy: npt.NDArray[Any] = np.zeros((groups, inputs, outputs))
+        self.x: Float64s = np.zeros((groups, inputs))
+        self.y: Float64s = np.zeros((groups, outputs))
+        self.yy: Float64s = np.zeros(groups)
 
     def add(self, x: Rows, y: Rows) -> None:
-        """Add rows x [n, groups, p] and y [n, groups, q]; those with values that are not finite are left out."""
+        """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
         for start in range(0, len(x), _CHUNK):
             self.include(self.sums(x[start : start + _CHUNK], y[start : start + _CHUNK]))
 
@@ -191,10 +196,10 @@ class NormalEquations:
         found.rows, found.shift, found.xx, found.x = self.rows, self.shift, self.xx, self.x
         return found
 
-    def merged(self, other: NormalEquations) -> NormalEquations:
+    def merged(self, other: Self) -> Self:
         """These and other rows of the same sizes."""
         groups, inputs, outputs = self.xy.shape
-        found = NormalEquations(inputs, outputs, groups)
+        found = type(self)(inputs, outputs, groups)
         found.shift = self.shift if self.shift is not None else other.shift
         found.rows = self.rows + other.rows
         for name in ("xx", "xy", "x", "y", "yy"):
@@ -211,7 +216,7 @@ class NormalEquations:
         offset: Float64s = self.shift.astype(np.float64)
         return offset
 
-    def _shifted_together(self, other: NormalEquations, found: NormalEquations) -> NormalEquations:
+    def _shifted_together(self, other: Self, found: Self) -> Self:
         """Sums of both about the shift of the first."""
         d = other._offset - self._offset
         cross = other.x[:, :, None] * d[:, None, :]
@@ -280,9 +285,9 @@ class FewRows:
         finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
         self._parts.append((a, b) if finite.all() else (a[finite], b[finite]))
 
-    def merged(self, other: FewRows) -> FewRows:
+    def merged(self, other: Self) -> Self:
         """These and other rows of the same sizes."""
-        found = FewRows()
+        found = type(self)()
         found._parts = [*self._parts, *other._parts]
         return found
 

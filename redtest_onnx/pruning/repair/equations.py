@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.graph.linear_operators import LinearOperator
-from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.ridge import Diagnosis, FewRows, NormalEquations, RidgeFit, best_fit
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.runtime.session import RunOptions
@@ -19,8 +18,10 @@ from redtest_onnx.runtime.threads import in_threads
 Values = npt.NDArray[np.generic]
 Float64s = npt.NDArray[np.float64]
 Gathered = tuple[Values, Values]
+Number = TypeVar("Number", bound=np.generic)
+Kind = TypeVar("Kind", NormalEquations, FewRows)
 
-# Rows per unknown. Beyond the last number they make no difference to a fit; far fewer tell good plans from bad.
+# Rows per unknown: far fewer than a last fit is worth tell good plans from bad.
 RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
 _SMALLEST_SCALE = 1e-6
 _BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
@@ -117,7 +118,8 @@ class Equations:
         def summed(block: slice) -> NormalEquations:
             return part.sums(*run.gather(block), targets_only=self._inputs_known)
 
-        assert self._pair is not None and isinstance(self._pair[0], NormalEquations)
+        assert self._pair is not None
+        assert isinstance(self._pair[0], NormalEquations)
         part.shift = self._pair[0].shift  # the first rows of all tell about what value products are formed
         first, *others = run.blocks
         part.include(summed(first))
@@ -143,19 +145,23 @@ class Equations:
         """
         if self._pair is None:
             return None
-        train, check = self._pair
+        if isinstance(self._pair[0], FewRows):
+            return self._solved(*self._pair, diagnose=diagnose)
+        return self._solved(*self._pair, diagnose=diagnose)
+
+    def _solved(self, train: Kind, check: Kind, *, diagnose: bool) -> Correction | None:
         intercept = self._operator.bias is not None
         fit = best_fit(train, check, intercept=intercept)
         if fit is None:
             return None
-        everything = train.merged(check) if diagnose else None
+        known = train.merged(check).diagnose(fit, intercept=intercept) if diagnose else None
         return Correction(
             self._in_order(fit),
             fit.bias.reshape(-1),
             float(fit.explained.mean()),
             fit.weight.shape[0] * fit.weight.shape[1],
             train.rows + check.rows,
-            everything and everything.diagnose(fit, intercept=intercept),
+            known,
         )
 
     def _in_order(self, fit: RidgeFit) -> Float64s:
@@ -167,7 +173,7 @@ class Equations:
         return ordered.reshape(groups * q, p)
 
 
-def spatial(images: Values) -> Values:
+def spatial(images: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """[n, C, H, W] of images, or of lines [n, C, L] as images of height 1."""
     return images[:, :, None] if images.ndim == 3 else images
 

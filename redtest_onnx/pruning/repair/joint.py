@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import RunOptions, Session
 
-Values = npt.NDArray[np.generic]
+Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
 
@@ -170,7 +171,7 @@ class JointRefit:
         return True
 
     def _answer(self, behind: Part) -> tuple[Correction, Floats, list[float]] | None:
-        """The fit to what the second operator asks of the first, its curvature, and the error of some runs."""
+        """The fit to what the second operator asks of the first, the curvature, and errors of some runs."""
         second, equations = self._second, self._equations
         weight = effective_weight(second, self._working.weight(second))
         kernel = weight.astype(np.float32)
@@ -196,7 +197,9 @@ class JointRefit:
             rows = channels.reshape(-1, channels.shape[-1])
             moments.append((rows.T @ rows).astype(np.float64) / len(rows))
         fit = equations.solve()
-        return fit and (fit, input_metric(second, weight) * np.mean(moments, axis=0), errors)
+        if fit is None:
+            return None
+        return fit, input_metric(second, weight) * np.mean(moments, axis=0), errors
 
     def _back(self, error: Float32s, kernel: Float32s, between: Values) -> Float32s:
         """The error behind the second operator, sent back through it."""
@@ -295,7 +298,7 @@ def _weighed(fit: Correction, curvature: Floats, first: LinearOperator) -> _Step
 
 def _along(inner: Values, move: Float32s, length: float) -> Values:
     """Outputs after so many steps, in their own type."""
-    return (inner + np.float32(length) * move).astype(inner.dtype)
+    return np.asarray(inner + np.float32(length) * move, inner.dtype)
 
 
 def _energy(values: Values) -> float:

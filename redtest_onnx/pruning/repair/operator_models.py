@@ -23,8 +23,8 @@ def forward_model(operator: LinearOperator, size: tuple[int, ...], out: tuple[in
         out: those of its output.
 
     Returns:
-        A model from `SOURCE` [n, C, ...] (products: channels last) and `WEIGHT`, as `effective_weight` has it,
-        to `RESULT` [n, M, ...], all float32.
+        A model from `SOURCE` [n, C, ...] (products: channels last) and `WEIGHT`, as in
+        `effective_weight`, to `RESULT` [n, M, ...], all float32.
     """
     if operator.geometry is None:
         turn = helper.make_node("Transpose", [WEIGHT], ["turned"], perm=[1, 0])
@@ -54,8 +54,8 @@ def backward_model(operator: LinearOperator, size: tuple[int, ...], out: tuple[i
         out: those of its output.
 
     Returns:
-        A model from `SOURCE` [n, M, ...] (products: channels last) and `WEIGHT`, as `effective_weight` has it,
-        to `RESULT` [n, C, ...], all float32.
+        A model from `SOURCE` [n, M, ...] (products: channels last) and `WEIGHT`, as in
+        `effective_weight`, to `RESULT` [n, C, ...], all float32.
     """
     if operator.geometry is None:
         return _model([helper.make_node("MatMul", [SOURCE, WEIGHT], [RESULT])], None)
