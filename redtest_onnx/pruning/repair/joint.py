@@ -33,7 +33,7 @@ from redtest_onnx.pruning.repair.operator_models import (
 )
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.working_model import WorkingModel
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
 
 Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -116,7 +116,6 @@ class JointRefit:
         pair: the first and the second operator.
         values: what the first reads and gives.
         goal: gives the second operator's goals by run.
-        options: device and threads.
         density: rows per unknown.
     """
 
@@ -127,14 +126,13 @@ class JointRefit:
         pair: tuple[LinearOperator, LinearOperator],
         values: PairValues,
         goal: Callable[[int], Values],
-        options: RunOptions,
         density: int,
     ) -> None:
         self._runner, self._working, self._values, self._goal = runner, working, values, goal
         self._first, self._second = pair
-        self._options, self._density = options, density
+        self._options, self._density = runner.options, density
         self._samples = sum(runner.counts[: len(values.inner)])
-        self._equations = Equations(self._first, self._samples, options, density=density, seed=1)
+        self._equations = Equations(self._first, self._samples, runner.options, density=density, seed=1)
         self._function = runner.part([self._second.input], self._given(0))
         self._forward: Session | None = None
         self._backward: Session | None = None

@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import live, segment
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 
 _KEPT_BYTES = 1 << 29
 
@@ -25,14 +24,10 @@ class PartialRunner:
     tensors serve. So the memory does not grow with the number of samples beyond that.
 
     Args:
-        model: the model. Its weights behind the kept tensors may change in place at any time.
-        data: samples.
-        indices: which of them.
-        options: device and threads.
-        size: samples per run.
-        fixed: whether every run must have that size.
+        bench: the model and samples. The weights behind the kept tensors may change in place at any time.
+        indices: which of the samples.
+        size: samples per run, where the model doesn't fix that.
         limit: bytes to keep.
-        index: look-ups over the model's graph, if they are there.
 
     Attributes:
         counts: how many of the samples of each run count.
@@ -40,21 +35,18 @@ class PartialRunner:
 
     def __init__(
         self,
-        model: Model,
-        data: Dataset,
+        bench: Workbench,
         indices: Indices,
-        options: RunOptions,
         *,
         size: int,
-        fixed: bool,
         limit: int = _KEPT_BYTES,
-        index: GraphIndex | None = None,
     ) -> None:
-        self.model = model
-        self._index = index or GraphIndex(model.graph)
-        self._data = data
-        self._options = options
-        self._runs = list(batches(indices, size, fixed=fixed))
+        self.model = bench.model
+        self.options = bench.options
+        self._index = index_of(bench.model)
+        self._data = bench.data
+        fixed = bench.fixed_batch
+        self._runs = list(batches(indices, fixed or size, fixed=fixed is not None))
         self._limit = limit
         self._kept: list[dict[str, Any]] = [{} for _ in self._runs]
         self._position = 0
@@ -106,8 +98,8 @@ class Part:
         types = {name: element_type(value) for name, value in {**runner._kept[0], **given}.items()}
         inputs = {spec.name for spec in runner.model.inputs}
         computed = [n for n in dict.fromkeys(names) if n not in types and n not in inputs]
-        part = segment(runner.model, runner._index, computed, types)
-        self._session = Session(part, runner._options) if computed else None
+        part = segment(runner.model, computed, types)
+        self._session = Session(part, runner.options) if computed else None
         self._fed = [spec.name for spec in part.inputs]
         self._from_data = any(n not in types for n in (*self._fed, *names) if n in inputs)
 

@@ -19,18 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
 Values = npt.NDArray[np.generic]
@@ -67,14 +66,11 @@ class Refit:
 
 
 def refit(
-    original: Model,
-    pruned: Model,
+    bench: Workbench,
+    pruned: AdapterInsertion,
     plan: Plan,
-    data: Dataset,
     indices: Indices,
-    options: RunOptions,
     *,
-    adapted: frozenset[str] = frozenset(),
     scope: Scope = "all",
     rounds: int = ROUNDS,
     density: int = FINAL_ROWS,
@@ -83,13 +79,10 @@ def refit(
     """Solve the linear operators of a pruned model again.
 
     Args:
-        original: the model before.
+        bench: the model before and calibration samples; labels are not used.
         pruned: the model without the plan's layers.
         plan: what was taken out.
-        data: calibration samples; labels are not used.
-        indices: which of them.
-        options: device and threads.
-        adapted: exits of bypassed layers in whose place an adapter stands nevertheless.
+        indices: which of the samples.
         scope: "all" operators that see other values than before, or only those in front of "gaps".
         rounds: how often two operators with an activation function between them are solved together.
         density: rows per unknown of the fits.
@@ -98,11 +91,10 @@ def refit(
     Returns:
         The repaired model and what was done to each operator.
     """
-    old_index = GraphIndex(original.graph)
-    working = WorkingModel(pruned)
-    index = working.index
-    goals = gap_goals(old_index, plan, adapted)
-    changed = changed_tensors(old_index, GraphIndex(pruned.graph))
+    working = WorkingModel(pruned.model)
+    old_index, index = bench.index, working.index
+    goals = gap_goals(old_index, plan, pruned.exits)
+    changed = changed_tensors(old_index, index_of(pruned.model))
     by_target = {operator.target: operator for operator in working.operators}
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
         "all": lambda operator: operator.input in changed or operator.target in goals,
@@ -113,11 +105,9 @@ def refit(
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
-    fixed = fixed_batch(original)
-    size = fixed or min(_BATCH, -(-len(indices) // CHECK_EVERY))
+    size = min(_BATCH, -(-len(indices) // CHECK_EVERY))
     before, now = (
-        PartialRunner(model, data, indices, options, size=size, fixed=fixed is not None, index=known)
-        for model, known in ((original, old_index), (working.model, index))
+        PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )
     done: list[Refit] = []
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
@@ -125,12 +115,12 @@ def refit(
         before.advance(old_index.producer.get(index.nodes[frontier[k]].output[0], 0))
         goal = _Goals(before, goals.get(operator.target, operator.target))
         values = PairValues([], [])
-        correction = _solve(now, operator, first, goal, values, options, density)
+        correction = _solve(now, operator, first, goal, values, density)
         if correction is not None:
             working.correct(operator, correction.weight, correction.bias)
             solved = 0
             if first is not None and len(values.inner) >= CHECK_EVERY:
-                joint = JointRefit(now, working, (first, operator), values, goal, options, density)
+                joint = JointRefit(now, working, (first, operator), values, goal, density)
                 solved = joint.rounds(rounds)
             name = index.nodes[operator.node].name or operator.output
             done.append(_record(name, correction, solved))
@@ -165,14 +155,13 @@ def _solve(
     first: LinearOperator | None,
     goals: Callable[[int], Values],
     values: PairValues,
-    options: RunOptions,
     density: int,
 ) -> Correction | None:
     """The least-squares correction of one operator; None if shapes don't fit or nothing helps.
 
     What the operator in front of it reads and gives is left in `values`.
     """
-    equations = Equations(operator, sum(runner.counts), options, density=density)
+    equations = Equations(operator, sum(runner.counts), runner.options, density=density)
     names = [operator.input, operator.output, operator.target]
     names += [] if first is None else [first.input, first.target]
     for k, (found, count) in enumerate(zip(runner.values(names), runner.counts, strict=True)):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.weights import change_operands
@@ -32,10 +32,10 @@ class WorkingModel:
     def __init__(self, model: Model) -> None:
         self._source = model
         self._original_names: dict[tuple[int, int], str] = {}
-        index = GraphIndex(model.graph)
+        index = index_of(model)
         proto = onnx.ModelProto()
         proto.CopyFrom(model.proto)
-        for operator in linear_operators(model, index):
+        for operator in linear_operators(model):
             for node, position in _operands(operator):
                 name = model.graph.node[node].input[position]
                 self._original_names[node, position] = name
@@ -47,8 +47,8 @@ class WorkingModel:
                     for k, read in enumerate(inputs):
                         inputs[k] = own.name if read == name else read
         self.model = model.edited(proto)
-        self.index = GraphIndex(proto.graph)
-        self.operators = linear_operators(self.model, self.index)
+        self.index = index_of(self.model)
+        self.operators = linear_operators(self.model)
         self._changed: dict[tuple[int, str], npt.NDArray[np.generic]] = {}
 
     def weight(self, operator: LinearOperator) -> npt.NDArray[Any]:
