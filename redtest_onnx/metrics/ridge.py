@@ -151,12 +151,12 @@ class NormalEquations:
         """
         a, b = _same_float(x), _same_float(y)
         with np.errstate(over="ignore", invalid="ignore"):
-            suspect = not (np.isfinite(a.sum()) and np.isfinite(b.sum()))
+            suspect = not (np.isfinite(_column_sums(a)).all() and np.isfinite(_column_sums(b)).all())
         if suspect:
             finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
             a, b = a[finite], b[finite]
         if self.shift is None:
-            self.shift = a.mean(axis=0) if len(a) else np.zeros(a.shape[1:], a.dtype)
+            self.shift = _column_sums(a).reshape(a.shape[1:]) / max(len(a), 1)
         found = object.__new__(NormalEquations)
         found.rows, found.shift = len(a), self.shift
         with np.errstate(over="ignore", invalid="ignore"):
@@ -174,7 +174,8 @@ class NormalEquations:
         empty = np.zeros(0)
         # One group: the product of a matrix with its own transpose takes half the work.
         self.xx = empty if targets_only else (across[0] @ a[0])[None] if len(a) == 1 else across @ a
-        self.x = empty if targets_only else a.sum(axis=1, dtype=np.float64)
+        ones = np.ones((1, a.shape[1]), a.dtype)
+        self.x = np.zeros((0, 0)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
         self.xy = across @ b
         self.y = b.sum(axis=1, dtype=np.float64)
         self.yy = np.square(b, dtype=np.float64).sum(axis=(1, 2))
@@ -334,6 +335,13 @@ class FewRows:
         """How well a fit to these rows is determined."""
         x = self._values(intercept)[0]
         return _diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
+
+
+def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[columns] sums over the rows of [n, ...]; not finite where a value isn't."""
+    flat = values.reshape(len(values), -1)
+    sums: npt.NDArray[Any] = np.ones(len(flat), flat.dtype) @ flat
+    return sums
 
 
 def _same_float(values: Rows) -> npt.NDArray[Any]:

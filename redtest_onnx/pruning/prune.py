@@ -17,6 +17,7 @@ from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
@@ -86,6 +87,7 @@ class PruneSettings:
     kernel: int = 1
 
 
+@one_blas_thread(solvers=True)
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -150,6 +152,7 @@ def prune(
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
+@one_blas_thread(solvers=True)
 def rewrite(
     bench: Workbench,
     chosen: Plan,
@@ -182,6 +185,7 @@ def rewrite(
     return closed, repaired
 
 
+@one_blas_thread()
 def compare(
     bench: Workbench,
     pruned: Workbench,

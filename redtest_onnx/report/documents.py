@@ -19,12 +19,12 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.prune import Measures, Pruning
-from redtest_onnx.pruning.repair.repair import Repair
 from redtest_onnx.similarity.analyze import Analysis, WithoutLargest
 
 if TYPE_CHECKING:
+    from redtest_onnx.pruning.plan import Plan
+    from redtest_onnx.pruning.prune import Measures, Pruning
+    from redtest_onnx.pruning.repair.repair import Repair
     from redtest_onnx.pruning.rounds import Round
     from redtest_onnx.training.finetune import FineTuning, ValidationResult
     from redtest_onnx.training.settings import TrainingSettings

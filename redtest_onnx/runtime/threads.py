@@ -9,6 +9,7 @@ lock inside products.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,16 +24,21 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Keep linear algebra on the calling thread; also a decorator of functions."""
-    import scipy.linalg  # noqa: F401  (brings a BLAS of its own, which must be there to be limited)
+def one_blas_thread(*, solvers: bool = False) -> Iterator[None]:
+    """Keep linear algebra on the calling thread; also a decorator of functions.
 
-    with _pools().limit(limits=1, user_api="blas"):
+    Args:
+        solvers: SciPy will be used, whose own BLAS must be there to be limited.
+    """
+    if solvers:
+        import scipy.linalg  # noqa: F401
+    with _pools("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas"):
         yield
 
 
 @cache
-def _pools() -> ThreadpoolController:
+def _pools(with_scipy: bool) -> ThreadpoolController:
+    """The pools that are loaded, looked up again once there are more."""
     return ThreadpoolController()
 
 

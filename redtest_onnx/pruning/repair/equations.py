@@ -22,11 +22,11 @@ Number = TypeVar("Number", bound=np.generic)
 Kind = TypeVar("Kind", NormalEquations, FewRows)
 
 # Rows per unknown: far fewer than a last fit is worth tell good plans from bad.
-RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
+RANKING_ROWS, SEARCHING_ROWS, JOINT_ROWS, FINAL_ROWS = 30, 50, 100, 300
 _SMALLEST_SCALE = 1e-6
 _BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
 CHECK_EVERY = 4
-"""One run in so many chooses the penalty."""
+"""One sample in so many, of single samples one run in so many, chooses the penalty."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,15 @@ class Equations:
 
     def add(self, x: Values, error: Values) -> bool:
         """Add what the operator reads and the error at its target; False if their shapes don't fit."""
+        cut = len(x) - len(x) // CHECK_EVERY
+        self._runs += 1
+        if len(x) < CHECK_EVERY or len(error) != len(x):
+            return self._add(x, error, check=self._runs % CHECK_EVERY == 0)
+        return all(
+            self._add(x[part], error[part], check=bool(part.start)) for part in (slice(cut), slice(cut, None))
+        )
+
+    def _add(self, x: Values, error: Values, *, check: bool) -> bool:
         operator = self._operator
         unknowns = operator.unknowns(x.shape)
         wanted = max(1, -(-self._density * unknowns // self._samples))
@@ -105,8 +114,7 @@ class Equations:
             few = operator.groups == 1 and run.per_sample * self._samples < unknowns
             size = unknowns, len(operator.scale) // operator.groups, operator.groups
             self._pair = (FewRows(), FewRows()) if few else (NormalEquations(*size), NormalEquations(*size))
-        part = self._pair[self._runs % CHECK_EVERY == CHECK_EVERY - 1]
-        self._runs += 1
+        part = self._pair[check]
         if isinstance(part, FewRows):
             for block in run.blocks:
                 part.add(*run.gather(block))

@@ -12,7 +12,7 @@ memory and moved along, so that neither it nor anything in front of it runs agai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,10 @@ Float32s = npt.NDArray[np.float32]
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 _FIRST_LENGTH = 2
 _DAMPING = 1.0  # of the curvature, relative to its mean
-_TRIED_ON = 128  # samples that choose the length of a step
+_TRIED_ON = 64  # samples that choose the length of a step
+_LEAST_GAIN = 0.99  # of the error that the round before left: what gains less is the last round
 _SLOPE_STEP = 1e-2  # small beside activations of order one, large beside float32's rounding
+_FEWEST_SAMPLES = 96
 HELD_BYTES = 1 << 29
 """Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
 
@@ -89,22 +91,31 @@ class PairValues:
     Attributes:
         inputs: arrays per run.
         inner: its target per run, replaced as its weights move.
-        held: bytes of both.
-        complete: whether all runs are held.
+        full: whether further runs are left out.
     """
 
-    inputs: list[Values]
-    inner: list[Values]
-    held: int = 0
-    complete: bool = True
+    inputs: list[Values] = field(default_factory=list)
+    inner: list[Values] = field(default_factory=list)
+    full: bool = False
+    _held: int = 0
+    _positions: int = 0
 
-    def hold(self, inputs: Values, inner: Values) -> None:
-        """Take in the next run, unless that is too much."""
-        self.held += inputs.nbytes + inner.nbytes
-        self.complete = self.complete and self.held <= HELD_BYTES
-        if self.complete:
-            self.inputs.append(inputs)
-            self.inner.append(inner)
+    def hold(self, inputs: Values, inner: Values, first: LinearOperator, density: int) -> None:
+        """Take in the next run, unless those that are held suffice or it is too much.
+
+        Rows are taken from all over the samples: of each, no more than a quarter of its positions count.
+        """
+        self._held += inputs.nbytes + inner.nbytes
+        self.full = self.full or self._held > HELD_BYTES
+        if self.full:
+            return
+        self.inputs.append(inputs)
+        self.inner.append(inner)
+        channels = 1 if first.geometry is not None else inner.ndim - 1
+        self._positions += inner.size // inner.shape[channels]
+        samples = sum(map(len, self.inner))
+        enough = self._positions >= 4 * density * first.unknowns(inputs.shape)
+        self.full = enough and samples >= _FEWEST_SAMPLES
 
 
 class JointRefit:
@@ -139,34 +150,42 @@ class JointRefit:
 
     def rounds(self, count: int) -> int:
         """Alternate between both operators; returns how many rounds brought something."""
+        before = np.inf
         for done in range(count):
             behind = self._runner.part([self._second.input, self._second.target], self._given(0))
-            if not self._step(behind):
+            left = self._step(behind)
+            if left is None:
                 return done
             self._solve_second(behind)
+            if left > _LEAST_GAIN * before:
+                return done + 1
+            before = left
         return count
 
     def _given(self, run: int, inner: Values | None = None) -> dict[str, Values]:
         return {self._first.target: self._values.inner[run] if inner is None else inner}
 
-    def _step(self, behind: Part) -> bool:
-        """Move the first operator along its answer to the error the second leaves; whether that helps."""
+    def _step(self, behind: Part) -> float | None:
+        """Move the first operator along its answer to the error the second leaves; what is left of that.
+
+        None, and nothing is moved, where that doesn't help.
+        """
         found = self._answer(behind)
         if found is None:
-            return False
+            return None
         fit, curvature, errors = found
         step = _weighed(fit, curvature, self._first)
         usable = self._first.scale * inverse_scale(self._first.scale)
         weight, bias = step.weight * usable[:, None], step.bias * usable
         moves = [self._moved(k, weight, bias) for k in range(len(errors))]
-        length = self._length(behind, moves, errors)
-        if not length:
-            return False
+        length, left = self._length(behind, moves)
+        if not left < sum(errors):
+            return None
         self._working.correct(self._first, length * weight, length * bias)
         for k, inner in enumerate(self._values.inner):
             move = moves[k] if k < len(moves) else self._moved(k, weight, bias)
             self._values.inner[k] = _along(inner, move, length)
-        return True
+        return left
 
     def _answer(self, behind: Part) -> tuple[Correction, Floats, list[float]] | None:
         """The fit to what the second operator asks of the first, the curvature, and errors of some runs."""
@@ -234,8 +253,8 @@ class JointRefit:
         found += bias.astype(np.float32).reshape(-1, *[1] * len(out))
         return found.reshape(inner.shape)
 
-    def _length(self, behind: Part, moves: list[Float32s], errors: list[float]) -> float:
-        """How many steps serve the goal best on the runs that were tried; 0 if none does.
+    def _length(self, behind: Part, moves: list[Float32s]) -> tuple[float, float]:
+        """How many steps serve the goal best on the runs that are tried, and the error that is left then.
 
         Errors along a step have one valley: lengths are tried from the middle one on, downhill.
         """
@@ -258,7 +277,7 @@ class JointRefit:
                 best += direction
             if best != _FIRST_LENGTH:
                 break
-        return _LENGTHS[best] if known[best] < sum(errors) else 0.0
+        return _LENGTHS[best], known[best]
 
     def _solve_second(self, behind: Part) -> None:
         equations = Equations(self._second, self._samples, self._options, density=self._density)

@@ -68,6 +68,12 @@ class PartialRunner:
             kept.append(values)
         self._kept, self._position = kept, node
 
+    def keep(self, name: str, arrays: Sequence[Any]) -> None:
+        """Start from one more tensor until the next advance; nothing may change in front of it any more."""
+        if len(arrays) == len(self._kept):
+            for kept, value in zip(self._kept, arrays, strict=True):
+                kept[name] = value
+
     def values(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch."""
         part = self.part(names)

@@ -24,11 +24,12 @@ from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
+from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, JOINT_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
@@ -65,6 +66,7 @@ class Refit:
     rounds: int = 0
 
 
+@one_blas_thread(solvers=True)
 def refit(
     bench: Workbench,
     pruned: AdapterInsertion,
@@ -114,17 +116,19 @@ def refit(
         now.advance(frontier[k])
         before.advance(old_index.producer.get(index.nodes[frontier[k]].output[0], 0))
         goal = _Goals(before, goals.get(operator.target, operator.target))
-        values = PairValues([], [])
+        values = PairValues()
         correction = _solve(now, operator, first, goal, values, density)
         if correction is not None:
             working.correct(operator, correction.weight, correction.bias)
             solved = 0
-            if first is not None and len(values.inner) >= CHECK_EVERY:
-                joint = JointRefit(now, working, (first, operator), values, goal, density)
+            if first is not None and values.inner:
+                joint = JointRefit(now, working, (first, operator), values, goal, min(density, JOINT_ROWS))
                 solved = joint.rounds(rounds)
+                now.keep(first.target, values.inner)
             name = index.nodes[operator.node].name or operator.output
             done.append(_record(name, correction, solved))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
+        goal.hand_on()
         if progress:
             progress(k + 1, len(todo), "repairing")
     return working.result(), tuple(done)
@@ -134,19 +138,23 @@ class _Goals:
     """What an operator should hit, by run, from the original on the same samples."""
 
     def __init__(self, runner: PartialRunner, tensor: str) -> None:
-        self._tensor, self._counts = tensor, runner.counts
+        self._runner, self._tensor, self._counts = runner, tensor, runner.counts
         self._part = runner.part([tensor])
         self._kept: dict[int, Values] = {}
         self._size = 0
 
     def __call__(self, run: int) -> Values:
-        if run in self._kept:
-            return self._kept[run]
-        goal: Values = self._part(run)[self._tensor][: self._counts[run]]
-        self._size += goal.nbytes
-        if self._size <= _GOAL_BYTES:
-            self._kept[run] = goal
-        return goal
+        goal: Values | None = self._kept.get(run)
+        if goal is None:
+            goal = np.asarray(self._part(run)[self._tensor])
+            self._size += goal.nbytes
+            if self._size <= _GOAL_BYTES:
+                self._kept[run] = goal
+        return goal[: self._counts[run]]
+
+    def hand_on(self) -> None:
+        """Let the original go on from the goals, as far as they are kept."""
+        self._runner.keep(self._tensor, [self._kept[run] for run in sorted(self._kept)])
 
 
 def _solve(
@@ -170,7 +178,7 @@ def _solve(
         if now.shape != goal.shape or output.shape != now.shape:
             return None
         if first is not None:
-            values.hold(found[first.input], found[first.target])
+            values.hold(found[first.input], found[first.target], first, min(density, JOINT_ROWS))
         if not equations.add(x, goal - now):
             return None
     return equations.solve(diagnose=True)
