@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import batches
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.bypass import bypassed
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import apply_plan
@@ -16,6 +19,8 @@ from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
+
+log = logging.getLogger(__name__)
 
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
@@ -42,18 +47,26 @@ class Candidates:
 
     def loss(self, plan: Plan) -> float:
         """What a plan loses, plainly applied; infinite if that is surely above the limit."""
-        return self._loss(plain_model(self._bench, plan))
+        return self._loss(plan, lambda: plain_model(self._bench, plan))
 
     def repaired_loss(self, plan: Plan, quick: FitSettings) -> float:
         """What a plan loses after a repair; infinite if that is surely above the limit."""
-        fitted, _ = fit_to_original(self._bench, plain_model(self._bench, plan), plan, quick)
-        return self._loss(fitted)
 
-    def _loss(self, model: Model) -> float:
-        session = Session(model, self._bench.options)
-        if self._hopeless(session):
+        def fitted() -> Model:
+            return fit_to_original(self._bench, plain_model(self._bench, plan), plan, quick)[0]
+
+        return self._loss(plan, fitted)
+
+    def _loss(self, plan: Plan, make: Callable[[], Model]) -> float:
+        try:
+            session = Session(make(), self._bench.options)
+            if self._hopeless(session):
+                return float("inf")
+            return drop(self._evaluator.reference, self._evaluator.evaluate(session))
+        except InputError as error:
+            # What can't be run is no candidate.
+            log.info("without %s: %s", ", ".join(step.region for step in plan.steps), error.what)
             return float("inf")
-        return drop(self._evaluator.reference, self._evaluator.evaluate(session))
 
     def _prepared(self) -> list[tuple[dict[str, Any], Answers]]:
         """Inputs and right answers to look at; none where a loss isn't a share of wrong answers."""

@@ -5,6 +5,7 @@ from time import sleep
 
 import numpy as np
 import pytest
+import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from redtest_onnx.runtime.threads import in_threads, one_blas_thread, thread_count
@@ -28,8 +29,6 @@ def test_solvers_are_limited_although_they_come_later() -> None:
     with one_blas_thread():
         pass
     with threadpool_limits(2, user_api="blas"), one_blas_thread(solvers=True):
-        import scipy.linalg
-
         scipy.linalg.cho_factor(np.eye(3))
         assert blas_threads() == {1}
 
