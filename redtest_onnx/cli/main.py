@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.words import in_flags
 from redtest_onnx.errors import InternalError, RedtestError
 
 # Name -> what `--help` says of it; the module of the same name holds the command.
@@ -22,6 +23,7 @@ COMMANDS = {
     "rank": "Put trained models in order by accuracy, cost and redundancy.",
     "search": "Search a space of architectures for accuracy at low cost and redundancy.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
+    "expose": "Hand out inner tensors: as outputs of a model, or as values in a file.",
     "finetune": "Train a model in PyTorch and write the weights back into the same graph.",
 }
 
@@ -77,7 +79,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except RedtestError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {in_flags(error)}", err=True)
         return error.exit_code
     except InternalError as error:
         click.echo(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+from redtest_onnx.report.rankings import save_ranking_figure
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.search import SearchBudget, SearchResult, search
 from redtest_onnx.search.settings import SearchSettings
@@ -80,7 +81,7 @@ _ENDS = {
     type=click.Choice(BENCHMARK_DATA),
     default="cifar10",
     show_default=True,
-    help="Which of its data sets.",
+    help="Which of its data sets; with --benchmark also whose w, beta, M and T of RedTest serve.",
 )
 @click.option("--models", type=options.FilePath, help="Folder to keep the trained networks in as ONNX files.")
 @click.option(
@@ -135,7 +136,11 @@ def command(
     check_outputs([png, json_path], force=force)
     require_torch()
     engine = ranking_options.engine_options_of(values)
+    benchmark_data = values["benchmark_data"]
     ranking = ranking_options.ranking_settings_of(values)
+    values["benchmark_data"] = benchmark_data
+    if values["benchmark"] is None:
+        ranking = replace(ranking, benchmark=None)
     if resume:
         _refuse_changes(context)
         store = Store.open(resume)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.graph.model import Model, first_line
+from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
 
@@ -34,6 +35,10 @@ _LEVELS: dict[Level, str] = {
 }
 
 
+_ELEMENT_TYPES = {name.lower(): code for name, code in onnx.TensorProto.DataType.items()}
+"""ONNX element types by ONNX Runtime's names of them."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How models are run.
@@ -44,7 +49,10 @@ class RunOptions:
     """
 
     device: Device = "auto"
-    threads: int = 0
+    threads: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 class Session:
@@ -108,11 +116,22 @@ class Session:
             log.warning("running on the CPU: ONNX Runtime could not load CUDA or found no device")
         if options.device == "cuda" and self.device != "cuda":
             raise RuntimeUnavailableError(
-                "ONNX Runtime fell back to the CPU although --device cuda was asked for",
+                "ONNX Runtime fell back to the CPU although @device=cuda was asked for",
                 where=model.label,
-                hint="check that the CUDA and cuDNN libraries can be loaded, or use --device cpu",
+                hint="check that the CUDA and cuDNN libraries can be loaded, or use @device=cpu",
             )
         self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    @property
+    def output_specs(self) -> dict[str, TensorSpec]:
+        """The outputs with types and dimensions as ONNX Runtime infers them; type 0 for what is no tensor."""
+        found = {}
+        for output in self._session.get_outputs():
+            element = output.type.removeprefix("tensor(").removesuffix(")")
+            dtype = _ELEMENT_TYPES.get(element, 0) if output.type.startswith("tensor(") else 0
+            dims = tuple(dim if isinstance(dim, int) else dim or None for dim in output.shape)
+            found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
+        return found
 
     def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
@@ -234,7 +253,7 @@ def _providers(ort: Any, device: Device) -> list[Any]:
     if not cuda_available():
         raise RuntimeUnavailableError(
             "this ONNX Runtime has no CUDA support",
-            hint='pip uninstall onnxruntime, then pip install "redtest-onnx[gpu]"; or use --device cpu',
+            hint='pip uninstall onnxruntime, then pip install "redtest-onnx[gpu]"; or use @device=cpu',
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA from Python packages is found only this way
