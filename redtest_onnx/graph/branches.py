@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 import onnx
 from onnx import helper, inliner
 
 from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.cache_edits import close_up
+from redtest_onnx.graph.caches import find_caches
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import GraphIndex, captured
 from redtest_onnx.graph.model import Model, subgraphs
@@ -24,6 +26,13 @@ from redtest_onnx.graph.reinsert import InlinedBranch, reinsert_branch
 from redtest_onnx.graph.shapes import declared_shapes
 
 _BRANCHES = ("else_branch", "then_branch")  # by the truth of the condition
+
+
+class Rewrite(Protocol):
+    """A change of the whole graph that makes its layers visible, and that is taken back when it is closed."""
+
+    def undo(self, edited: Model) -> Model:
+        """The edited model without the change."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +43,29 @@ class InlinedModel:
         original: the model as it was given.
         model: the same without local functions and known branches; `original` where there are none.
         choices: branches that are taken for the values fed, in the order they were opened.
+        rewrites: what else was changed to make layers visible, in order.
     """
 
     original: Model
     model: Model
     choices: tuple[InlinedBranch, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     def close(self, edited: Model) -> Model:
-        """The edited model with the opened branches put back beside those not taken."""
+        """The edited model with the opened branches put back beside those not taken.
+
+        The caches of removed layers leave the signature, see `close_up`.
+
+        Raises:
+            InputError: a removed layer's cache is still needed elsewhere.
+        """
         if edited is self.model:
             return self.original
+        for rewrite in reversed(self.rewrites):
+            edited = rewrite.undo(edited)
         for choice in reversed(self.choices):
             edited = edited.edited(reinsert_branch(edited.proto, choice))
-        return edited
+        return close_up(self.original, edited, find_caches(self.original))
 
 
 def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = None) -> InlinedModel:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.head_sizes import cache_sizes
 from redtest_onnx.graph.model import Dim, Model, TensorSpec, element_bits
 from redtest_onnx.graph.sequence import recurrent_inputs
 from redtest_onnx.graph.shapes import Shape
@@ -55,13 +56,14 @@ def plan_inputs(model: Model, batch: int, sizes: Mapping[str, Shape] | None = No
     """
     symbols: dict[str, int] = {}
     fixed, axes, states = fixed_batch(model), batch_axes(model), state_inputs(model)
+    by_graph = cache_sizes(model)
     return tuple(
         _plan(
             model,
             spec,
             axes[spec.name],
             fixed or batch,
-            _Open(symbols, spec.name in states),
+            _Open(symbols, spec.name in states, by_graph.get(spec.name, {})),
             (sizes or {}).get(spec.name),
         )
         for spec in model.inputs
@@ -137,10 +139,12 @@ def _state_axis(spec: TensorSpec) -> int:
 
 @dataclass(frozen=True)
 class _Open:
-    """What decides on open dimensions: sizes of symbols seen before, and whether the input is a state."""
+    """What decides on open dimensions: sizes of symbols seen before, whether the input is a state, and sizes
+    of axes that attention operators fix."""
 
     symbols: dict[str, int]
     state: bool
+    fixed: Mapping[int, int]
 
 
 def _plan(
@@ -154,7 +158,8 @@ def _plan(
         )
     open_axes = tuple(k for k, dim in enumerate(spec.shape) if not isinstance(dim, int) and k != axis)
     shape = given or tuple(
-        batch if k == axis else _size(spec, dim, opened) for k, dim in enumerate(spec.shape)
+        batch if k == axis else opened.fixed.get(k) or _size(spec, dim, opened)
+        for k, dim in enumerate(spec.shape)
     )
     size = prod(shape) * element_bits(spec.dtype) // 8
     if size > _LARGEST_INPUT or any(dim < 0 for dim in shape):

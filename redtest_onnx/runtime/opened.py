@@ -12,21 +12,24 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
+from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import resolve_shapes
 
 
 def inline_for_data(model: Model, data: Dataset) -> InlinedModel:
-    """The model with local functions and the branches it takes for this data inlined.
+    """The view of a model in which layers are looked for and edited, see `with_separate_layers`.
+
+    Local functions and the branches that it takes for this data are inlined.
 
     Raises:
         InputError: the data can't be read, or a local function can't be inlined.
     """
     shared = [name for name, axis in batch_axes(model).items() if axis is None]
     if not shared or not any(node.op_type == "If" for node in model.graph.node):
-        return inline_branches(model)
+        return with_separate_layers(inline_branches(model))
     feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
-    return inline_branches(model, {name: feeds[name] for name in shared})
+    return with_separate_layers(inline_branches(model, {name: feeds[name] for name in shared}))
 
 
 def whole_cost(model: Model, view: Model, shapes: Shapes) -> Cost:

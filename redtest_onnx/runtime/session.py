@@ -75,6 +75,7 @@ class Session:
         ort = onnxruntime()
         options = options or RunOptions()
         self.label = model.label
+        self._model_feeds = model.own_feeds if model.renamed is not None else dict
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
@@ -126,8 +127,9 @@ class Session:
             InputError: the run fails, with ONNX Runtime's reason.
         """
         names = list(outputs or self.output_names)
+        feeds = self._model_feeds(feeds)
         with self._reported(feeds):
-            values = self._session.run(names, dict(feeds))
+            values = self._session.run(names, feeds)
         return dict(zip(names, values, strict=True))
 
     def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
@@ -146,6 +148,7 @@ class Session:
         take = array_from_dlpack(self.device)
         place = self.device if take is not None else "cpu"
         binding = self._session.io_binding()
+        feeds = self._model_feeds(feeds)
         with self._reported(feeds):
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))

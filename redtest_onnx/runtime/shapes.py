@@ -101,7 +101,7 @@ def _inputs(model: Model, times: int) -> dict[str, Shape]:
 
 
 def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
-    feeds = data.inputs(leading_indices(batch, len(data)))
+    feeds = model.own_feeds(data.inputs(leading_indices(batch, len(data))))
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     _check_sizes(model, shapes)
     unknown = [
