@@ -33,10 +33,12 @@ class HiddenCaches:
     Attributes:
         caches: the caches.
         before: the graph with them: its outputs, nodes and stored tensors.
+        nodes: indices of its nodes that are hidden with them, since nothing else needs them.
     """
 
     caches: tuple[Cache, ...]
     before: Model
+    nodes: frozenset[int]
 
     def undo(self, edited: Model) -> Model:
         """The edited model with the outputs of the caches whose layer is still there.
@@ -53,8 +55,11 @@ class HiddenCaches:
         needed: set[int] = set()
         remaining: set[str] = set()
         for name in sorted(hidden):
-            tail = {i for i in ancestors(old, [name]) if not made.issuperset(filter(None, old.nodes[i].output))}
+            tail = ancestors(old, [name]) & self.nodes
             sources = _sources(old, tail, name) - set(self.before.initializers)
+            constants = ancestors(old, [n for n in sources - made if n not in old.input_dependent])
+            tail |= {i for i in constants if made.isdisjoint(old.nodes[i].output)}
+            sources &= old.input_dependent
             if sources <= made:
                 needed |= tail
                 remaining.add(name)
@@ -118,7 +123,8 @@ def hide_caches(model: Model) -> tuple[Model, HiddenCaches | None]:
             del graph.output[i]
     del graph.node[:]
     graph.node.extend(node for i, node in enumerate(index.nodes) if i in kept)
-    return model.edited(proto), HiddenCaches(hidden, model)
+    nodes = frozenset(range(len(index.nodes))) - kept
+    return model.edited(proto), HiddenCaches(hidden, model, nodes)
 
 
 def close_up(original: Model, edited: Model, caches: Iterable[Cache]) -> Model:
