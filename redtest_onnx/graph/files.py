@@ -26,6 +26,7 @@ from redtest_onnx.graph.model import (
     tensors,
 )
 from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
+from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.text import broken_text
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,13 @@ def full_check(model: Model) -> None:
     Raises:
         InputError: with the checker's own message.
     """
+    external = any(is_external(tensor) for tensor in tensors(model.graph))
     try:
-        onnx.checker.check_model(without_runtime_only(_without_external(model.proto)), full_check=True)
+        if external or runtime_only_operators(model.proto):
+            checked: onnx.ModelProto | str | bytes = without_runtime_only(_without_external(model.proto))
+        else:
+            checked = loadable(model)
+        onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
 
@@ -96,11 +102,12 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     """
     path = Path(path)
     writable(path, force=force)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    external = [t for t in tensors(proto.graph) if is_external(t)]
+    proto = model.proto
     source = model.path
-    if external:
+    if any(is_external(tensor) for tensor in tensors(proto.graph)):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        external = [t for t in tensors(proto.graph) if is_external(t)]
         data_path = path.with_name(path.name + ".data")
         writable(data_path, force=force)
         write_together(
@@ -112,7 +119,7 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     elif source is not None:
         write_atomic(path, lambda target: shutil.copyfile(source, target))
     else:
-        content = proto.SerializeToString(deterministic=True)
+        content = model.serialised()
         write_atomic(path, lambda target: target.write_bytes(content))
     return Model(proto, path)
 
