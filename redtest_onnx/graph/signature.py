@@ -19,6 +19,7 @@ _LARGEST_BATCH = 1 << 16
 _LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
+_CROSS = re.compile(r"encoder|cross", re.IGNORECASE)
 _CACHE = re.compile(r"past|cache", re.IGNORECASE)
 
 
@@ -176,7 +177,8 @@ def _size(spec: TensorSpec, dim: Dim, opened: _Open) -> int:
         return dim
     rank = len(spec.shape or ())
     if opened.state:
-        size = 0 if _CACHE.search(spec.name) else 1
+        # What an encoder left is never empty; what a decoder said so far is, at first.
+        size = _SEQUENCE if _CROSS.search(spec.name) else 0 if _CACHE.search(spec.name) else 1
     elif rank >= 4:
         size = _IMAGE
     elif rank == 2 and spec.numpy_dtype.kind == "f":

@@ -6,17 +6,20 @@ layer, and use it in all others. Then that layer seems to be needed although onl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, reads
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.shapes import declared_shapes
 
 _SAME_SHAPE = ops.ACTIVATION | ops.NORMALISATION | frozenset(
     {"Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Identity", "Dropout", "Cast", "Softmax", "Sign"}
@@ -25,6 +28,7 @@ _SAME_SHAPE = ops.ACTIVATION | ops.NORMALISATION | frozenset(
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "Min", "Max"})
 _ROWS = frozenset({"MatMul", "MatMulInteger", ops.MS + "MatMulNBits", ops.MS + "FusedMatMul"})
 _MARK = "/at_its_source"
+_AXES = 4  # more no attention has
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,12 @@ class MovedSizes:
     Attributes:
         originals: the nodes as they were, by the size they give.
         made: tensors of the new nodes, by the size they give.
+        dropped: nodes that nothing else needs, by what they give.
     """
 
     originals: Mapping[str, onnx.NodeProto]
     made: Mapping[str, frozenset[str]]
-    shapes: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
+    dropped: Mapping[str, onnx.NodeProto]
 
     def undo(self, edited: Model) -> Model:
         """The edited model with each size read where it was, if that tensor is still there."""
@@ -46,31 +51,40 @@ class MovedSizes:
         proto.CopyFrom(edited.proto)
         graph = proto.graph
         there = {name for node in graph.node for name in node.output}
-        ready = there | {value.name for value in graph.input}
-        dropped: set[str] = set()
+        ready = there | {v.name for v in graph.input} | {t.name for t in graph.initializer}
+        gone: set[str] = set()
         back: dict[str, list[onnx.NodeProto]] = {}
         for name, node in self.originals.items():
-            shape = self.shapes[node.input[0]]
-            index = node.input[1]
-            stored = {tensor.name for tensor in graph.initializer}
-            if name not in there or shape.input[0] not in ready or not {index} <= ready | stored:
-                continue
-            dropped |= self.made[name]
-            back[name] = [] if node.input[0] in there else [shape]
-            there.add(node.input[0])
-            back[name].append(node)
+            behind = self._behind(node, ready)
+            if name in there and behind is not None:
+                gone |= self.made[name]
+                back[name] = [*behind, node]
+                ready.update(made for again in behind for made in again.output)
         nodes = []
         for node in graph.node:
             if node.output and node.output[0] in back:
                 nodes.extend(back[node.output[0]])
-            elif not dropped.issuperset(node.output) or not node.output:
+            elif not gone.issuperset(node.output) or not node.output:
                 nodes.append(node)
         del graph.node[:]
         graph.node.extend(_sorted(nodes))
         return edited.edited(proto)
 
+    def _behind(self, node: onnx.NodeProto, ready: set[str]) -> list[onnx.NodeProto] | None:
+        """Dropped nodes that a node needs, in order; None where something they need is gone for good."""
+        found: list[onnx.NodeProto] = []
+        for name in node.input:
+            if not name or name in ready or any(name in other.output for other in found):
+                continue
+            maker = self.dropped.get(name)
+            before = None if maker is None else self._behind(maker, ready)
+            if maker is None or before is None:
+                return None
+            found += [*(other for other in before if other not in found), maker]
+        return found
 
-def move_sizes(model: Model, shapes: Shapes | None = None) -> tuple[Model, MovedSizes | None]:
+
+def move_sizes(model: Model) -> tuple[Model, MovedSizes | None]:
     """A model that reads single sizes of activations where these sizes come from.
 
     Moved are `Gather(Shape(x), k)` with one constant k, as far as axis k of x keeps its size through
@@ -86,19 +100,26 @@ def move_sizes(model: Model, shapes: Shapes | None = None) -> tuple[Model, Moved
     originals: dict[str, onnx.NodeProto] = {}
     made: dict[str, frozenset[str]] = {}
     new: dict[str, list[onnx.NodeProto]] = {}
-    shape_nodes: dict[str, onnx.NodeProto] = {}
+    shape_names: list[str] = []
+    origins: SizeOrigins | None = None
     for node in candidates:
         shape = index.nodes[index.producer[node.input[0]]]
         start = ops.attribute(shape, "start", 0)
-        position = _constant(model, index, node.input[1])
-        if start or position is None or position.size != 1 or int(position.item()) < 0:
+        position = constant(model, index, node.input[1])
+        if start or position is None or position.size != 1:
             continue
-        found = _source(model, index, shape.input[0], int(position.item()))
-        if found is None or found == [(shape.input[0], int(position.item()))]:
+        origins = origins or SizeOrigins(model, index)
+        axis = origins.axis(shape.input[0], int(position.item()))
+        if axis is None:
+            continue
+        own = (shape.input[0], axis)
+        found = origins.of(*own)
+        if found == (own,):
             continue
         name = node.output[0]
         nodes = _written(name, found, position.ndim)
-        originals[name], shape_nodes[node.input[0]] = node, shape
+        originals[name] = node
+        shape_names += node.input
         made[name] = frozenset(made_name for n in nodes for made_name in n.output) - {name}
         new[name] = nodes
     if not new:
@@ -108,17 +129,32 @@ def move_sizes(model: Model, shapes: Shapes | None = None) -> tuple[Model, Moved
     kept = []
     for node in index.nodes:
         kept.extend(new.get(node.output[0], [node]) if node.output else [node])
-    read = {name for node in kept for name in _reads(node)} | set(index.outputs)
-    kept = [n for n in kept if ops.qualified(n) != "Shape" or n.output[0] in read or n.output[0] not in shape_nodes]
+    kept, dropped = _without_idle(kept, list(index.outputs), set(shape_names))
     del proto.graph.node[:]
     proto.graph.node.extend(_sorted(kept))
-    return model.edited(proto), MovedSizes(originals, made, shape_nodes)
+    return model.edited(proto), MovedSizes(originals, made, dropped)
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
-    from redtest_onnx.graph.index import reads
-
-    return list(reads(node))
+def _without_idle(
+    nodes: list[onnx.NodeProto], outputs: list[str], suspects: set[str]
+) -> tuple[list[onnx.NodeProto], dict[str, onnx.NodeProto]]:
+    """The nodes without those that led to some sizes and to nothing else, and these by what they give."""
+    counts = Counter(name for node in nodes for name in reads(node))
+    counts.update(outputs)
+    makers = {name: node for node in nodes for name in node.output if name}
+    stack, idle = [name for name in suspects if name in makers], set()
+    dropped: dict[str, onnx.NodeProto] = {}
+    while stack:
+        node = makers[stack.pop()]
+        if id(node) in idle or any(counts[name] for name in node.output):
+            continue
+        idle.add(id(node))
+        dropped.update((name, node) for name in node.output if name)
+        for name in reads(node):
+            counts[name] -= 1
+            if name in makers:
+                stack.append(name)
+    return [node for node in nodes if id(node) not in idle], dropped
 
 
 def _reads_activation_size(index: GraphIndex, node: onnx.NodeProto) -> bool:
@@ -128,7 +164,8 @@ def _reads_activation_size(index: GraphIndex, node: onnx.NodeProto) -> bool:
     return index.nodes[producer].input[0] in index.activations
 
 
-def _constant(model: Model, index: GraphIndex, name: str) -> np.ndarray | None:
+def constant(model: Model, index: GraphIndex, name: str) -> npt.NDArray[Any] | None:
+    """The value of a small constant; None for anything else."""
     if (tensor := index.initializers.get(name)) is not None:
         return model.value(tensor) if sum(tensor.dims) <= 64 else None
     producer = index.producer.get(name)
@@ -141,91 +178,164 @@ def _constant(model: Model, index: GraphIndex, name: str) -> np.ndarray | None:
     return None if single is None else np.array(single)
 
 
-def _source(model: Model, index: GraphIndex, name: str, axis: int) -> list[tuple[str, int]] | None:
-    """Tensors and axes whose sizes add up to the size of one axis; None where that can't be told."""
-    while True:
-        producer = index.producer.get(name)
-        if producer is None or name not in index.activations:
-            return [(name, axis)]
-        node = index.nodes[producer]
-        step = _step(model, index, node, name, axis)
-        if step is None:
-            return [(name, axis)]
-        if len(step) == 1:
-            name, axis = step[0]
-            continue
-        parts: list[tuple[str, int]] = []
-        for part, part_axis in step:
-            parts.extend(_source(model, index, part, part_axis) or [])
-        return parts
+Size = tuple[tuple[str, int], ...]
+"""Tensors and axes whose sizes add up to a size."""
 
 
-def _step(
-    model: Model, index: GraphIndex, node: onnx.NodeProto, name: str, axis: int
-) -> list[tuple[str, int]] | None:
-    """Where an axis of a node's result has its size from; None where the operator doesn't tell."""
-    kind = ops.qualified(node)
-    data = node.input[0]
-    if kind in _SAME_SHAPE and name == node.output[0]:
-        return [(data, axis)]
-    if kind in _BROADCAST:
-        # One activation and constants that are no larger than it, as a bias is.
-        inputs = list(dict.fromkeys(read for read in node.input if read in index.activations))
-        stored = [index.initializers.get(read) for read in node.input if read not in index.activations]
-        small = all(tensor is not None and len(tensor.dims) <= 1 for tensor in stored)
-        return [(inputs[0], axis)] if len(inputs) == 1 and small and axis < 2 else None
-    if kind in _ROWS and axis == 1 and _is_matrix(index, node):
-        return [(data, axis)]
-    if kind in _ROWS and axis == 0 and _is_matrix(index, node):
-        return [(data, axis)]
-    if kind == "Transpose":
-        perm = ops.attribute(node, "perm")
-        return [(data, int(perm[axis]))] if isinstance(perm, list) else None
-    if kind == "Gather" and data in index.initializers and ops.attribute(node, "axis", 0) == 0:
-        return [(node.input[1], axis)] if axis < 2 and len(index.initializers[data].dims) == 2 else None
-    if kind == "Concat":
-        concat = ops.attribute(node, "axis")
-        if not isinstance(concat, int) or concat < 0:
+class SizeOrigins:
+    """Where the sizes of activations come from, axis by axis.
+
+    Args:
+        model: the model.
+        index: of its main graph.
+    """
+
+    def __init__(self, model: Model, index: GraphIndex) -> None:
+        self._model, self._index = model, index
+        self._static = declared_shapes(model)
+        self._symbols = {
+            (spec.name, axis): dim
+            for spec in model.inputs
+            for axis, dim in enumerate(spec.shape or ())
+            if isinstance(dim, str)
+        }
+        self._known: dict[tuple[str, int], Size] = {}
+        for node in index.nodes:
+            for name in node.output:
+                if name in index.input_dependent:
+                    for axis in range(_AXES):
+                        self._known[name, axis] = self._traced(node, name, axis) or ((name, axis),)
+
+    def of(self, name: str, axis: int) -> Size:
+        """The origins of one size; the tensor itself where nothing is known."""
+        return self._known.get((name, axis), ((name, axis),))
+
+    def axis(self, name: str, position: int) -> int | None:
+        """An axis counted from the front; None where it is counted from the back of an unknown rank."""
+        rank = len(self._static.get(name, ()))
+        return position if position >= 0 else rank + position if rank else None
+
+    def _traced(self, node: onnx.NodeProto, name: str, axis: int) -> Size | None:
+        """Where an axis of a node's result has its size from; None where the operator doesn't tell."""
+        kind, data = ops.qualified(node), node.input[0] if node.input else ""
+        if kind in _SAME_SHAPE and name == node.output[0]:
+            return self.of(data, axis)
+        if kind in _BROADCAST:
+            return self._broadcast(node, axis)
+        if kind in _ROWS and self._is_stored(node.input[1]):
+            return self.of(data, axis) if axis < 2 else None
+        if kind == "Gemm" and axis == 0 and not ops.attribute(node, "transA", 0):
+            return self.of(data, 0)
+        if kind in ops.REDUCTION:
+            axes = self._axes(node)
+            kept = bool(ops.attribute(node, "keepdims", 1)) and axes == [-1] and axis < 2
+            return self.of(data, axis) if kept else None
+        if kind == "Transpose":
+            perm = ops.attribute(node, "perm")
+            return self.of(data, int(perm[axis])) if isinstance(perm, list) and axis < len(perm) else None
+        if kind == "Gather" and ops.attribute(node, "axis", 0) == 0 and self._is_stored(data):
+            return self.of(node.input[1], axis) if axis < 2 else None
+        if kind == "Concat":
+            concat = self.axis(name, int(str(ops.attribute(node, "axis", 0))))
+            if concat is None:
+                return None
+            return sum((self.of(read, axis) for read in node.input), ()) if concat == axis else self.of(data, axis)
+        return self._reshaped(node, axis) if kind == "Reshape" else None
+
+    def _broadcast(self, node: onnx.NodeProto, axis: int) -> Size | None:
+        """The size that all activations among the operands share; constants are no larger, as a bias is."""
+        small = all(
+            len(self._index.initializers[read].dims) <= 1
+            for read in node.input
+            if read in self._index.initializers
+        )
+        found = {self.of(read, axis) for read in node.input if read in self._index.activations}
+        return found.pop() if len(found) == 1 and small and axis < 2 else None
+
+    def _is_stored(self, name: str) -> bool:
+        tensor = self._index.initializers.get(name)
+        return (tensor is not None and len(tensor.dims) == 2) or (
+            tensor is None and name not in self._index.input_dependent
+        )
+
+    def _axes(self, node: onnx.NodeProto) -> list[int]:
+        axes = ops.attribute(node, "axes")
+        if isinstance(axes, list):
+            return [int(axis) for axis in axes]
+        stored = constant(self._model, self._index, node.input[1]) if len(node.input) > 1 else None
+        return [] if stored is None else [int(axis) for axis in stored.reshape(-1)]
+
+    def _reshaped(self, node: onnx.NodeProto, axis: int) -> Size | None:
+        """Sizes that a reshape copies (0), takes from another tensor's, or leaves over (-1)."""
+        parts = self._target(node.input[1])
+        if axis >= len(parts):
             return None
-        return [(read, axis) for read in node.input] if concat == axis else [(data, axis)]
-    if kind == "Reshape":
-        return _reshaped(model, index, node, axis)
-    if kind == "Unsqueeze" or kind == "Squeeze":
+        part = parts[axis]
+        if isinstance(part, tuple):
+            return part
+        if part == 0 and not ops.attribute(node, "allowzero", 0):
+            return self.of(node.input[0], axis)
+        if part != -1 or axis > 1:
+            return None
+        if axis == 0:
+            rest = len(parts) == 2 and self._same(parts[1], self.of(node.input[0], 1))
+            return self.of(node.input[0], 0) if rest and len(self._static.get(node.input[0], ())) == 2 else None
+        # The samples stay in front, what follows has as many elements as before: this axis is what it was.
+        before = self._static.get(node.input[0], ())
+        tails = [list(before[2:]), list(parts[2:])]
+        numbers = all(isinstance(size, int) and size > 0 for tail in tails for size in tail)
+        same = parts[0] == 0 or self._same(parts[0], self.of(node.input[0], 0))
+        if len(before) < 2 or not numbers or not same:
+            return None
+        return self.of(node.input[0], 1) if np.prod(tails[0]) == np.prod(tails[1]) else None
+
+    def _same(self, one: int | Size, other: Size) -> bool:
+        """Whether two sizes are equal: of one origin, or of inputs whose sizes are declared by one symbol."""
+        if isinstance(one, int):
+            return False
+        symbols = [sorted(str(self._symbols.get(origin, origin)) for origin in size) for size in (one, other)]
+        return symbols[0] == symbols[1]
+
+    def _target(self, name: str) -> list[int | Size]:
+        """The sizes that a reshape asks for: numbers, or where they come from; empty if unknown."""
+        stored = constant(self._model, self._index, name)
+        if stored is not None:
+            return [int(size) for size in stored.reshape(-1)]
+        producer = self._index.producer.get(name)
+        if producer is None or self._index.nodes[producer].op_type != "Concat":
+            return []
+        found: list[int | Size] = []
+        for part in self._index.nodes[producer].input:
+            value = constant(self._model, self._index, part)
+            if value is not None:
+                found.extend(int(size) for size in value.reshape(-1))
+                continue
+            size = self._single(part)
+            found.append(size if size is not None else ((part, 0),))
+        return found
+
+    def _single(self, name: str) -> Size | None:
+        """The origin of a size that is read off a tensor and handed on."""
+        for _ in range(3):
+            producer = self._index.producer.get(name)
+            if producer is None:
+                return None
+            node = self._index.nodes[producer]
+            if node.op_type == "Gather":
+                shape = self._index.producer.get(node.input[0])
+                position = constant(self._model, self._index, node.input[1])
+                if shape is None or self._index.nodes[shape].op_type != "Shape" or position is None:
+                    return None
+                tensor = self._index.nodes[shape].input[0]
+                axis = self.axis(tensor, int(position.reshape(-1)[0]))
+                return self.of(tensor, axis) if axis is not None else None
+            if node.op_type not in ("Unsqueeze", "Reshape", "Cast", "Identity"):
+                return None
+            name = node.input[0]
         return None
-    return None
 
 
-def _is_matrix(index: GraphIndex, node: onnx.NodeProto) -> bool:
-    tensor = index.initializers.get(node.input[1])
-    return tensor is not None
-
-
-def _reshaped(model: Model, index: GraphIndex, node: onnx.NodeProto, axis: int) -> list[tuple[str, int]] | None:
-    """Where a reshape copies an axis (0 in its sizes), or takes it from a size of another tensor."""
-    sizes = _constant(model, index, node.input[1])
-    if sizes is not None:
-        zero = axis < sizes.size and sizes.reshape(-1)[axis] == 0 and not ops.attribute(node, "allowzero", 0)
-        return [(node.input[0], axis)] if zero else None
-    producer = index.producer.get(node.input[1])
-    concat = index.nodes[producer] if producer is not None else None
-    if concat is None or concat.op_type != "Concat" or axis >= len(concat.input):
-        return None
-    part = index.producer.get(concat.input[axis])
-    unsqueeze = index.nodes[part] if part is not None else None
-    if unsqueeze is None:
-        return None
-    gather_name = unsqueeze.input[0] if unsqueeze.op_type in ("Unsqueeze", "Reshape") else concat.input[axis]
-    gather = index.producer.get(gather_name)
-    if gather is None or ops.qualified(index.nodes[gather]) != "Gather":
-        return None
-    shape = index.producer.get(index.nodes[gather].input[0])
-    position = _constant(model, index, index.nodes[gather].input[1])
-    if shape is None or index.nodes[shape].op_type != "Shape" or position is None or position.size != 1:
-        return None
-    return [(index.nodes[shape].input[0], int(position.item()))] if position.item() >= 0 else None
-
-
-def _written(name: str, sources: list[tuple[str, int]], rank: int) -> list[onnx.NodeProto]:
+def _written(name: str, sources: Size, rank: int) -> list[onnx.NodeProto]:
     """Nodes that add up sizes, the last of which gives `name`."""
     nodes, terms = [], []
     for k, (tensor, axis) in enumerate(sources):
@@ -259,7 +369,7 @@ def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
             if id(node) in done:
                 stack.pop()
                 continue
-            waiting = [makers[n] for n in _reads(node) if n in makers and id(makers[n]) not in done]
+            waiting = [makers[n] for n in reads(node) if n in makers and id(makers[n]) not in done]
             if waiting:
                 stack.extend(waiting)
                 continue
