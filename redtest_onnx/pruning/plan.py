@@ -93,7 +93,7 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
         raise InputError(
             f"was made for another model than {model.label}",
             where=str(path),
-            hint="make a plan for this model with prune --dry-run --plan FILE",
+            hint="make a plan for this model with @plan",
         )
     by_name = {layer.name: layer for layer in layers}
     steps = []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.checks import check_settings
+from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
-from redtest_onnx.pruning.criteria.base import CriterionContext
+from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
@@ -81,7 +83,12 @@ class PruneSettings:
     criterion: str = "redtest"
     similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
     repair: Method = "auto"
-    kernel: int = 1
+    kernel: Literal[1, 3] = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.criterion not in names():
+            raise SettingError("criterion", self.criterion, names())
 
 
 def plan(

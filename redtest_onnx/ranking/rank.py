@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Annotated
 
+from redtest_onnx.checks import Between, check_settings
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.candidate import Candidate, CostName
@@ -33,9 +35,12 @@ class RankingSettings:
     by: ScoreName = "S3"
     exponent: float | None = None
     beta: float | None = None
-    target: float | None = None
-    expected: float | None = None
+    target: Annotated[float, Between(0, above=True)] | None = None
+    expected: Annotated[float, Between(0, above=True)] | None = None
     benchmark: BenchmarkData | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -162,9 +167,9 @@ def _preference(candidate: Candidate, cost: CostName) -> tuple[float, float, flo
 
 def _reason(candidate: Candidate, settings: RankingSettings) -> str:
     if candidate.accuracy is None:
-        return "its accuracy is unknown: give --data with labels, or --metrics"
+        return "its accuracy is unknown: give @data with labels, or @metrics"
     if not candidate.cost(settings.cost):
         return f"its {settings.cost} is unknown"
     if candidate.layers:
         return f"its MSRS is undefined: {candidate.undefined} of {candidate.layers} layers do not vary"
-    return "its MSRS was not measured: give --data"
+    return "its MSRS was not measured: give @data"

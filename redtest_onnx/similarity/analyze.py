@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.checks import Between, Natural, Positive, check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.probe.reduction import Pooling
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, every_activation, has_branches
@@ -60,12 +62,17 @@ class AnalysisSettings:
     granularity: Granularity = "sub-layer"
     estimator: Estimator = "minibatch"
     kernel: Kernel = "linear"
-    alpha: float = 100.0
+    alpha: Annotated[float, Between(0, above=True)] = 100.0
     threshold: float | None = None
     gate: bool = False
-    samples: int = 256
-    batches: int = 10
-    seed: int = 0
+    samples: Positive = 256
+    batches: Positive = 10
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.kernel != "linear" and self.estimator == "exact":
+            raise SettingError("kernel", self.kernel, "'linear' with the estimator 'exact'")
 
 
 @dataclass(frozen=True)
@@ -182,8 +189,6 @@ def analyze(
     """
     settings = settings or AnalysisSettings()
     data = bench.data
-    if settings.kernel != "linear" and settings.estimator == "exact":
-        raise InputError("the exact estimator knows the linear kernel only", hint="--estimator minibatch")
     require_samples(data)
     if settings.threshold is None:
         skips = has_branches(bench.layers())
@@ -193,7 +198,7 @@ def analyze(
         raise InputError(
             f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
             where=bench.label,
-            hint="--layers all measures every activation; `inspect` shows what was found",
+            hint="@layers=all measures every activation; `inspect` shows what was found",
         )
     batches = batches_of(data, settings)
     reader = GramReader(
@@ -251,7 +256,7 @@ def select_layers(bench: Workbench, which: str, granularity: Granularity = "sub-
             return tuple(replace(layer, index=i) for i, layer in enumerate(chosen))
     raise InputError(
         f"no layer is called {which!r}",
-        hint="`inspect --layers all` lists all names; * stands for any part of one",
+        hint="`inspect` with @layers=all lists all names; * stands for any part of one",
     )
 
 

@@ -271,7 +271,7 @@ def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> in
         raise InputError(
             f"labels are one class per sample, the output {objective.scores[0]!r} is {list(scores.shape)}",
             where=model.label,
-            hint="--teacher with --task regression learns from another model instead",
+            hint="@teacher with @task=regression learns from another model instead",
         )
     return int(scores[0].numel())
 
