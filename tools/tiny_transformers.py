@@ -63,7 +63,7 @@ def decoders() -> dict[str, Any]:
     import transformers as tf
 
     qwen = tf.Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True)
-    phi = tf.PhiConfig(**SIZES, partial_rotary_factor=0.5)
+    phi = tf.PhiConfig(**(SIZES | {"num_attention_heads": 2}), partial_rotary_factor=0.5)
     llama = tf.LlamaConfig(**SIZES, tie_word_embeddings=False)
     return {"llama": llama, "qwen3": qwen, "phi": phi}
 
