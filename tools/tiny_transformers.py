@@ -147,8 +147,20 @@ def optimum(out: Path) -> None:
     )
     jobs = [
         ("llama", decoders()["llama"], tf.AutoModelForCausalLM.from_config, "text-generation-with-past"),
-        ("gpt2", tf.GPT2Config(n_embd=32, n_layer=4, n_head=4, vocab_size=256, n_positions=256, bos_token_id=1,
-         eos_token_id=2), tf.AutoModelForCausalLM.from_config, "text-generation-with-past"),
+        (
+            "gpt2",
+            tf.GPT2Config(
+                n_embd=32,
+                n_layer=4,
+                n_head=4,
+                vocab_size=256,
+                n_positions=256,
+                bos_token_id=1,
+                eos_token_id=2,
+            ),
+            tf.AutoModelForCausalLM.from_config,
+            "text-generation-with-past",
+        ),
         ("t5", t5, tf.T5ForConditionalGeneration, "text2text-generation-with-past"),
         ("whisper", whisper, tf.WhisperForConditionalGeneration, "automatic-speech-recognition-with-past"),
         ("bert", encoder, tf.BertModel, "feature-extraction"),
@@ -180,7 +192,9 @@ def optimum(out: Path) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("genai", "optimum"))
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()

@@ -76,9 +76,7 @@ class HiddenCaches:
         )
         del graph.output[:]
         graph.output.extend(
-            value
-            for value in self.before.graph.output
-            if value.name not in hidden or value.name in remaining
+            value for value in self.before.graph.output if value.name not in hidden or value.name in remaining
         )
         declared = {value.name for value in graph.value_info}
         graph.value_info.extend(
@@ -180,10 +178,16 @@ def _redirect_sizes(
             same = [
                 cache.input
                 for cache in remaining
-                if cache.input and role_of(cache.input) == role_of(name) and inputs[cache.input].shape == inputs[name].shape
+                if cache.input
+                and role_of(cache.input) == role_of(name)
+                and inputs[cache.input].shape == inputs[name].shape
             ]
             if not is_size_node(node) or not same:
-                why = "the length of the past is read from it" if is_size_node(node) else "another layer reads it"
+                why = (
+                    "the length of the past is read from it"
+                    if is_size_node(node)
+                    else "another layer reads it"
+                )
                 raise InputError(
                     f"the cache {name!r} can't go with its layer: {why} ({node.name or node.op_type})",
                     where=original.label,
@@ -278,7 +282,9 @@ def signature_changes(original: Model, edited: Model) -> tuple[SignatureChange, 
         now = {edited.renamed.get(spec.name, spec.name): spec for spec in after}
         expected = [spec for spec in before if original.origin_of(spec.name) in now]
         same = [now[original.origin_of(spec.name)] for spec in expected]
-        if same != list(after) or any((a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(expected, same)):
+        if same != list(after) or any(
+            (a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(expected, same)
+        ):
             raise InputError(f"the {what}s changed by more than the caches of removed layers")
         for spec in before:
             new = now.get(original.origin_of(spec.name))

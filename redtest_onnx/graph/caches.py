@@ -76,7 +76,11 @@ def find_caches(model: Model) -> tuple[Cache, ...]:
     found: dict[str, str] = {}
     taken: set[str] = set()
     index = GraphIndex(model.graph)
-    for pairs in (_by_port(index, inputs, outputs), _by_name(inputs, outputs), _by_flow(index, inputs, outputs)):
+    for pairs in (
+        _by_port(index, inputs, outputs),
+        _by_name(inputs, outputs),
+        _by_flow(index, inputs, outputs),
+    ):
         for past, present in pairs:
             if past not in found and present not in taken and _alike(inputs[past], outputs[present]):
                 found[past] = present
@@ -151,7 +155,9 @@ def _destination(index: GraphIndex, name: str, outputs: dict[str, TensorSpec]) -
         if name in outputs:
             return name
         for reader in index.readers.get(name, ()):
-            if ops.qualified(index.nodes[reader]) in _PASSED_ON and not seen.issuperset(index.nodes[reader].output):
+            if ops.qualified(index.nodes[reader]) in _PASSED_ON and not seen.issuperset(
+                index.nodes[reader].output
+            ):
                 seen.update(index.nodes[reader].output)
                 stack.extend(index.nodes[reader].output)
     return None

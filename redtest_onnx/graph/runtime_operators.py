@@ -61,4 +61,3 @@ def _runtime_only(node: onnx.NodeProto, opset: int) -> bool:
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     yield from graph.node
     yield from (node for child in subgraphs(graph.node) for node in _nodes(child))
-

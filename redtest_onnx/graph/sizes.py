@@ -21,9 +21,13 @@ from redtest_onnx.graph.index import GraphIndex, reads
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import declared_shapes
 
-_SAME_SHAPE = ops.ACTIVATION | ops.NORMALISATION | frozenset(
-    {"Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Identity", "Dropout", "Cast", "Softmax", "Sign"}
-    | {ops.MS + "RotaryEmbedding", ops.MS + "BiasGelu", "Not"}
+_SAME_SHAPE = (
+    ops.ACTIVATION
+    | ops.NORMALISATION
+    | frozenset(
+        {"Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Identity", "Dropout", "Cast", "Softmax", "Sign"}
+        | {ops.MS + "RotaryEmbedding", ops.MS + "BiasGelu", "Not"}
+    )
 )
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "Min", "Max"})
 _ROWS = frozenset({"MatMul", "MatMulInteger", ops.MS + "MatMulNBits", ops.MS + "FusedMatMul"})
@@ -239,7 +243,11 @@ class SizeOrigins:
             concat = self.axis(name, int(str(ops.attribute(node, "axis", 0))))
             if concat is None:
                 return None
-            return sum((self.of(read, axis) for read in node.input), ()) if concat == axis else self.of(data, axis)
+            return (
+                sum((self.of(read, axis) for read in node.input), ())
+                if concat == axis
+                else self.of(data, axis)
+            )
         return self._reshaped(node, axis) if kind == "Reshape" else None
 
     def _broadcast(self, node: onnx.NodeProto, axis: int) -> Size | None:
@@ -279,7 +287,9 @@ class SizeOrigins:
             return None
         if axis == 0:
             rest = len(parts) == 2 and self._same(parts[1], self.of(node.input[0], 1))
-            return self.of(node.input[0], 0) if rest and len(self._static.get(node.input[0], ())) == 2 else None
+            return (
+                self.of(node.input[0], 0) if rest and len(self._static.get(node.input[0], ())) == 2 else None
+            )
         # The samples stay in front, what follows has as many elements as before: this axis is what it was.
         before = self._static.get(node.input[0], ())
         tails = [list(before[2:]), list(parts[2:])]
@@ -344,9 +354,14 @@ def _written(name: str, sources: Size, rank: int) -> list[onnx.NodeProto]:
         terms.append(f"{base}/size")
         nodes += [
             helper.make_node("Shape", [tensor], [f"{base}/shape"], name=f"{base}/shape".replace("/", ".")),
-            helper.make_node("Constant", [], [f"{base}/axis"], name=f"{base}/axis".replace("/", "."), value=constant),
             helper.make_node(
-                "Gather", [f"{base}/shape", f"{base}/axis"], [terms[-1]], name=f"{base}/size".replace("/", ".")
+                "Constant", [], [f"{base}/axis"], name=f"{base}/axis".replace("/", "."), value=constant
+            ),
+            helper.make_node(
+                "Gather",
+                [f"{base}/shape", f"{base}/axis"],
+                [terms[-1]],
+                name=f"{base}/size".replace("/", "."),
             ),
         ]
     for k in range(1, len(terms)):

@@ -124,7 +124,9 @@ def _split(norm: SplitNorm) -> Iterator[onnx.NodeProto]:
     weights = [_operand(node, 2), "" if simple else _operand(node, 3)]
     inputs = [norm.total, *(weights if weights[1] else weights[:1])]
     epsilon = ops.attribute(node, "epsilon", _EPSILON)
-    made = helper.make_node(_NORM[ops.qualified(node)], inputs, [norm.normed], name=node.name, axis=-1, epsilon=epsilon)
+    made = helper.make_node(
+        _NORM[ops.qualified(node)], inputs, [norm.normed], name=node.name, axis=-1, epsilon=epsilon
+    )
     made.metadata_props.extend(node.metadata_props)
     yield made
 

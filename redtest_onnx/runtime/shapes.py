@@ -12,7 +12,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
-from redtest_onnx.graph.probe.reduction import PREFIX
+from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs

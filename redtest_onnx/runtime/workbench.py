@@ -16,6 +16,7 @@ from redtest_onnx.data.splits import Splits, sample_indices
 from redtest_onnx.graph.branches import InlinedModel, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of
+from redtest_onnx.graph.masks import Mask, find_mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reinsert import InlinedBranch
 from redtest_onnx.graph.shapes import Shapes
@@ -189,6 +190,17 @@ class Workbench:
 
     def _leading(self, count: int) -> Feeds:
         return self.data.inputs(leading_indices(count, len(self.data)))
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """The input that says which positions of a sequence count; None where all do.
+
+        Raises:
+            InputError: the input that the data names is none.
+        """
+        asked = getattr(self.data, "mask", None)
+        found = find_mask(self._source, asked, getattr(self.data, "pad", None))
+        return found if found is not None and found.input in self.sample else None
 
     @cached_property
     def splits(self) -> Splits:
