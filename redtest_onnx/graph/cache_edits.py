@@ -52,6 +52,9 @@ class HiddenCaches:
         hidden = {cache.output for cache in self.caches if cache.output}
         made = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
         stored = {tensor.name for tensor in graph.initializer}
+        inputs = {cache.input for cache in self.caches if cache.input}
+        past = {cache.output: cache.input for cache in self.caches}
+        read = {name for node in graph.node if not is_size_node(node) for name in reads(node)}
         needed: set[int] = set()
         remaining: set[str] = set()
         for name in sorted(hidden):
@@ -60,6 +63,8 @@ class HiddenCaches:
             constants = ancestors(old, [n for n in sources - made if n not in old.input_dependent])
             tail |= {i for i in constants if made.isdisjoint(old.nodes[i].output)}
             sources &= old.input_dependent
+            if sources <= inputs and past.get(name) is not None and past[name] not in read:
+                continue  # it is handed on as it was, or given empty, and no layer is left that reads it
             if sources <= made:
                 needed |= tail
                 remaining.add(name)
@@ -194,12 +199,8 @@ def _redirect_sizes(
                     hint="keep one layer with a cache, or those that share it, with --protect",
                 )
             node.input[k] = same[0]
-        if any(name in dropped for name in reads(node)):
-            raise InputError(
-                f"a branch of {node.name or node.op_type} still reads the cache of a removed layer",
-                where=original.label,
-                hint="keep this layer with --protect",
-            )
+        for child in subgraphs([node]):
+            _redirect_sizes(child, dropped, remaining, original)
 
 
 def _new_numbers(remaining: Sequence[Cache], caches: Sequence[Cache]) -> dict[str, str]:

@@ -61,6 +61,7 @@ def reinsert_branch(edited: onnx.ModelProto, choice: InlinedBranch) -> onnx.Mode
     inner += _own_results(inner, results)
     position = next(i for i, node in enumerate(graph.node) if _belongs(node, choice))
     made = {name for node in graph.node[:position] for name in node.output}
+    made |= _needed(inner, outer)
     ahead = [node for node in outer if node.output[0] in made]
     condition = list(_condition(graph, choice, made))
     nodes = [*ahead, *condition, _joined(choice, inner, results), *outer[len(ahead) :]]
@@ -73,6 +74,15 @@ def reinsert_branch(edited: onnx.ModelProto, choice: InlinedBranch) -> onnx.Mode
     for value in [value for value in graph.value_info if value.name in declared]:
         graph.value_info.remove(value)
     return proto
+
+
+def _needed(inner: list[onnx.NodeProto], outer: list[onnx.NodeProto]) -> set[str]:
+    """What the nodes of the branch need of the others, which must stand in front of it."""
+    wanted = {name for node in inner for name in reads(node)}
+    for node in reversed(outer):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(reads(node))
+    return {name for node in outer for name in node.output if name in wanted}
 
 
 def _belongs(node: onnx.NodeProto, choice: InlinedBranch) -> bool:

@@ -225,14 +225,14 @@ class SizeOrigins:
         if kind in _SAME_SHAPE and name == node.output[0]:
             return self.of(data, axis)
         if kind in _BROADCAST:
-            return self._broadcast(node, axis)
-        if kind in _ROWS and self._is_stored(node.input[1]):
-            return self.of(data, axis) if axis < 2 else None
+            return self._broadcast(node, name, axis)
+        if kind in _ROWS and (self._is_stored(node.input[1]) or kind == "MatMul"):
+            return self.of(data, axis) if axis < self._last(name) and data in self._index.activations else None
         if kind == "Gemm" and axis == 0 and not ops.attribute(node, "transA", 0):
             return self.of(data, 0)
         if kind in ops.REDUCTION:
             axes = self._axes(node)
-            kept = bool(ops.attribute(node, "keepdims", 1)) and axes == [-1] and axis < 2
+            kept = bool(ops.attribute(node, "keepdims", 1)) and axes == [-1] and axis < self._last(name)
             return self.of(data, axis) if kept else None
         if kind == "Transpose":
             perm = ops.attribute(node, "perm")
@@ -250,7 +250,11 @@ class SizeOrigins:
             )
         return self._reshaped(node, axis) if kind == "Reshape" else None
 
-    def _broadcast(self, node: onnx.NodeProto, axis: int) -> Size | None:
+    def _last(self, name: str) -> int:
+        """The last axis of a tensor; that of a sequence, if its rank is unknown."""
+        return len(self._static.get(name, (None,) * 3)) - 1
+
+    def _broadcast(self, node: onnx.NodeProto, name: str, axis: int) -> Size | None:
         """The size that all activations among the operands share; constants are no larger, as a bias is."""
         small = all(
             len(self._index.initializers[read].dims) <= 1
@@ -258,7 +262,7 @@ class SizeOrigins:
             if read in self._index.initializers
         )
         found = {self.of(read, axis) for read in node.input if read in self._index.activations}
-        return found.pop() if len(found) == 1 and small and axis < 2 else None
+        return found.pop() if len(found) == 1 and small and axis < self._last(name) else None
 
     def _is_stored(self, name: str) -> bool:
         tensor = self._index.initializers.get(name)

@@ -13,6 +13,7 @@ from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
+from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
@@ -191,7 +192,7 @@ def rewrite(
     pruned = apply_plan(opened, chosen)
     verify_removal(opened, pruned, chosen)
     pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
-    closed = bench.successor(bench.view.close(pruned))
+    closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
     return closed, repaired
 

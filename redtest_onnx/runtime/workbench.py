@@ -13,7 +13,7 @@ import numpy as np
 from redtest_onnx.data.batching import Indices, leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
 from redtest_onnx.data.splits import Splits, sample_indices
-from redtest_onnx.graph.branches import InlinedModel, inline_branches
+from redtest_onnx.graph.branches import InlinedModel, are_twins, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.masks import Mask, find_mask
@@ -103,6 +103,23 @@ class Workbench:
     def opened(self) -> Workbench:
         """The workbench of the view's model: what layers are found in, measured on and taken out of."""
         return self if self.view.model is self.model else self._beside(self.view.model, self.view.choices)
+
+    @cached_property
+    def twin(self) -> Workbench | None:
+        """The workbench of the other branch of a merged decoder, which holds the same network; else None."""
+        if len(self.view.choices) != 1 or self._inlined is not None:
+            return None
+        choice = self.view.choices[0]
+        if not are_twins(self.model, choice.node):
+            return None
+        fed = {name: np.asarray(self.sample[self.model.origin_of(name)]) for name in choice.values}
+        flipped = {name: np.logical_not(value).astype(value.dtype) for name, value in fed.items()}
+        other = inline_branches(self.model, flipped)
+        if len(other.choices) != 1 or other.choices[0].branch == choice.branch:
+            return None
+        bench = self.successor(self.model)
+        bench.__dict__["view"] = with_separate_layers(other)
+        return bench
 
     @cached_property
     def unopened(self) -> Workbench:
