@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Hashable
 from dataclasses import dataclass, fields
-from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,8 +31,8 @@ class Between:
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            return f"{'more than' if self.above else 'at least'} {self.low:g}"
-        return f"{'more than' if self.above else 'from'} {self.low:g} {'up ' * self.above}to {self.high:g}"
+            return f"of {'more than' if self.above else 'at least'} {self.low:g}"
+        return f"{'above' if self.above else 'from'} {self.low:g} {'and up ' * self.above}to {self.high:g}"
 
 
 Positive = Annotated[int, Between(1)]
@@ -59,9 +57,13 @@ def check_settings(settings: Any) -> None:
         check(field.name, getattr(settings, field.name), hints[field.name])
 
 
-@cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind, include_extras=True)
+    return _HINTS[kind]
 
 
 def check(name: str, value: object, hint: Any) -> None:
@@ -127,9 +129,8 @@ def _allowed(hint: Any) -> tuple[object, ...] | str:
 def _in_words(hint: Any) -> str:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return " ".join(
-            [_in_words(parts[0]), *(str(part) for part in parts[1:] if isinstance(part, Between))]
-        )
+        limits = (str(part) for part in parts[1:] if isinstance(part, Between))
+        return " ".join([_in_words(parts[0]), *limits])
     if origin is Literal:
         return f"one of {', '.join(map(repr, parts))}"
     if origin is tuple:

@@ -227,7 +227,7 @@ class SizeOrigins:
         if kind in _BROADCAST:
             return self._broadcast(node, name, axis)
         if kind in _ROWS and (self._is_stored(node.input[1]) or kind == "MatMul"):
-            return self.of(data, axis) if axis < self._last(name) and data in self._index.activations else None
+            return self.of(data, axis) if axis < self._last(name) and data in self._index.input_dependent else None
         if kind == "Gemm" and axis == 0 and not ops.attribute(node, "transA", 0):
             return self.of(data, 0)
         if kind in ops.REDUCTION:

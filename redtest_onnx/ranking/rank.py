@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 from redtest_onnx.checks import Between, check_settings
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.candidate import Candidate, CostName
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.expected import ExpectedMsrs, fit_expected
 from redtest_onnx.ranking.pareto import pareto_front
 from redtest_onnx.ranking.score import PAPER_CONSTANTS, PAPER_EXPECTED, SCORES, ScoreName, ScoreWeights
@@ -85,8 +88,8 @@ class UnrankedEntry:
     reason: str
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Result):
     """Candidates by score.
 
     Attributes:
@@ -101,6 +104,27 @@ class Ranking:
     unranked: tuple[UnrankedEntry, ...]
     settings: RankingSettings
     fit: ExpectedMsrs | None
+
+    def summary(self) -> str:
+        """The best candidate."""
+        best = f"best is {self.rows[0].candidate.name}" if self.rows else "none has a place"
+        return f"{len(self.rows)} candidates by {self.settings.by}, {best}"
+
+    def to_dict(self) -> Document:
+        """The document of `rank --json`."""
+        return ranking_document("rank", self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per candidate, the best first."""
+        return [
+            {
+                "place": entry.place,
+                **asdict(entry.candidate),
+                **{str(kind): score for kind, score in entry.scores.items()},
+                "pareto": entry.pareto,
+            }
+            for entry in self.rows
+        ]
 
 
 def rank_candidates(

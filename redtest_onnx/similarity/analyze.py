@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,11 @@ from redtest_onnx.checks import Between, Natural, Positive, check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cost import Cost
+from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import Pooling
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, every_activation, has_branches
@@ -22,6 +26,7 @@ from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
 from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
 from redtest_onnx.similarity.measure import Progress as Progress
 from redtest_onnx.similarity.reader import GramReader, TapTarget
@@ -117,8 +122,8 @@ class WithoutLargest:
     adjacent: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Result):
     """What was measured on a model.
 
     Attributes:
@@ -142,6 +147,8 @@ class Analysis:
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
         branches: branches of If that were opened because of what is fed, in words.
+        model: what was measured; None for an analysis that was read from a file.
+        cost: of the model; likewise.
     """
 
     layers: tuple[Layer, ...]
@@ -161,6 +168,37 @@ class Analysis:
     forward_s: float
     metric_s: float
     branches: tuple[str, ...] = ()
+    model: Model | None = field(default=None, compare=False)
+    cost: Cost | None = field(default=None, compare=False)
+
+    def summary(self) -> str:
+        """Layers and score."""
+        score = self.redundancy
+        return (
+            f"{len(self.layers)} layers, MSRS {score.value:.1f} above {score.threshold:g}, "
+            f"{sum(layer.removable for layer in self.layers)} layers can be removed; "
+            f"{self.batches} x {self.samples} samples of {self.source}"
+        )
+
+    def to_dict(self) -> Document:
+        """The document of `analyze --json`; without `model` if the analysis was read from a file."""
+        return analyze_document(self.model, self.cost, self, self.forward_s + self.metric_s)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per layer, with its similarity to the one before it."""
+        before = (None, *self.adjacent)
+        return [
+            {
+                "layer": layer.name,
+                "kind": layer.kind,
+                "parameters": layer.parameters,
+                "macs": layer.macs,
+                "similarity": value,
+                "removable": layer.removable,
+                "reason": layer.reason,
+            }
+            for layer, value in zip(self.layers, before, strict=True)
+        ]
 
     @property
     def adjacent(self) -> tuple[float, ...]:
@@ -235,6 +273,8 @@ def analyze(
         forward_s=measured.forward_s,
         metric_s=measured.metric_s,
         branches=tuple(map(str, bench.view.choices)),
+        model=bench.model,
+        cost=bench.cost,
     )
 
 

@@ -16,10 +16,11 @@ from nets import Net
 from onnx import helper
 
 import redtest_onnx as rt
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import Profile, Suppression, load_profile
 from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run
-from redtest_onnx.report.audits import audit_document, audit_junit, audit_markdown, audit_sarif
+from redtest_onnx.report.audits import audit_junit, audit_markdown, audit_sarif
 from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
