@@ -61,7 +61,6 @@ def reinsert_branch(edited: onnx.ModelProto, choice: InlinedBranch) -> onnx.Mode
     inner += _own_results(inner, results)
     position = next(i for i, node in enumerate(graph.node) if _belongs(node, choice))
     made = {name for node in graph.node[:position] for name in node.output}
-    made |= _needed(inner, outer)
     ahead = [node for node in outer if node.output[0] in made]
     condition = list(_condition(graph, choice, made))
     nodes = [*ahead, *condition, _joined(choice, inner, results), *outer[len(ahead) :]]
@@ -76,13 +75,23 @@ def reinsert_branch(edited: onnx.ModelProto, choice: InlinedBranch) -> onnx.Mode
     return proto
 
 
-def _needed(inner: list[onnx.NodeProto], outer: list[onnx.NodeProto]) -> set[str]:
-    """What the nodes of the branch need of the others, which must stand in front of it."""
+def _with_needed(
+    nodes: list[onnx.NodeProto], inner: list[onnx.NodeProto], outer: list[onnx.NodeProto], before: set[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """The same division, but new nodes that the branch needs, and that read nothing of it, lie in it too."""
     wanted = {name for node in inner for name in reads(node)}
+    moved: set[str] = set()
     for node in reversed(outer):
-        if not wanted.isdisjoint(node.output):
+        if not wanted.isdisjoint(node.output) and before.isdisjoint(node.output):
             wanted.update(reads(node))
-    return {name for node in outer for name in node.output if name in wanted}
+            moved.add(node.output[0])
+    if not moved:
+        return inner, outer
+    inside = {node.output[0] for node in inner} | moved
+    return (
+        [node for node in nodes if node.output[0] in inside],
+        [node for node in nodes if node.output[0] not in inside],
+    )
 
 
 def _belongs(node: onnx.NodeProto, choice: InlinedBranch) -> bool:
@@ -105,7 +114,7 @@ def _divide(
             inner.append(node)
         else:
             outer.append(node)
-    return inner, outer
+    return _with_needed(nodes, inner, outer, {name for node in choice.before.node for name in node.output})
 
 
 def _results(
