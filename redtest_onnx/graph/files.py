@@ -25,6 +25,7 @@ from redtest_onnx.graph.model import (
     tensor_bytes,
     tensors,
 )
+from redtest_onnx.graph.model_folder import open_folder
 from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.text import broken_text
@@ -36,7 +37,7 @@ _BROKEN = "export it again, or repair it with the tool that wrote it"
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file without the external weights and check that it is one.
+    """Read an ONNX file, or that in a model's folder, without the external weights and check that it is one.
 
     Raises:
         InputError: no such file, not an ONNX model, structurally invalid, or external data that is missing,
@@ -46,7 +47,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     if not path.exists():
         raise InputError("no such file", where=str(path), hint="check the path")
     if path.is_dir():
-        raise InputError("is a folder, not an ONNX file", where=str(path), hint=_folder_hint(path))
+        path = open_folder(path).model
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")
@@ -225,11 +226,6 @@ def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             del graph.node[i]
     for child in subgraphs(graph.node):
         yield from _take_external(child)
-
-
-def _folder_hint(path: Path) -> str:
-    inside = sorted(path.glob("*.onnx"))
-    return f"name one of its models, such as {inside[0]}" if inside else "name an .onnx file"
 
 
 def _twice(names: Iterable[str]) -> str | None:

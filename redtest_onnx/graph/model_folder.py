@@ -78,6 +78,11 @@ def open_folder(path: str | os.PathLike[str], model: str | None = None) -> Model
     return ModelFolder(path, chosen, tuple(partners), config, genai, find_beside(chosen, "tokenizer.json"))
 
 
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder holds one model with its side files, and not a collection of models."""
+    return any((path / name).is_file() for name in (CONFIG, GENAI_CONFIG, "tokenizer.json"))
+
+
 def find_beside(model: Path, name: str) -> Path | None:
     """A side file in a model's folder, or in the one above where the model lies in a folder `onnx`."""
     folders = [model.parent, *([model.parent.parent] if model.parent.name == "onnx" else [])]

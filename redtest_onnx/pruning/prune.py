@@ -9,6 +9,7 @@ from redtest_onnx.checks import check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
@@ -73,6 +74,11 @@ class Pruning(Result):
     evaluated_on: str
     evaluated: int
     original: Model | None = field(default=None, compare=False)
+
+    @property
+    def signature_changes(self) -> tuple[SignatureChange, ...]:
+        """Caches that left the signature with their layers, and new numbers of the others."""
+        return () if self.original is None else signature_changes(self.original, self.model)
 
     def summary(self) -> str:
         """What was removed, and what that did."""
