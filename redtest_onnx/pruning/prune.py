@@ -9,6 +9,7 @@ from redtest_onnx.checks import check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
@@ -17,6 +18,7 @@ from redtest_onnx.pruning.budget import Budget, Losses, make_plan
 from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
+from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
@@ -75,6 +77,11 @@ class Pruning(Result):
     evaluated_on: str
     evaluated: int
     original: Model | None = field(default=None, compare=False)
+
+    @property
+    def signature_changes(self) -> tuple[SignatureChange, ...]:
+        """Caches that left the signature with their layers, and new numbers of the others."""
+        return () if self.original is None else signature_changes(self.original, self.model)
 
     def summary(self) -> str:
         """What was removed, and what that did."""
@@ -214,7 +221,7 @@ def rewrite(
     pruned = apply_plan(opened, chosen)
     verify_removal(opened, pruned, chosen)
     pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
-    closed = bench.successor(bench.view.close(pruned))
+    closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
     return closed, repaired
 
