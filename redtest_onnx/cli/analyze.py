@@ -12,13 +12,18 @@ from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder, describe
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
-from redtest_onnx.report.html import save_page
+from redtest_onnx.report.page.layers import analysis_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 
@@ -34,11 +39,13 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 @ranking_options.engine_options
 @options.data_options
 @options.run_options
+@options.format_option
 @options.output_options
 def command(
     model: Path,
     html: Path | None,
     png: Path | None,
+    form: TableFormat,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -51,7 +58,8 @@ def command(
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
+    check_figure(png)
     check_outputs([html, png, json_path], force=force)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
@@ -69,7 +77,8 @@ def command(
         analysis = analyze(loaded, data, AnalysisSettings(**values), run, progress)
     screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
     if html:
-        save_page(analysis, f"Redundancy of {model.name}", html)
+        cost = resolve_cost(loaded, data, run)
+        save_page(analysis_page(loaded, cost, analysis, provenance()), html)
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:
@@ -81,8 +90,8 @@ def _summary(analysis: Analysis) -> list[str]:
     redundancy = analysis.redundancy
     spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
     lines = [
-        f"MSRS {redundancy.value:.1f}{spread}: of {redundancy.pairs} pairs of layers about "
-        f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
+        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer pairs "
+        f"are near-duplicates (similarity above {redundancy.threshold:g}).",
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
         *(f"The layers are those of {branch}." for branch in analysis.branches),

@@ -18,6 +18,7 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
+from redtest_onnx.report.table_formats import TABLE_FORMATS
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -253,6 +254,21 @@ def output_options(function: Command) -> Command:
         click.option("--force", is_flag=True, help="Overwrite existing outputs."),
         click.option("-v", "--verbose", count=True, help="Say more on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, no tables."),
+    )
+
+
+def format_option(function: Command) -> Command:
+    """How tables are printed."""
+    return apply(
+        function,
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(TABLE_FORMATS),
+            default="table",
+            show_default=True,
+            help="Format of the table on stdout; numbers in full but for table and markdown.",
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
@@ -22,12 +23,16 @@ from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.prune import prune
-from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
+from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
-from redtest_onnx.report.html import save_page
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.page.layers import prune_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words
 from redtest_onnx.report.saved import load_analysis
-from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
+from redtest_onnx.report.table_formats import TableFormat
+from redtest_onnx.report.tables import comparison_table, layer_table
 from redtest_onnx.runtime.opened import inline_for_data, whole_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import resolve_shapes
@@ -106,6 +111,7 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.format_option
 @options.output_options
 def command(
     model: Path,
@@ -127,6 +133,7 @@ def command(
     eval_data: Path | None,
     analysis_path: Path | None,
     html: Path | None,
+    form: TableFormat,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -139,14 +146,14 @@ def command(
     the original stays within one point on held-out samples.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or form == "markdown", form=form)
     output = output or model.with_suffix(".pruned.onnx")
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    written = [plan_path] if dry_run else [output, html]
+    written = [plan_path, html] if dry_run else [output, html]
     check_outputs([*written, json_path], force=force)
     loaded = load(model)
     run = options.run_options_of(values)
@@ -216,13 +223,13 @@ def command(
     if rounds:
         screen.show(*map(_round_in_words, rounds))
     else:
-        screen.show(_repair_in_words(pruning.repair))
+        screen.show(repair_words(pruning.repair))
     screen.show(comparison_table(pruning))
+    if form == "markdown" and json_path != "-":
+        click.echo(prune_markdown(pruning, model.name, output), nl=False)
     screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     if html:
-        rows = comparison_rows(pruning)
-        names = [step.region for step in pruning.plan.steps]
-        save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
+        save_page(prune_page(loaded, pruning, output, provenance()), html)
     if json_path:
         write_json(prune_document(loaded, pruning, output, rounds), json_path)
 
@@ -291,10 +298,11 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     if not plan.steps:
         screen.show("Nothing is removed: no candidate keeps within the limits.")
         return
-    screen.show(f"{len(plan.steps)} of {len(analysis.layers)} layers go (criterion {plan.criterion}):")
-    for step in plan.steps:
-        score = "" if step.score is None else f", score {step.score:.4f}"
-        screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+    screen.show(
+        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
+        f"(criterion {plan.criterion}):"
+    )
+    screen.detail(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
@@ -304,23 +312,7 @@ def _round_in_words(done: Round) -> str:
     quality = f"validation loss {tuning.start.loss:.4f} before training"
     if judged.before is not None and judged.after is not None:
         quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
-    return f"Without {names}: {_repair_in_words(done.repair)} {len(tuning.history)} epochs: {quality}."
-
-
-def _repair_in_words(repair: Repair) -> str:
-    if repair.reason is not None:
-        return f"Not repaired: {repair.reason}."
-    what = "operators were solved again" if repair.method == "refit" else "adapters were fitted"
-    words = (
-        f"{len(repair.refits)} {what} on {repair.fitted_on} samples: the loss on "
-        f"{repair.held_out} others went from {repair.loss_plain:.2%} to {repair.loss:.2%}."
-    )
-    if poor := [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]:
-        words += (
-            f" {len(poor)} of them had too few samples for their unknowns ({poor[0].operator}: "
-            f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit them better."
-        )
-    return words
+    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
 
 
 def _finish_dry_run(

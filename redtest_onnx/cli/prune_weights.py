@@ -65,7 +65,7 @@ def prune_weights(
             found = _trained(screen, base, weights, source, request, values, run)
             masks, models[ZEROED] = found.masks, found.model
             iterations = iteration_documents(found)
-            screen.show(iteration_table(found))
+            screen.detail(iteration_table(found))
         else:
             masks = one_shot_masks(base, weights, request.scope, Amount(request.amount))
             models[ZEROED] = apply_masks(base, weights, masks, Path(folder))

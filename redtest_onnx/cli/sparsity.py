@@ -11,6 +11,7 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.prune_weights import prune_weights
 from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
 from redtest_onnx.errors import InputError
@@ -21,14 +22,11 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.graph.signature import plan_inputs
 from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.figures import save_figure
-from redtest_onnx.report.sparsity import (
-    draw_sparsity,
-    save_sparsity_page,
-    sparsity_document,
-    sparsity_table,
-    sparsity_words,
-)
+from redtest_onnx.report.figures import check_figure, save_figure
+from redtest_onnx.report.page.others import sparsity_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.sparsity import draw_sparsity, sparsity_document, sparsity_table, sparsity_words
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 
@@ -50,6 +48,7 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @pruning_options
 @options.data_options
 @options.run_options
+@options.format_option
 @options.output_options
 def command(
     model: Path,
@@ -57,6 +56,7 @@ def command(
     eta: float,
     figure: Path | None,
     html: Path | None,
+    form: TableFormat,
     method: Method | None,
     output: Path | None,
     json_path: str | None,
@@ -72,8 +72,9 @@ def command(
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     pairs = _pairs(pq)
+    check_figure(figure)
     check_outputs([figure, html, json_path], force=force)
     if method is None:
         refuse_unused({**values, "output": output}, None)
@@ -93,7 +94,7 @@ def command(
     if figure:
         save_figure(draw_sparsity(sparsity, title), figure)
     if html:
-        save_sparsity_page(sparsity, title, html)
+        save_page(sparsity_page(loaded, sparsity, provenance()), html)
     if json_path and method is None:
         total = perf_counter() - begin
         write_json(sparsity_document(loaded, _cost(loaded), sparsity, total), json_path)
