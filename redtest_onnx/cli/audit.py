@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def command(
             sys.stdout.write(audit_report(audits, form, provenance()))
         for path, kind in reports:
             text = audit_report(audits, kind, provenance())
-            write_atomic(path, lambda target, text=text: target.write_text(text, encoding="utf-8"))
+            write_atomic(path, partial(Path.write_text, data=text, encoding="utf-8"))
             screen.note(f"{kind} written to {path}")
         if json_path:
             write_json(audit_document(audits), json_path)

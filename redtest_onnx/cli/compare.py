@@ -32,7 +32,6 @@ from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison, Side, compare, compare_arrays
 
-
 _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
     "markdown": compare_markdown,
     "github": compare_github,

@@ -19,8 +19,8 @@ from redtest_onnx.report.page.render import render_page
 AuditFormat = Literal["text", "json", "sarif", "junit", "markdown", "github", "gitlab", "html"]
 AUDIT_FORMATS: tuple[AuditFormat, ...] = get_args(AuditFormat)
 _SUFFIXES: Mapping[str, tuple[AuditFormat, ...]] = {
-    ".txt": ("text", "github"),
-    ".log": ("text", "github"),
+    ".txt": ("text",),
+    ".log": ("text",),
     ".json": ("json", "sarif", "gitlab"),
     ".sarif": ("sarif",),
     ".xml": ("junit",),

@@ -6,7 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redtest_onnx.errors import OutputError
 from redtest_onnx.graph.files import write_atomic
@@ -92,7 +92,7 @@ def place_labels(
     from matplotlib.transforms import Bbox
 
     figure = axes.figure
-    canvas = FigureCanvasAgg(figure.figure)
+    canvas: Any = FigureCanvasAgg(figure.figure)
     canvas.draw()  # fixes the layout that places are found in
     renderer = canvas.get_renderer()
     inside = axes.get_window_extent(renderer)

@@ -87,6 +87,18 @@ function shorten(context, text, room) {
   return "\u2026" + text.slice(low);
 }
 
+/** The beginning and the end that all names share, up to a separator: what is left tells them apart. */
+function shared(names) {
+  let before = names[0] || "", after = before;
+  for (const name of names) {
+    while (!name.startsWith(before)) before = before.slice(0, -1);
+    while (!name.endsWith(after)) after = after.slice(1);
+  }
+  before = before.slice(0, before.search(/[^/.]*$/));
+  after = /[/.]/.test(after) ? after.slice(after.search(/[/.]/)) : "";
+  return names.length > 1 ? [before.length, after.length] : [0, 0];
+}
+
 const tipBox = document.getElementById("tip");
 
 /** Show lines of text beside a point of the window, inside of it. */

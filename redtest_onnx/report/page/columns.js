@@ -31,6 +31,7 @@ class ColumnChart {
     const slot = this.plot.width / items.length;
     const skip = Math.max(1, Math.ceil((context.measureText(String(items.length)).width + 10) / slot));
     for (let k = 0; k < items.length; k += skip) {
+      if (this.plot.x + (k + 0.5) * slot + context.measureText(String(k)).width / 2 > width) break;
       context.fillText(String(k), this.plot.x + (k + 0.5) * slot, panels.length * PANEL + 12);
     }
     if (this.current !== null) {

@@ -15,7 +15,8 @@ from redtest_onnx.report.page.model import Matrix
 Float64s = npt.NDArray[np.float64]
 
 _FINE = 150_000  # values up to which two bytes each are spent
-_BUDGET = 1_050_000  # bytes that all matrices of a page may take before base64 makes them a third larger
+_BUDGET = 800_000  # bytes that all matrices of a page may take before base64 makes them a third larger
+_LEAST = 78_000  # of the budget kept for each matrix behind the first
 _PICTURE = 320  # pixels of the picture that stands in where there is no JavaScript
 
 
@@ -40,9 +41,17 @@ class Encoded:
 
 
 def encode(matrices: Sequence[Matrix]) -> list[Encoded]:
-    """All matrices of a page within a budget: first in one byte a value, then averaged over squares."""
-    budget = _BUDGET // max(1, len(matrices))
-    return [_encode(matrix, budget) for matrix in matrices]
+    """All matrices of a page within a budget: one byte a value if two are too many, then averaged over squares.
+
+    What one matrix does not need is left to those that follow.
+    """
+    left, found = _BUDGET, []
+    for k, matrix in enumerate(matrices):
+        share = left if k else max(left - _LEAST * (len(matrices) - 1), left // len(matrices))
+        encoded = _encode(matrix, share)
+        found.append(encoded)
+        left -= len(encoded.data) * 3 // 4
+    return found
 
 
 def _encode(matrix: Matrix, budget: int) -> Encoded:
@@ -62,7 +71,7 @@ def _encode(matrix: Matrix, budget: int) -> Encoded:
 
 
 def _entries(values: Float64s, symmetric: bool) -> int:
-    rows, columns = values.shape
+    rows, columns = (int(size) for size in values.shape)
     return rows * (rows + 1) // 2 if symmetric else rows * columns
 
 
@@ -83,7 +92,8 @@ def block_means(values: Float64s, step: int) -> Float64s:
     defined = np.isfinite(blocks)
     counts = defined.sum(axis=(1, 3))
     sums = np.where(defined, blocks, 0.0).sum(axis=(1, 3))
-    return np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    means: Float64s = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    return means
 
 
 def picture(matrix: Matrix) -> str:

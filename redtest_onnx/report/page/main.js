@@ -1,5 +1,8 @@
 // Put everything in its place, and draw again when the window or the theme changes.
 
+for (const part of [...page.matrices, ...page.charts]) {
+  for (const name of ["rows", "columns", "items"]) if (name in part) part[name] = page.series[part[name]];
+}
 if (page.matrices.length) new Heatmap(document.getElementById("matrix"), page.matrices);
 page.charts.forEach((chart, k) => {
   const place = document.getElementById(`chart-${k}`);

@@ -5,7 +5,7 @@ function decode(matrix) {
   const bytes = Uint8Array.from(atob(matrix.data), (letter) => letter.charCodeAt(0));
   const [rows, columns] = matrix.shape;
   const values = new Float32Array(rows * columns);
-  const symmetric = matrix.columns === null;
+  const symmetric = matrix.symmetric;
   let k = 0;
   for (let i = 0; i < rows; i++) {
     for (let j = symmetric ? i : 0; j < columns; j++, k++) {
@@ -63,10 +63,11 @@ class Heatmap {
     const matrix = this.matrices[k];
     this.matrix = matrix;
     [this.rows, this.columns] = matrix.shape;
+    matrix.shared = matrix.shared || shared(matrix.rows.map((item) => item[0]));
     matrix.values = matrix.values || decode(matrix);
     matrix.image = matrix.image || paint(matrix.values, this.rows, this.columns);
     this.switches.forEach((button, i) => button.setAttribute("aria-pressed", String(i === k)));
-    const across = matrix.columns || matrix.rows;
+    const across = matrix.columns;
     this.canvas.setAttribute("aria-label", `${matrix.measure} of ${matrix.rows.length} by ${across.length} layers`);
     const marked = matrix.rows.some((item) => item[2]) || across.some((item) => item[2]);
     this.legend.replaceChildren(
@@ -101,7 +102,7 @@ class Heatmap {
 
   /** Layers that a row or column stands for, with all that is known of them. */
   items(along, k) {
-    const all = along === "row" ? this.matrix.rows : this.matrix.columns || this.matrix.rows;
+    const all = along === "row" ? this.matrix.rows : this.matrix.columns;
     return all.slice(k * this.matrix.step, (k + 1) * this.matrix.step);
   }
 
@@ -123,7 +124,7 @@ class Heatmap {
     const shown = Array.from({ length: Math.min(tall, 80) }, (_, k) => this.label(top + Math.floor(k * tall / Math.min(tall, 80))));
     const margin = Math.min(names, Math.max(...shown.map((text) => context.measureText(text).width)) + 4) + 14;
     const side = Math.min(room - margin - 4, 760);
-    const height = this.matrix.columns === null
+    const height = this.matrix.symmetric
       ? side * Math.min(1, tall / wide)
       : Math.max(180, Math.min(760, side * tall / wide));
     this.plot = { x: margin, y: 10, width: side, height };
@@ -143,7 +144,9 @@ class Heatmap {
 
   label(k) {
     const first = k * this.matrix.step;
-    return `${this.items("row", k)[0][0]}  ${first}`;
+    const name = this.items("row", k)[0][0], [before, after] = this.matrix.shared;
+    const middle = name.length > 20 && name.length > before + after ? name.slice(before, name.length - after) : name;
+    return `${middle}  ${first}`;
   }
 
   labels(context, colours, room) {
@@ -213,7 +216,7 @@ class Heatmap {
     const digits = this.matrix.bytes === 1 || this.matrix.step > 1 ? 2 : 4;
     const text = Number.isNaN(value) ? "undefined" : value.toFixed(digits);
     const [row, rowDetail] = this.named("row", i), [column, columnDetail] = this.named("column", j);
-    const same = i === j && this.matrix.columns === null;
+    const same = i === j && this.matrix.symmetric;
     tip([`${this.matrix.measure} ${text}`, row, rowDetail, ...(same ? [] : [column, columnDetail])], px, py);
   }
 
@@ -254,7 +257,7 @@ class Heatmap {
         Math.max(this.plot.x, Math.min(x, this.plot.x + this.plot.width - 0.01)),
         Math.max(this.plot.y, Math.min(y, this.plot.y + this.plot.height - 0.01)));
       const [i0, j0] = inside(Math.min(x0, x1), Math.min(y0, y1)), [i1, j1] = inside(Math.max(x0, x1), Math.max(y0, y1));
-      const square = this.matrix.columns === null ? Math.max(i1 - i0, j1 - j0) + 1 : 0;
+      const square = this.matrix.symmetric ? Math.max(i1 - i0, j1 - j0) + 1 : 0;
       this.current = null;
       this.look(i0, j0, Math.max(4, square || i1 - i0 + 1), Math.max(4, square || j1 - j0 + 1));
     } else {

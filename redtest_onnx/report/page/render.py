@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.report.page.encode import encode, picture
-from redtest_onnx.report.page.model import Columns, Item, Matrix, Page, Points
+from redtest_onnx.report.page.model import Columns, Item, Page, Points
 from redtest_onnx.report.table import Cell, Column, value_of
 from redtest_onnx.text import plain
 
@@ -35,8 +35,8 @@ def save_page(page: Page, path: Path) -> None:
 def render_page(page: Page) -> str:
     """The page as HTML that needs nothing beside itself and lets nothing out.
 
-    Names are text in the HTML, and JSON in a script element whose "<" are escaped; the page's policy allows no
-    script but ours, by its hash, and no request at all.
+    Names are text in the HTML, and JSON in a script element whose "<" are escaped; the page's policy allows
+    no script but ours, by its hash, and no request at all.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -61,6 +61,10 @@ def render_page(page: Page) -> str:
         raw=_raw,
         css=_css,
         share=_shares(page),
+        longest=_longest(page),
+        paired=next((k for k, c in enumerate(page.charts) if isinstance(c, Columns)), -1)
+        if page.matrices
+        else -1,
     )
 
 
@@ -72,7 +76,9 @@ def _clean(value: object) -> object:
 def _raw(cell: Cell) -> str:
     """What a cell is sorted by."""
     value = value_of(cell)
-    return "" if value is None or value != value else str(value)
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    return "" if value is None else str(value)
 
 
 def _css(text: str) -> Markup:
@@ -90,6 +96,25 @@ def _shares(page: Page) -> dict[tuple[str, str], float]:
     }
 
 
+def _longest(page: Page) -> dict[str, int]:
+    """How wide the names of a table are, in characters, as far as there is room for them."""
+    return {
+        table.key: min(
+            50,
+            max(
+                (
+                    len(str(row[k]))
+                    for row in table.rows
+                    for k, column in enumerate(table.columns)
+                    if column.kind == "name"
+                ),
+                default=0,
+            ),
+        )
+        for table in page.tables
+    }
+
+
 def _largest(column: Column, cells: Iterable[Cell]) -> float:
     if column.kind == "similarity":
         return 1.0
@@ -98,51 +123,46 @@ def _largest(column: Column, cells: Iterable[Cell]) -> float:
 
 
 def _data(page: Page) -> dict[str, Any]:
-    return {
-        "matrices": [
-            {**_matrix(matrix), **asdict(encoded)}
-            for matrix, encoded in zip(page.matrices, encode(page.matrices), strict=True)
-        ],
-        "charts": [_chart(chart) for chart in page.charts],
-        "protect": page.protect,
-    }
+    series: list[tuple[Item, ...]] = []  # the same layers stand along several axes
 
+    def number(items: tuple[Item, ...]) -> int:
+        if items not in series:
+            series.append(items)
+        return series.index(items)
 
-def _matrix(matrix: Matrix) -> dict[str, Any]:
-    return {
-        "title": matrix.title,
-        "measure": matrix.measure,
-        "rows": _items(matrix.rows),
-        "columns": None if matrix.symmetric else _items(matrix.columns),
-    }
-
-
-def _items(items: Iterable[Item]) -> list[list[str | int]]:
-    return [[plain(item.name), plain(item.detail), int(item.marked)] for item in items]
-
-
-def _chart(chart: Columns | Points) -> dict[str, Any]:
-    if isinstance(chart, Columns):
-        panels = [
-            {"title": p.title, "kind": p.kind, "line": p.line, "values": [_short(v) for v in p.values]}
-            for p in chart.panels
-        ]
-        return {"type": "columns", "title": chart.title, "items": _items(chart.items), "panels": panels}
-    points = [
+    matrices = [
         {
-            **asdict(p),
-            "name": plain(p.name),
-            "detail": plain(p.detail),
+            "title": matrix.title,
+            "measure": matrix.measure,
+            "symmetric": matrix.symmetric,
+            "rows": number(matrix.rows),
+            "columns": number(matrix.columns),
+            **asdict(encoded),
         }
-        for p in chart.points
+        for matrix, encoded in zip(page.matrices, encode(page.matrices), strict=True)
+    ]
+    charts = [
+        _points(chart)
+        if isinstance(chart, Points)
+        else {
+            "type": "columns",
+            "items": number(chart.items),
+            "panels": [
+                {**asdict(panel), "values": list(map(_short, panel.values))} for panel in chart.panels
+            ],
+        }
+        for chart in page.charts
     ]
     return {
-        "type": "points",
-        "title": chart.title,
-        "x": asdict(chart.x),
-        "y": asdict(chart.y),
-        "points": points,
+        "matrices": matrices,
+        "charts": charts,
+        "series": [[[plain(i.name), plain(i.detail), int(i.marked)] for i in items] for items in series],
     }
+
+
+def _points(chart: Points) -> dict[str, Any]:
+    points = [{**asdict(p), "name": plain(p.name), "detail": plain(p.detail)} for p in chart.points]
+    return {"type": "points", "x": asdict(chart.x), "y": asdict(chart.y), "points": points}
 
 
 def _short(value: float | None) -> float | None:

@@ -17,7 +17,7 @@ class DataTable {
       const button = element("button", { type: "button", onclick: () => this.sort(k) }, head.textContent || "measure");
       head.replaceChildren(button);
     });
-    if (this.rows.length > 8) this.addFilter();
+    if (this.rows.length > 12) this.addFilter();
     if (table.hasAttribute("data-protect")) this.addProtect();
     tools.hidden = !tools.children.length;
   }
@@ -66,7 +66,7 @@ class DataTable {
     this.boxes = new Map(this.rows.map((row) => {
       const cell = row.cells[place], name = cell.textContent;
       const box = element("input", { type: "checkbox" });
-      cell.replaceChildren(element("label", {}, box, name));
+      cell.replaceChildren(element("label", {}, box, element("span", {}, name)));
       return [row, [box, name]];
     }));
     this.copied = element("output", { class: "copied", "aria-live": "polite" });
