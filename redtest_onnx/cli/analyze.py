@@ -9,21 +9,21 @@ from typing import Any
 import click
 
 from redtest_onnx.cli import options, ranking_options
-from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder, describe
+from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions
-from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.documents import analyze_document, write_json
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.page.layers import analysis_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
-from redtest_onnx.runtime.opened import resolve_cost
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 
@@ -71,18 +71,18 @@ def command(
         analyze_folder(model, work, engine, screen, json_path)
         return
     loaded = load(model)
-    data = given.open(loaded)
-    screen.warn_synthetic(data)
+    settings = AnalysisSettings(**values)
+    bench = Workbench(loaded, given.open(loaded), run, seed=settings.seed)
+    screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
-        analysis = analyze(loaded, data, AnalysisSettings(**values), run, progress)
+        analysis = analyze(bench, settings, progress)
     screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
     if html:
-        cost = resolve_cost(loaded, data, run)
-        save_page(analysis_page(loaded, cost, analysis, provenance()), html)
+        save_page(analysis_page(loaded, bench.cost, analysis, provenance()), html)
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:
-        write_json(describe(loaded, data, analysis, run, perf_counter() - begin), json_path)
+        write_json(analyze_document(loaded, bench.cost, analysis, perf_counter() - begin), json_path)
 
 
 def _summary(analysis: Analysis) -> list[str]:
@@ -90,8 +90,8 @@ def _summary(analysis: Analysis) -> list[str]:
     redundancy = analysis.redundancy
     spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
     lines = [
-        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer pairs "
-        f"are near-duplicates (similarity above {redundancy.threshold:g}).",
+        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer "
+        f"pairs are near-duplicates (similarity above {redundancy.threshold:g}).",
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
         *(f"The layers are those of {branch}." for branch in analysis.branches),

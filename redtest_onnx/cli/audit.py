@@ -27,6 +27,7 @@ from redtest_onnx.report.audit_reports import AUDIT_FORMATS, AuditFormat, audit_
 from redtest_onnx.report.audits import audit_document, audit_facts, places, verdict
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.numbers import plural
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.text import plain
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -54,8 +55,8 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
     "--output",
     type=options.FilePath,
     multiple=True,
-    help="Write a report, too; may be repeated. The suffix tells its format: .txt .json .sarif .xml (JUnit) .md "
-    ".html; with --format gitlab or sarif a .json file is that.",
+    help="Write a report, too; may be repeated. The suffix tells its format: .txt .json .sarif .xml (JUnit) "
+    ".md .html; with --format gitlab or sarif a .json file is that.",
 )
 @click.option("--baseline", type=options.FilePath, help="An earlier --json; what it knows does not fail.")
 @click.option(
@@ -120,10 +121,8 @@ def command(
                 loaded = load(path)
                 audits.append(
                     audit(
-                        loaded,
-                        source.open(loaded),
+                        Workbench(loaded, source.open(loaded), run),
                         target,
-                        options=run,
                         timed=not no_latency,
                         known=known.of(path.name),
                         fail_on=fail_on,

@@ -26,11 +26,13 @@ from redtest_onnx.report.comparisons import (
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.page.others import compare_page
+from redtest_onnx.report.page.provenance import file_facts
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TABLE_FORMATS, TableFormat
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Comparison, Side, compare, compare_arrays
+from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
 
 _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
     "markdown": compare_markdown,
@@ -95,7 +97,8 @@ def command(
         click.echo(_TEXTS[form](comparison, titles), nl=False)
     screen.show(match_table(comparison), *_summary(comparison))
     if html:
-        save_page(compare_page(comparison, titles, provenance()), html)
+        files = (*file_facts("Rows", first), *file_facts("Columns", second or first))
+        save_page(compare_page(comparison, titles, provenance(), files), html)
     if png:
         save_cross_heatmap(comparison, titles, png)
     if json_path:
@@ -127,12 +130,12 @@ def _models(
         )
     model = load(first)
     other = model if second is None else load(second)
-    one = Side(model, source.open(model))
-    two = Side(other, source.open(other, path=other_data))
+    one = Workbench(model, source.open(model), run, seed=settings.seed)
+    two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
     for side in (one, two):
         screen.warn_synthetic(side.data)
     with screen.progress() as progress:
-        return compare(one, two, settings, run, progress)
+        return compare(one, two, settings, progress)
 
 
 def _summary(comparison: Comparison) -> list[str]:

@@ -40,6 +40,7 @@ _RUNS = frozenset({".sqlite", ".db"})
 )
 @click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
 @ranking_options.score_options
+@ranking_options.benchmark_option
 @ranking_options.engine_options
 @options.measure_options
 @options.data_options

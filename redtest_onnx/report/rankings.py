@@ -13,7 +13,7 @@ from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.figures import place_labels, save_figure
 from redtest_onnx.report.numbers import plural
-from redtest_onnx.report.table import Cell, Column, Table
+from redtest_onnx.report.table import Cell, Column, Shown, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,9 +43,10 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     rows = []
     for row in ranking.rows[:top]:
         c = row.candidate
+        msrs = Shown(c.msrs, "-" if c.msrs is None else f"{c.msrs:.1f}")
         cells: list[Cell] = [row.place, c.name, c.accuracy, c.parameters, c.macs]
         cells += [c.latency_ms] * timed
-        cells += [c.layers or None, c.msrs, *(row.scores[kind] for kind in SCORES), "*" if row.pareto else ""]
+        cells += [c.layers or None, msrs, *(row.scores[kind] for kind in SCORES), "*" if row.pareto else ""]
         rows.append(tuple(cells))
     return Table("ranking", "Candidates", columns, tuple(rows))
 

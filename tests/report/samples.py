@@ -8,14 +8,18 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy
 
 
-def sample_analysis(count: int, *, name: str = "/encoder/stage.{stage}/block.{k}/conv2/Conv_output_0") -> Analysis:
+def sample_analysis(
+    count: int, *, name: str = "/encoder/stage.{stage}/block.{k}/conv2/Conv_output_0"
+) -> Analysis:
     """An analysis of `count` layers in stages of similar ones; the last but one layer is undefined."""
     random = np.random.default_rng(0)
     places = np.arange(count)
     stages = places * 4 // count
     distance = np.abs(places[:, None] - places[None]) / count
     noise = random.uniform(0, 0.06, (count, count))
-    similarity = np.exp(-4 * distance) * np.where(stages[:, None] == stages[None], 1.0, 0.75) - (noise + noise.T) / 2
+    similarity = (
+        np.exp(-4 * distance) * np.where(stages[:, None] == stages[None], 1.0, 0.75) - (noise + noise.T) / 2
+    )
     np.fill_diagonal(similarity, 1.0)
     if count > 4:
         similarity[-2] = similarity[:, -2] = np.nan
@@ -43,7 +47,9 @@ def sample_analysis(count: int, *, name: str = "/encoder/stage.{stage}/block.{k}
         )
         for k in range(count)
     )
-    redundancy = Redundancy(14.9, 1.2, 0.4, (14.0, 15.8), count * (count - 1) // 2, count - 1, 100.0, 0.8, False)
+    redundancy = Redundancy(
+        14.9, 1.2, 0.4, (14.0, 15.8), count * (count - 1) // 2, count - 1, 100.0, 0.8, False
+    )
     return Analysis(
         layers=layers,
         similarity=similarity,

@@ -30,7 +30,7 @@ class ColumnChart {
     context.textBaseline = "middle";
     const slot = this.plot.width / items.length;
     const skip = Math.max(1, Math.ceil((context.measureText(String(items.length)).width + 10) / slot));
-    for (let k = 0; k < items.length; k += skip) {
+    for (let k = 0; this.chart.numbered && k < items.length; k += skip) {
       if (this.plot.x + (k + 0.5) * slot + context.measureText(String(k)).width / 2 > width) break;
       context.fillText(String(k), this.plot.x + (k + 0.5) * slot, panels.length * PANEL + 12);
     }
@@ -99,7 +99,7 @@ class ColumnChart {
   tell(px, py) {
     const [name, detail, marked] = this.chart.items[this.current];
     const values = this.chart.panels.map((panel) => `${panel.title}: ${show(panel.kind, panel.values[this.current])}`);
-    tip([`${this.current} ${name}${marked ? " (removed)" : ""}`, detail, ...values], px, py);
+    tip([`${this.chart.numbered ? `${this.current} ` : ""}${name}${marked ? " (removed)" : ""}`, detail, ...values], px, py);
   }
 
   step(by) {

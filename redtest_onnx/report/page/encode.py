@@ -41,7 +41,7 @@ class Encoded:
 
 
 def encode(matrices: Sequence[Matrix]) -> list[Encoded]:
-    """All matrices of a page within a budget: one byte a value if two are too many, then averaged over squares.
+    """All matrices of a page within a budget: one byte a value if two are too many, then means of squares.
 
     What one matrix does not need is left to those that follow.
     """

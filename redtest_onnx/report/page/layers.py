@@ -88,7 +88,7 @@ def analysis_page(
         title=title,
         headline=f"MSRS {score.value:.1f}: about {score.value:.0f} of {score.pairs:,} layer pairs are "
         f"near-duplicates (similarity above {score.threshold:g}). "
-        f"{plural(candidates, 'removable layer is', 'removable layers are')} that similar to the layer before.",
+        f"{plural(candidates, 'removable layer is', 'removable layers are')} that similar to the one before.",
         warnings=_warnings(analysis),
         cards=(
             Card("MSRS", f"{score.value:.1f}", f"of {score.pairs:,} pairs{spread}"),
@@ -109,7 +109,6 @@ def prune_page(
     output: Path,
     provenance: Provenance,
     *,
-    after: Analysis | None = None,
     curve: Points | None = None,
     latency_ms: Latencies | None = None,
 ) -> Page:
@@ -120,15 +119,14 @@ def prune_page(
         pruning: the result.
         output: the file written.
         provenance: how.
-        after: analysis of the pruned model, for the switch between before and after.
         curve: the trade-off between cost and quality, with the chosen point.
         latency_ms: [L], time of each layer of the original where it was measured.
     """
     analysis = pruning.analysis
     removed = frozenset(step.region for step in pruning.plan.steps)
     matrices = [similarity_matrix(analysis, "before", removed)]
-    if after is not None:
-        matrices.append(similarity_matrix(after, "after"))
+    if removed and pruning.analysis_after is not None:
+        matrices.append(similarity_matrix(pruning.analysis_after, "after"))
     repair = repair_table(pruning.repair)
     return Page(
         title=f"{_name(model)}: {len(removed)} of {plural(len(analysis.layers), 'layer')} removed",

@@ -3,6 +3,10 @@
 for (const part of [...page.matrices, ...page.charts]) {
   for (const name of ["rows", "columns", "items"]) if (name in part) part[name] = page.series[part[name]];
 }
+// Tables first: what they hide need not be laid out for the sizes that the charts ask for.
+for (const tools of document.querySelectorAll(".tools[data-for]")) {
+  new DataTable(document.getElementById(`table-${tools.dataset.for}`), tools);
+}
 if (page.matrices.length) new Heatmap(document.getElementById("matrix"), page.matrices);
 page.charts.forEach((chart, k) => {
   const place = document.getElementById(`chart-${k}`);
@@ -10,9 +14,6 @@ page.charts.forEach((chart, k) => {
   if (chart.type === "columns") new ColumnChart(place, chart);
   else new PointChart(place, chart);
 });
-for (const tools of document.querySelectorAll(".tools[data-for]")) {
-  new DataTable(document.getElementById(`table-${tools.dataset.for}`), tools);
-}
 
 let width = innerWidth, waiting = 0;
 function redraw() {

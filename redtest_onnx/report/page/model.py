@@ -95,12 +95,21 @@ class Panel:
 
 @dataclass(frozen=True)
 class Columns:
-    """Panels of columns above each other, over the same items."""
+    """Panels of columns above each other, over the same items.
+
+    Attributes:
+        title: heading.
+        items: what has a column in each panel.
+        panels: the values.
+        note: a sentence below the heading.
+        numbered: whether positions of items are written below, as in the tables.
+    """
 
     title: str
     items: tuple[Item, ...]
     panels: tuple[Panel, ...]
     note: str = ""
+    numbered: bool = True
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from redtest_onnx.report.page.model import (
     Points,
     finite,
 )
-from redtest_onnx.report.page.provenance import Provenance, model_facts, settings_fact
+from redtest_onnx.report.page.provenance import Facts, Provenance, model_facts, settings_fact
 from redtest_onnx.report.rankings import ranking_table, staircase
 from redtest_onnx.report.sparsity import sparsity_table, sparsity_words
 from redtest_onnx.report.table import Column, Table
@@ -40,8 +40,10 @@ _COSTS = {
 }
 
 
-def compare_page(comparison: Comparison, titles: tuple[str, str], provenance: Provenance) -> Page:
-    """What `compare` measured of two sides."""
+def compare_page(
+    comparison: Comparison, titles: tuple[str, str], provenance: Provenance, files: Facts = ()
+) -> Page:
+    """What `compare` measured of two sides; `files` name them with their digests."""
     rows = tuple(map(Item, comparison.rows))
     columns = tuple(map(Item, comparison.columns))
     source = comparison.sources[0]
@@ -54,8 +56,7 @@ def compare_page(comparison: Comparison, titles: tuple[str, str], provenance: Pr
         matrices=(Matrix("similarity", rows, columns, comparison.similarity),),
         tables=(match_table(comparison),),
         facts=(
-            ("Rows", titles[0]),
-            ("Columns", titles[1]),
+            *(files or (("Rows", titles[0]), ("Columns", titles[1]))),
             ("Measured on", f"{batches} of {plural(comparison.samples, 'sample')} of {source}"),
             settings_fact(comparison.settings),
             *provenance.facts,
@@ -120,7 +121,7 @@ def _histogram(sparsity: Sparsity) -> Columns:
         f"Left to right from {10 ** histogram.edges[filled[0]]:.2g} to "
         f"{10 ** histogram.edges[filled[-1] + 1]:.2g}, on a logarithmic scale; zeros are not among them."
     )
-    return Columns("Magnitudes of the weights", items, (Panel("weights", "count", counts),), note)
+    return Columns("Magnitudes of the weights", items, (Panel("weights", "count", counts),), note, numbered=False)
 
 
 def ranking_page(
@@ -157,7 +158,7 @@ def ranking_page(
         charts=tuple(_candidates(ranking)),
         tables=tuple(tables),
         facts=(
-            ("Score", f"{settings.by}, cost {settings.cost}"),
+            ("Score", f"{settings.by} with {_COSTS[settings.cost].title}"),
             *provenance.facts,
         ),
     )
@@ -183,14 +184,15 @@ def _candidates(ranking: Ranking) -> list[Points]:
             x[k],
             y[k],
             f"{row.place} {Path(row.candidate.name).name}",
-            f"MSRS {numbers.decimal(row.candidate.msrs)}, {numbers.count(row.candidate.parameters)} parameters",
+            f"MSRS {numbers.decimal(row.candidate.msrs)}, {numbers.count(row.candidate.parameters)} "
+            "parameters",
             front=k in front,
             colour=colour(row),
         )
         for k, row in enumerate(rows)
     )
     note = "Numbers are places in the ranking; the line joins the candidates that none beats in both."
-    return [Points(f"Accuracy and {cost}", _COSTS[cost], Axis("accuracy", "share"), points, note)]
+    return [Points(f"Accuracy and {_COSTS[cost].title}", _COSTS[cost], Axis("accuracy", "share"), points, note)]
 
 
 def audit_page(audits: Sequence[Audit], provenance: Provenance) -> Page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shlex
 from collections.abc import Sequence
@@ -61,6 +62,12 @@ class Provenance:
 def model_facts(model: Model, name: str = "Model") -> Facts:
     """The file as it was given, and its digest."""
     return ((name, str(model.path) if model.path else model.label), (f"{name}: SHA-256", model.sha256))
+
+
+def file_facts(name: str, path: Path) -> Facts:
+    """A file as it was given, and its digest."""
+    with path.open("rb") as file:
+        return ((name, str(path)), (f"{name}: SHA-256", hashlib.file_digest(file, "sha256").hexdigest()))
 
 
 def settings_fact(settings: AnalysisSettings) -> tuple[str, str]:

@@ -147,6 +147,7 @@ def _data(page: Page) -> dict[str, Any]:
         else {
             "type": "columns",
             "items": number(chart.items),
+            "numbered": chart.numbered,
             "panels": [
                 {**asdict(panel), "values": list(map(_short, panel.values))} for panel in chart.panels
             ],

@@ -6,11 +6,15 @@ function protectOption(name) {
   return `--protect '${pattern.replaceAll("'", "'\\''")}'`;
 }
 
+const MOST = 250; // rows that are laid out at once; a button shows all
+
 class DataTable {
   constructor(table, tools) {
     this.table = table;
     this.body = table.tBodies[0];
     this.rows = [...this.body.rows];
+    this.most = MOST;
+    this.words = [];
     this.tools = tools;
     table.classList.add("sortable");
     [...table.tHead.rows[0].cells].forEach((head, k) => {
@@ -19,6 +23,7 @@ class DataTable {
     });
     if (this.rows.length > 12) this.addFilter();
     if (table.hasAttribute("data-protect")) this.addProtect();
+    this.refresh();
     tools.hidden = !tools.children.length;
   }
 
@@ -41,44 +46,62 @@ class DataTable {
       return down ? -least : least;
     });
     this.body.append(...this.rows);
+    this.refresh();
   }
 
   addFilter() {
-    this.input = element("input", { type: "search", placeholder: "Filter rows", "aria-label": "Filter rows", oninput: () => this.filter() });
-    this.count = element("span", { class: "count" }, `${this.rows.length.toLocaleString("en")} rows`);
-    this.tools.append(this.input, this.count);
+    const input = element("input", {
+      type: "search", placeholder: "Filter rows", "aria-label": "Filter rows",
+      oninput: () => {
+        this.words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+        this.refresh();
+      },
+    });
+    this.count = element("span", { class: "count", role: "status" });
+    this.all = element("button", { type: "button", onclick: () => { this.most = Infinity; this.refresh(); } }, "Show all");
+    this.tools.append(input, this.count, this.all);
   }
 
-  filter() {
-    const words = this.input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  /** Rows that hold all words of the filter, in the order of the table. */
+  matching() {
+    if (!this.words.length) return this.rows;
     this.texts = this.texts || new Map(this.rows.map((row) => [row, row.textContent.toLowerCase()]));
-    let shown = 0;
+    return this.rows.filter((row) => this.words.every((word) => this.texts.get(row).includes(word)));
+  }
+
+  refresh() {
+    const matching = this.matching(), shown = new Set(this.count ? matching.slice(0, this.most) : matching);
     for (const row of this.rows) {
-      const text = this.texts.get(row);
-      row.hidden = !words.every((word) => text.includes(word));
-      shown += !row.hidden;
+      row.hidden = !shown.has(row);
+      if (!row.hidden && this.place !== undefined) this.addBox(row);
     }
-    this.count.textContent = `${shown.toLocaleString("en")} of ${this.rows.length.toLocaleString("en")} rows`;
+    if (!this.count) return;
+    const write = (number) => number.toLocaleString("en");
+    const total = this.words.length ? `${write(matching.length)} of ${write(this.rows.length)} rows` : `${write(this.rows.length)} rows`;
+    this.count.textContent = shown.size < matching.length ? `first ${write(shown.size)} of ${total}` : total;
+    this.all.hidden = shown.size === matching.length;
+  }
+
+  addBox(row) {
+    if (this.boxes.has(row)) return;
+    const cell = row.cells[this.place], box = element("input", { type: "checkbox" });
+    this.boxes.set(row, box);
+    cell.replaceChildren(element("label", {}, box, element("span", {}, cell.textContent)));
   }
 
   addProtect() {
-    const place = [...this.table.tHead.rows[0].cells].findIndex((head) => head.classList.contains("name"));
-    this.boxes = new Map(this.rows.map((row) => {
-      const cell = row.cells[place], name = cell.textContent;
-      const box = element("input", { type: "checkbox" });
-      cell.replaceChildren(element("label", {}, box, element("span", {}, name)));
-      return [row, [box, name]];
-    }));
+    this.place = [...this.table.tHead.rows[0].cells].findIndex((head) => head.classList.contains("name"));
+    this.boxes = new Map();
     this.copied = element("output", { class: "copied", "aria-live": "polite" });
     this.tools.append(
-      element("button", { type: "button", title: "The ticked layers, or all that are shown", onclick: () => this.copy() }, "Copy as --protect"),
+      element("button", { type: "button", title: "The ticked layers, or all that pass the filter", onclick: () => this.copy() }, "Copy as --protect"),
       this.copied);
   }
 
   async copy() {
-    const shown = this.rows.filter((row) => !row.hidden);
-    const ticked = shown.filter((row) => this.boxes.get(row)[0].checked);
-    const text = (ticked.length ? ticked : shown).map((row) => protectOption(this.boxes.get(row)[1])).join(" ");
+    const matching = this.matching();
+    const ticked = this.rows.filter((row) => this.boxes.get(row)?.checked);
+    const text = (ticked.length ? ticked : matching).map((row) => protectOption(row.cells[this.place].textContent)).join(" ");
     this.copied.textContent = text;
     try {
       await navigator.clipboard.writeText(text);
