@@ -87,7 +87,7 @@ def comparison_table(pruning: Pruning) -> Table:
     difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
     rows.append(("output difference (relative)", None, difference, None))
     columns = (
-        Column("measure", ""),
+        Column("measure", "", "name"),
         Column("original", "original", "decimal"),
         Column("pruned", "pruned", "decimal"),
         Column("change", "change", "decimal"),

@@ -16,7 +16,7 @@ Float64s = npt.NDArray[np.float64]
 
 _FINE = 150_000  # values up to which two bytes each are spent
 _BUDGET = 800_000  # bytes that all matrices of a page may take before base64 makes them a third larger
-_LEAST = 78_000  # of the budget kept for each matrix behind the first
+_LEAST = 75_000  # of the budget kept for each matrix behind the first
 _PICTURE = 320  # pixels of the picture that stands in where there is no JavaScript
 
 

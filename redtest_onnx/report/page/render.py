@@ -98,21 +98,12 @@ def _shares(page: Page) -> dict[tuple[str, str], float]:
 
 def _longest(page: Page) -> dict[str, int]:
     """How wide the names of a table are, in characters, as far as there is room for them."""
-    return {
-        table.key: min(
-            50,
-            max(
-                (
-                    len(str(row[k]))
-                    for row in table.rows
-                    for k, column in enumerate(table.columns)
-                    if column.kind == "name"
-                ),
-                default=0,
-            ),
-        )
-        for table in page.tables
-    }
+    widths = {}
+    for table in page.tables:
+        names = [k for k, column in enumerate(table.columns) if column.kind == "name"]
+        longest = max((len(str(row[k])) for row in table.rows for k in names), default=0)
+        widths[table.key] = min(longest, 50 if len(names) == 1 else 26)
+    return widths
 
 
 def _largest(column: Column, cells: Iterable[Cell]) -> float:
