@@ -103,10 +103,8 @@ class Browser:
         return found["result"].get("value")
 
     def mouse(self, kind: str, x: float, y: float) -> None:
-        self.call(
-            "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left" if kind != "mouseMoved" else "none",
-            clickCount=1,
-        )  # fmt: skip
+        button = "none" if kind == "mouseMoved" else "left"
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1)
 
     def key(self, name: str) -> None:
         for kind in ("keyDown", "keyUp"):

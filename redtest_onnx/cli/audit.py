@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from redtest_onnx.auditing.baseline import Change, Known, compare, known_of, read_baseline
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import DEFAULT, load_profile, shipped
 from redtest_onnx.auditing.reduced_build import write_config
 from redtest_onnx.auditing.registry import rules
@@ -20,12 +21,12 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.files import load, write_atomic
 from redtest_onnx.graph.model import Model
 from redtest_onnx.report.audit_reports import AUDIT_FORMATS, AuditFormat, audit_report, report_files
-from redtest_onnx.report.audits import audit_document, audit_facts, places, verdict
-from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.audits import audit_facts, places, verdict
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.text import plain

@@ -11,9 +11,9 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.granularity import Granularity
-from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.page.layers import inspect_page
 from redtest_onnx.report.page.render import save_page

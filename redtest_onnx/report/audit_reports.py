@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.run import Audit
 from redtest_onnx.errors import OutputError
 from redtest_onnx.report.audit_ci import audit_github, audit_gitlab, audit_junit
 from redtest_onnx.report.audit_sarif import audit_sarif
-from redtest_onnx.report.audits import audit_document, audit_markdown, audit_text
+from redtest_onnx.report.audits import audit_markdown, audit_text
 from redtest_onnx.report.page.others import audit_page
 from redtest_onnx.report.page.provenance import Provenance
 from redtest_onnx.report.page.render import render_page

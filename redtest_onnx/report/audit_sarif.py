@@ -10,8 +10,8 @@ from urllib.parse import quote
 from redtest_onnx.auditing.findings import Finding
 from redtest_onnx.auditing.registry import Rule, rules
 from redtest_onnx.auditing.run import Audit
+from redtest_onnx.documents.base import Document, tool
 from redtest_onnx.report.audits import SHOWN, places
-from redtest_onnx.report.documents import Document, tool
 from redtest_onnx.text import plain
 
 REPOSITORY = "https://github.com/redtest-onnx/redtest-onnx"

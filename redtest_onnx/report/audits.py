@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from redtest_onnx.auditing.baseline import SCHEMA
 from redtest_onnx.auditing.findings import Finding
 from redtest_onnx.auditing.run import Audit
-from redtest_onnx.report.documents import Document, document_head, number, tool
 from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.report.table_formats import markdown_text
@@ -21,43 +19,6 @@ def places(finding: Finding) -> str:
     names = finding.nodes or finding.tensors
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(plain(name) for name in names[:SHOWN]) + more
-
-
-def audit_document(audits: Sequence[Audit]) -> Document:
-    """One audit, or several under `audits` with the verdict on all."""
-    if len(audits) == 1:
-        return _document(audits[0])
-    return {
-        "schema": SCHEMA,
-        "tool": tool(),
-        "verdict": "pass" if all(audit.passed for audit in audits) else "fail",
-        "audits": [_document(audit) for audit in audits],
-    }
-
-
-def _document(audit: Audit) -> Document:
-    return {
-        **document_head("audit", audit.model, audit.cost),
-        "profile": audit.profile.name,
-        "verdict": "pass" if audit.passed else "fail",
-        "findings": [
-            {
-                "rule": finding.rule,
-                "name": finding.name,
-                "severity": finding.severity,
-                "message": finding.message,
-                "node": finding.nodes[0] if finding.nodes else None,
-                "nodes": list(finding.nodes),
-                "tensors": list(finding.tensors),
-                "fix": finding.fix,
-                "fingerprint": finding.fingerprint,
-                "suppressed": finding.suppressed,
-                "known": finding.fingerprint in audit.known,
-            }
-            for finding in audit.findings
-        ],
-        "measured": {key: number(v) if isinstance(v, float) else v for key, v in audit.measured.items()},
-    }
 
 
 def audit_table(audit: Audit, key: str = "findings", title: str = "Findings") -> Table:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redtest_onnx.report.annotations import annotation
-from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.figures import fold_title, save_figure, shown_labels
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.table import Column, Table
@@ -96,20 +94,6 @@ def compare_headline(comparison: Comparison) -> str:
         f"{sizes}, {measured}. The best match of a layer has a median similarity of {middle:.3f}; "
         f"the lowest is {low:.3f}."
     )
-
-
-def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
-    """What `compare` measured."""
-    sides = zip(titles, comparison.sources, (comparison.rows, comparison.columns), strict=True)
-    return {
-        "schema": "redtest-onnx/compare/1",
-        "tool": tool(),
-        "sides": [{"name": name, "source": source, "layers": list(layers)} for name, source, layers in sides],
-        "cka": [[number(value) for value in row] for row in comparison.similarity],
-        "best": list(comparison.best),
-        "data": {"samples": comparison.samples, "batches": comparison.batches},
-        "settings": asdict(comparison.settings),
-    }
 
 
 def save_cross_heatmap(comparison: Comparison, titles: tuple[str, str], path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redtest_onnx.ranking.candidate import CostName
-from redtest_onnx.ranking.rank import Ranking, RankingEntry
+from redtest_onnx.ranking.rank import Ranking
 from redtest_onnx.ranking.score import SCORES
-from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.figures import place_labels, save_figure
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.table import Cell, Column, Shown, Table
@@ -49,19 +47,6 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
         cells += [c.layers or None, msrs, *(row.scores[kind] for kind in SCORES), "*" if row.pareto else ""]
         rows.append(tuple(cells))
     return Table("ranking", "Candidates", columns, tuple(rows))
-
-
-def ranking_document(command: str, ranking: Ranking) -> Document:
-    """The ranking for other programs."""
-    settings, fit = ranking.settings, ranking.fit
-    return {
-        "schema": f"redtest-onnx/{command}/1",
-        "tool": tool(),
-        "ranking": [_row(row) for row in ranking.rows],
-        "unranked": [asdict(item) for item in ranking.unranked],
-        "settings": asdict(settings),
-        "expected_msrs": None if fit is None else asdict(fit),
-    }
 
 
 def save_ranking_figure(ranking: Ranking, path: Path) -> None:
@@ -122,12 +107,3 @@ def staircase(x: Sequence[float], y: Sequence[float]) -> list[int]:
             best = y[i]
             found.append(i)
     return found
-
-
-def _row(row: RankingEntry) -> Document:
-    return {
-        "place": row.place,
-        **{k: number(v) if isinstance(v, float) else v for k, v in asdict(row.candidate).items()},
-        "scores": row.scores,
-        "pareto": row.pareto,
-    }

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 
-from redtest_onnx.graph.model import Model
-from redtest_onnx.report.documents import Document, document_head, number
 from redtest_onnx.report.numbers import count, milliseconds, size
 from redtest_onnx.report.table import Cell, Column, Shown, Table
+from redtest_onnx.weight_sparsity.documents import stage_shares
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning
 from redtest_onnx.weight_sparsity.iterative.stages import Stage
 from redtest_onnx.weight_sparsity.pipeline import COMPACTED, WeightPruning
@@ -35,23 +32,11 @@ def stage_table(pruning: WeightPruning) -> Table:
         rows.append(("accuracy", *(Shown(stage.accuracy, f"{stage.accuracy:.2%}") for stage in stages)))
     if all(stage.same is not None for stage in stages):
         rows.append(("same answer as the original", *(Shown(s.same, f"{s.same:.2%}") for s in stages)))
-    columns = [Column("measure", "", "name"), *(Column(s.name.replace(" ", "_"), s.name, "decimal") for s in stages)]
-    return Table("stages", "Stage by stage", tuple(columns), tuple(rows))
-
-
-def stage_shares(pruning: WeightPruning) -> list[tuple[str, float, float]]:
-    """Of what was saved in weights and in compressed bytes, the share of each step."""
-    stages = pruning.stages
-    nonzero = stages[0].nonzero - stages[-1].nonzero
-    packed = stages[0].compressed_bytes - stages[-1].compressed_bytes
-    return [
-        (
-            stage.name,
-            (before.nonzero - stage.nonzero) / nonzero if nonzero else 0.0,
-            (before.compressed_bytes - stage.compressed_bytes) / packed if packed else 0.0,
-        )
-        for before, stage in pairwise(stages)
+    columns = [
+        Column("measure", "", "name"),
+        *(Column(s.name.replace(" ", "_"), s.name, "decimal") for s in stages),
     ]
+    return Table("stages", "Stage by stage", tuple(columns), tuple(rows))
 
 
 def iteration_table(found: IterativePruning) -> Table:
@@ -73,18 +58,6 @@ def iteration_table(found: IterativePruning) -> Table:
     return Table("iterations", "Iterations", columns, tuple(rows))
 
 
-def iteration_documents(found: IterativePruning) -> list[Document]:
-    """Figures of all trainings."""
-    return [
-        {
-            **asdict(record),
-            "pq_index": [{scope: number(v) for scope, v in pair.items()} for pair in record.pq_index],
-            "chosen": record == found.chosen,
-        }
-        for record in found.iterations
-    ]
-
-
 def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
     """The result in a practitioner's words; what did not get better is said, too."""
     first, last = pruning.stages[0], pruning.stages[-1]
@@ -103,26 +76,6 @@ def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
         lines.append(_channel_words(pruning))
     lines.append(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     return lines
-
-
-def pruning_document(
-    model: Model, pruning: WeightPruning, settings: Document, output: Path, iterations: list[Document]
-) -> Document:
-    """What `sparsity --method` did."""
-    return {
-        **document_head("sparsity", model, pruning.stages[0].cost),
-        "settings": settings,
-        "stages": [_stage(stage) for stage in pruning.stages],
-        "shares": [
-            {"stage": name, "weights": weights, "compressed_bytes": packed}
-            for name, weights, packed in stage_shares(pruning)
-        ],
-        "tensors": [asdict(kept) for kept in pruning.tensors],
-        "removed_channels": [asdict(cut) for cut in pruning.cuts],
-        "iterations": iterations,
-        "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
-        "output": str(output),
-    }
 
 
 def _latency_words(pruning: WeightPruning) -> str:
@@ -176,17 +129,3 @@ def _row(
         change = f" ({new / original - 1:+.1%})" if original and new is not None else ""
         cells.append(Shown(new, show(new) + change))
     return name, *cells
-
-
-def _stage(stage: Stage) -> Document:
-    return {
-        "name": stage.name,
-        "weights": stage.weights,
-        "nonzero": stage.nonzero,
-        **asdict(stage.cost),
-        "file_bytes": stage.file_bytes,
-        "compressed_bytes": stage.compressed_bytes,
-        "latency_ms": asdict(stage.latency),
-        "accuracy": number(stage.accuracy),
-        "same_answer": number(stage.same),
-    }

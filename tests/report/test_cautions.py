@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redtest_onnx.report.html import save_page
 
 import redtest_onnx as rt
 from redtest_onnx.report.cautions import cautions
-from redtest_onnx.report.html import save_page
 from redtest_onnx.similarity.analyze import WithoutLargest
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -1,4 +1,4 @@
-"""Pages in headless Chromium: nothing overflows, hover, sort and zoom work, nothing leaves, it opens quickly."""
+"""Pages in headless Chromium: nothing overflows, hover, sort and zoom work, nothing leaves, all is quick."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ OVERFLOWING = """[...document.querySelectorAll('main *')].filter(e => {
   const box = e.getBoundingClientRect();
   return box.width && (box.right > innerWidth + 1 || box.left < -1) && !e.closest('.scroll');
 }).map(e => e.outerHTML.slice(0, 120))"""
-SMALL = """[...document.querySelectorAll('body *')].filter(e => e.childNodes.length && !e.closest('script, style, noscript')
-  && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && parseFloat(getComputedStyle(e).fontSize) < 10
+SMALL = """[...document.querySelectorAll('body *')].filter(e => !e.closest('script, style, noscript')
+  && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+  && parseFloat(getComputedStyle(e).fontSize) < 10
 ).map(e => e.outerHTML.slice(0, 120))"""
-OVERLAPPING = """(() => { const found = [], boxes = [...document.querySelectorAll('main > *, .pair > *, .card')]
-  .filter(e => !e.matches('.pair')).map(e => [e, e.getBoundingClientRect()]).filter(([, b]) => b.width && b.height);
+OVERLAPPING = """(() => { const found = [];
+  const boxes = [...document.querySelectorAll('main > :not(.pair), .pair > *, .card')]
+    .map(e => [e, e.getBoundingClientRect()]).filter(([, b]) => b.width && b.height);
   for (const [a, x] of boxes) for (const [b, y] of boxes) if (a !== b && !a.contains(b) && !b.contains(a)
     && x.left < y.right - 1 && x.right > y.left + 1 && x.top < y.bottom - 1 && x.bottom > y.top + 1)
     found.push(a.outerHTML.slice(0, 60));
@@ -102,7 +104,8 @@ def test_nothing_overflows_overlaps_or_is_small(
 def canvas(tab: Browser, selector: str) -> dict[str, float]:
     """The place of a canvas in the window, scrolled into view."""
     tab.run(
-        f"new Promise(done => {{ document.querySelector('{selector} canvas').scrollIntoView({{block: 'center'}});"
+        "new Promise(done => {"
+        f"document.querySelector('{selector} canvas').scrollIntoView({{block: 'center'}});"
         "requestAnimationFrame(() => requestAnimationFrame(done)); })"
     )
     box: dict[str, float] = tab.run(
@@ -179,8 +182,8 @@ def test_tables_sort_filter_and_give_options(pages: dict[int, Path], tab: Browse
     assert tab.run(f"Number({first}[6].dataset.v)") > 0.98
     tab.run(click.format("#"))
     tab.run(
-        "(() => { const i = document.querySelector('.tools[data-for=layers] input'); i.value = 'block.1201/ conv2';"
-        "i.dispatchEvent(new Event('input')); })()"
+        "(() => { const i = document.querySelector('.tools[data-for=layers] input');"
+        "i.value = 'block.1201/ conv2'; i.dispatchEvent(new Event('input')); })()"
     )
     assert tab.run(shown) == 1
     tab.run("document.querySelector('.tools[data-for=layers] .copied').previousSibling.click()")

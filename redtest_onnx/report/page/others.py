@@ -121,7 +121,9 @@ def _histogram(sparsity: Sparsity) -> Columns:
         f"Left to right from {10 ** histogram.edges[filled[0]]:.2g} to "
         f"{10 ** histogram.edges[filled[-1] + 1]:.2g}, on a logarithmic scale; zeros are not among them."
     )
-    return Columns("Magnitudes of the weights", items, (Panel("weights", "count", counts),), note, numbered=False)
+    return Columns(
+        "Magnitudes of the weights", items, (Panel("weights", "count", counts),), note, numbered=False
+    )
 
 
 def ranking_page(
@@ -192,7 +194,9 @@ def _candidates(ranking: Ranking) -> list[Points]:
         for k, row in enumerate(rows)
     )
     note = "Numbers are places in the ranking; the line joins the candidates that none beats in both."
-    return [Points(f"Accuracy and {_COSTS[cost].title}", _COSTS[cost], Axis("accuracy", "share"), points, note)]
+    return [
+        Points(f"Accuracy and {_COSTS[cost].title}", _COSTS[cost], Axis("accuracy", "share"), points, note)
+    ]
 
 
 def audit_page(audits: Sequence[Audit], provenance: Provenance) -> Page:
