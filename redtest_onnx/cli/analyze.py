@@ -19,6 +19,7 @@ from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
+from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.page.layers import analysis_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
@@ -40,12 +41,14 @@ from redtest_onnx.similarity.documents import analyze_document
 @ranking_options.engine_options
 @options.data_options
 @options.run_options
+@options.explorer_option
 @options.format_option
 @options.output_options
 def command(
     model: Path,
     html: Path | None,
     png: Path | None,
+    explorer: Path | None,
     form: TableFormat,
     json_path: str | None,
     force: bool,
@@ -61,13 +64,15 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     check_figure(png)
-    check_outputs([html, png, json_path], force=force)
+    check_outputs([html, png, json_path, *explorer_files(explorer)], force=force)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
     if model.is_dir():
-        if html or png:
-            raise InputError("--html and --png are for one model", where=str(model), hint="use --json")
+        if html or png or explorer:
+            raise InputError(
+                "--html, --png and --model-explorer are for one model", where=str(model), hint="use --json"
+            )
         work = FolderAnalysis(given, AnalysisSettings(**values), run)
         analyze_folder(model, work, engine, screen, json_path)
         return
@@ -80,6 +85,8 @@ def command(
     screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
     if html:
         save_page(analysis_page(loaded, bench.cost, analysis, provenance()), html)
+    if explorer:
+        write_explorer(explorer, analysis.layers, analysis.adjacent)
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:

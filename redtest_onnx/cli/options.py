@@ -257,6 +257,19 @@ def output_options(function: Command) -> Command:
     )
 
 
+def explorer_option(function: Command) -> Command:
+    """Node data for Model Explorer."""
+    return apply(
+        function,
+        click.option(
+            "--model-explorer",
+            "explorer",
+            type=FilePath,
+            help="Write node data for Google's Model Explorer: FILE.similarity.json, .macs.json, .removed.json.",
+        ),
+    )
+
+
 def format_option(function: Command) -> Command:
     """How tables are printed."""
     return apply(

@@ -23,6 +23,7 @@ from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
+from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page, prune_page
 from redtest_onnx.report.page.render import save_page
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.explorer_option
 @options.format_option
 @options.output_options
 def command(
@@ -128,6 +130,7 @@ def command(
     eval_data: Path | None,
     analysis_path: Path | None,
     html: Path | None,
+    explorer: Path | None,
     form: TableFormat,
     json_path: str | None,
     force: bool,
@@ -149,7 +152,7 @@ def command(
     if epochs is not None:
         prepare_torch()
     written = [plan_path, html] if dry_run else [output, html]
-    check_outputs([*written, json_path], force=force)
+    check_outputs([*written, json_path, *explorer_files(explorer)], force=force)
     loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
@@ -169,6 +172,9 @@ def command(
         else:
             chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
     _show_plan(screen, chosen, analysis)
+    if explorer:
+        removed = frozenset(step.region for step in chosen.steps)
+        write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
     if dry_run:
         if html:
             save_page(analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen), html)
