@@ -29,8 +29,8 @@ def commands_page() -> str:
     """Every command with its arguments and options, as click knows them."""
     parts = [NOTE + "# Commands\n"]
     parts.append(
-        "Exit codes: 0 done, 1 a verdict that was asked for is negative, 2 bad usage or bad input, 3 a bug of "
-        "ours, 130 interrupted. stdout carries results, stderr progress and remarks.\n"
+        "Exit codes: 0 done, 1 a verdict that was asked for is negative, 2 bad usage or bad input, 3 a bug "
+        "of ours, 130 interrupted. stdout carries results, stderr progress and remarks.\n"
     )
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
@@ -108,8 +108,8 @@ def schemas_page() -> str:
     """What the JSON documents hold, with links to their schemas."""
     parts = [NOTE + "# JSON documents\n"]
     parts.append(
-        "`--json FILE` writes the whole result, `--json -` to stdout. The fields below are a promise: more may "
-        "be added, none is taken away under the same `schema`. Undefined numbers are `null`.\n"
+        "`--json FILE` writes the whole result, `--json -` to stdout. The fields below are a promise: more "
+        "may be added, none is taken away under the same `schema`. Undefined numbers are `null`.\n"
     )
     parts.append("| command | `schema` | JSON Schema | fields |\n| --- | --- | --- | --- |")
     for name, schema in schemas().items():

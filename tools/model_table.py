@@ -16,6 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from redtest_onnx.runtime.opened import inline_for_data
+
 import redtest_onnx as rt
 from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.index import GraphIndex
@@ -23,14 +25,13 @@ from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.opened import inline_for_data
 from redtest_onnx.runtime.shapes import resolve_shapes
 
 ROOT = Path(__file__).parents[1]
 CPU = rt.RunOptions("cpu", 1)
 HEAD = """# What is found in models of many kinds
 
-Written by `python tools/model_table.py`. Each file is inspected with made-up inputs; then every removable
+Written by `python tools/model_table.py`. Each file is inspected with synthetic inputs; then every removable
 layer is taken out alone, and what comes out is verified: same signature, passes the full check of
 onnx.checker if the original does, loads in ONNX Runtime at every optimisation level, and every tensor behind
 the gap is what the original computes from what the gap hands on. *Analyzed* says whether similarities could

@@ -1,10 +1,11 @@
 """The picture of the report page that README and documentation show; needs Chromium.
 
-    python tools/picture_of_page.py        # writes docs/images/page.png
+python tools/picture_of_page.py        # writes docs/images/page.png
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from browser import browser, find_browser  # noqa: E402
 
 from redtest_onnx.cli.main import run  # noqa: E402
 
-WIDTH, HEIGHT = 1280, 860
+WIDTH, HEIGHT = 1440, 900
 
 
 def main() -> int:
@@ -26,9 +27,9 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder:
         page, out = Path(folder) / "page.html", Path(folder) / "out.onnx"
-        model, data = ROOT / "models" / "vit_digits.onnx", ROOT / "models" / "digits.npz"
-        arguments = ["prune", str(model), "--data", str(data), "--remove", "4", "-o", str(out), "-q"]
-        code = run([*arguments, "--html", str(page)])
+        os.chdir(ROOT)  # the page names paths as they are given
+        arguments = ["prune", "models/vit_digits.onnx", "--data", "models/digits.npz", "--remove", "4", "-q"]
+        code = run([*arguments, "-o", str(out), "--html", str(page)])
         if code:
             return code
         with browser() as tab:

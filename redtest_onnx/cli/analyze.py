@@ -33,7 +33,7 @@ from redtest_onnx.similarity.documents import analyze_document
 @click.argument("model", type=options.FilePath)
 @options.measure_options
 @click.option(
-    "--threshold", type=float, help="Similarity of a redundant pair. [default: .8 with skips, else .7]"
+    "--threshold", type=float, help="Similarity of a redundant pair. [default: 0.8 with skips, else 0.7]"
 )
 @click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
 @click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")

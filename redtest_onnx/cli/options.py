@@ -155,18 +155,23 @@ def data_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
+            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; synthetic (random) if absent."
         ),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
-        click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
+        click.option(
+            "--layout",
+            type=click.Choice(["auto", "nchw", "nhwc"]),
+            default="auto",
+            help="Order of the axes of image inputs. [default: what the shape says]",
+        ),
         click.option(
             "--input-shape",
             type=InputShape(),
             multiple=True,
-            help="Sizes of a made-up input; may be repeated.",
+            help="Sizes of a synthetic input; may be repeated.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
 
 
@@ -177,7 +182,7 @@ def training_data_options(function: Command) -> Command:
         click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize image files to this. [default: 32x32]"),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
 
 
@@ -186,9 +191,13 @@ def run_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+            help="Where models run.",
         ),
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores."),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: all cores)."),
     )
 
 
@@ -239,9 +248,15 @@ def measure_options(function: Command) -> Command:
         ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(
-            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
+            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per batch."
         ),
-        click.option("--batches", type=click.IntRange(min=1), default=10, show_default=True),
+        click.option(
+            "--batches",
+            type=click.IntRange(min=1),
+            default=10,
+            show_default=True,
+            help="Batches at most, as far as the data reaches.",
+        ),
         layer_options,
     )
 
@@ -265,7 +280,8 @@ def explorer_option(function: Command) -> Command:
             "--model-explorer",
             "explorer",
             type=FilePath,
-            help="Write node data for Google's Model Explorer: FILE.similarity.json, .macs.json, .removed.json.",
+            help="Write node data for Google's Model Explorer: PATH.similarity.json, .macs.json and "
+            ".removed.json.",
         ),
     )
 

@@ -250,7 +250,7 @@ def _nothing_removable(
     settings: AnalysisSettings,
     json_path: str | None,
 ) -> bool:
-    """Give the reasons where no layer can go; nothing is written then but the JSON."""
+    """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
     layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False

@@ -44,7 +44,7 @@ def iteration_table(found: IterativePruning) -> Table:
     columns = (
         Column("iteration", "iteration", "integer"),
         Column("kept", "weights left", "share"),
-        Column("pq_index", "PQ Index of what is left", drop=1),
+        Column("pq_index", "PQ Index of what remains", drop=1),
         Column("validation_accuracy", "validation accuracy", "share"),
         Column("chosen", ""),
     )
