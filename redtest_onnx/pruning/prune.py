@@ -64,6 +64,7 @@ class Pruning(Result):
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        analysis_after: of the pruned model; None with fewer than two layers left.
         original: the model before.
     """
 
@@ -76,6 +77,7 @@ class Pruning(Result):
     agreement: Agreement
     evaluated_on: str
     evaluated: int
+    analysis_after: Analysis | None = None
     original: Model | None = field(default=None, compare=False)
 
     @property
@@ -253,6 +255,7 @@ def compare(
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
     note(3, 4, "measuring redundancy")
+    remeasured = _analysis_of(pruned, analysis.settings)
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -264,7 +267,7 @@ def compare(
         pruned.cost,
         pruned.model.file_bytes,
         latency[1],
-        _redundancy(pruned, analysis.settings),
+        None if remeasured is None else remeasured.redundancy.value,
         result.accuracy,
     )
     note(4, 4, "done")
@@ -278,6 +281,7 @@ def compare(
         agreement=result.agreement,
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
+        analysis_after=remeasured,
         original=bench.model,
     )
 
@@ -295,8 +299,8 @@ def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
 
 
-def _redundancy(bench: Workbench, settings: AnalysisSettings) -> float | None:
+def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
     try:
-        return analyze(bench, settings).redundancy.value
+        return analyze(bench, settings)
     except InputError:
         return None  # fewer than two layers are left to compare
