@@ -18,6 +18,7 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
+from redtest_onnx.runtime.devices import DEVICES, check_device
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,6 +60,20 @@ class Size(click.ParamType[Any]):
         if len(numbers) not in (1, 2) or min(numbers) < 1:
             self.fail(f"{value!r} is no size such as 224x224", param, ctx)
         return numbers[0], numbers[-1]
+
+
+class DeviceName(click.ParamType[Any]):
+    """auto, cpu, cuda or cuda:N."""
+
+    name = "auto|cpu|cuda[:N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text."""
+        try:
+            check_device(value)
+        except InputError:
+            self.fail(f"{value!r} is not a device: {DEVICES}", param, ctx)
+        return str(value)
 
 
 class InputShape(click.ParamType[Any]):
@@ -180,13 +195,20 @@ def training_data_options(function: Command) -> Command:
     )
 
 
+device_option = click.option(
+    "--device",
+    type=DeviceName(),
+    default="auto",
+    show_default=True,
+    help="cuda:1 is the second GPU; auto takes the first where it can be used.",
+)
+
+
 def run_options(function: Command) -> Command:
     """Where the model runs."""
     return apply(
         function,
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-        ),
+        device_option,
         click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores."),
     )
 

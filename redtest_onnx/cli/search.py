@@ -104,6 +104,13 @@ _ENDS = {
     show_default=True,
     help="Proposals open at a time, unless random; more workers than that have nothing to do.",
 )
+@click.option(
+    "--device",
+    type=options.DeviceName(),
+    default="cpu",
+    show_default=True,
+    help="Where networks are trained; latency is always the CPU's.",
+)
 @click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
 @ranking_options.score_options
 @ranking_options.engine_options

@@ -50,7 +50,7 @@ def measure_latency(
     """
     feeds = data.inputs(leading_indices(fixed_batch(models[0]) or 1, len(data)))
     options = replace(options, threads=options.threads or 1)
-    return _timed([(Session(model, options), feeds) for model in models], seconds)
+    return _timed([(Session(model, options, steady=True), feeds) for model in models], seconds)
 
 
 def measure_regions(
@@ -72,12 +72,13 @@ def measure_regions(
     entries = dict.fromkeys(entry for entry, _ in regions)
     known = {**feeds, **Session(expose(model, entries), options).run(feeds)}
     index = GraphIndex(model.graph)
-    timed: list[tuple[Session, dict[str, Any]]] = [(Session(model, options), dict(feeds))]
+    timed: list[tuple[Session, dict[str, Any]]] = [(Session(model, options, steady=True), dict(feeds))]
     for entry, exit_ in regions:
         part = segment(
             model, index, [exit_], {entry: onnx.helper.np_dtype_to_tensor_dtype(known[entry].dtype)}
         )
-        timed.append((Session(part, options), {spec.name: known[spec.name] for spec in part.inputs}))
+        inputs = {spec.name: known[spec.name] for spec in part.inputs}
+        timed.append((Session(part, options, steady=True), inputs))
     whole, *parts = _timed(timed, seconds=_REGION_SECONDS)
     return [part.p50 / whole.p50 for part in parts]
 

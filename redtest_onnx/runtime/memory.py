@@ -16,7 +16,8 @@ from redtest_onnx.graph.files import save
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
-from redtest_onnx.runtime.session import RunOptions, onnxruntime
+from redtest_onnx.runtime.library import onnxruntime
+from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import resolve_shapes
 
 _WANTED = 48 << 20  # bytes of activations: so much stands out from what else a process does

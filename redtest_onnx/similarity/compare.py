@@ -20,6 +20,7 @@ from redtest_onnx.metrics.cka import cross_cka
 from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
 from redtest_onnx.metrics.packed import PackedGrams
+from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.runtime.threads import one_blas_thread
@@ -106,10 +107,11 @@ def compare(
         layers, reader = _open(side, len(batches[0]), settings, options)
         readers.append(reader)
         names.append(tuple(layer.name for layer in layers))
-    if settings.estimator == "exact":
-        similarity = _exactly(readers, (first.data, second.data), batches, progress)
-    else:
-        similarity = _in_batches(readers, (first.data, second.data), batches, settings, progress)
+    with device_errors(first.data.source):
+        if settings.estimator == "exact":
+            similarity = _exactly(readers, (first.data, second.data), batches, progress)
+        else:
+            similarity = _in_batches(readers, (first.data, second.data), batches, settings, progress)
     return Comparison(
         rows=names[0],
         columns=names[1],

@@ -20,6 +20,7 @@ from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import centre_gram, centred_norms, linear_gram, rbf_of_linear
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null
+from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.similarity.reader import GramReader, Grams
 
@@ -77,9 +78,26 @@ def measure(
         kernel: of the Grams; "exact" knows the linear one only.
         seed: of the shuffled null.
         progress: called after every batch.
+
+    Raises:
+        InputError: a run fails, or memory is used up.
+        RuntimeUnavailableError: the GPU fails.
     """
-    if estimator == "exact":
-        return _measure_exactly(reader, data, batches, seed, progress)
+    with device_errors(data.source):
+        if estimator == "exact":
+            return _measure_exactly(reader, data, batches, seed, progress)
+        return _measure_batches(reader, data, batches, estimator, kernel, seed, progress)
+
+
+def _measure_batches(
+    reader: GramReader,
+    data: Dataset,
+    batches: Sequence[Indices],
+    estimator: Estimator,
+    kernel: Kernel,
+    seed: int,
+    progress: Progress | None,
+) -> MeasurementResult:
     hsic, largest, watch = [], _Largest(), _Watch()
     for done, indices in enumerate(batches):
         grams = reader.read(data, indices)

@@ -17,7 +17,8 @@ from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram
-from redtest_onnx.runtime.session import RunOptions, resolve_device
+from redtest_onnx.runtime.devices import resolve_device
+from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import ResolvedShapes
 from redtest_onnx.similarity.probe_session import open_probe
 
