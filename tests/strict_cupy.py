@@ -71,7 +71,20 @@ _FUNCTIONS = (
         "sign",
         "clip",
     ),
-    *("cumsum", "divide", "flip", "nonzero", "repeat", "searchsorted", "tril", "triu", "log1p", "expm1"),
+    *(
+        "cumsum",
+        "divide",
+        "flip",
+        "nonzero",
+        "squeeze",
+        "atleast_1d",
+        "repeat",
+        "searchsorted",
+        "tril",
+        "triu",
+        "log1p",
+        "expm1",
+    ),
 )
 _CONSTANTS = (
     "float16",
