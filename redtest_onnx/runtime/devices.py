@@ -28,7 +28,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_MEMORY = "cuda"
 """What ONNX Runtime calls the memory of a CUDA device."""
 
-_FATAL, _WARNING = 4, 2
+_FATAL, _ERROR = 4, 3
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,19 @@ def cuda_problem(index: int) -> str | None:
         with quiet_stdout() as printed:
             _preload(ort)
             session = ort.InferenceSession(
-                proto.SerializeToString(), settings, providers=execution_providers(Place("cuda", index))
+                proto.SerializeToString(),
+                settings,
+                providers=execution_providers(Place("cuda", index)),
+                enable_fallback=0,
             )
-            session.disable_fallback()
             if CUDA_PROVIDER in session.get_providers():
                 session.run(None, {"x": np.ones((4, 4), np.float32)})
                 return None
     except failures(ort) as error:
         return f"ONNX Runtime's trial on it failed ({first_line(error)})"
     finally:
-        ort.set_default_logger_severity(_WARNING)
+        # A warning at each session: that CUDA is no plug-in.
+        ort.set_default_logger_severity(_ERROR)
     said = next((line.strip() for line in printed.getvalue().splitlines() if line.strip()), "")
     reason = "ONNX Runtime could not load CUDA or cuDNN, or found no such device"
     return f"{reason} ({said})" if said else reason
