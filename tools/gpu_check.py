@@ -32,8 +32,9 @@ import numpy as np
 from gpu_models import write_models
 
 import redtest_onnx as rt
-from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Side, compare
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
+from redtest_onnx.similarity.compare import compare
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
@@ -133,12 +134,13 @@ def check_kinds(context: Context) -> str:
 
 def check_compare(context: Context) -> str:
     """Two models compared on both devices."""
-    sides = [Side(model, rt.open_data(DATA, model)) for model in map(rt.load, (RESNET, VIT))]
+    models = [rt.load(path) for path in (RESNET, VIT)]
     largest = 0.0
     for estimator in ("minibatch", "exact"):
         settings = AnalysisSettings(samples=64, batches=2, estimator=estimator)  # type: ignore[arg-type]
         one, two = (
-            compare(*sides, settings, rt.RunOptions(device)).similarity for device in (context.device, "cpu")
+            compare(*(_bench(model, DATA, device) for model in models), settings).similarity
+            for device in (context.device, "cpu")
         )
         largest = max(largest, float(np.nanmax(np.abs(one - two))))
     assert largest < TOLERANCE, f"{largest:.1e}"
@@ -148,13 +150,10 @@ def check_compare(context: Context) -> str:
 def check_repeats(context: Context) -> str:
     """Three runs give the same numbers."""
     model = rt.load(RESNET)
-    data = rt.open_data(DATA, model)
     largest = 0.0
     for pooling in ("mean", "none"):
         settings = AnalysisSettings(pooling=pooling, samples=64, batches=2)  # type: ignore[arg-type]
-        first, *others = (
-            rt.analyze(model, data, settings, rt.RunOptions(context.device)).similarity for _ in range(3)
-        )
+        first, *others = (analyze(_bench(model, DATA, context.device), settings).similarity for _ in range(3))
         largest = max(largest, *(float(np.nanmax(np.abs(first - other))) for other in others))
     assert largest < 1e-6, f"{largest:.1e}"
     return "to the bit" if largest == 0 else f"largest difference {largest:.1e}"
@@ -251,13 +250,14 @@ def check_memory(context: Context) -> str:
     return f"{samples:,} samples, exit 2: {message[:160]}"
 
 
+def _bench(model: rt.Model, data: Path | None, device: str) -> Workbench:
+    return Workbench(model, rt.open_data(data, model), rt.RunOptions(device))
+
+
 def _difference(path: Path, data: Path | None, settings: AnalysisSettings, device: str) -> float:
     """Largest difference of the similarities that the device and the CPU give."""
     model = rt.load(path)
-    samples = rt.open_data(data, model)
-    one, two = (
-        rt.analyze(model, samples, settings, rt.RunOptions(place)).similarity for place in (device, "cpu")
-    )
+    one, two = (analyze(_bench(model, data, place), settings).similarity for place in (device, "cpu"))
     assert np.array_equal(np.isnan(one), np.isnan(two)), "different layers are undefined"
     return float(np.nanmax(np.abs(one - two)))
 

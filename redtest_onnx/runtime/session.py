@@ -11,14 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.graph.model import Model, first_line
+from redtest_onnx.graph.model import Model, TensorSpec, first_line
+from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
 from redtest_onnx.runtime import devices
 from redtest_onnx.runtime.device_arrays import array_taker, synchronise
 from redtest_onnx.runtime.devices import Device as Device
-from redtest_onnx.runtime.devices import check_device, execution_providers, resolve_place
+from redtest_onnx.runtime.devices import check_device, execution_providers, resolve_device, resolve_place
 from redtest_onnx.runtime.library import (
     failures,
     is_out_of_memory,
@@ -37,6 +39,10 @@ _LEVELS: dict[Level, str] = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+
+
+_ELEMENT_TYPES = {name.lower(): code for name, code in onnx.TensorProto.DataType.items()}
+"""ONNX element types by ONNX Runtime's names of them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,11 @@ class RunOptions:
             raise InputError(f"threads is {self.threads}", hint="it is a number from 0 on; 0 takes all cores")
 
 
+def runs_elsewhere(options: RunOptions) -> bool:
+    """Whether a deployed session differs from others: on a GPU it takes time to find its kernels."""
+    return resolve_device(options.device) != "cpu"
+
+
 class Session:
     """A model ready to run.
 
@@ -71,8 +82,8 @@ class Session:
             of the higher levels would move reductions away from what they reduce.
         early_release: run operators in breadth-first order, which frees activations as soon as they are
             reduced, and keep no second set of buffers.
-        steady: whether the session runs as often as a deployed one, so that a long search for the fastest
-            kernels pays.
+        deployed: run the model as its users will: with a long search for the fastest kernels, which pays
+            for sessions that run often.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it.
 
     Raises:
@@ -87,12 +98,13 @@ class Session:
         *,
         level: Level = "all",
         early_release: bool = False,
-        steady: bool = False,
+        deployed: bool = False,
         save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
         options = options or RunOptions()
         self.label = model.label
+        self.options = options
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
@@ -109,12 +121,12 @@ class Session:
         if save_optimised is not None:
             settings.optimized_model_filepath = os.fspath(save_optimised)
         self.place = resolve_place(options.device)
-        providers = execution_providers(self.place, exhaustive=steady)
+        providers = execution_providers(self.place, exhaustive=deployed)
         try:
             with quiet_stdout():
                 # Without its own fallback a device that fails at a run would be replaced silently.
                 self._session = ort.InferenceSession(
-                    _source(model), settings, providers=providers, enable_fallback=0
+                    loadable(model), settings, providers=providers, enable_fallback=0
                 )
         except failures(ort) as error:
             if is_out_of_memory(error):
@@ -136,6 +148,17 @@ class Session:
     def device(self) -> Literal["cpu", "cuda"]:
         """The kind of device it runs on."""
         return self.place.kind
+
+    @property
+    def output_specs(self) -> dict[str, TensorSpec]:
+        """The outputs with types and dimensions as ONNX Runtime infers them; type 0 for what is no tensor."""
+        found = {}
+        for output in self._session.get_outputs():
+            element = output.type.removeprefix("tensor(").removesuffix(")")
+            dtype = _ELEMENT_TYPES.get(element, 0) if output.type.startswith("tensor(") else 0
+            dims = tuple(dim if isinstance(dim, int) else dim or None for dim in output.shape)
+            found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
+        return found
 
     def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
@@ -201,10 +224,3 @@ class Session:
                 where=self.label,
                 hint=f"check that these inputs fit the model: {given}",
             ) from error
-
-
-def _source(model: Model) -> str | bytes:
-    """A path where the file is what we hold, so that its weights are read once, else the serialised proto."""
-    if model.path is not None:
-        return os.fspath(model.path)
-    return model.proto.SerializeToString()

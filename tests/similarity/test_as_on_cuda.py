@@ -17,8 +17,9 @@ from redtest_onnx.cli.main import run
 from redtest_onnx.metrics import grams, packed
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.runtime.device_arrays import device_errors
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
-from redtest_onnx.similarity.compare import Side, compare
+from redtest_onnx.similarity.compare import compare
 
 MODELS = Path(__file__).parents[2] / "models"
 RESNET, VIT, DATA = MODELS / "resnet_digits.onnx", MODELS / "vit_digits.onnx", MODELS / "digits.npz"
@@ -45,9 +46,9 @@ def test_similarities_are_those_of_the_cpu(
     network = rt.load(source)
     data = rt.open_data(DATA, network)
     asked = settings(pooling, kernel, estimator)
-    found = analyze(network, data, asked, CUDA)
+    found = analyze(Workbench(network, data, CUDA), asked)
     assert strict_cupy.counts.values >= len(found.layers) * found.batches
-    expected = analyze(network, data, asked, CPU)
+    expected = analyze(Workbench(network, data, CPU), asked)
     # Grams of whole activations and rounding within blocks of them differ as float32 does.
     np.testing.assert_allclose(found.similarity, expected.similarity, atol=1e-5)
     assert found.redundancy.value == pytest.approx(expected.redundancy.value, abs=1e-2)
@@ -56,9 +57,12 @@ def test_similarities_are_those_of_the_cpu(
 
 @pytest.mark.parametrize("estimator", ["minibatch", "paper", "exact"])
 def test_two_models_are_compared(estimator: Any, strict_cupy: ModuleType) -> None:
-    sides = [Side(model, rt.open_data(DATA, model)) for model in map(rt.load, (RESNET, VIT))]
     asked = settings("mean", "linear", estimator)
-    cuda, cpu = (compare(*sides, asked, options).similarity for options in (CUDA, CPU))
+    models = [rt.load(path) for path in (RESNET, VIT)]
+    cuda, cpu = (
+        compare(*(Workbench(m, rt.open_data(DATA, m), options) for m in models), asked).similarity
+        for options in (CUDA, CPU)
+    )
     assert strict_cupy.counts.values
     np.testing.assert_allclose(cuda, cpu, atol=1e-5)
 
@@ -71,7 +75,7 @@ def test_samples_that_dominate_are_left_out(strict_cupy: ModuleType, tmp_path: P
     np.savez(tmp_path / "loud.npz", input=values)
     data = rt.open_data(tmp_path / "loud.npz", network)
     for asked in (settings("mean", "linear", "minibatch"), settings("none", "linear", "minibatch")):
-        cuda, cpu = (analyze(network, data, asked, options) for options in (CUDA, CPU))
+        cuda, cpu = (analyze(Workbench(network, data, options), asked) for options in (CUDA, CPU))
         assert cuda.without_largest is not None
         assert cpu.without_largest is not None
         assert cuda.dominated == cpu.dominated
@@ -121,9 +125,9 @@ def test_a_numpy_function_that_slips_in_is_noticed(
     data = rt.open_data(DATA, network)
     asked = settings("mean", "linear", "minibatch")
     monkeypatch.setattr("redtest_onnx.similarity.measure.centred_norms", slipped)
-    analyze(network, data, asked, CPU)  # nothing shows on the CPU
+    analyze(Workbench(network, data, CPU), asked)  # nothing shows on the CPU
     with pytest.raises(TypeError, match=r"numpy\.diagonal|array of the device"):
-        analyze(network, data, asked, CUDA)
+        analyze(Workbench(network, data, CUDA), asked)
 
 
 @pytest.mark.parametrize(
