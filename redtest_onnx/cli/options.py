@@ -13,7 +13,7 @@ import click
 
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
 from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
@@ -94,16 +94,35 @@ class InputShape(click.ParamType[Any]):
             self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
 
 
-def _images(
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    scale: tuple[float, ...],
-    size: tuple[int, int] | None,
-    layout: Literal["auto", "nchw", "nhwc"],
-) -> ImageOptions:
+class Resize(click.ParamType[Any]):
+    """shortest=N, or HxW."""
+
+    name = "shortest=N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        """Parse the text."""
+        if isinstance(value, int | tuple):
+            return value
+        key, equals, number = str(value).partition("=")
+        if not equals:
+            return Size().convert(value, param, ctx)
+        if key != "shortest" or not number.isdigit() or int(number) < 1:
+            self.fail(f"{value!r} is neither shortest=256 nor a size such as 224x224", param, ctx)
+        return int(number)
+
+
+def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "auto") -> ImageOptions:
+    """The image options among a command's values, which are taken out."""
+    scale = values.pop("scale")
     if len(scale) > 1:
         raise InputError("--scale takes one number, such as 1/255")
-    return ImageOptions(mean, std, scale[0] if scale else None, size, layout)
+    found = {name: values.pop(name) for name in ("mean", "std", "size", "resize", "crop", "pad")}
+    interpolation: Interpolation = values.pop("interpolation") or "bilinear"
+    return ImageOptions(
+        **found, scale=scale[0] if scale else None, layout=layout, interpolation=interpolation
+    )
 
 
 def _fraction(text: str) -> float:
@@ -116,28 +135,32 @@ class DataOptions:
     """What the data options say."""
 
     data: Path | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: tuple[float, ...]
-    size: tuple[int, int] | None
-    layout: Literal["auto", "nchw", "nhwc"]
+    images: ImageOptions
+    preprocess: Path | None
+    sample_rate: int | None
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
 
-    @property
-    def images(self) -> ImageOptions:
-        """How image files become inputs."""
-        return _images(self.mean, self.std, self.scale, self.size, self.layout)
-
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
-        images = self.images
         shapes = dict(self.input_shape)
         unknown = set(shapes) - {spec.name for spec in model.inputs}
         if unknown:
             names = ", ".join(spec.name for spec in model.inputs)
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
-        return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
+        data = open_data(
+            path or self.data,
+            model,
+            split=split,
+            images=self.images,
+            sample_rate=self.sample_rate,
+            preprocess=self.preprocess,
+            shapes=shapes,
+            seed=self.seed,
+        )
+        if said := getattr(data, "preparation", ""):
+            log.warning("%s: %s", data.source, said)
+        return data
 
     def has_split(self, name: str, path: Path | None = None) -> bool:
         """Whether the .npz at `path`, or that of --data, has a split of that name."""
@@ -157,10 +180,18 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
     return None if path is None else source.open(model, path=path)
 
 
+log = logging.getLogger(__name__)
+
 _IMAGE_OPTIONS = (
     click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
     click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
     click.option("--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"),
+    click.option("--resize", type=Resize(), help="Resize images: the shorter side, or both."),
+    click.option("--crop", type=Size(), help="Cut the middle of images to this, after --resize."),
+    click.option(
+        "--interpolation", type=click.Choice(INTERPOLATIONS), help="Of resizing. [default: bilinear]"
+    ),
+    click.option("--pad", is_flag=True, help="Fit whole images in and fill up with zeros."),
 )
 
 
@@ -169,10 +200,24 @@ def data_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
+            "--data",
+            type=FilePath,
+            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table (.parquet, .arrow, "
+            ".jsonl, .csv), or FILE.py:FUNCTION; made up if absent.",
         ),
         *_IMAGE_OPTIONS,
-        click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
+        click.option(
+            "--size",
+            type=Size(),
+            help="Size that images are given: resized to cover it, the middle taken. [default: the model's]",
+        ),
+        click.option(
+            "--preprocess",
+            type=FilePath,
+            help="File that says how images were prepared in training. [default: preprocessor_config.json or "
+            "timm's config.json beside MODEL]",
+        ),
+        click.option("--sample-rate", type=click.IntRange(min=1), help="Of sounds for the model, in Hz."),
         click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
         click.option(
             "--input-shape",
@@ -285,13 +330,14 @@ def run_options_of(values: dict[str, Any]) -> RunOptions:
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
-    names = ("data", "mean", "std", "scale", "size", "layout", "input_shape")
-    return DataOptions(**{name: values.pop(name) for name in names}, seed=values["seed"])
+    images = _images(values, values.pop("layout"))
+    names = ("data", "preprocess", "sample_rate", "input_shape")
+    return DataOptions(images=images, **{name: values.pop(name) for name in names}, seed=values["seed"])
 
 
 def images_of(values: dict[str, Any]) -> ImageOptions:
     """Take the options for images to train with out of a command's values."""
-    return _images(values.pop("mean"), values.pop("std"), values.pop("scale"), values.pop("size"), "auto")
+    return _images(values)
 
 
 def configure_logging(verbose: int, quiet: bool) -> None:

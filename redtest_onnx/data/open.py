@@ -1,15 +1,55 @@
-"""Open samples for a model by path, or make synthetic ones."""
+"""Open samples for a model: by path, from what a program holds, or synthetic ones."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
+
+KNOWN = (
+    ".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, .jsonl, "
+    ".csv, or FILE.py:FUNCTION"
+)
+
+
+def open_any(
+    source: Any,
+    model: Model,
+    *,
+    split: str | None = None,
+    images: ImageOptions | None = None,
+    sample_rate: int | None = None,
+    preprocess: str | os.PathLike[str] | None = None,
+    name: str = "data",
+) -> Dataset:
+    """Samples for a model from whatever a program has.
+
+    Args:
+        source: a path as in `open_data`, or what `held.from_held` takes: arrays, mappings, lists, data sets,
+            loaders, iterables of batches; None for synthetic inputs.
+        model: what they are for.
+        split: as in `open_data`.
+        images: how images become inputs.
+        sample_rate: of sounds, in Hz.
+        preprocess: a file that says how images were prepared in training; one beside the model if None.
+        name: what messages call the argument.
+
+    Raises:
+        InputError: it holds no samples, or they don't fit the model's inputs.
+    """
+    if source is None or isinstance(source, str | os.PathLike):
+        return open_data(
+            source, model, split=split, images=images, sample_rate=sample_rate, preprocess=preprocess
+        )
+    from redtest_onnx.data.held import from_held
+
+    return from_held(source, model, _image_options(model, images, preprocess), name)
 
 
 def open_data(
@@ -18,6 +58,8 @@ def open_data(
     *,
     split: str | None = None,
     images: ImageOptions | None = None,
+    sample_rate: int | None = None,
+    preprocess: str | os.PathLike[str] | None = None,
     shapes: dict[str, Shape] | None = None,
     seed: int = 0,
     count: int = 2560,
@@ -26,35 +68,56 @@ def open_data(
 
     Args:
         path: an .npz with arrays named like the model's inputs and perhaps `labels`, plain or per split as
-            `SPLIT/NAME`; an .npy for a model with one input; a folder or .zip of images, whose subfolders
-            are classes; None for synthetic inputs.
+            `SPLIT/NAME`; an .npy for a model with one input; a folder, .zip or .tar of images, sounds or
+            arrays, whose subfolders are classes; a table (.parquet, .arrow, .feather, .jsonl, .csv);
+            FILE.py:FUNCTION, which runs that file; None for synthetic inputs.
         model: what they are for.
         split: which split of an .npz; `calibration` if there is one, and the plain arrays otherwise.
-        images: how images become inputs.
+        images: how images become inputs; what they leave open is taken from the model's own configuration.
+        sample_rate: of sounds, in Hz.
+        preprocess: as in `open_any`.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
         count: number of synthetic samples.
 
     Raises:
         InputError: nothing there, not a kind of file we know, or it does not fit the model's inputs.
+        RuntimeUnavailableError: the package that reads this kind is not installed.
     """
+    from redtest_onnx.data.archives import open_archive
     from redtest_onnx.data.arrays import open_npy, open_npz
-    from redtest_onnx.data.images import ImageOptions, open_images
     from redtest_onnx.data.synthetic import Synthetic
+    from redtest_onnx.data.tables import TABLES, open_table
+    from redtest_onnx.data.user_code import call_function, names_function
 
     if path is None:
         return Synthetic(model, seed, count, shapes or {})
+    if names_function(os.fspath(path)):
+        return call_function(os.fspath(path), model, _image_options(model, images, preprocess))
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check --data")
-    if path.suffix.lower() == ".npz":
+    suffix = path.suffix.lower()
+    if split is not None and suffix != ".npz":
+        raise InputError(f"has no split {split!r}: only an .npz has splits", where=str(path))
+    if suffix == ".npz":
         return open_npz(path, model, split)
-    if path.suffix.lower() == ".npy":
+    if suffix == ".npy":
         return open_npy(path, model)
-    if path.is_dir() or path.suffix.lower() == ".zip":
-        return open_images(path, model, images or ImageOptions())
+    if suffix in TABLES:
+        return open_table(path, model, _image_options(model, images, preprocess))
+    if path.is_dir() or suffix in (".zip", ".tar") or path.name.lower().endswith((".tar.gz", ".tgz")):
+        opened: Dataset = open_archive(path, model, _image_options(model, images, preprocess), sample_rate)
+        return opened
     raise InputError(
-        f"is no kind of data we know ({path.suffix or 'no suffix'})",
-        where=str(path),
-        hint="give an .npz, an .npy, or a folder or .zip of images",
+        f"unsupported data format ({path.suffix or 'no suffix'})", where=str(path), hint=f"known are {KNOWN}"
     )
+
+
+def _image_options(
+    model: Model, asked: ImageOptions | None, preprocess: str | os.PathLike[str] | None
+) -> ImageOptions:
+    from redtest_onnx.data.preprocessing import image_options
+
+    options, _ = image_options(model, asked or ImageOptions(), Path(preprocess) if preprocess else None)
+    return options
