@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.arrays import ArrayData, check_labels, count_samples, fit_array
+from redtest_onnx.data.arrays import ArrayData, check_labels, count_samples, fit_array, open_arrays
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.image_pipeline import ImageOptions, ImagePipeline
 from redtest_onnx.data.records import Record, RecordData, check_names
@@ -49,13 +49,12 @@ def from_held(source: Any, model: Model, images: ImageOptions, name: str = "data
         return held
     kind = f"{name} ({type(source).__name__})"
     if _is_array(source):
-        return _whole({model.inputs[0].name: source}, None, model, kind)
+        return open_arrays(_array(source, kind), model, kind)
     if isinstance(source, Mapping):
-        labels = next((source[key] for key in LABELS if key in source and not _is_input(key, model)), None)
-        return _whole(dict(source.items()), labels, model, kind)
+        return open_arrays(_in_memory(source, model, kind), model, kind)
     if isinstance(source, tuple) and len(source) == 2 and _is_labels(source[1]):
         arrays = source[0] if isinstance(source[0], Mapping) else {model.inputs[0].name: source[0]}
-        return _whole(dict(arrays), source[1], model, kind)
+        return open_arrays(_in_memory({**arrays, LABELS[0]: source[1]}, model, kind), model, kind)
     if isinstance(source, str | bytes) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
         raise InputError(
             f"{kind} holds no samples",
@@ -67,22 +66,10 @@ def from_held(source: Any, model: Model, images: ImageOptions, name: str = "data
     return _spooled(source, model, images, kind)
 
 
-def _whole(arrays: Mapping[str, Any], labels: Any, model: Model, source: str) -> ArrayData:
-    """Arrays of all samples."""
-    check_names(arrays, model, source)
-    wanted = {spec.name for spec in model.inputs}
-    if unused := [key for key in arrays if key not in wanted and key not in LABELS]:
-        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
-    axes = batch_axes(model)
-    fitted = {
-        spec.name: fit_array(
-            _array(arrays[spec.name], f"{source}[{spec.name!r}]"), spec, axes[spec.name], source
-        )
-        for spec in model.inputs
-    }
-    count = count_samples(fitted, source)
-    classes = None if labels is None else check_labels(_array(labels, f"{source} labels"), count, source)
-    return ArrayData(source, fitted, classes, count)
+def _in_memory(arrays: Mapping[str, Any], model: Model, kind: str) -> dict[str, npt.NDArray[Any]]:
+    """NumPy arrays by name, the labels under `labels`."""
+    names = {key: LABELS[0] if key in LABELS and not _is_input(key, model) else key for key in arrays}
+    return {names[key]: _array(value, f"{kind}[{key!r}]") for key, value in arrays.items()}
 
 
 def _by_index(source: Any, model: Model, images: ImageOptions, kind: str) -> RecordData:
@@ -93,13 +80,13 @@ def _by_index(source: Any, model: Model, images: ImageOptions, kind: str) -> Rec
     classes = None
     if first is not None:
         column = _column(source)
-        found = [take_label(source, k, take) for k in range(len(source))] if column is None else column
+        found = [_label(source, k, take) for k in range(len(source))] if column is None else column
         classes = check_labels(np.asarray(found), len(source), kind)
     preparation = str(pipeline) if pipeline else ""
     return RecordData(kind, model, len(source), lambda k: take(source[k])[0], classes, preparation)
 
 
-def take_label(source: Any, index: int, take: Callable[[Any], tuple[Record, int | None]]) -> int:
+def _label(source: Any, index: int, take: Callable[[Any], tuple[Record, int | None]]) -> int:
     """The label of one sample."""
     label = take(source[index])[1]
     if label is None:
@@ -254,7 +241,9 @@ class _Spool:
             self._file.write(part.tobytes())
         self._file.flush()
         shape = (self.count, *self._like.shape[1:])
-        return np.moveaxis(np.memmap(self._file, self._like.dtype, "r", shape=shape), 0, self._axis)
+        mapped = np.memmap(self._file, self._like.dtype, "r", shape=shape)
+        self._file.close()  # the map stays
+        return np.moveaxis(mapped, 0, self._axis)
 
 
 def _is_batch(item: Any, model: Model) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import TensorSpec
 
@@ -46,24 +47,18 @@ class ImageOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     scale: float | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[Positive, Positive] | None = None
     layout: Literal["auto", "nchw", "nhwc"] = "auto"
-    resize: int | tuple[int, int] | None = None
-    crop: tuple[int, int] | None = None
+    resize: Positive | tuple[Positive, Positive] | None = None
+    crop: tuple[Positive, Positive] | None = None
     interpolation: Interpolation = "bilinear"
     pad: bool = False
     crop_rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in INTERPOLATIONS:
-            raise InputError(
-                f"interpolation is {self.interpolation!r}", hint=f"one of {', '.join(INTERPOLATIONS)}"
-            )
+        check_settings(self)
         if self.pad and (self.resize is not None or self.crop is not None):
-            raise InputError("pad fits the whole image in: it goes with neither resize nor crop")
-        sizes = (self.size, self.crop, self.resize if isinstance(self.resize, tuple) else None)
-        if any(side < 1 for size in sizes if size for side in size) or self.resize == 0:
-            raise InputError("sizes of images are numbers from 1 on")
+            raise InputError("@pad fits the whole image in: it goes with neither @resize nor @crop")
 
 
 @dataclass(frozen=True)
@@ -95,12 +90,12 @@ class ImageLayout:
             raise InputError(f"input {spec.name!r} has {channels} channels, images have 1 or 3")
         height, width = shape[2:4] if first else shape[1:3]
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        for flag, asked in (("--size", options.size), ("--crop", options.crop)):
+        for flag, asked in (("@size", options.size), ("@crop", options.crop)):
             if asked and any(
                 isinstance(own, int) and own != k for own, k in zip((height, width), asked, strict=True)
             ):
                 raise InputError(
-                    f"{flag} {asked[0]}x{asked[1]}, but input {spec.name!r} is {spec}",
+                    f"{flag}={asked[0]}x{asked[1]}, but input {spec.name!r} is {spec}",
                     hint=f"leave {flag} out: images are resized to what the model takes",
                 )
         return cls(first, channels if isinstance(channels, int) else 3, options.size or options.crop or size)
@@ -128,11 +123,11 @@ class ImagePipeline:
             InputError: the input takes no images, or the options don't fit its channels.
         """
         layout = ImageLayout.of(spec, options)
-        for what, values in (("--mean", options.mean), ("--std", options.std)):
+        for what, values in (("@mean", options.mean), ("@std", options.std)):
             if len(values) not in (0, 1, layout.channels):
                 raise InputError(f"{what} has {len(values)} values for {layout.channels} channels")
         if 0 in options.std:
-            raise InputError("--std holds a zero, by which no value can be divided")
+            raise InputError("@std holds a zero, by which no value can be divided")
         return cls(spec, options, layout)
 
     def decode(self, content: bytes, where: str) -> Pixels:
@@ -177,7 +172,7 @@ class ImagePipeline:
             raise InputError(
                 "its images have different sizes and the model's input leaves the size open",
                 where=source,
-                hint="--size HxW resizes them",
+                hint="@size=HxW resizes them",
             )
         values = self._normalised(np.stack(images), source)
         if self.layout.channels_first:
@@ -262,7 +257,7 @@ class ImagePipeline:
             raise InputError(
                 f"pixels become {values.min():g} to {values.max():g}, the model takes {dtype}",
                 where=source,
-                hint="choose --scale, --mean and --std as in the model's own preprocessing",
+                hint="choose @scale, @mean and @std as in the model's own preprocessing",
             )
         return values.astype(dtype)
 

@@ -6,19 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.data.image_pipeline import ImageOptions as ImageOptions
 from redtest_onnx.data.image_pipeline import ImagePipeline
 from redtest_onnx.data.members import Members, open_members, with_suffix
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
-
-if TYPE_CHECKING:
-    from redtest_onnx.data.dataset import Chosen, Feeds
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
@@ -17,43 +20,21 @@ KNOWN = (
     ".csv, or FILE.py:FUNCTION"
 )
 
-
-def open_any(
-    source: Any,
-    model: Model,
-    *,
-    split: str | None = None,
-    images: ImageOptions | None = None,
-    sample_rate: int | None = None,
-    preprocess: str | os.PathLike[str] | None = None,
-    name: str = "data",
-) -> Dataset:
-    """Samples for a model from whatever a program has.
-
-    Args:
-        source: a path as in `open_data`, or what `held.from_held` takes: arrays, mappings, lists, data sets,
-            loaders, iterables of batches; None for synthetic inputs.
-        model: what they are for.
-        split: as in `open_data`.
-        images: how images become inputs.
-        sample_rate: of sounds, in Hz.
-        preprocess: a file that says how images were prepared in training; one beside the model if None.
-        name: what messages call the argument.
-
-    Raises:
-        InputError: it holds no samples, or they don't fit the model's inputs.
-    """
-    if source is None or isinstance(source, str | os.PathLike):
-        return open_data(
-            source, model, split=split, images=images, sample_rate=sample_rate, preprocess=preprocess
-        )
-    from redtest_onnx.data.held import from_held
-
-    return from_held(source, model, _image_options(model, images, preprocess), name)
+DataLike: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | npt.NDArray[Any]
+    | Mapping[str, npt.ArrayLike]
+    | Sequence[Any]
+    | Iterable[Any]
+    | Dataset
+    | None
+)
+"""Samples by path, in memory, from a loader or another data set, or none."""
 
 
 def open_data(
-    path: str | os.PathLike[str] | None,
+    data: DataLike,
     model: Model,
     *,
     split: str | None = None,
@@ -67,15 +48,18 @@ def open_data(
     """Open samples for a model.
 
     Args:
-        path: an .npz with arrays named like the model's inputs and perhaps `labels`, plain or per split as
+        data: an .npz with arrays named like the model's inputs and perhaps `labels`, plain or per split as
             `SPLIT/NAME`; an .npy for a model with one input; a folder, .zip or .tar of images, sounds or
             arrays, whose subfolders are classes; a table (.parquet, .arrow, .feather, .jsonl, .csv);
-            FILE.py:FUNCTION, which runs that file; None for synthetic inputs.
+            FILE.py:FUNCTION, which runs that file; what a program holds, see `held.from_held`: arrays
+            [n, ...] by name of the input, perhaps with `labels`, or one array for a model with one input,
+            lists, other data sets, loaders, iterables of batches; a `Dataset`, which is returned; None for
+            synthetic inputs.
         model: what they are for.
         split: which split of an .npz; `calibration` if there is one, and the plain arrays otherwise.
         images: how images become inputs; what they leave open is taken from the model's own configuration.
         sample_rate: of sounds, in Hz.
-        preprocess: as in `open_any`.
+        preprocess: a file that says how images were prepared in training; one beside the model if None.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
         count: number of synthetic samples.
@@ -86,17 +70,20 @@ def open_data(
     """
     from redtest_onnx.data.archives import open_archive
     from redtest_onnx.data.arrays import open_npy, open_npz
+    from redtest_onnx.data.held import from_held
     from redtest_onnx.data.synthetic import Synthetic
     from redtest_onnx.data.tables import TABLES, open_table
     from redtest_onnx.data.user_code import call_function, names_function
 
-    if path is None:
+    if data is None:
         return Synthetic(model, seed, count, shapes or {})
-    if names_function(os.fspath(path)):
-        return call_function(os.fspath(path), model, _image_options(model, images, preprocess))
-    path = Path(path)
+    if not isinstance(data, str | os.PathLike):
+        return from_held(data, model, _image_options(model, images, preprocess))
+    if names_function(os.fspath(data)):
+        return call_function(os.fspath(data), model, _image_options(model, images, preprocess))
+    path = Path(data)
     if not path.exists():
-        raise InputError("no such file or folder", where=str(path), hint="check --data")
+        raise InputError("no such file or folder", where=str(path), hint="check @data")
     suffix = path.suffix.lower()
     if split is not None and suffix != ".npz":
         raise InputError(f"has no split {split!r}: only an .npz has splits", where=str(path))

@@ -86,7 +86,7 @@ def read_preprocessing(content: Mapping[str, Any], where: str) -> ImageOptions |
         raise InputError(
             f"its preprocessing can't be understood ({type(error).__name__}: {error})",
             where=where,
-            hint="--resize, --crop, --mean and --std say it instead",
+            hint="@resize, @crop, @mean and @std say it instead",
         ) from error
     return None
 

@@ -43,7 +43,7 @@ def open_sounds(members: Members, names: list[str], model: Model, sample_rate: i
         raise InputError(
             f"has sounds of {min(rates)} and of {max(rates)} Hz",
             where=members.source,
-            hint="--sample-rate resamples them to what the model takes",
+            hint="@sample_rate resamples them to what the model takes",
         )
     wanted = sample_rate or rates[0]
     dims = [dim for k, dim in enumerate(spec.shape or ()) if k != axis]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
@@ -59,12 +60,11 @@ class RunOptions:
     """
 
     device: Device = "auto"
-    threads: int = 0
+    threads: Natural = 0
 
     def __post_init__(self) -> None:
+        check_settings(self)
         check_device(self.device)
-        if self.threads < 0:
-            raise InputError(f"threads is {self.threads}", hint="it is a number from 0 on; 0 takes all cores")
 
 
 def runs_elsewhere(options: RunOptions) -> bool:

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from redtest_onnx.checks import Natural, Positive, check_settings
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.score import ScoreName, ScoreWeights
-from redtest_onnx.runtime.devices import Device
+from redtest_onnx.runtime.devices import Device, check_device
 from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
 from redtest_onnx.search.search import Fitness
@@ -50,22 +51,26 @@ class SearchSettings:
     space: str
     data: str | None
     images: Mapping[str, Any]
-    epochs: int
-    batch_size: int
+    epochs: Natural
+    batch_size: Positive
     metrics: str | None
     benchmark: str | None
     benchmark_data: BenchmarkData
     models: str | None
     strategy: StrategyName
-    population: int
-    tournament: int
-    window: int | None
+    population: Positive
+    tournament: Positive
+    window: Positive | None
     cost: CostName
     by: ScoreName
     exponent: float
     beta: float
-    seed: int
+    seed: Natural
     device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        check_device(self.device)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: Path) -> SearchSettings:
