@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
@@ -18,99 +19,11 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
-from redtest_onnx.runtime.devices import DEVICES, check_device
+from redtest_onnx.runtime.providers import Provider, require
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
-
-
-class Numbers(click.ParamType[Any]):
-    """Numbers separated by commas; fractions such as 1/255 are welcome."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Parse the text."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(_fraction(part) for part in str(value).split(","))
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no list of numbers such as 0.485,0.456,0.406", param, ctx)
-
-
-class Size(click.ParamType[Any]):
-    """HxW, or one number for both."""
-
-    name = "HxW"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Parse the text."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = [int(part) for part in str(value).lower().split("x")]
-        except ValueError:
-            numbers = []
-        if len(numbers) not in (1, 2) or min(numbers) < 1:
-            self.fail(f"{value!r} is no size such as 224x224", param, ctx)
-        return numbers[0], numbers[-1]
-
-
-class DeviceName(click.ParamType[Any]):
-    """auto, cpu, cuda or cuda:N."""
-
-    name = "auto|cpu|cuda[:N]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the text."""
-        try:
-            check_device(value)
-        except InputError:
-            self.fail(f"{value!r} is not a device: {DEVICES}", param, ctx)
-        return str(value)
-
-
-class InputShape(click.ParamType[Any]):
-    """NAME:D,D,D."""
-
-    name = "NAME:SIZES"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """Parse the text."""
-        if isinstance(value, tuple):
-            return value
-        name, _, sizes = str(value).rpartition(":")
-        try:
-            return name, tuple(int(part) for part in sizes.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
-
-
-class Resize(click.ParamType[Any]):
-    """shortest=N, or HxW."""
-
-    name = "shortest=N|HxW"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | tuple[int, int]:
-        """Parse the text."""
-        if isinstance(value, int | tuple):
-            return value
-        key, equals, number = str(value).partition("=")
-        if not equals:
-            return Size().convert(value, param, ctx)
-        if key != "shortest" or not number.isdigit() or int(number) < 1:
-            self.fail(f"{value!r} is neither shortest=256 nor a size such as 224x224", param, ctx)
-        return int(number)
 
 
 def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "auto") -> ImageOptions:
@@ -123,11 +36,6 @@ def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "a
     return ImageOptions(
         **found, scale=scale[0] if scale else None, layout=layout, interpolation=interpolation
     )
-
-
-def _fraction(text: str) -> float:
-    above, slash, below = text.partition("/")
-    return float(above) / float(below) if slash else float(above)
 
 
 @dataclass(frozen=True)
@@ -258,6 +166,26 @@ def run_options(function: Command) -> Command:
     )
 
 
+def deployment_options(function: Command) -> Command:
+    """What the model will run on: latency and comparisons of outputs are measured there."""
+    return apply(
+        function,
+        click.option(
+            "--provider",
+            "providers",
+            multiple=True,
+            metavar="NAME[:KEY=VALUE,...]",
+            help="Execution provider of ONNX Runtime to measure latency and outputs on: openvino, dml, "
+            "coreml, qnn, xnnpack, tensorrt, migraphx, ...; library=FILE registers a plug-in. Repeatable.",
+        ),
+        click.option(
+            "--latency-command",
+            metavar="COMMAND",
+            help="Prints a model's latency in ms; {model} stands for the file.",
+        ),
+    )
+
+
 def layer_options(function: Command) -> Command:
     """What counts as a layer."""
     return apply(
@@ -325,7 +253,10 @@ def output_options(function: Command) -> Command:
 
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
-    return RunOptions(values.pop("device"), values.pop("threads"))
+    providers = tuple(map(Provider.parse, values.pop("providers", ())))
+    require(providers)
+    command = values.pop("latency_command", None)
+    return RunOptions(values.pop("device"), values.pop("threads"), providers, command)
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:

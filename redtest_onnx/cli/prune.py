@@ -101,6 +101,7 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.deployment_options
 @options.output_options
 def command(
     model: Path,
@@ -186,6 +187,8 @@ def command(
     else:
         screen.show(_repair_in_words(pruning.repair))
     screen.show(comparison_table(pruning))
+    if pruning.provider is not None:
+        screen.show(f"The pruned model: {pruning.provider}.")
     screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     if html:
         rows = comparison_rows(pruning)

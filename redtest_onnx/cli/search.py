@@ -11,6 +11,7 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.parameters import DeviceName
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
@@ -107,7 +108,7 @@ _ENDS = {
 )
 @click.option(
     "--device",
-    type=options.DeviceName(),
+    type=DeviceName(),
     default="cpu",
     show_default=True,
     help="Where networks are trained; latency is always the CPU's.",

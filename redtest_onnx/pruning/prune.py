@@ -20,6 +20,7 @@ from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
@@ -60,6 +61,7 @@ class Pruning(Result):
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
         original: the model before.
+        provider: the pruned model on the execution providers of the options; None if there are none.
     """
 
     model: Model
@@ -72,6 +74,7 @@ class Pruning(Result):
     evaluated_on: str
     evaluated: int
     original: Model | None = field(default=None, compare=False)
+    provider: ProviderReport | None = None
 
     def summary(self) -> str:
         """What was removed, and what that did."""
@@ -248,6 +251,7 @@ def compare(
     result = evaluator.evaluate(pruned.session())
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
+    provider = check_provider(pruned, timed=False) if bench.options.providers else None
     note(3, 4, "measuring redundancy")
     before = Measures(
         bench.cost,
@@ -275,6 +279,7 @@ def compare(
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
         original=bench.model,
+        provider=provider,
     )
 
 

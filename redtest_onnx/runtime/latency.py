@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.subgraph import segment
+from redtest_onnx.runtime.latency_command import run_latency_command
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -20,6 +22,7 @@ _TURN = 5  # runs in a row
 _FEWEST, _ENOUGH, _MOST = 15, 60, 400
 _PATIENCE = 4  # times the seconds that may pass until there are enough
 _REGION_SECONDS = 5.0
+_ASKED = 3  # times a command of the user is run
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 3.0) -> li
             first one is what they run on.
         seconds: time to spend on all of them together, if that allows 15 runs each.
     """
+    if (command := benches[0].options.latency_command) is not None:
+        return [_told(command, bench.model) for bench in benches]
     feeds = benches[0].sample
     return _timed(
         [(bench.session(threads=_threads(bench), deployed=True), feeds) for bench in benches], seconds
@@ -91,6 +96,11 @@ def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -
                 session.run(feeds)
                 found.append((perf_counter() - start) * 1e3)
     return [_latency(found) for found in times]
+
+
+def _told(command: str, model: Model) -> Latency:
+    """What a command of the user says, asked a few times."""
+    return _latency([run_latency_command(command, model) for _ in range(_ASKED)])
 
 
 def _more(runs: int, passed: float, seconds: float) -> bool:

@@ -29,6 +29,7 @@ from redtest_onnx.runtime.library import (
     out_of_memory,
     quiet_stdout,
 )
+from redtest_onnx.runtime.providers import Provider, assigned_nodes, open_session
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -54,6 +55,9 @@ class RunOptions:
         device: "auto" takes the first CUDA device where ONNX Runtime can use one, and the CPU otherwise;
             "cpu"; "cuda" is the first GPU, "cuda:1" the second.
         threads: threads within an operator; 0 lets ONNX Runtime take all cores.
+        providers: execution providers that the model is deployed on, in order of preference: latency and
+            comparisons of outputs are measured on them; similarities are not.
+        latency_command: a command that tells the latency of a model instead, see `run_latency_command`.
 
     Raises:
         InputError: no such device, or a negative number of threads.
@@ -61,6 +65,8 @@ class RunOptions:
 
     device: Device = "auto"
     threads: Natural = 0
+    providers: tuple[Provider, ...] = ()
+    latency_command: str | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -68,8 +74,8 @@ class RunOptions:
 
 
 def runs_elsewhere(options: RunOptions) -> bool:
-    """Whether a deployed session differs from others: on a GPU it takes time to find its kernels."""
-    return resolve_device(options.device) != "cpu"
+    """Whether a deployed session differs from others: by its providers, or on a GPU by its kernels."""
+    return bool(options.providers) or resolve_device(options.device) != "cpu"
 
 
 class Session:
@@ -82,8 +88,8 @@ class Session:
             of the higher levels would move reductions away from what they reduce.
         early_release: run operators in breadth-first order, which frees activations as soon as they are
             reduced, and keep no second set of buffers.
-        deployed: run the model as its users will: with a long search for the fastest kernels, which pays
-            for sessions that run often.
+        deployed: run the model as its users will: on the providers that were asked for, and with a long
+            search for the fastest kernels, which pays for sessions that run often.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it.
 
     Raises:
@@ -120,6 +126,14 @@ class Session:
             settings.enable_mem_pattern = False
         if save_optimised is not None:
             settings.optimized_model_filepath = os.fspath(save_optimised)
+        self.provider_names: tuple[str, ...] = ()
+        self.output_names: tuple[str, ...] = ()
+        if deployed and options.providers:
+            self.place = devices.Place("cpu")  # feeds and outputs are the host's
+            self._session = open_session(ort, loadable(model), settings, options.providers, model.label)
+            self.provider_names = tuple(self._session.get_providers())
+            self.output_names = tuple(o.name for o in self._session.get_outputs())
+            return
         self.place = resolve_place(options.device)
         providers = execution_providers(self.place, exhaustive=deployed)
         try:
@@ -142,7 +156,15 @@ class Session:
                 where=model.label,
                 hint="check that the GPU is still there and has free memory, or run on the CPU",
             )
-        self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.output_names = tuple(o.name for o in self._session.get_outputs())
+
+    def assigned_nodes(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """Name and operator of the nodes that each provider took; of deployed sessions with providers.
+
+        Raises:
+            RuntimeUnavailableError: this ONNX Runtime does not tell.
+        """
+        return assigned_nodes(self._session)
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
