@@ -115,6 +115,7 @@ if TYPE_CHECKING:
 @options.run_options
 @options.explorer_option
 @options.format_option
+@options.deployment_options
 @options.output_options
 def command(
     model: Path,
@@ -211,6 +212,8 @@ def command(
     screen.show(comparison_table(pruning))
     if form == "markdown" and json_path != "-":
         click.echo(prune_markdown(pruning, model.name, output), nl=False)
+    if pruning.provider is not None:
+        screen.show(f"The pruned model: {pruning.provider}.")
     screen.show(
         f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
     )

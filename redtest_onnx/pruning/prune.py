@@ -24,6 +24,7 @@ from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
@@ -66,6 +67,7 @@ class Pruning(Result):
         evaluated: number of those samples.
         analysis_after: of the pruned model; None with fewer than two layers left.
         original: the model before.
+        provider: the pruned model on the execution providers of the options; None if there are none.
     """
 
     model: Model
@@ -79,6 +81,7 @@ class Pruning(Result):
     evaluated: int
     analysis_after: Analysis | None = None
     original: Model | None = field(default=None, compare=False)
+    provider: ProviderReport | None = None
 
     @property
     def signature_changes(self) -> tuple[SignatureChange, ...]:
@@ -254,6 +257,7 @@ def compare(
     result = evaluator.evaluate(pruned.session())
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
+    provider = check_provider(pruned, timed=False) if bench.options.providers else None
     note(3, 4, "measuring redundancy")
     remeasured = _analysis_of(pruned, analysis.settings)
     before = Measures(
@@ -283,6 +287,7 @@ def compare(
         evaluated=result.samples,
         analysis_after=remeasured,
         original=bench.model,
+        provider=provider,
     )
 
 
