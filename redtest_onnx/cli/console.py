@@ -17,14 +17,16 @@ from rich.segment import Segment
 from rich.text import Text
 
 from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.report.table import Table
+from redtest_onnx.report.table_formats import TableFormat, render_table, terminal_table
 from redtest_onnx.similarity.analyze import Progress as Report
 from redtest_onnx.text import plain, plain_lines
 
-_PLAIN_WIDTH = 160  # tables in files and pipes are not folded to a terminal's width
+_PLAIN_WIDTH = 10_000  # what goes to files and pipes is not folded to a terminal's width
 
 
 @dataclass(frozen=True)
-class Shown:
+class Plain:
     """Something to print whose every piece of text is made plain, whoever wrote it.
 
     Attributes:
@@ -57,19 +59,37 @@ class Screen:
     Args:
         quiet: show nothing but errors.
         json_on_stdout: stdout belongs to the JSON document.
+        form: what tables are printed as; with another format than "table" they alone go to stdout.
     """
 
-    def __init__(self, *, quiet: bool, json_on_stdout: bool) -> None:
+    def __init__(self, *, quiet: bool, json_on_stdout: bool, form: TableFormat = "table") -> None:
+        self._form: TableFormat = form
+        silent = json_on_stdout or (quiet and form == "table")
         # Names of tensors may look like markup, and what is no name is styled otherwise.
-        self._out = Console(quiet=quiet or json_on_stdout, highlight=False, markup=False, emoji=False)
+        self._out = Console(quiet=silent, highlight=False, markup=False, emoji=False)
         if not self._out.is_terminal:
             self._out.width = _PLAIN_WIDTH
         self._err = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
 
-    def show(self, *what: RenderableType) -> None:
-        """Print a result: a line of text, or something made of such lines."""
+    def show(self, *what: RenderableType | Table) -> None:
+        """Print a result: a table, a line of text, or something made of such lines."""
         for item in () if self._out.quiet else what:
-            self._out.print(plain(item) if isinstance(item, str) else Shown(item))
+            if isinstance(item, Table):
+                self._table(item)
+            elif self._form == "table":
+                self._out.print(plain(item) if isinstance(item, str) else Plain(item))
+
+    def detail(self, table: Table) -> None:
+        """Print a table beside the main one: not in formats where one table is the whole output."""
+        if self._form == "table":
+            self.show(table)
+
+    def _table(self, table: Table) -> None:
+        if self._form == "table":
+            width = self._out.width if self._out.is_terminal else None
+            self._out.print(Plain(terminal_table(table, width)))
+        else:
+            self._out.file.write(render_table(table, self._form))
 
     def note(self, text: str) -> None:
         """Print a remark beside the results."""
@@ -79,7 +99,7 @@ class Screen:
         """Say loudly that nothing real was measured."""
         if data.synthetic:
             self._err.print(
-                Text("Made-up inputs:", style="bold yellow").append(
+                Text("Synthetic (random) inputs:", style="bold yellow").append(
                     " no --data was given. Similarities on noise say little about "
                     "real inputs; give some hundred real samples before you act on this.",
                     style="not bold default",
@@ -100,13 +120,9 @@ class Screen:
 
             yield line
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._err, transient=True) as bars:
+        what = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(what, *columns, console=self._err, transient=True) as bars:
             task = bars.add_task("starting", total=None)
             yield lambda done, total, what: bars.update(
                 task, completed=done, total=total, description=plain(what)

@@ -7,7 +7,6 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,45 +17,40 @@ _LARGEST = 100_000_000  # pixels, some 300 MB in memory
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 
-Pixels = npt.NDArray[np.float32 | np.uint8]
 
-
-def decode(content: bytes, channels: int, size: tuple[int, int] | None) -> Pixels:
-    """The pixels of one image file.
-
-    The orientation that cameras note is applied. What is transparent lies on white. Grey of 16 bits keeps its
-    precision; colours of 16 bits become bytes.
+def open_picture(content: bytes) -> Image.Image:
+    """The picture in one image file, turned as the camera noted.
 
     Args:
         content: of the file.
-        channels: 1 for grey, 3 for red, green and blue.
-        size: height and width to resize to (bilinear); None leaves the image's own.
-
-    Returns:
-        [H, W, channels] in 0..255.
 
     Raises:
-        ValueError: it is no image of a known format, larger than 100 million pixels, holds several pictures
-            (the first one of a camera's MPO counts), or numbers without a known range.
+        ValueError: it is no image of a known format, larger than 100 million pixels or 256 MiB, holds several
+            pictures (the first one of a camera's MPO counts), or numbers without a known range.
     """
     from PIL import Image, ImageOps
 
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
                 _check(file)
-                deep = file.mode.startswith("I")
-                image = ImageOps.exif_transpose(file)
-                assert image is not None
-                image = _sixteen_bits(image) if deep else _eight_bits(image, channels)
-        if size and image.size != size[::-1]:
-            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
+                turned = ImageOps.exif_transpose(file)
+                assert turned is not None
+                turned.load()
+                return turned
     except Exception as error:  # parsers of file formats fail in many ways
         raise ValueError(str(error) or type(error).__name__) from error
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
+
+
+def in_bytes(image: Image.Image, channels: int) -> Image.Image:
+    """A picture as grey or as red, green and blue in 0..255; what is transparent lies on white.
+
+    Grey of 16 bits keeps its precision, as numbers of mode F; colours of 16 bits become bytes.
+    """
+    return _sixteen_bits(image) if image.mode.startswith("I") else _eight_bits(image, channels)
 
 
 def _check(file: Image.Image) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from itertools import count
@@ -12,18 +13,21 @@ from google.protobuf.message import DecodeError
 
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
+from redtest_onnx.graph.model_folder import open_folder
 from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.tensor_checks import external_range
 from redtest_onnx.graph.validity import check
 from redtest_onnx.graph.writing import is_stream, writable, write_together
 
+log = logging.getLogger(__name__)
+
 _CHUNK = 1 << 20
 _SMALL_GRAPH = 1 << 28  # bytes; graphs with external data are small
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file without the external weights and check that it is one.
+    """Read an ONNX file, or that in a model's folder, without the external weights and check that it is one.
 
     Raises:
         InputError: no such file, not an ONNX model, structurally invalid, or external data that is missing,
@@ -33,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     if not path.exists():
         raise InputError("no such file", where=str(path), hint="check the path")
     if path.is_dir():
-        raise InputError("is a folder, not an ONNX file", where=str(path), hint=_folder_hint(path))
+        path = open_folder(path).model
     require_file(path)
     try:
         if path.stat().st_size == 0:
@@ -143,11 +147,6 @@ def _data_names(path: Path) -> tuple[str, list[str]]:
     others = [file for file in path.parent.glob("*.onnx") if file != path]
     beside = [file.name for file in path.parent.iterdir() if is_data_of(path.name, file.name)]
     return free, [name for name in beside if name.encode() in content and not mentions(others, name)]
-
-
-def _folder_hint(path: Path) -> str:
-    inside = sorted(path.glob("*.onnx"))
-    return f"name one of its models, such as {inside[0]}" if inside else "name an .onnx file"
 
 
 def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:

@@ -75,7 +75,7 @@ def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeL
 
 
 def rounding_energy(low: Array, high: Array, dtype: npt.DTypeLike) -> tuple[Array, float]:
-    """Which features vary by more than rounding, and the largest squared norm that the others may hide.
+    """Which features vary by more than rounding, and by how much the others do, which may be more than noise.
 
     Args:
         low: [p] smallest value of each feature.
@@ -83,13 +83,13 @@ def rounding_energy(low: Array, high: Array, dtype: npt.DTypeLike) -> tuple[Arra
         dtype: of the values as the network made them.
 
     Returns:
-        [p] bool, and the sum of the squared noise of the features that vary, but by no more than that.
+        [p] bool, and the sum of the squared ranges of the other features.
     """
     xp = namespace(low)
     noise = _noise(dtype) * xp.maximum(-low, high).astype(xp.float64)
     varies = high - low > noise
-    hidden = xp.where(~varies & (high > low), noise, 0.0)
-    return varies, float(xp.square(hidden).sum())
+    hidden = xp.where(varies, 0.0, high - low)
+    return varies, float(xp.square(hidden, dtype=xp.float64).sum())
 
 
 def _noise(dtype: npt.DTypeLike) -> float:

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 
 from redtest_onnx.engines.isolation import isolated_command
-from redtest_onnx.graph.cost import peak_activation_bytes
 from redtest_onnx.graph.files import save
+from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.graph.signature import batch_axes
 from redtest_onnx.runtime.workbench import Workbench

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redtest_onnx.runtime.session import onnxruntime
+from redtest_onnx.runtime.library import onnxruntime
 
 
 def run_and_watch(path: str, feeds: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> int:
