@@ -13,6 +13,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
+from redtest_onnx.data.user_code import names_function
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
@@ -232,7 +233,8 @@ def _check_places(screen: Screen, settings: SearchSettings, file: Path, given: d
     """Show what a search file makes this run read and write, and refuse what the user did not allow.
 
     The file may come from anywhere. What it names may lie below its own folder; everything else has to be
-    named again, and so has a benchmark, whose files are pickles: reading them runs what they say.
+    named again, and so has what runs code: a benchmark, whose files
+    are pickles, and a function of a Python file.
 
     Raises:
         InputError: naming the option that allows it.
@@ -249,7 +251,8 @@ def _check_places(screen: Screen, settings: SearchSettings, file: Path, given: d
         if place is None:
             continue
         inside = Path(place).resolve().is_relative_to(file.resolve().parent)
-        if again is None and (name == "benchmark" or not inside):
+        runs = name == "benchmark" or names_function(place)
+        if again is None and (runs or not inside):
             raise InputError(
                 f"it takes --{name} from {place}",
                 where=str(file),
