@@ -220,15 +220,14 @@ def reference_folded(job: Job) -> Call:
 def reference_onnx(job: Job) -> Call:
     """The same behind ONNX Runtime, which rounds in yet other places."""
     import redtest_onnx as rt
-    from redtest_onnx.graph.index import GraphIndex
     from redtest_onnx.graph.probe.taps import expose
     from redtest_onnx.runtime.session import Session
-    from redtest_onnx.runtime.shapes import resolve_shapes
+    from redtest_onnx.runtime.workbench import Workbench
 
     model = rt.load(job.folder / "model.onnx")
     inputs = job.inputs
     data = rt.open_data(job.folder / "inputs.npy", model)
-    seen = resolve_shapes(model, GraphIndex(model.graph), data, job.options)
+    seen = Workbench(model, data, job.options).resolved
     each = [4 * len(inputs) * prod(seen.shapes.sizes[tensor][1:]) for tensor in job.tensors]
     parts = np.cumsum(each) // _AT_ONCE
 
