@@ -133,16 +133,11 @@ def redundant(subject: Subject) -> Iterator[Problem]:
     analysis = subject.analysis
     if analysis is None:
         return
-    kept, gone = analysis.layers[0], []
-    for layer in analysis.layers[1:]:
-        if layer.removable and analysis.similarity[kept.index, layer.index] >= _SIMILAR:
-            gone.append(layer)
-        else:
-            kept = layer
+    gone = [layer for layer, _ in analysis.repeated(_SIMILAR, lambda layer: layer.removable)]
     if gone:
         parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
         macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
-        origin = "made-up inputs; measure on real ones" if analysis.synthetic else analysis.source
+        origin = "synthetic inputs; measure on real ones" if analysis.synthetic else analysis.source
         yield Problem(
             f"{len(gone)} of {len(analysis.layers)} layers repeat the one before them, with "
             f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters and "
