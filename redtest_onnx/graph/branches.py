@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model, subgraphs
@@ -46,7 +47,7 @@ class InlinedModel:
         if edited is self.model:
             return self.original
         for choice in reversed(self.choices):
-            edited = edited.edited(reinsert_branch(edited.proto, choice))
+            edited = finished(edited, reinsert_branch(edited.proto, choice))
         return edited
 
 
