@@ -16,7 +16,7 @@ import onnx
 
 from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.graph.model import Model, first_line
+from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
 
@@ -33,6 +33,10 @@ _LEVELS: dict[Level, str] = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+
+
+_ELEMENT_TYPES = {name.lower(): code for name, code in onnx.TensorProto.DataType.items()}
+"""ONNX element types by ONNX Runtime's names of them."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,17 @@ class Session:
                 hint="check that the CUDA and cuDNN libraries can be loaded, or use @device=cpu",
             )
         self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    @property
+    def output_specs(self) -> dict[str, TensorSpec]:
+        """The outputs with types and dimensions as ONNX Runtime infers them; type 0 for what is no tensor."""
+        found = {}
+        for output in self._session.get_outputs():
+            element = output.type.removeprefix("tensor(").removesuffix(")")
+            dtype = _ELEMENT_TYPES.get(element, 0) if output.type.startswith("tensor(") else 0
+            dims = tuple(dim if isinstance(dim, int) else dim or None for dim in output.shape)
+            found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
+        return found
 
     def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.

@@ -27,6 +27,7 @@ from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
 from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
@@ -234,6 +235,7 @@ class Analysis(Result):
         return tuple(layer for layer in self.layers if np.isnan(self.similarity[layer.index, layer.index]))
 
 
+@one_blas_thread()
 def analyze(
     bench: Workbench, settings: AnalysisSettings | None = None, progress: Progress | None = None
 ) -> Analysis:

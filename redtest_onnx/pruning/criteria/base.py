@@ -125,6 +125,16 @@ def redtest(context: CriterionContext) -> list[ScoredLayer]:
     return sorted(scored, key=lambda item: -item.score)
 
 
+@criterion("redtest-adjacent")
+def redtest_adjacent(context: CriterionContext) -> Iterable[ScoredLayer]:
+    """RedTest's Algorithm 3 as printed: each layer against the one before it, whether that one goes or not.
+
+    Differs from "redtest" only with a threshold, where that one compares with the last *kept* layer, which is
+    ours: here `current` moves on at every step, so that a chain of small changes can go as a whole.
+    """
+    return redtest(context)
+
+
 @criterion("random")
 def random(context: CriterionContext) -> list[ScoredLayer]:
     """Any order: what every other criterion must beat."""
