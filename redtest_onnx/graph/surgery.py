@@ -78,8 +78,20 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
     return finished(model, proto)
 
 
+def rewritten(model: Model, edit: Callable[[gs.Graph], None]) -> Model:
+    """The model with its main graph edited; all that the edit does not touch stays as it is.
+
+    Args:
+        model: the model; not changed.
+        edit: drops, rewires and adds nodes, and changes nothing else.
+
+    Raises:
+        InputError: the graph can't be edited.
+    """
+    return finished(model, _edited(model, edit))
+
+
 def _edited(model: Model, edit: Callable[[gs.Graph], None]) -> onnx.ModelProto:
-    """The model with its main graph edited; all that the edit does not touch stays as it is."""
     graph = _import(model)
     imported = {_first_output(node): node for node in graph.nodes}
     edit(graph)
