@@ -18,6 +18,7 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
+from redtest_onnx.report.table_formats import TABLE_FORMATS
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -154,18 +155,25 @@ def data_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
+            "--data",
+            type=FilePath,
+            help=".npz, .npy, or a folder or .zip of images; synthetic (random) if absent.",
         ),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
-        click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
+        click.option(
+            "--layout",
+            type=click.Choice(["auto", "nchw", "nhwc"]),
+            default="auto",
+            help="Order of the axes of image inputs. [default: what the shape says]",
+        ),
         click.option(
             "--input-shape",
             type=InputShape(),
             multiple=True,
-            help="Sizes of a made-up input; may be repeated.",
+            help="Sizes of a synthetic input; may be repeated.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
 
 
@@ -176,7 +184,7 @@ def training_data_options(function: Command) -> Command:
         click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize image files to this. [default: 32x32]"),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
 
 
@@ -185,9 +193,13 @@ def run_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+            help="Where models run.",
         ),
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores."),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: all cores)."),
     )
 
 
@@ -238,9 +250,15 @@ def measure_options(function: Command) -> Command:
         ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(
-            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
+            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per batch."
         ),
-        click.option("--batches", type=click.IntRange(min=1), default=10, show_default=True),
+        click.option(
+            "--batches",
+            type=click.IntRange(min=1),
+            default=10,
+            show_default=True,
+            help="Batches at most, as far as the data reaches.",
+        ),
         layer_options,
     )
 
@@ -253,6 +271,35 @@ def output_options(function: Command) -> Command:
         click.option("--force", is_flag=True, help="Overwrite existing outputs."),
         click.option("-v", "--verbose", count=True, help="Say more on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, no tables."),
+    )
+
+
+def explorer_option(function: Command) -> Command:
+    """Node data for Model Explorer."""
+    return apply(
+        function,
+        click.option(
+            "--model-explorer",
+            "explorer",
+            type=FilePath,
+            help="Write node data for Google's Model Explorer: PATH.similarity.json, .macs.json and "
+            ".removed.json.",
+        ),
+    )
+
+
+def format_option(function: Command) -> Command:
+    """How tables are printed."""
+    return apply(
+        function,
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(TABLE_FORMATS),
+            default="table",
+            show_default=True,
+            help="Format of the table on stdout; numbers in full but for table and markdown.",
+        ),
     )
 
 

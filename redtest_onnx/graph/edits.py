@@ -9,7 +9,8 @@ twice.
 It ensures, by `finished`:
 * the model that was given is not changed; what is made is another one, without a place on disk, that refers
   to the same external data and is called alike in messages;
-* inputs, outputs, operator sets, IR version and metadata are those of the model that was given;
+* inputs, outputs, operator sets, IR version and metadata are those of the model that was given; only
+  `cache_edits.close_up` takes the caches of removed layers out of the signature;
 * nodes that the edit does not concern stay as they are, in their order, names and documentation included;
 * where nothing is to be changed the very model that was given comes back, so that `edited is not model` tells
   whether anything changed, and whatever was found out about the model stays known.
