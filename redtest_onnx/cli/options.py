@@ -155,7 +155,9 @@ def data_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; synthetic (random) if absent."
+            "--data",
+            type=FilePath,
+            help=".npz, .npy, or a folder or .zip of images; synthetic (random) if absent.",
         ),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
@@ -269,6 +271,18 @@ def output_options(function: Command) -> Command:
         click.option("--force", is_flag=True, help="Overwrite existing outputs."),
         click.option("-v", "--verbose", count=True, help="Say more on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, no tables."),
+    )
+
+
+def latency_option(function: Command) -> Command:
+    """Time of each layer."""
+    return apply(
+        function,
+        click.option(
+            "--layer-latency",
+            is_flag=True,
+            help="Time each layer by itself, too, for the page and the table.",
+        ),
     )
 
 
