@@ -173,5 +173,6 @@ def _measured(subject: Subject) -> dict[str, Any]:
         "pq_index": subject.pq_index,
         "fallback_share": None if split is None else split.share,
         "partitions": None if split is None else split.partitions,
+        "provider": None if not subject.runs or subject.provider is None else subject.provider.to_dict(),
         "synthetic_inputs": subject.data.synthetic,
     }

@@ -16,6 +16,7 @@ from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
+from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
@@ -71,7 +72,7 @@ def command(
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
-    if model.is_dir():
+    if model.is_dir() and not is_model_folder(model):
         if html or png or explorer:
             raise InputError(
                 "--html, --png and --model-explorer are for one model", where=str(model), hint="use --json"

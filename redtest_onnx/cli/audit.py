@@ -75,6 +75,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.option("--list-profiles", is_flag=True, help="Show the shipped profiles and stop.")
 @options.data_options
 @options.run_options
+@options.deployment_options
 @options.output_options
 @click.pass_context
 def command(

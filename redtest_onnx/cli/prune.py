@@ -14,10 +14,11 @@ from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
@@ -41,7 +42,12 @@ if TYPE_CHECKING:
 
 @click.command("prune")
 @click.argument("model", type=options.FilePath)
-@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .pruned.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FilePath,
+    help="File, or folder for a MODEL folder. [default: MODEL with .pruned]",
+)
 @click.option(
     "--criterion", default="redtest", show_default=True, help=f"One of {', '.join(criteria.names())}."
 )
@@ -111,6 +117,7 @@ if TYPE_CHECKING:
 @options.latency_option
 @options.explorer_option
 @options.format_option
+@options.deployment_options
 @options.output_options
 def command(
     model: Path,
@@ -148,14 +155,16 @@ def command(
     """
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or form == "markdown", form=form)
-    output = output or model.with_suffix(".pruned.onnx")
+    output = output or default_output(model)
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    written = [plan_path, html] if dry_run else [output, html]
-    check_outputs([*written, json_path, *explorer_files(explorer)], force=force)
+    views = [plan_path, html] if dry_run else [html]
+    check_outputs([*views, json_path, *explorer_files(explorer)], force=force)
+    if not dry_run:
+        check_output(model, output, force=force)
     loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
@@ -200,7 +209,7 @@ def command(
                 Watch(epoch_reporter(screen), progress),
             )
             pruning, rounds = prune_in_rounds(bench, budgets, training, how, first=(chosen, analysis))
-    save(pruning.model, output, force=force)
+    notes = save_pruned(bench, pruning, model, output, force=force)
     if rounds:
         screen.show(*map(_round_in_words, rounds))
     else:
@@ -208,7 +217,11 @@ def command(
     screen.show(comparison_table(pruning))
     if form == "markdown" and json_path != "-":
         click.echo(prune_markdown(pruning, model.name, output), nl=False)
-    screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
+    if pruning.provider is not None:
+        screen.show(f"The pruned model: {pruning.provider}.")
+    screen.show(
+        f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
+    )
     if html:
         save_page(prune_page(loaded, pruning, output, provenance(), latency_ms=latency), html)
     if json_path:

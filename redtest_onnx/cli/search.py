@@ -12,6 +12,7 @@ from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import DeviceName
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
@@ -110,6 +111,13 @@ _ENDS = {
     default=8,
     show_default=True,
     help="Proposals open at a time, unless random; more workers than that have nothing to do.",
+)
+@click.option(
+    "--device",
+    type=DeviceName(),
+    default="cpu",
+    show_default=True,
+    help="Where networks are trained; latency is always the CPU's.",
 )
 @click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
 @click.option("--html", type=options.FilePath, help="Write a page with all candidates.")

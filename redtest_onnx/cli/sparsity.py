@@ -12,6 +12,7 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import Numbers
 from redtest_onnx.cli.prune_weights import prune_weights
 from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
 from redtest_onnx.documents.base import write_json
@@ -32,7 +33,7 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @click.argument("model", type=options.FilePath)
 @click.option(
     "--pq",
-    type=options.Numbers(),
+    type=Numbers(),
     multiple=True,
     metavar="P,Q",
     help="Exponents of the PQ Index; may be repeated. [default: 0.5,1 and 1,2]",
