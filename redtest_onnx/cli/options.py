@@ -263,6 +263,18 @@ def output_options(function: Command) -> Command:
     )
 
 
+def latency_option(function: Command) -> Command:
+    """Time of each layer."""
+    return apply(
+        function,
+        click.option(
+            "--layer-latency",
+            is_flag=True,
+            help="Time each layer by itself, too, for the page and the table.",
+        ),
+    )
+
+
 def explorer_option(function: Command) -> Command:
     """Node data for Model Explorer."""
     return apply(
