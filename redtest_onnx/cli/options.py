@@ -12,9 +12,10 @@ from typing import Any, Literal, TypeVar
 import click
 
 from redtest_onnx.data.arrays import splits
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.dataset import Dataset, WithMask
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import open_data
+from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
@@ -108,6 +109,7 @@ class DataOptions:
     layout: Literal["auto", "nchw", "nhwc"]
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
+    text: TextOptions = TextOptions()
 
     @property
     def images(self) -> ImageOptions:
@@ -122,7 +124,17 @@ class DataOptions:
         if unknown:
             names = ", ".join(spec.name for spec in model.inputs)
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
-        return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
+        found = open_data(
+            path or self.data,
+            model,
+            split=split,
+            images=images,
+            text=self.text,
+            shapes=shapes,
+            seed=self.seed,
+        )
+        asked = self.text.mask
+        return WithMask(found, asked) if asked and getattr(found, "mask", None) is None else found
 
     def has_split(self, name: str, path: Path | None = None) -> bool:
         """Whether the .npz at `path`, or that of --data, has a split of that name."""
@@ -142,6 +154,14 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
     return None if path is None else source.open(model, path=path)
 
 
+_TEXT_OPTIONS = (
+    click.option("--text-column", help="Column of the texts in a table. [default: text, sentence, ...]"),
+    click.option("--pair-column", help="Column of second texts, as rerankers take them."),
+    click.option("--label-column", help="Column of the classes. [default: label, if there is one]"),
+    click.option("--tokenizer", type=FilePath, help="tokenizer.json. [default: the one beside the model]"),
+    click.option("--max-length", type=click.IntRange(min=1), help="Longest sequence in tokens."),
+    click.option("--mask", help="Input that says which positions count. [default: found by name and use]"),
+)
 _IMAGE_OPTIONS = (
     click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
     click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
@@ -154,11 +174,13 @@ def data_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
+            "--data", type=FilePath, help=".npz, .npy, a folder or .zip of images, or texts (.txt, .jsonl, .csv, .tsv, .parquet); "
+            "made up if absent."
         ),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
         click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
+        *_TEXT_OPTIONS,
         click.option(
             "--input-shape",
             type=InputShape(),
@@ -264,7 +286,10 @@ def run_options_of(values: dict[str, Any]) -> RunOptions:
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
     names = ("data", "mean", "std", "scale", "size", "layout", "input_shape")
-    return DataOptions(**{name: values.pop(name) for name in names}, seed=values["seed"])
+    found = {name: values.pop(name) for name in names}
+    words = ("text_column", "pair_column", "label_column", "tokenizer", "max_length", "mask")
+    text = TextOptions(**{name: values.pop(name) for name in words})
+    return DataOptions(**found, seed=values["seed"], text=text)
 
 
 def images_of(values: dict[str, Any]) -> ImageOptions:

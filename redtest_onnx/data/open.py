@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
@@ -25,6 +26,7 @@ def open_data(
     *,
     split: str | None = None,
     images: ImageOptions | None = None,
+    text: TextOptions | None = None,
     shapes: dict[str, Shape] | None = None,
     seed: int = 0,
     count: int = 2560,
@@ -39,6 +41,7 @@ def open_data(
         model: what they are for.
         split: which split of an .npz; `calibration` if there is one, and the plain arrays otherwise.
         images: how images become inputs.
+        text: how texts (.txt, .jsonl, .csv, .tsv, .parquet) become inputs.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
         count: number of synthetic samples.
@@ -49,6 +52,7 @@ def open_data(
     from redtest_onnx.data.arrays import open_arrays, open_npy, open_npz
     from redtest_onnx.data.images import ImageOptions, open_images
     from redtest_onnx.data.synthetic import Synthetic
+    from redtest_onnx.data.text import holds_text, open_texts
 
     if data is None:
         return Synthetic(model, seed, count, shapes or {})
@@ -59,6 +63,8 @@ def open_data(
     path = Path(data)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check @data")
+    if holds_text(path, model, text):
+        return open_texts(path, model, text)
     if path.suffix.lower() == ".npz":
         return open_npz(path, model, split)
     if path.suffix.lower() == ".npy":
