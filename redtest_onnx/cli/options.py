@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -50,7 +50,7 @@ class DataOptions:
     sample_rate: int | None
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
-    text: TextOptions = TextOptions()
+    text: TextOptions = field(default_factory=TextOptions)
 
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
