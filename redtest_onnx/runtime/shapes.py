@@ -16,11 +16,13 @@ from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe.reduction import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
-from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
+from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs, takes_one_sample
 from redtest_onnx.runtime.session import RunOptions, Session
 
 log = logging.getLogger(__name__)
 
+WHOLE = -1
+"""Stands for the axis of samples where all of a tensor belongs to one sample."""
 _LARGEST = 1 << 32  # bytes of one tensor for one sample; stored weights may be larger
 
 
@@ -31,7 +33,8 @@ class ResolvedShapes:
     Attributes:
         batch: number of samples the sizes are for: 1, or the batch size fixed in the model.
         shapes: sizes and types.
-        batch_axes: axis of the samples per activation; missing where no axis grows with the batch.
+        batch_axes: axis of the samples per activation; missing where no axis grows with the batch, and
+            `WHOLE` in models that take one sample a run.
     """
 
     batch: int
@@ -47,6 +50,14 @@ def resolve_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunO
     """
     batch = fixed_batch(model) or 1
     small = _sizes(model, index, data, batch, options)
+    if takes_one_sample(model):
+        # What convolutions see has an axis of one sample in front; the rest is all one sample's.
+        axes = {
+            name: 0 if shape[0] == 1 and len(shape) > 1 else WHOLE
+            for name, shape in small.sizes.items()
+            if shape
+        }
+        return ResolvedShapes(1, small, axes)
     if fixed_batch(model) is not None:
         # Nothing can grow: the samples are where inputs have them, in front as a rule.
         axes = {name: 0 for name, shape in small.sizes.items() if shape and shape[0] % batch == 0}

@@ -18,7 +18,7 @@ from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram
 from redtest_onnx.runtime.session import RunOptions, resolve_device
-from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
@@ -29,7 +29,7 @@ _CACHED = 64
 class TapTarget:
     """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
 
-    `channels_first` is as in `Tap`.
+    `channels_first` and `lifted` are as in `Tap`.
     """
 
     tensor: str
@@ -37,18 +37,17 @@ class TapTarget:
     dtype: int
     batch_axis: int
     channels_first: bool = False
+    lifted: bool = False
 
     @classmethod
     def seen(cls, tensor: str, seen: ResolvedShapes, channels_first: bool) -> TapTarget:
         """The target with the sizes that were seen in a run."""
-        shapes = seen.shapes
-        return cls(
-            tensor,
-            shapes.sizes[tensor],
-            shapes.dtypes.get(tensor, FLOAT),
-            seen.batch_axes[tensor],
-            channels_first,
-        )
+        shapes, axis = seen.shapes, seen.batch_axes[tensor]
+        lifted = axis == WHOLE
+        sizes, dtype = shapes.sizes[tensor], shapes.dtypes.get(tensor, FLOAT)
+        if lifted:
+            return cls(tensor, (1, *sizes), dtype, 0, lifted=True)
+        return cls(tensor, sizes, dtype, axis, channels_first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +173,7 @@ def _tap(
     width = prod(sizes) // per_run
     form: Form = "gram" if in_graph and width > per_run else "features"
     seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
-    return Tap(*seen, pooling, form, target.channels_first, whole=whole)
+    return Tap(*seen, pooling, form, target.channels_first, whole=whole, lifted=target.lifted)
 
 
 def _constant(gram: Array, level: float, features: int) -> bool:
