@@ -110,6 +110,21 @@ class InputValues:
                     return float(value.item())
         return None
 
+    def _one_hot(self, node: onnx.NodeProto, tensor: str) -> Axis | None:
+        """One-hot codes by comparison: the values are held against 0, 1, ..., n - 1."""
+        for operand in node.input:
+            if operand == tensor:
+                continue
+            while (producer := self._index.producer.get(operand)) is not None:
+                maker = self._index.nodes[producer]
+                if maker.op_type not in ("Expand", "Reshape", "Unsqueeze", "Cast", "Identity", "Tile"):
+                    break
+                operand = maker.input[0]
+            value = self.constant(operand)
+            if value is not None and value.size > 2 and np.array_equal(value.reshape(-1), np.arange(value.size)):
+                return Axis(value.size)
+        return None
+
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """A stored value: an initializer, or what a Constant node holds."""
         if (tensor := self._index.initializers.get(name)) is not None:
@@ -197,6 +212,8 @@ class InputValues:
         if kind.endswith("GatherBlockQuantized") and node.input[1] == tensor:
             axes = flow.tensors.get(node.input[0])
             return axes[0] if axes else None
+        if kind == "Equal":
+            return self._one_hot(node, tensor)
         places = _LOOKUPS.get(kind)
         if places is None or node.input[places[1]] != tensor:
             return None

@@ -474,7 +474,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _pool
     ),
-    **dict.fromkeys((*ops.RECURRENT, ops.MS + "DynamicQuantizeLSTM"), _recurrent),
+    **dict.fromkeys((*ops.RECURRENT,), _recurrent),
     **dict.fromkeys((ops.MS + "Attention", ops.MS + "QAttention"), _attention),
     ops.MS + "EmbedLayerNormalization": _embeddings,
     "OneHot": _one_hot,
