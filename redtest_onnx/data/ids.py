@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.axes import Axis
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.axes import Axis, axes_of
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 
 _PASSED_ON = frozenset(
@@ -70,7 +70,7 @@ class InputValues:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._index = GraphIndex(model.graph)
+        self._index = index_of(model)
 
     def bounds(self, name: str) -> list[Bound]:
         """The tables that an input's values point into."""
@@ -85,7 +85,7 @@ class InputValues:
     def length_of(self, name: str) -> tuple[Axis, int] | None:
         """The axis whose length an input holds: it is compared with positions along it, or is a recurrent
         operator's sequence length; and what is added before."""
-        flow = self._model.axes
+        flow = axes_of(self._model)
         for trace, reader in self._uses(name):
             node = self._index.nodes[reader]
             if node.op_type in _COMPARISONS:
@@ -178,7 +178,7 @@ class InputValues:
             yield _Trace(node.output[0], trace.shift, trace.columns, False)
 
     def _sliced(self, trace: _Trace, node: onnx.NodeProto) -> Iterator[_Trace]:
-        operands = [self._model.axes.constants(name) for name in node.input[1:]]
+        operands = [axes_of(self._model).constants(name) for name in node.input[1:]]
         if len(operands) < 3 or any(value is None or len(value) != 1 for value in operands):
             yield _Trace(node.output[0], trace.shift, trace.columns, False)
             return
@@ -186,11 +186,11 @@ class InputValues:
         yield _Trace(node.output[0], trace.shift, (axis, slice(start, stop)), False)
 
     def _split(self, trace: _Trace, node: onnx.NodeProto) -> Iterator[_Trace]:
-        axes = self._model.axes.tensors.get(trace.tensor)
+        axes = axes_of(self._model).tensors.get(trace.tensor)
         axis = _axis(node, 0)
         size = axes[axis].size if axes else None
         given = ops.attribute(node, "split") or (
-            self._model.axes.constants(node.input[1]) if len(node.input) > 1 else None
+            axes_of(self._model).constants(node.input[1]) if len(node.input) > 1 else None
         )
         count = len(node.output)
         parts = list(given) if isinstance(given, list | tuple) else [-(-(size or count) // count)] * count
@@ -201,7 +201,7 @@ class InputValues:
 
     def _table(self, node: onnx.NodeProto, tensor: str) -> Axis | None:
         """The axis of the table that a node looks `tensor` up in; None if it does something else."""
-        flow, kind = self._model.axes, ops.qualified(node)
+        flow, kind = axes_of(self._model), ops.qualified(node)
         if kind == "OneHot" and node.input[0] == tensor:
             depth = self.constant(node.input[1])
             return None if depth is None else Axis(int(depth.reshape(-1)[0]))

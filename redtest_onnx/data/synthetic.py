@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.data.ids import InputValues
-from redtest_onnx.graph.axes import Axis
+from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import GUESSES, Guess, InputPlan, plan_inputs, state_inputs, takes_one_sample
@@ -50,6 +50,8 @@ class Synthetic:
         self.model = model.with_sizes(sizes)
         """The model with the sizes that the user chose, as the samples fit it."""
         self.sizes: Mapping[str, Shape] = sizes
+        self.settled = False
+        """Whether it is known which guesses the model runs on, or that it runs on none."""
         self._seed, self._count, self._guess = seed, count, guess
         self._plans: dict[int, tuple[InputPlan, ...]] = {}
 
@@ -136,7 +138,7 @@ class Synthetic:
         if axis.size is not None:
             return axis.size
         for plan in self._plan(1):
-            for own, size in zip(self.model.axes.inputs[plan.name], plan.shape, strict=True):
+            for own, size in zip(axes_of(self.model).inputs[plan.name], plan.shape, strict=True):
                 if own.root is axis.root:
                     return size
         return None

@@ -178,6 +178,15 @@ class AxisFlow:
             self.sizes[name] = tuple(int(str(value)) for value in values.reshape(-1))
 
 
+def axes_of(model: Model) -> AxisFlow:
+    """The axes of a model's tensors, found once."""
+    found = model.facts.get("axes")
+    if found is None:
+        found = model.facts["axes"] = AxisFlow(model)
+    assert isinstance(found, AxisFlow)
+    return found
+
+
 def broadcast(*operands: Axes) -> list[Axis | None]:
     """Axes of an elementwise result; operands are aligned at their last axes, and those of size 1 give way."""
     rank = max(map(len, operands))

@@ -8,16 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError
-
-if TYPE_CHECKING:
-    from redtest_onnx.graph.axes import AxisFlow
 
 Dim: TypeAlias = int | str | None
 """A dimension as the file declares it: a size, a symbol, or nothing."""
@@ -88,6 +85,8 @@ class Model:
     data_folder: Path | None = None
     origin: str | None = None
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What other modules found out about the model, each once: it never changes."""
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -149,13 +148,6 @@ class Model:
         return tuple(_sized(spec, self.sizes.get(spec.name)) for spec in specs)
 
     @cached_property
-    def axes(self) -> AxisFlow:
-        """What operators tell of the axes of tensors."""
-        from redtest_onnx.graph.axes import AxisFlow
-
-        return AxisFlow(self)
-
-    @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The graph outputs in order."""
         return tuple(TensorSpec.of(v) for v in self.graph.output)
@@ -176,7 +168,7 @@ class Model:
         """Hex digest of the .onnx file, of the serialised proto if unsaved; without external data."""
         digest = hashlib.sha256()
         if self.path is None:
-            digest.update(self.proto.SerializeToString(deterministic=True))
+            digest.update(self.serialised())
         else:
             with self.path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -190,6 +182,15 @@ class Model:
             external = sum(tensor_bytes(t) for t in tensors(self.graph) if is_external(t))
             return int(self.proto.ByteSize()) + external
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
+
+    def serialised(self) -> bytes:
+        """The proto as bytes; taken from the copy that `graph.stored` keeps where there is one."""
+        found = self.facts.get("loadable")
+        if isinstance(found, bytes):
+            return found
+        if isinstance(found, str):
+            return Path(found).read_bytes()
+        return self.proto.SerializeToString(deterministic=True)
 
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """The values of one of this model's tensors, read from its external file where it has one."""

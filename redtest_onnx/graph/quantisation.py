@@ -44,6 +44,28 @@ def same_scale(index: GraphIndex, one: str, other: str) -> bool:
     return scale is not None and scale == _scale(index, other)
 
 
+def scale_operands(index: GraphIndex, tensor: str) -> tuple[str, str, int | None] | None:
+    """What `DequantizeLinear` needs for a quantised tensor: names of scale and zero point, and the axis.
+
+    The zero point is "" where there is none, the axis None where the scale is one number. None for tensors
+    that are not quantised, whose scale is unknown, or whose axis an operator in between may have moved.
+    """
+    source, moved = tensor, False
+    while (producer := index.producer.get(source)) is not None:
+        node = index.nodes[producer]
+        if (places := _MAKES.get(ops.qualified(node))) is not None:
+            scale, zero = (node.input[k] if k < len(node.input) else "" for k in places)
+            stored = index.initializers.get(scale)
+            if stored is None or len(stored.dims) == 0 or tuple(stored.dims) == (1,):
+                return scale, zero, None
+            axis = ops.attribute(node, "axis", 1)
+            return None if moved or not isinstance(axis, int) else (scale, zero, axis)
+        if ops.qualified(node) not in _KEEPS:
+            return None
+        source, moved = node.input[0], True
+    return None
+
+
 def _scale(index: GraphIndex, tensor: str) -> tuple[bytes | str, ...] | None:
     """Scale and zero point of a tensor: their stored values, or the names of what computes them."""
     while (producer := index.producer.get(tensor)) is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.axes import Axis
+from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.image_size import declared_image_size
 from redtest_onnx.graph.model import Model, TensorSpec, element_bits
 from redtest_onnx.graph.shapes import Shape
@@ -106,7 +106,7 @@ def fixed_batch(model: Model) -> int | None:
     spec = counted[0]
     axis = axes[spec.name]
     assert axis is not None
-    size = model.axes.inputs[spec.name][axis].size
+    size = axes_of(model).inputs[spec.name][axis].size
     if size is not None and size > _LARGEST_BATCH:
         raise InputError(
             f"input {spec.name!r} fixes a batch of {size} samples",
@@ -133,7 +133,7 @@ def batch_axes(model: Model) -> dict[str, int | None]:
         if axis is None or not spec.shape:
             axes[spec.name] = None
             continue
-        size = model.axes.inputs[spec.name][axis].size
+        size = axes_of(model).inputs[spec.name][axis].size
         axes[spec.name] = axis if size is None or size == fixed else None
     return axes
 
@@ -160,7 +160,7 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
     values point to its rows, or where the same symbol stands on another axis.
     """
     states = state_inputs(model)
-    known = {name: axes for name, axes in model.axes.inputs.items() if name not in states}
+    known = {name: axes for name, axes in axes_of(model).inputs.items() if name not in states}
     found: dict[str, int | None] = {}
     for name, axes in known.items():
         found[name] = next((k for k, axis in enumerate(axes) if _holds_samples(axis)), 0) if axes else None
@@ -222,7 +222,7 @@ class _SizeChooser:
         self._image = declared_image_size(model)
         self._chosen: dict[Axis, tuple[int, bool]] = {}
         for name, sizes in model.sizes.items():
-            for k, (axis, size) in enumerate(zip(model.axes.inputs[name], sizes, strict=True)):
+            for k, (axis, size) in enumerate(zip(axes_of(model).inputs[name], sizes, strict=True)):
                 if k != self._axes[name] and axis.size is None:
                     self._chosen.setdefault(axis.root, (size, False))
 
@@ -237,7 +237,7 @@ class _SizeChooser:
         sample = self._axes[spec.name]
         shape: list[int] = []
         guesses: list[int] = []
-        for k, (axis, dim) in enumerate(zip(self._model.axes.inputs[spec.name], spec.shape, strict=True)):
+        for k, (axis, dim) in enumerate(zip(axes_of(self._model).inputs[spec.name], spec.shape, strict=True)):
             if k == sample:
                 shape.append(self._batch)
             elif isinstance(dim, int) and dim > 0:
@@ -273,7 +273,7 @@ class _SizeChooser:
                 height, width = self._image
                 first = not any(
                     "image" in other.uses and other.size is None or rank >= 4 and other.size is None
-                    for j, other in enumerate(self._model.axes.inputs[spec.name][:k])
+                    for j, other in enumerate(axes_of(self._model).inputs[spec.name][:k])
                     if j != self._axes[spec.name]
                 )
                 return (height if first else width), False

@@ -29,18 +29,24 @@ def fit_inputs(model: Model, data: Dataset, options: RunOptions) -> tuple[Model,
     """
     if not isinstance(data, Synthetic):
         return model, data
-    sized = model.with_sizes(data.sizes)
-    if not data.guessed_sizes:
+    sized = model.with_sizes({name: size for name, size in data.sizes.items() if name not in model.sizes})
+    if data.settled or not data.guessed_sizes:
         return sized, data
+    settled = _settled(sized, data, options)
+    settled.settled = True
+    return sized, settled
+
+
+def _settled(model: Model, data: Synthetic, options: RunOptions) -> Synthetic:
     try:
-        session = Session(sized, options, level="basic")
+        session = Session(model, options, level="basic")
     except InputError:
-        return sized, data
+        return data
     for guess in GUESSES:
         candidate = data if guess is GUESSES[0] else data.guessed(guess)
-        if _runs(sized, session, candidate):
-            return sized, candidate
-    return sized, data
+        if _runs(model, session, candidate):
+            return candidate
+    return data
 
 
 def _runs(model: Model, session: Session, data: Synthetic) -> bool:
