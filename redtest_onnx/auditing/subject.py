@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -23,7 +23,7 @@ from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
-from redtest_onnx.runtime.inputs import guessed_sizes, shape_hint
+from redtest_onnx.runtime.inputs import guessed_sizes, shape_hint, sizes_note
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.ranges import largest_magnitudes
@@ -141,7 +141,7 @@ class Subject:
     @cached_property
     def cost(self) -> Cost:
         """Parameters, multiply-accumulates and memory of one sample."""
-        return model_cost(self.index, self.shapes)
+        return replace(model_cost(self.index, self.shapes), at=sizes_note(self.data))
 
     @cached_property
     def split(self) -> ProviderPartition | None:

@@ -31,7 +31,7 @@ from redtest_onnx.report.audits import (
     plain,
 )
 from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.tables import count, size
+from redtest_onnx.report.tables import at_sizes, count, size
 from redtest_onnx.runtime.workbench import Workbench
 
 _FORMATS = ("text", "json", "sarif", "junit", "markdown")
@@ -186,7 +186,7 @@ def _failed(one: Audit) -> str:
 def _facts(one: Audit) -> str:
     facts = [
         f"{count(one.cost.parameters)} parameters",
-        f"{count(one.cost.macs)} MACs",
+        f"{count(one.cost.macs)} MACs{at_sizes(one.cost)}",
         f"file {size(one.measured['file_bytes'])}",
         f"activations {size(one.cost.peak_activation_bytes)}",
     ]

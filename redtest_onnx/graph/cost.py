@@ -28,12 +28,15 @@ class Cost:
         parameter_bytes: bytes of all stored values.
         macs: multiply-accumulates; None if a shape is unknown.
         peak_activation_bytes: largest sum of live activations; None if a shape is unknown.
+        at: the input sizes that multiply-accumulates and memory are for where they are a guess, in words;
+            None where the model, its metadata, the data or the user tell them.
     """
 
     parameters: int
     parameter_bytes: int
     macs: int | None
     peak_activation_bytes: int | None
+    at: str | None = None
 
 
 def model_cost(index: GraphIndex, shapes: Shapes) -> Cost:
@@ -66,12 +69,9 @@ def count_parameters(index: GraphIndex, nodes: Iterable[int] | None = None) -> i
     return total
 
 
-def count_shared(index: GraphIndex, nodes: Iterable[int]) -> int:
-    """Number of learned values that some nodes read and others outside read, too, such as tied embeddings."""
-    chosen = frozenset(nodes)
-    names = {name for i in chosen for name in index.reads[i] if name in index.initializers}
-    shared = (name for name in names if not all(reader in chosen for reader in index.readers[name]))
-    return sum(_learned(index, name, index.initializers[name]) for name in shared)
+def learned_values(index: GraphIndex, name: str) -> int:
+    """Number of learned values of one initializer."""
+    return _learned(index, name, index.initializers[name])
 
 
 def parameter_bytes(index: GraphIndex) -> int:
@@ -105,7 +105,7 @@ __all__ = [
     "Cost",
     "count_macs",
     "count_parameters",
-    "count_shared",
+    "learned_values",
     "model_cost",
     "parameter_bytes",
     "peak_activation_bytes",

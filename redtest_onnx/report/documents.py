@@ -18,6 +18,7 @@ import numpy.typing as npt
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.layers.elsewhere import Elsewhere
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning
@@ -32,9 +33,15 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def inspect_document(model: Model, cost: Cost, layers: Iterable[Layer]) -> Document:
-    """What `inspect` found."""
-    return {**document_head("inspect", model, cost), "layers": [layer_document(layer) for layer in layers]}
+def inspect_document(
+    model: Model, cost: Cost, layers: Iterable[Layer], others: Elsewhere | None = None
+) -> Document:
+    """What `inspect` found; `others` are parameters outside all layers."""
+    return {
+        **document_head("inspect", model, cost),
+        "layers": [layer_document(layer) for layer in layers],
+        "elsewhere": None if others is None else asdict(others),
+    }
 
 
 def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: float) -> Document:

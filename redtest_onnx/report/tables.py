@@ -8,6 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
 
@@ -52,9 +53,9 @@ def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
     a, b = pruning.before, pruning.after
     rows = [
         _row("parameters", a.cost.parameters, b.cost.parameters, count),
-        _row("MACs", a.cost.macs, b.cost.macs, count),
+        _row(f"MACs{at_sizes(a.cost)}", a.cost.macs, b.cost.macs, count),
         _row("file size", a.file_bytes, b.file_bytes, size),
-        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
+        _row(f"activation peak{at_sizes(a.cost)}", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
         _row("latency p50", a.latency.p50, b.latency.p50, _ms),
         _row("latency p90", a.latency.p90, b.latency.p90, _ms),
         _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
@@ -76,6 +77,11 @@ def count(value: float | None) -> str:
         if value >= factor:
             return f"{value / factor:.2f} {unit}"
     return str(int(value))
+
+
+def at_sizes(cost: Cost) -> str:
+    """What stands behind numbers that depend on guessed sizes, such as " at x 1x3x64x64 (a guess)"."""
+    return "" if cost.at is None else f" {cost.at} (a guess)"
 
 
 def size(value: float | None) -> str:

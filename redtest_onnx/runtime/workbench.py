@@ -12,13 +12,14 @@ import numpy as np
 
 from redtest_onnx.data.batching import Indices, leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
+from redtest_onnx.errors import InputError
 from redtest_onnx.data.splits import Splits, sample_indices
 from redtest_onnx.graph.branches import InlinedModel, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reinsert import InlinedBranch
-from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
@@ -134,6 +135,16 @@ class Workbench:
         """
         return resolve_shapes(self.view.model, self.leading, self.options)
 
+    def infer_only(self) -> None:
+        """Be content with what inference tells of the sizes, where the model can't be run."""
+        try:
+            sizes = {name: array.shape for name, array in self.sample.items()}
+        except InputError:
+            sizes = {}
+        self.__dict__["resolved"] = ResolvedShapes(
+            self.fixed_batch or 1, infer_shapes(self.view.model, sizes), {}
+        )
+
     @property
     def shapes(self) -> Shapes:
         """Sizes and types of the view's tensors for the smallest batch that the model takes."""
@@ -153,7 +164,7 @@ class Workbench:
     @cached_property
     def cost(self) -> Cost:
         """What the model stores, and what a run through the branches it takes costs."""
-        cost = model_cost(self.index, self.shapes)
+        cost = replace(model_cost(self.index, self.shapes), at=sizes_note(self.data))
         if self.view.model is self.model:
             return cost
         stored = index_of(self.model)
