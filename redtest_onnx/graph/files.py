@@ -252,7 +252,7 @@ def _check_structure(model: Model) -> None:
         raise InputError("no operator set is declared", where=model.label, hint="export the model again")
     if twice := _twice(name for node in graph.node for name in node.output):
         raise InputError(f"two nodes make the same tensor {twice!r}", where=model.label, hint=_BROKEN)
-    if twice := _twice(node.name for node in graph.node):
+    if twice := _twice(node.name for node in graph.node if node.op_type != "Constant"):
         raise InputError(
             f"two nodes are called {twice!r}, which ONNX Runtime refuses",
             where=model.label,

@@ -28,7 +28,7 @@ _CACHED = 64
 class TapTarget:
     """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
 
-    `channels_first` and `lifted` are as in `Tap`.
+    `channels_first`, `lifted` and `channels_last` are as in `Tap`.
     """
 
     tensor: str
@@ -37,16 +37,19 @@ class TapTarget:
     batch_axis: int
     channels_first: bool = False
     lifted: bool = False
+    channels_last: bool = False
 
     @classmethod
-    def seen(cls, tensor: str, seen: ResolvedShapes, channels_first: bool) -> TapTarget:
+    def seen(
+        cls, tensor: str, seen: ResolvedShapes, channels_first: bool, channels_last: bool = False
+    ) -> TapTarget:
         """The target with the sizes that were seen in a run."""
         shapes, axis = seen.shapes, seen.batch_axes[tensor]
         lifted = axis == WHOLE
         sizes, dtype = shapes.sizes[tensor], shapes.dtypes.get(tensor, FLOAT)
         if lifted:
             return cls(tensor, (1, *sizes), dtype, 0, lifted=True)
-        return cls(tensor, sizes, dtype, axis, channels_first)
+        return cls(tensor, sizes, dtype, axis, channels_first, channels_last=channels_last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +174,15 @@ def _tap(
     width = prod(sizes) // per_run
     form: Form = "gram" if in_graph and width > per_run else "features"
     seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
-    return Tap(*seen, pooling, form, target.channels_first, whole=whole, lifted=target.lifted)
+    return Tap(
+        *seen,
+        pooling,
+        form,
+        target.channels_first,
+        whole=whole,
+        lifted=target.lifted,
+        channels_last=target.channels_last,
+    )
 
 
 def _constant(gram: Array, level: float, features: int) -> bool:

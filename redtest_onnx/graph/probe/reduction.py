@@ -52,6 +52,7 @@ class Tap:
             and no sequence [n, tokens, channels].
         whole: whether a Gram is one product of all columns, and leaves the graph as [n, n]. That takes a
             second copy of the activation and twice the work, in few large operators, as suits a GPU.
+        channels_last: whether images are [N, H, W, C], as TensorFlow has them.
         lifted: whether all of the tensor belongs to one sample, so that an axis of samples [1, ...] is put in
             front of it first; `shape` has it already. Its channels come last.
     """
@@ -66,6 +67,7 @@ class Tap:
     channels_first: bool = False
     whole: bool = False
     lifted: bool = False
+    channels_last: bool = False
 
     @property
     def output(self) -> str:
@@ -337,5 +339,5 @@ class Reduction:
 
 def _channel_axis(tap: Tap) -> int:
     """Images are [N, C, ...]; sequences, states and everything in windows end with their channels."""
-    images = not tap.lifted and tap.batch_axis == 0 and tap.shape[0] == tap.batch and (len(tap.shape) != 3 or tap.channels_first)
+    images = not (tap.lifted or tap.channels_last) and tap.batch_axis == 0 and tap.shape[0] == tap.batch and (len(tap.shape) != 3 or tap.channels_first)
     return 1 if images else max(axis for axis in range(len(tap.shape)) if axis != tap.batch_axis)
