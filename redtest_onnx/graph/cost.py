@@ -69,6 +69,14 @@ def count_parameters(index: GraphIndex, nodes: Iterable[int] | None = None) -> i
     return total
 
 
+def count_shared(index: GraphIndex, nodes: Iterable[int]) -> int:
+    """Number of learned values that some nodes read and others outside read, too, such as tied embeddings."""
+    chosen = frozenset(nodes)
+    names = {name for i in chosen for name in index.reads[i] if name in index.initializers}
+    shared = (name for name in names if not all(reader in chosen for reader in index.readers[name]))
+    return sum(_learned(index, name, index.initializers[name]) for name in shared)
+
+
 def learned_values(index: GraphIndex, name: str) -> int:
     """Number of learned values of one initializer."""
     return _learned(index, name, index.initializers[name])
@@ -105,6 +113,7 @@ __all__ = [
     "Cost",
     "count_macs",
     "count_parameters",
+    "count_shared",
     "learned_values",
     "model_cost",
     "parameter_bytes",

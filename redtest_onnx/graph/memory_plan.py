@@ -9,7 +9,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import element_bits, subgraphs
+from redtest_onnx.graph.model import FLOAT, element_bits, subgraphs
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 # Operators whose result may take the place of their first input.
@@ -110,7 +110,7 @@ class _BufferPlan:
 
     def _allocate(self, name: str, i: int) -> None:
         self._owner[name] = len(self._sizes)
-        self._sizes.append(bytes_of(self._shapes.sizes.get(name, ()), self._shapes.dtypes.get(name, 0)))
+        self._sizes.append(bytes_of(self._shapes.sizes.get(name, ()), self._shapes.dtypes.get(name, FLOAT)))
         self._from.append(i)
         self._until.append(i)
         self._users.append(1)
@@ -119,7 +119,7 @@ class _BufferPlan:
     def _in_place(self, node: onnx.NodeProto, ends: list[str], name: str) -> int | None:
         if ops.qualified(node) not in _IN_PLACE:
             return None
-        size = bytes_of(self._shapes.sizes[name], self._shapes.dtypes.get(name, 0))
+        size = bytes_of(self._shapes.sizes[name], self._shapes.dtypes.get(name, FLOAT))
         same = [self._owner[end] for end in ends if self._sizes[self._owner[end]] == size]
         return next((buffer for buffer in same if self._users[buffer] == 1), None)
 
@@ -139,7 +139,7 @@ class _BufferPlan:
 
     def _key(self, name: str) -> object | None:
         symbols = self._shapes.symbols.get(name)
-        return None if symbols is None else (symbols, self._shapes.dtypes.get(name, 0))
+        return None if symbols is None else (symbols, self._shapes.dtypes.get(name, FLOAT))
 
 
 def bytes_of(shape: Shape, dtype: int) -> int:

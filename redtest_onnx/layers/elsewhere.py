@@ -35,11 +35,11 @@ def elsewhere(index: GraphIndex, layers: Sequence[Layer], cost: Cost) -> Elsewhe
         layers: all layers of a series.
         cost: of the whole file.
     """
-    owner = {node: layer.index for layer in layers for node in index.between(layer.input, layer.exit)}
+    insides = [index.between(layer.input, layer.exit) for layer in layers]
     shared: list[str] = []
     for name in index.initializers:
-        owners = {owner.get(reader) for reader in index.readers.get(name, ())}
-        if len(owners) > 1:
+        readers = index.readers.get(name, ())
+        if len(readers) > 1 and not any(inside.issuperset(readers) for inside in insides):
             shared.append(name)
     sizes = {name: learned_values(index, name) for name in shared}
     names = sorted((name for name in shared if sizes[name]), key=lambda name: -sizes[name])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.cost import count_macs, count_parameters
+from redtest_onnx.graph.cost import count_macs, count_parameters, count_shared
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.quantisation import same_scale
 from redtest_onnx.graph.reinsert import InlinedBranch
@@ -35,6 +35,7 @@ class Layer:
         exit: the activation that leaves the layer.
         shape: sizes of `tensor` for one sample; None if unknown.
         parameters: learned values that go with the layer.
+        shared_parameters: learned values it applies that others read, too, so that they stay without it.
         macs: multiply-accumulates for one sample that go with it; None if unknown.
         added_parameters: learned values of the adapter that would take its place; 0 for a bypass.
         added_macs: multiply-accumulates of that adapter.
@@ -58,6 +59,7 @@ class Layer:
     action: str | None
     reason: str | None
     channels_last: bool = False
+    shared_parameters: int = 0
 
     @property
     def removable(self) -> bool:
@@ -89,7 +91,7 @@ def find_layers(
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
         gone = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
         # What others need, too, stays; its cost is the layer's all the same.
-        gone |= region.nodes
+        gone = index.with_feeders(gone | region.nodes)
         action, reason = _action(index, region, shapes)
         if action and (beyond := _reaching_out(region, index, choices)):
             action, reason = None, beyond
@@ -106,6 +108,7 @@ def find_layers(
                 exit=region.exit,
                 shape=shapes.sizes.get(region.tensor),
                 parameters=count_parameters(index, gone),
+                shared_parameters=count_shared(index, gone),
                 macs=count_macs(index, shapes, gone),
                 added_parameters=added[0],
                 added_macs=added[1],

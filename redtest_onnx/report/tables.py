@@ -27,7 +27,7 @@ def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | No
             escape(layer.name),
             layer.kind,
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
-            count(layer.parameters),
+            count(layer.parameters) + _shared(layer),
             count(layer.macs),
         ]
         if similarity is not None:
@@ -103,6 +103,12 @@ def _row(
 ) -> tuple[str, str, str, str]:
     change = "" if not before or after is None else f"{after / before - 1:+.1%}"
     return name, show(before), show(after), change
+
+
+def _shared(layer: Layer) -> str:
+    """Learned values that the layer shares with others and that stay without it."""
+    notable = layer.shared_parameters > layer.parameters // 100
+    return f" (+ {count(layer.shared_parameters)} shared)" if notable else ""
 
 
 def _removable(layer: Layer) -> str:

@@ -122,14 +122,23 @@ def _sizes(model: Model, feeds: Feeds, options: RunOptions) -> Shapes:
     unknown = [
         name
         for name, node in index.producer.items()
-        if name in index.activations
+        if (name in index.activations or name in index.input_dependent)
         and name not in shapes.sizes
         and ops.qualified(index.nodes[node]) not in ops.NO_TENSOR
     ]
     if not unknown or _runs_nowhere(model):
         return shapes
-    seen = Session(build_shape_probe(model, unknown), options, level="basic").run(feeds)
-    sizes: dict[str, Shape] = {
-        name.removeprefix(PREFIX): tuple(map(int, dims)) for name, dims in seen.items()
-    }
-    return shapes.updated(sizes)
+    activations = [name for name in unknown if name in index.activations]
+    try:
+        return shapes.updated(_seen_sizes(model, unknown, feeds, options))
+    except InputError:
+        if len(activations) == len(unknown):
+            raise
+    # Lists and optionals, which have no sizes, may be among the others.
+    return shapes.updated(_seen_sizes(model, activations, feeds, options)) if activations else shapes
+
+
+def _seen_sizes(model: Model, names: list[str], feeds: Feeds, options: RunOptions) -> dict[str, Shape]:
+    """Sizes of tensors in a run."""
+    seen = Session(build_shape_probe(model, names), options, level="basic").run(feeds)
+    return {name.removeprefix(PREFIX): tuple(map(int, dims)) for name, dims in seen.items()}
