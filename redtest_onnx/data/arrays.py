@@ -19,13 +19,13 @@ from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
 from redtest_onnx.data.npz import Npz
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
-from redtest_onnx.graph.signature import batch_axes
+from redtest_onnx.graph.signature import batch_axes, takes_one_sample
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels"
 # What NumPy and zipfile let through from broken or encrypted files.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
     *(struct.error, KeyError, NotImplementedError),
 )
@@ -40,14 +40,18 @@ class InputArray:
         values: of all samples, in the layout of the input and perhaps in a wider type.
         axis: axis of the samples; None for values that all of them share.
         dtype: what the input takes.
+        lifted: whether the axis of samples is none of the input, which takes one sample a run.
     """
 
     values: npt.NDArray[Any]
     axis: int | None
     dtype: np.dtype[Any]
+    lifted: bool = False
 
     def take(self, indices: Chosen) -> npt.NDArray[Any]:
         """The chosen samples in the type of the input."""
+        if self.lifted:
+            return np.asarray(self.values[int(indices[0])], self.dtype).copy(order="C")
         chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
         return np.asarray(chosen, self.dtype).copy(order="C")
 
@@ -85,8 +89,8 @@ class ArrayData:
         """The chosen samples of every array."""
         feeds = {name: array.take(indices) for name, array in self.arrays.items()}
         for name, values in feeds.items():
-            axis = self.arrays[name].axis
-            check_finite(name, values if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
+            axis = None if self.arrays[name].lifted else self.arrays[name].axis
+            check_finite(name, values[None] if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
         return feeds
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
@@ -126,14 +130,14 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
         )
     if unused := [name for name in names if name not in (*wanted, LABELS)]:
         log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
-    axes = batch_axes(model)
+    axes, one = batch_axes(model), takes_one_sample(model)
     try:
         arrays = {
-            spec.name: _fit(file.read(prefix + spec.name), spec, axes[spec.name], source)
+            spec.name: fit(file.read(prefix + spec.name), spec, axes[spec.name], source, lifted=one)
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -150,7 +154,7 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -171,12 +175,12 @@ def open_npy(path: Path, model: Model) -> ArrayData:
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    arrays = {spec.name: _fit(array, spec, batch_axes(model)[spec.name], str(path))}
+    arrays = {spec.name: fit(array, spec, batch_axes(model)[spec.name], str(path), lifted=takes_one_sample(model))}
     return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
 
 
@@ -199,9 +203,27 @@ def _count(arrays: Mapping[str, InputArray], source: str) -> int:
     return next(iter(counts.values()), 1)
 
 
-def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
-    """The array for an input, after a check of its shape and type."""
+def fit(
+    array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str, *, lifted: bool = False
+) -> InputArray:
+    """The array for an input, after a check of its shape and type.
+
+    Args:
+        array: the values.
+        spec: the input.
+        axis: its axis of samples.
+        source: what messages call the data.
+        lifted: whether the model takes one sample a run, so that samples may lie along an axis in front.
+
+    Raises:
+        InputError: the array doesn't fit.
+    """
     shape = spec.shape or ()
+    if lifted and array.ndim == len(shape) + 1:
+        one = fit(array[0], spec, None, source) if len(array) else None
+        if one is None:
+            raise InputError(f"{spec.name!r} has no samples", where=source)
+        return InputArray(array, 0, one.dtype, lifted=True)
     declared = f"input {spec.name!r} is {spec}"
     if array.ndim != len(shape) or not all(
         not isinstance(dim, int) or dim == size
@@ -216,6 +238,8 @@ def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: st
     target = spec.numpy_dtype
     if array.dtype == target:
         return InputArray(array, axis, target)
+    if array.dtype.kind == "f" and target.kind == "V":
+        return InputArray(array, axis, target)  # bfloat16 and narrower, which .npz files can't hold
     if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
         log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
         if target.kind in "iu" and array.size:

@@ -27,7 +27,8 @@ def open_data(
     Args:
         path: an .npz with arrays named like the model's inputs and perhaps `labels`, plain or per split as
             `SPLIT/NAME`; an .npy for a model with one input; a folder or .zip of images, whose subfolders
-            are classes; None for synthetic inputs.
+            are classes; a folder or .zip of .npz files, each one sample of sizes of its own; None for
+            synthetic inputs.
         model: what they are for.
         split: which split of an .npz; `calibration` if there is one, and the plain arrays otherwise.
         images: how images become inputs.
@@ -40,6 +41,7 @@ def open_data(
     """
     from redtest_onnx.data.arrays import open_npy, open_npz
     from redtest_onnx.data.images import ImageOptions, open_images
+    from redtest_onnx.data.per_sample import holds_samples, open_per_sample
     from redtest_onnx.data.synthetic import Synthetic
 
     if path is None:
@@ -51,6 +53,8 @@ def open_data(
         return open_npz(path, model, split)
     if path.suffix.lower() == ".npy":
         return open_npy(path, model)
+    if (path.is_dir() or path.suffix.lower() == ".zip") and holds_samples(path):
+        return open_per_sample(path, model)
     if path.is_dir() or path.suffix.lower() == ".zip":
         return open_images(path, model, images or ImageOptions())
     raise InputError(

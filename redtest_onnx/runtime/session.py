@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
@@ -25,6 +26,8 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 Level = Literal["none", "basic", "extended", "all"]
 
 log = logging.getLogger(__name__)
+
+_BFLOAT16 = onnx.TensorProto.BFLOAT16
 
 _LEVELS: dict[Level, str] = {
     "none": "ORT_DISABLE_ALL",
@@ -97,8 +100,10 @@ class Session:
         if save_optimised is not None:
             settings.optimized_model_filepath = os.fspath(save_optimised)
         providers = _providers(ort, options.device)
+        if any(spec.dtype == _BFLOAT16 for spec in (*model.inputs, *model.outputs)):
+            model = _with_kernels(model)
         try:
-            self._session = ort.InferenceSession(loadable(model), settings, providers=providers)
+            self._session = self._open(ort, model, settings, providers)
         except _failures(ort) as error:
             raise InputError(
                 f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}",
@@ -117,6 +122,15 @@ class Session:
                 hint="check that the CUDA and cuDNN libraries can be loaded, or use --device cpu",
             )
         self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def _open(self, ort: Any, model: Model, settings: Any, providers: list[Any]) -> Any:
+        """The session; where kernels for bfloat16 are missing, that of the model in float32."""
+        try:
+            return ort.InferenceSession(loadable(model), settings, providers=providers)
+        except _failures(ort):
+            if not holds_bfloat16(model):
+                raise
+            return ort.InferenceSession(loadable(_with_kernels(model)), settings, providers=providers)
 
     @property
     def output_specs(self) -> dict[str, TensorSpec]:
@@ -144,8 +158,14 @@ class Session:
         """
         names = list(outputs or self.output_names)
         with self._reported(feeds):
-            values = self._session.run(names, dict(feeds))
+            values = self._session.run(names, self._fed(feeds))
         return dict(zip(names, values, strict=True))
+
+    def _fed(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """What goes into the run: bfloat16 in float32."""
+        if all(array.dtype.kind != "V" for array in feeds.values()):
+            return dict(feeds)
+        return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in feeds.items()}
 
     def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
         """Run once and leave the outputs where they were made.
@@ -164,7 +184,7 @@ class Session:
         place = self.device if take is not None else "cpu"
         binding = self._session.io_binding()
         with self._reported(feeds):
-            for name, array in feeds.items():
+            for name, array in self._fed(feeds).items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in self.output_names:
                 binding.bind_output(name, place)
@@ -187,6 +207,18 @@ class Session:
                 where=self.label,
                 hint=f"check that these inputs fit the model: {given}",
             ) from error
+
+
+def _with_kernels(model: Model) -> Model:
+    """A bfloat16 model in float32, which is made once."""
+    if "float32" not in model.facts:
+        log.warning(
+            "%s is run in float32: ONNX Runtime lacks kernels or arrays for its bfloat16 here", model.label
+        )
+        model.facts["float32"] = in_float32(model)
+    converted = model.facts["float32"]
+    assert isinstance(converted, Model)
+    return converted
 
 
 def array_from_dlpack(device: Literal["cpu", "cuda"]) -> Callable[[Any], Array] | None:
