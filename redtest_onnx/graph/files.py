@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -26,6 +27,9 @@ from redtest_onnx.graph.model import (
 )
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.text import broken_text
+from redtest_onnx.graph.tolerance import tolerate, with_inferred_shapes, with_shapes
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _BROKEN = "export it again, or repair it with the tool that wrote it"
@@ -59,6 +63,8 @@ def load(path: str | os.PathLike[str]) -> Model:
         ) from error
     model = Model(proto, path)
     _check_structure(model)
+    for note in tolerate(proto):
+        log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", path, note)
     _check_order(model)
     for tensor in tensors(model.graph):
         if is_external(tensor):
@@ -75,7 +81,8 @@ def full_check(model: Model) -> None:
     """
     external = any(is_external(tensor) for tensor in tensors(model.graph))
     try:
-        checked = _without_external(model.proto) if external else loadable(model)
+        proto = with_inferred_shapes(_without_external(model.proto))
+        checked = proto if external or proto is not model.proto else loadable(model)
         onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
@@ -262,7 +269,7 @@ def _check_structure(model: Model) -> None:
 
 def _check_schema(model: Model) -> None:
     try:
-        onnx.checker.check_model(_without_external(model.proto))
+        onnx.checker.check_model(with_shapes(_without_external(model.proto)))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",
