@@ -92,6 +92,8 @@ class InputValues:
                 for other in node.input:
                     if other != trace.tensor and other in flow.ranges:
                         return flow.ranges[other], trace.shift
+                    if other != trace.tensor and (counted := self._counted(other)) is not None:
+                        return counted, trace.shift
             if _is_recurrent(node) and len(node.input) > 4 and node.input[4] == trace.tensor:
                 steps = flow.tensors.get(node.input[0])
                 if steps:
@@ -113,17 +115,21 @@ class InputValues:
     def _one_hot(self, node: onnx.NodeProto, tensor: str) -> Axis | None:
         """One-hot codes by comparison: the values are held against 0, 1, ..., n - 1."""
         for operand in node.input:
-            if operand == tensor:
-                continue
-            while (producer := self._index.producer.get(operand)) is not None:
-                maker = self._index.nodes[producer]
-                if maker.op_type not in ("Expand", "Reshape", "Unsqueeze", "Cast", "Identity", "Tile"):
-                    break
-                operand = maker.input[0]
-            value = self.constant(operand)
-            if value is not None and value.size > 2 and np.array_equal(value.reshape(-1), np.arange(value.size)):
-                return Axis(value.size)
+            if operand != tensor and (counted := self._counted(operand)) is not None:
+                return counted
         return None
+
+    def _counted(self, name: str) -> Axis | None:
+        """An axis as long as a stored 0, 1, ..., n - 1 that a tensor repeats or reshapes."""
+        while (producer := self._index.producer.get(name)) is not None:
+            maker = self._index.nodes[producer]
+            if maker.op_type not in ("Expand", "Reshape", "Unsqueeze", "Cast", "Identity", "Tile"):
+                break
+            name = maker.input[0]
+        value = self.constant(name)
+        if value is None or value.size < 3 or not np.array_equal(value.reshape(-1), np.arange(value.size)):
+            return None
+        return Axis(value.size)
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """A stored value: an initializer, or what a Constant node holds."""

@@ -21,6 +21,11 @@ Use = Literal["samples", "steps", "positions", "image", "indexed"]
 """What an axis is for: recurrent and convolutional samples, steps of a recurrent operator, positions of a
 convolution (of two axes or more: an image), rows that another input's values point to."""
 
+# What leaves values as they are, or shifts them: indices stay indices.
+_VALUES_KEPT = frozenset(
+    {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Split"}
+    | {"Gather", "Add", "Sub", "Expand", "Where", "Concat"}
+)
 _LARGEST_VALUE = 64  # elements of constants that hold axes or sizes
 
 
@@ -89,6 +94,7 @@ class AxisFlow:
         inputs: axes of each input with a declared rank.
         tensors: axes of each tensor whose rank is known; inputs and stored values included.
         sizes: values of tensors that hold sizes.
+        fed: inputs, and what only picks or shifts their values.
         ranges: for the result of a Range from 0 the axis it counts along, by tensor.
     """
 
@@ -108,12 +114,15 @@ class AxisFlow:
                     else Axis(dim if dim is not None and dim > 0 else None)
                     for dim in spec.shape
                 )
+        self.fed: set[str] = {spec.name for spec in model.inputs}
         self.inputs: dict[str, Axes] = {
             spec.name: self.tensors[spec.name] for spec in model.inputs if spec.name in self.tensors
         }
         from redtest_onnx.graph.axis_rules import RULES
 
         for node in model.graph.node:
+            if ops.qualified(node) in _VALUES_KEPT and not self.fed.isdisjoint(node.input):
+                self.fed.update(name for name in node.output if name)
             rule = RULES.get(ops.qualified(node))
             if rule is None or not node.output:
                 continue

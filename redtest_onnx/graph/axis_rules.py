@@ -68,10 +68,12 @@ def _shape(flow: AxisFlow, node: onnx.NodeProto) -> None:
 
 def _range(flow: AxisFlow, node: onnx.NodeProto) -> None:
     start, limit = flow.sizes[node.input[0]][0], flow.sizes[node.input[1]][0]
-    axis = limit if isinstance(limit, Axis) and start == 0 else None
+    if start != 0 or limit is None:
+        flow.make(node, [None])
+        return
+    axis = limit if isinstance(limit, Axis) else Axis(limit)
     flow.make(node, [axis])
-    if axis is not None:
-        flow.ranges[node.output[0]] = axis
+    flow.ranges[node.output[0]] = axis
 
 
 def _gather(flow: AxisFlow, node: onnx.NodeProto) -> None:
@@ -81,14 +83,15 @@ def _gather(flow: AxisFlow, node: onnx.NodeProto) -> None:
             flow.sizes[node.output[0]] = tuple(flow.sizes[node.input[0]][k] for k in chosen)
     axes, indices = flow.axes(node, 0), flow.axes(node, 1)
     axis = _int(node, "axis", 0) % len(axes)
-    if node.input[1] not in flow.sizes:
+    if node.input[1] in flow.fed:
         axes[axis].use("indexed")
     flow.make(node, (*axes[:axis], *indices, *axes[axis + 1 :]))
 
 
 def _scatter(flow: AxisFlow, node: onnx.NodeProto) -> None:
     axes = flow.axes(node, 0)
-    axes[_int(node, "axis", 0) % len(axes)].use("indexed")
+    if node.input[1] in flow.fed:
+        axes[_int(node, "axis", 0) % len(axes)].use("indexed")
     flow.make(node, axes)
 
 

@@ -176,7 +176,7 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
             continue
         axis = axes[k]
         moved = axis.uses & {"steps", "positions", "indexed"}
-        if axis.size is None and (moved or axis.root in elsewhere):
+        if moved or (axis.size is None and axis.root in elsewhere):
             found[name] = None
     if any(axis is None and len(known[name]) > 1 for name, axis in found.items()):
         # Where one input is a graph's nodes or the steps of one sample, a fixed [2, edges] is none of samples.
