@@ -104,7 +104,7 @@ class Subject:
                 raise InputError(
                     f"it does not run on synthetic inputs ({error.what})",
                     where=self.label,
-                    hint=f"give samples with --data, or sizes: {shape_hint(self.model, self.data)}",
+                    hint=f"give samples with @data, or sizes with @shapes: {shape_hint(self.model, self.data)}",
                 ) from error
             return error.what
         return None

@@ -11,14 +11,15 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.data.arrays import load_arrays
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.report.comparisons import compare_document, match_table, save_cross_heatmap
-from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.comparisons import match_table, save_cross_heatmap
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
+from redtest_onnx.similarity.documents import compare_document
 
 
 @click.command("compare")

@@ -10,11 +10,10 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
-from redtest_onnx.errors import InputError
+from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
 from redtest_onnx.layers.granularity import Granularity
-from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import at_sizes, count, layer_table, size
 from redtest_onnx.runtime.inputs import shape_hint
 from redtest_onnx.runtime.workbench import Workbench

@@ -61,7 +61,34 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise InputError(
             f"can't be read ({error.strerror})", where=str(path), hint="check permissions"
         ) from error
-    model = Model(proto, path)
+    return checked(Model(proto, path))
+
+
+def parse(content: bytes | onnx.ModelProto) -> Model:
+    """A model that is in memory, serialised or as a proto, after the checks of `load`.
+
+    Raises:
+        InputError: as `load`; external data is looked for in the working directory.
+    """
+    if isinstance(content, bytes):
+        proto = onnx.ModelProto()
+        try:
+            proto.ParseFromString(content)
+        except DecodeError as error:
+            raise InputError(
+                "these bytes are no ONNX model, or were cut off",
+                hint="give the content of an .onnx file: a serialised ModelProto",
+            ) from error
+        content = proto
+    return checked(Model(content))
+
+
+def checked(model: Model) -> Model:
+    """The model itself, if every stage can work with it.
+
+    Raises:
+        InputError: it is structurally invalid, or external data is missing.
+    """
     _check_structure(model)
     for note in tolerate(proto):
         log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", path, note)
@@ -133,7 +160,7 @@ def writable(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputError("is a folder", where=str(path), hint="name a file inside it")
     if path.exists() and not force:
-        raise OutputError("the file exists already", where=str(path), hint="--force overwrites it")
+        raise OutputError("the file exists already", where=str(path), hint="@force=True overwrites it")
     if not path.parent.is_dir():
         raise OutputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):

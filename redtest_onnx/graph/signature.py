@@ -232,7 +232,7 @@ class _SizeChooser:
             raise InputError(
                 f"input {spec.name!r} declares no shape",
                 where=self._model.label,
-                hint=f"give it with --input-shape {spec.name}:1,3,224,224, or export the model with its rank",
+                hint="give its sizes with @shapes, or export the model with its rank",
             )
         sample = self._axes[spec.name]
         shape: list[int] = []
@@ -253,7 +253,7 @@ class _SizeChooser:
             raise InputError(
                 f"input {spec.name!r} of sizes {shape} would take {size / 2**30:.1f} GiB",
                 where=self._model.label,
-                hint="check its declared dimensions, or give smaller ones with --input-shape",
+                hint="check its declared dimensions, or give smaller ones with @shapes",
             )
         opened = tuple(k for k, dim in enumerate(spec.shape) if not isinstance(dim, int) and k != sample)
         return InputPlan(spec.name, spec.dtype, tuple(shape), sample, opened, tuple(guesses))

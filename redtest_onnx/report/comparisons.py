@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from redtest_onnx.graph.files import write_atomic
-from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.similarity.compare import Comparison
 
 _MOST_LABELS = 40
@@ -27,20 +25,6 @@ def match_table(comparison: Comparison) -> Table:
         match = "" if best is None else escape(comparison.columns[best])
         table.add_row(escape(name), match, "undefined" if best is None else f"{values[best]:.4f}")
     return table
-
-
-def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
-    """What `compare` measured."""
-    sides = zip(titles, comparison.sources, (comparison.rows, comparison.columns), strict=True)
-    return {
-        "schema": "redtest-onnx/compare/1",
-        "tool": tool(),
-        "sides": [{"name": name, "source": source, "layers": list(layers)} for name, source, layers in sides],
-        "cka": [[number(value) for value in row] for row in comparison.similarity],
-        "best": list(comparison.best),
-        "data": {"samples": comparison.samples, "batches": comparison.batches},
-        "settings": asdict(comparison.settings),
-    }
 
 
 def save_cross_heatmap(comparison: Comparison, titles: tuple[str, str], path: Path) -> None:

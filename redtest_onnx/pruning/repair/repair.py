@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Literal, get_args
 
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.graph.model import Model
@@ -17,7 +17,7 @@ from redtest_onnx.similarity.analyze import Progress
 
 Method = Literal["none", "adapter", "refit", "auto"]
 Fitted = Literal["adapter", "refit"]
-METHODS: tuple[Method, ...] = ("none", "adapter", "refit", "auto")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
