@@ -43,7 +43,7 @@ def command(
     loaded = load(model)
     data = options.data_options_of(values).open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
-    failure = _run_once(bench)
+    failure = bench.infer_if_failing()
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)
     others = elsewhere(bench.index, bench.layers(granularity), cost) if layers == "auto" else None
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
@@ -71,16 +71,6 @@ def command(
         screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
     if json_path:
         write_json(inspect_document(bench.model, cost, chosen, others), json_path)
-
-
-def _run_once(bench: Workbench) -> InputError | None:
-    """Find the sizes of all tensors; why that needs more than inference and the run fails, if so."""
-    try:
-        bench.resolved  # noqa: B018
-    except InputError as error:
-        bench.infer_only()
-        return error
-    return None
 
 
 def _elsewhere_text(others: Elsewhere) -> str:

@@ -90,8 +90,9 @@ def checked(model: Model) -> Model:
         InputError: it is structurally invalid, or external data is missing.
     """
     _check_structure(model)
-    for note in tolerate(proto):
-        log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", path, note)
+    model, notes = tolerate(model)
+    for note in notes:
+        log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", model.label, note)
     _check_order(model)
     for tensor in tensors(model.graph):
         if is_external(tensor):

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import networkx as nx
 import onnx
 
 from redtest_onnx.graph.index import reads
+from redtest_onnx.graph.model import Model
 
 
-def tolerate(proto: onnx.ModelProto) -> list[str]:
-    """Put a model that was just read into the form that all stages rely on; its meaning stays.
+def tolerate(model: Model) -> tuple[Model, list[str]]:
+    """A model in the form that all stages rely on, with the same meaning.
 
     Nodes are sorted into an order in which they can run, a graph without a name gets one, and outputs without
     a type get the one that inference finds.
 
     Args:
-        proto: the model; changed in place.
+        model: the model as it was read; not changed.
 
     Returns:
-        What was done, in words.
+        The model itself where nothing is amiss, and what was, in words.
     """
-    return list(_mended(proto))
+    graph = model.graph
+    named = bool(graph.name) or not graph.node
+    if named and all(map(_typed, graph.output)) and _order(graph) is None:
+        return model, []
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    notes = list(_mended(proto))
+    return replace(model, proto=proto), notes
 
 
 def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,13 +67,13 @@ def _mended(proto: onnx.ModelProto) -> Iterator[str]:
     if not graph.name and graph.node:
         graph.name = "graph"
         yield "its graph has no name"
-    if any(not value.HasField("type") or value.type.WhichOneof("value") is None for value in graph.output):
+    if not all(map(_typed, graph.output)):
         try:
             inferred = onnx.shape_inference.infer_shapes(proto)
         except (onnx.shape_inference.InferenceError, ValueError):
             return
         for value, found in zip(graph.output, inferred.graph.output, strict=True):
-            if value.type.WhichOneof("value") is None and found.type.WhichOneof("value") is not None:
+            if not _typed(value) and found.type.WhichOneof("value") is not None:
                 value.type.CopyFrom(found.type)
                 yield f"its output {value.name!r} declares no type"
     if (order := _order(graph)) is not None:
@@ -86,6 +95,10 @@ def _order(graph: onnx.GraphProto) -> list[int] | None:
     if not nx.is_directed_acyclic_graph(flow):
         return None
     return list(nx.lexicographical_topological_sort(flow))
+
+
+def _typed(value: onnx.ValueInfoProto) -> bool:
+    return value.type.WhichOneof("value") is not None
 
 
 def _shapeless(value: onnx.ValueInfoProto) -> bool:

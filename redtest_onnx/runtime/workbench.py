@@ -143,8 +143,20 @@ class Workbench:
         """
         return resolve_shapes(self.view.model, self.leading, self.options)
 
-    def infer_only(self) -> None:
-        """Be content with what inference tells of the sizes, where the model can't be run."""
+    def infer_if_failing(self) -> InputError | None:
+        """Be content with what inference tells of the sizes, where the model can't be run to see the others.
+
+        Returns:
+            Why it can't be run; None if it can, or needn't be.
+        """
+        try:
+            self.resolved  # noqa: B018
+        except InputError as error:
+            self._infer_only()
+            return error
+        return None
+
+    def _infer_only(self) -> None:
         try:
             sizes = {name: array.shape for name, array in self.sample.items()}
         except InputError:

@@ -8,10 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from click.testing import CliRunner
 
 import redtest_onnx as rt
-from redtest_onnx.cli.main import main
+from redtest_onnx.cli.main import run
 from redtest_onnx.graph.files import save
 from redtest_onnx.runtime.inputs import sizes_note
 from redtest_onnx.runtime.session import RunOptions
@@ -51,19 +50,22 @@ def test_what_is_told_is_no_guess() -> None:
     assert Workbench(model, told, ONE).sample["x"].shape == (40, 50)
 
 
-def test_inspect_lists_layers_where_nothing_runs(tmp_path: Path) -> None:
+def test_inspect_lists_layers_where_nothing_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     net = Net(x=["N", 3, "H", "W"])
     flat = net("Flatten", net("Relu", net.conv("x", 3, 4)))  # only 10x10 fits the weights behind it
     hidden = net("Relu", net("MatMul", flat, net.weight(400, 8)))
     net("MatMul", net("Relu", net("MatMul", hidden, net.weight(8, 8))), net.weight(8, 3), name="y")
     path = tmp_path / "m.onnx"
     save(net.model("y"), path)
-    result = CliRunner().invoke(main, ["inspect", str(path), "--threads", "1"])
-    assert result.exit_code == 0, result.output
-    assert "--input-shape x:1,3,64,64" in result.output
-    assert "Conv" in result.output and "layers" in result.output
-    fitting = CliRunner().invoke(main, ["inspect", str(path), "--threads", "1", "--input-shape", "x:1,3,10,10"])
-    assert fitting.exit_code == 0 and "?" not in fitting.output.split("removable")[0]
+    assert run(["inspect", str(path), "--threads", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "--input-shape x:1,3,64,64" in shown.err
+    assert "Conv" in shown.out and "layers" in shown.out
+    assert run(["inspect", str(path), "--threads", "1", "--input-shape", "x:1,3,10,10"]) == 0
+    shown = capsys.readouterr()
+    assert "guess" not in shown.out + shown.err and "?" not in shown.out.split("removable")[0].partition("y:")[2]
 
 
 def deep_graph_network() -> rt.Model:
