@@ -23,7 +23,7 @@ from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
-from redtest_onnx.runtime.inputs import guessed_sizes, shape_hint, sizes_note
+from redtest_onnx.runtime.inputs import may_be_ours, shape_hint, sizes_note
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.ranges import largest_magnitudes
@@ -100,7 +100,7 @@ class Subject:
         try:
             session.run(self.usual)
         except InputError as error:
-            if self.data.synthetic and self._guessed:
+            if may_be_ours(self.model, self.data):
                 raise InputError(
                     f"it does not run on synthetic inputs ({error.what})",
                     where=self.label,
@@ -108,12 +108,6 @@ class Subject:
                 ) from error
             return error.what
         return None
-
-    @property
-    def _guessed(self) -> bool:
-        """Whether synthetic inputs hold sizes or integers that the graph does not tell for sure."""
-        integers = any(spec.numpy_dtype.kind in "iu" for spec in self.model.inputs)
-        return integers or bool(guessed_sizes(self.data))
 
     @property
     def runs(self) -> bool:

@@ -53,7 +53,13 @@ def with_inferred_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model as a full check wants it: outputs without a shape get the inferred one, or are left out."""
     if not any(_shapeless(value) for value in proto.graph.output):
         return proto
-    checked = onnx.shape_inference.infer_shapes(proto)
+    checked = onnx.ModelProto()
+    checked.CopyFrom(proto)
+    for value, found in zip(
+        checked.graph.output, onnx.shape_inference.infer_shapes(proto).graph.output, strict=True
+    ):
+        if _shapeless(value) and not _shapeless(found):
+            value.CopyFrom(found)
     kept = [value for value in checked.graph.output if not _shapeless(value)]
     if len(kept) < len(checked.graph.output) and kept:
         known = list(map(_copied, kept))

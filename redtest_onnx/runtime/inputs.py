@@ -9,7 +9,7 @@ from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.synthetic import Synthetic
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shape, infer_shapes
+from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import GUESSES, fixed_batch
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -64,6 +64,13 @@ def guessed_sizes(data: Dataset) -> dict[str, Shape]:
     return dict(data.guessed_sizes) if isinstance(data, Synthetic) else {}
 
 
+def may_be_ours(model: Model, data: Dataset) -> bool:
+    """Whether a failing run may be the fault of synthetic inputs: sizes or integers that are guesses."""
+    if not isinstance(data, Synthetic):
+        return False
+    return bool(data.guessed_sizes) or any(spec.numpy_dtype.kind in "iu" for spec in model.inputs)
+
+
 def sizes_note(data: Dataset) -> str | None:
     """What stands beside numbers that depend on guessed sizes; None where nothing is a guess."""
     found = [f"{name} {'x'.join(map(str, sizes))}" for name, sizes in guessed_sizes(data).items()]
@@ -80,12 +87,3 @@ def shape_hint(model: Model, data: Dataset) -> str:
             sizes = guesses.get(spec.name) or tuple(d if isinstance(d, int) else 1 for d in spec.shape or ())
             parts.append(f"--input-shape {spec.name}:{','.join(map(str, sizes))}")
     return " ".join(parts)
-
-
-def known_sizes(model: Model, data: Dataset) -> dict[str, Shape]:
-    """Sizes of the inputs for one sample, for shape inference where nothing can be run."""
-    feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
-    return {name: array.shape for name, array in feeds.items()}
-
-
-__all__ = ["fit_inputs", "guessed_sizes", "infer_shapes", "known_sizes", "shape_hint", "sizes_note"]

@@ -24,7 +24,7 @@ from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
-from redtest_onnx.runtime.inputs import fit_inputs, sizes_note
+from redtest_onnx.runtime.inputs import fit_inputs, may_be_ours, sizes_note
 from redtest_onnx.runtime.session import Level, RunOptions, Session
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
@@ -148,10 +148,15 @@ class Workbench:
 
         Returns:
             Why it can't be run; None if it can, or needn't be.
+
+        Raises:
+            InputError: it can't be run, and that is not for synthetic inputs that are a guess.
         """
         try:
             self.resolved  # noqa: B018
         except InputError as error:
+            if not may_be_ours(self.model, self.data):
+                raise
             self._infer_only()
             return error
         return None
