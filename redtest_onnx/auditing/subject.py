@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from redtest_onnx.auditing.constants import floating_values
 from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.support import ProviderPartition, split, supported
-from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
@@ -104,7 +104,8 @@ class Subject:
                 raise InputError(
                     f"it does not run on synthetic inputs ({error.what})",
                     where=self.label,
-                    hint=f"give samples with @data, or sizes with @shapes: {shape_hint(self.model, self.data)}",
+                    hint="give samples with @data, or other sizes with @shapes; tried was "
+                    f"{shape_hint(self.model, self.data)}",
                 ) from error
             return error.what
         return None

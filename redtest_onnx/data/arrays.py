@@ -90,7 +90,9 @@ class ArrayData:
         feeds = {name: array.take(indices) for name, array in self.arrays.items()}
         for name, values in feeds.items():
             axis = None if self.arrays[name].lifted else self.arrays[name].axis
-            check_finite(name, values[None] if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
+            check_finite(
+                name, values[None] if axis is None else np.moveaxis(values, axis, 0), indices, self.source
+            )
         return feeds
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
@@ -207,7 +209,9 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    arrays = {spec.name: fit(array, spec, batch_axes(model)[spec.name], str(path), lifted=takes_one_sample(model))}
+    arrays = {
+        spec.name: fit(array, spec, batch_axes(model)[spec.name], str(path), lifted=takes_one_sample(model))
+    }
     return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
 
 

@@ -1,4 +1,4 @@
-"""What integers an input may hold: rows of the tables it points into, lengths, and constants it is held against.
+"""What integers an input may hold: rows of the tables it points into, lengths, constants it is held against.
 
 The values of an input are followed through casts, shifts, picks of columns and reshapes to the operators that
 use them as indices.
@@ -19,7 +19,18 @@ from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 
 _PASSED_ON = frozenset(
-    {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Expand", "Concat", "Tile"}
+    {
+        "Cast",
+        "Identity",
+        "Unsqueeze",
+        "Squeeze",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Expand",
+        "Concat",
+        "Tile",
+    }
     | {"CastLike", "Dropout", "Clip", "Where", "Mul", "ScatterElements"}
 )
 # Operator -> position of the table and of the indices.
@@ -213,7 +224,9 @@ class InputValues:
             return None if depth is None else Axis(int(depth.reshape(-1)[0]))
         if kind == ops.MS + "EmbedLayerNormalization":
             place = _EMBEDDINGS.get(list(node.input).index(tensor))
-            axes = flow.tensors.get(node.input[place]) if place is not None and place < len(node.input) else None
+            axes = (
+                flow.tensors.get(node.input[place]) if place is not None and place < len(node.input) else None
+            )
             return axes[0] if axes else None
         if kind.endswith("GatherBlockQuantized") and node.input[1] == tensor:
             axes = flow.tensors.get(node.input[0])

@@ -1,4 +1,4 @@
-"""One sample per file: data whose arrays differ in size from sample to sample, such as graphs and recordings."""
+"""One sample per file: arrays that differ in size from sample to sample, such as graphs and recordings."""
 
 from __future__ import annotations
 

@@ -15,7 +15,14 @@ from redtest_onnx.data.ids import InputValues
 from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.shapes import Shape
-from redtest_onnx.graph.signature import GUESSES, Guess, InputPlan, plan_inputs, state_inputs, takes_one_sample
+from redtest_onnx.graph.signature import (
+    GUESSES,
+    Guess,
+    InputPlan,
+    plan_inputs,
+    state_inputs,
+    takes_one_sample,
+)
 
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _KIND = re.compile(r"token_type|segment|^batch$", re.IGNORECASE)
@@ -130,8 +137,9 @@ class Synthetic:
         if _KIND.search(plan.name):
             return low
         if _POSITIONS.search(plan.name) and shape:
-            return np.minimum(low + np.arange(shape[-1]), high - 1)
-        return rng.integers(low, high)
+            return np.asarray(np.minimum(low + np.arange(shape[-1]), high - 1))
+        found: npt.NDArray[np.int64] = rng.integers(low, high)
+        return found
 
     def _size_of(self, axis: Axis) -> int | None:
         """The size of an axis in these samples, also where the file leaves it open."""

@@ -197,7 +197,7 @@ def axes_of(model: Model) -> AxisFlow:
 
 
 def broadcast(*operands: Axes) -> list[Axis | None]:
-    """Axes of an elementwise result; operands are aligned at their last axes, and those of size 1 give way."""
+    """Axes of an elementwise result; operands are aligned at their last axes, those of size 1 give way."""
     rank = max(map(len, operands))
     result: list[Axis | None] = []
     for k in range(rank):

@@ -207,8 +207,11 @@ def _slice(flow: AxisFlow, node: onnx.NodeProto) -> None:
     axes = flow.axes(node, 0)
     where = flow.axes_operand(node, 3)
     if where is None:
-        starts = ops.attribute(node, "starts") or (flow.constants(node.input[1]) if len(node.input) > 1 else None)
-        assert isinstance(starts, list | tuple) and len(node.input) < 4
+        starts = ops.attribute(node, "starts") or (
+            flow.constants(node.input[1]) if len(node.input) > 1 else None
+        )
+        assert isinstance(starts, list | tuple)
+        assert len(node.input) < 4
         where = tuple(range(len(starts)))
     if len(axes) == 1 and node.input[0] in flow.sizes and len(node.input) > 2:
         first, last = flow.constants(node.input[1]), flow.constants(node.input[2])
@@ -286,13 +289,19 @@ def _product_of(a: int, b: int) -> Rule:
 
 def _fused_matmul(flow: AxisFlow, node: onnx.NodeProto) -> None:
     left, right = list(flow.axes(node, 0)), list(flow.axes(node, 1))
-    assert not _int(node, "transBatchA", 0) and not _int(node, "transBatchB", 0)
+    assert not _int(node, "transBatchA", 0)
+    assert not _int(node, "transBatchB", 0)
     if _int(node, "transA", 0):
         left[-2:] = left[:-3:-1]
     if _int(node, "transB", 0):
         right[-2:] = right[:-3:-1]
     left[-1].join(right[-2])
-    flow.make(node, [*broadcast(tuple(left[:-2]), tuple(right[:-2])), left[-2], right[-1]] if len(left) > 2 or len(right) > 2 else [left[-2], right[-1]])
+    flow.make(
+        node,
+        [*broadcast(tuple(left[:-2]), tuple(right[:-2])), left[-2], right[-1]]
+        if len(left) > 2 or len(right) > 2
+        else [left[-2], right[-1]],
+    )
 
 
 def _gemm(flow: AxisFlow, node: onnx.NodeProto) -> None:
@@ -341,7 +350,9 @@ def _position(node: onnx.NodeProto, k: int, axis: Axis, kernel: Axes) -> Axis | 
     size = kernel[2 + k].size
     strides, dilations = (ops.attribute(node, name) or [1] * 9 for name in ("strides", "dilations"))
     pads, auto = ops.attribute(node, "pads") or [0] * 18, ops.attribute(node, "auto_pad", b"NOTSET")
-    assert isinstance(strides, list) and isinstance(dilations, list) and isinstance(pads, list)
+    assert isinstance(strides, list)
+    assert isinstance(dilations, list)
+    assert isinstance(pads, list)
     if size is None or strides[k] != 1 or ops.qualified(node) == "ConvTranspose":
         return None
     total = pads[k] + pads[k + (len(kernel) - 2 if len(pads) < 18 else 9)]
@@ -380,7 +391,11 @@ def _recurrent(flow: AxisFlow, node: onnx.NodeProto) -> None:
             for axis, other in zip(state, (directions, samples, hidden), strict=True):
                 axis.join(other)
     state_axes = [samples, directions, hidden] if _int(node, "layout", 0) else [directions, samples, hidden]
-    whole = [samples, steps, directions, hidden] if _int(node, "layout", 0) else [steps, directions, samples, hidden]
+    whole = (
+        [samples, steps, directions, hidden]
+        if _int(node, "layout", 0)
+        else [steps, directions, samples, hidden]
+    )
     flow.make(node, whole)
     for position in range(1, len(node.output)):
         flow.make(node, state_axes, position)
@@ -410,7 +425,8 @@ def _einsum(flow: AxisFlow, node: onnx.NodeProto) -> None:
     equation = ops.attribute(node, "equation", b"")
     assert isinstance(equation, bytes)
     left, _, right = equation.decode().replace(" ", "").partition("->")
-    assert right and "." not in left
+    assert right
+    assert "." not in left
     named: dict[str, Axis] = {}
     for term, name in zip(left.split(","), node.input, strict=True):
         for letter, axis in zip(term, flow.tensors[name], strict=True):
@@ -420,25 +436,75 @@ def _einsum(flow: AxisFlow, node: onnx.NodeProto) -> None:
 
 _FIRST = (
     (ops.ACTIVATION - {"PRelu"})
-    | {"Identity", "Cast", "CastLike", "Dropout", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Floor", "Ceil"}
-    | {"Round", "Sign", "Not", "Softmax", "LogSoftmax", "Hardmax", "LRN", "LpNormalization", "CumSum", "IsNaN"}
+    | {
+        "Identity",
+        "Cast",
+        "CastLike",
+        "Dropout",
+        "Neg",
+        "Abs",
+        "Sqrt",
+        "Reciprocal",
+        "Exp",
+        "Log",
+        "Floor",
+        "Ceil",
+    }
+    | {
+        "Round",
+        "Sign",
+        "Not",
+        "Softmax",
+        "LogSoftmax",
+        "Hardmax",
+        "LRN",
+        "LpNormalization",
+        "CumSum",
+        "IsNaN",
+    }
     | {"MeanVarianceNormalization", "DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "Trilu"}
     | {"MultiHeadAttention", ops.MS + "MultiHeadAttention", "Attention"}
 )
 _BINARY = (
-    {"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Where", "PRelu", "And", "Or", "Xor"}
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Mod",
+        "Min",
+        "Max",
+        "Sum",
+        "Mean",
+        "Where",
+        "PRelu",
+        "And",
+        "Or",
+        "Xor",
+    }
     | {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "BitShift"}
     | {ops.MS + "BiasGelu", ops.MS + "FastGelu"}
 )
-_REDUCTIONS = {f"Reduce{kind}" for kind in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")}
+_REDUCTIONS = {
+    f"Reduce{kind}"
+    for kind in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
+}
 
 RULES: dict[str, Rule] = {
     "Constant": _constant,
     **dict.fromkeys(_FIRST, _keep),
     **dict.fromkeys(_BINARY, _elementwise),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization", "GroupNormalization"), _batch_normalisation),
     **dict.fromkeys(
-        ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", ops.MS + "LayerNormalization"),
+        ("BatchNormalization", "InstanceNormalization", "GroupNormalization"), _batch_normalisation
+    ),
+    **dict.fromkeys(
+        (
+            "LayerNormalization",
+            "RMSNormalization",
+            "SimplifiedLayerNormalization",
+            ops.MS + "LayerNormalization",
+        ),
         _layer_normalisation,
     ),
     ops.MS + "SkipLayerNormalization": _skip_layer_normalisation,

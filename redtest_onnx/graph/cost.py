@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.packed import held_weights
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.macs import count_macs
 from redtest_onnx.graph.memory_plan import bytes_of, peak_activation_bytes
 from redtest_onnx.graph.model import subgraphs, tensor_elements
+from redtest_onnx.graph.packed import held_weights
 from redtest_onnx.graph.shapes import FLOAT_TYPES, LOW_BIT_TYPES, Shapes
 
 # Running statistics of a BatchNormalization are measured, not learned.

@@ -106,7 +106,7 @@ def _bits_matmul(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
 
 
 def _multi_head(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
-    # Query [b, n, d] and key [b, m, d], or [b, heads, m, d / heads]; or all packed as [b, n, heads, 3, d / heads].
+    # Query [b, n, d] and key [b, m, d] or [b, heads, m, d / heads]; or packed as [b, n, heads, 3, d / heads].
     query = sizes[node.input[0]]
     if len(query) == 5:
         return 2 * prod(query) // 3 * query[1]
@@ -114,7 +114,7 @@ def _multi_head(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
 
 
 def _grouped_attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
-    # Query [b, n, heads * d], with keys and values behind it where they are packed; all keys are in the cache.
+    # Query [b, n, heads * d], with keys and values behind it where packed; all keys are in the cache.
     query = sizes[node.input[0]]
     total = sizes[node.output[1]][-2] if len(node.output) > 1 and node.output[1] in sizes else query[1]
     return 2 * prod(sizes[node.output[0]]) * total

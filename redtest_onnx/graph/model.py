@@ -122,7 +122,9 @@ class Model:
             spec = next((spec for spec in self.inputs if spec.name == name), None)
             if spec is None:
                 names = ", ".join(spec.name for spec in self.inputs)
-                raise InputError(f"no input is called {name!r}", where=self.label, hint=f"its inputs: {names}")
+                raise InputError(
+                    f"no input is called {name!r}", where=self.label, hint=f"its inputs: {names}"
+                )
             fits = spec.shape is None or (
                 len(spec.shape) == len(shape)
                 and all(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -179,7 +178,7 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
         if moved or (axis.size is None and axis.root in elsewhere):
             found[name] = None
     if any(axis is None and len(known[name]) > 1 for name, axis in found.items()):
-        # Where one input is a graph's nodes or the steps of one sample, a fixed [2, edges] is none of samples.
+        # Where one input is a graph's nodes or steps of one sample, a fixed [2, edges] is none of samples.
         for name, axes in known.items():
             k = found[name]
             if k is not None and axes[k].size is not None and not _holds_samples(axes[k]):
@@ -272,7 +271,7 @@ class _SizeChooser:
             if self._image is not None:
                 height, width = self._image
                 first = not any(
-                    "image" in other.uses and other.size is None or rank >= 4 and other.size is None
+                    ("image" in other.uses and other.size is None) or (rank >= 4 and other.size is None)
                     for j, other in enumerate(axes_of(self._model).inputs[spec.name][:k])
                     if j != self._axes[spec.name]
                 )

@@ -1,4 +1,4 @@
-"""What ONNX Runtime takes and ONNX's checker does not: nodes out of order, values without shapes, no names."""
+"""What ONNX Runtime takes and ONNX's checker does not: nodes out of order, values without shapes."""
 
 from __future__ import annotations
 

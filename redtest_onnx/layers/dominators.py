@@ -147,7 +147,7 @@ def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]
 
 
 def _holds_most(index: GraphIndex, step: FlowStep) -> bool:
-    """Whether a step holds more than half of a network's operators with weights, as a detector's neck does."""
+    """Whether a step holds more than half of the operators with weights, as a detector's neck does."""
     inside = len(step.nodes & index.weighted)
     if len(index.flows) > 1:
         return False  # to an encoder's input, all of a decoder is one step

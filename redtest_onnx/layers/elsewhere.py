@@ -1,4 +1,4 @@
-"""Parameters that no single layer has for itself: predictions, shared weights, what lies outside all layers."""
+"""Parameters that no single layer has for itself: predictions, shared weights, what is outside of layers."""
 
 from __future__ import annotations
 

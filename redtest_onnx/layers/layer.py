@@ -122,7 +122,9 @@ def find_layers(
 
 def has_branches(layers: Iterable[Layer]) -> bool:
     """Whether some layer is a block with branches, as residual nets and transformers have them."""
-    return any(layer.operators > 1 and (layer.kind in BLOCKS or layer.kind in GRANULARITIES) for layer in layers)
+    return any(
+        layer.operators > 1 and (layer.kind in BLOCKS or layer.kind in GRANULARITIES) for layer in layers
+    )
 
 
 def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer]) -> tuple[Layer, ...]:

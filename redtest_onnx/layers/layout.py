@@ -42,10 +42,10 @@ def _by_maker(index: GraphIndex, tensor: str, rank: int) -> int | None:
                 axis = order.index(axis)
             return axis
         if kind == "Transpose":
-            order = ops.attribute(node, "perm")
-            if not isinstance(order, list) or len(order) != rank:
+            perm = ops.attribute(node, "perm")
+            if not isinstance(perm, list) or len(perm) != rank:
                 return None
-            orders.append([int(k) for k in order])
+            orders.append([int(k) for k in perm])
             tensor = node.input[0]
             continue
         sources = index.activation_inputs(producer)

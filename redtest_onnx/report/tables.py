@@ -55,7 +55,12 @@ def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
         _row("parameters", a.cost.parameters, b.cost.parameters, count),
         _row(f"MACs{at_sizes(a.cost)}", a.cost.macs, b.cost.macs, count),
         _row("file size", a.file_bytes, b.file_bytes, size),
-        _row(f"activation peak{at_sizes(a.cost)}", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
+        _row(
+            f"activation peak{at_sizes(a.cost)}",
+            a.cost.peak_activation_bytes,
+            b.cost.peak_activation_bytes,
+            size,
+        ),
         _row("latency p50", a.latency.p50, b.latency.p50, _ms),
         _row("latency p90", a.latency.p90, b.latency.p90, _ms),
         _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),

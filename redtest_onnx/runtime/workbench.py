@@ -12,8 +12,8 @@ import numpy as np
 
 from redtest_onnx.data.batching import Indices, leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
-from redtest_onnx.errors import InputError
 from redtest_onnx.data.splits import Splits, sample_indices
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.branches import InlinedModel, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of

@@ -313,9 +313,7 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
 
 def targets_of(layers: tuple[Layer, ...], seen: ResolvedShapes) -> list[TapTarget]:
     """What a reader needs to know of the layers."""
-    return [
-        TapTarget.seen(layer.tensor, seen, layer.convolutional, layer.channels_last) for layer in layers
-    ]
+    return [TapTarget.seen(layer.tensor, seen, layer.convolutional, layer.channels_last) for layer in layers]
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:

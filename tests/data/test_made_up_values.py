@@ -120,7 +120,12 @@ def test_parts_of_an_input_have_tables_of_their_own(how: str) -> None:
 def test_rows_of_a_graph_lie_within_its_nodes() -> None:
     net = Net(x=["N", 8])
     net.add_input("edges", INT, [2, "E"])
-    net("Gather", net("MatMul", "x", net.weight(8, 8)), net("Gather", "edges", net.store(0, np.int64)), name="y")
+    net(
+        "Gather",
+        net("MatMul", "x", net.weight(8, 8)),
+        net("Gather", "edges", net.store(0, np.int64)),
+        name="y",
+    )
     model = net.model("y")
     feeds = Synthetic(model, 0, 8, {"x": (5, 8), "edges": (2, 300)}).inputs([0])
     assert feeds["x"].shape == (5, 8)
@@ -171,8 +176,14 @@ def test_a_sample_does_not_depend_on_the_run_it_is_in() -> None:
 
 def test_a_model_without_samples_gets_another_sample_each_run() -> None:
     net = Net(x=["T", "F"])
-    net("GRU", net("Unsqueeze", "x", net.store([1], np.int64)), net.weight(1, 24, 4), net.weight(1, 24, 8),
-        outputs=2, hidden_size=8)
+    net(
+        "GRU",
+        net("Unsqueeze", "x", net.store([1], np.int64)),
+        net.weight(1, 24, 4),
+        net.weight(1, 24, 8),
+        outputs=2,
+        hidden_size=8,
+    )
     data = Synthetic(net.model(net.nodes[-1].output[0]), 0, 10, {})
     assert not np.array_equal(data.inputs([0])["x"], data.inputs([1])["x"])
     assert onnx.TensorProto.FLOAT == 1

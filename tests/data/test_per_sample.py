@@ -24,7 +24,12 @@ def write(folder: Path, count: int = 6, *, labels: bool = False) -> Path:
             "edges": rng.integers(0, nodes, (2, edges)),
             "weight": np.ones((edges, 1), np.float32),
         }
-        np.savez(folder / f"{k:02}.npz", allow_pickle=False, **arrays, **({"labels": np.int64(k % 2)} if labels else {}))
+        np.savez(
+            folder / f"{k:02}.npz",
+            allow_pickle=False,
+            **arrays,
+            **({"labels": np.int64(k % 2)} if labels else {}),
+        )
     return folder
 
 
@@ -37,11 +42,14 @@ def test_graphs_of_different_sizes(tmp_path: Path, archive: bool) -> None:
                 file.write(member, member.name)
         path = tmp_path / "graphs.zip"
     data = rt.open_data(path, graph_network().model("y"))
-    assert isinstance(data, PerSample) and len(data) == 6 and not data.synthetic
+    assert isinstance(data, PerSample)
+    assert len(data) == 6
+    assert not data.synthetic
     assert data.inputs([2])["x"].shape == (5, 8)
     assert data.inputs([5])["edges"].shape == (2, 15)
     labels = data.labels([0, 1, 2])
-    assert labels is not None and labels.tolist() == [0, 1, 0]
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 0]
 
 
 def test_samples_of_one_size_are_put_together(tmp_path: Path) -> None:
@@ -86,7 +94,9 @@ def test_bad_files_are_named(tmp_path: Path, what: str) -> None:
 def test_arrays_with_samples_in_front_of_a_model_without(tmp_path: Path) -> None:
     model = graph_network().model("y")
     arrays = {"x": (7, 5, 8), "edges": (7, 2, 9), "weight": (7, 9, 1)}
-    values = {name: np.zeros(shape, np.int64 if name == "edges" else np.float32) for name, shape in arrays.items()}
+    values = {
+        name: np.zeros(shape, np.int64 if name == "edges" else np.float32) for name, shape in arrays.items()
+    }
     np.savez(tmp_path / "d.npz", allow_pickle=False, **values)
     data = rt.open_data(tmp_path / "d.npz", model)
     assert len(data) == 7

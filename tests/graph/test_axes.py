@@ -66,7 +66,9 @@ def test_steps_first_without_samples_is_one_sample_a_run(op: str) -> None:
     made = gru(net, net("Unsqueeze", "x", net.store([1], np.int64)), 180, op=op)
     model = net.model(made)
     assert shapes(model) == {"x": (16, 180)}
-    assert batch_axes(model) == {"x": None} and fixed_batch(model) == 1 and takes_one_sample(model)
+    assert batch_axes(model) == {"x": None}
+    assert fixed_batch(model) == 1
+    assert takes_one_sample(model)
 
 
 def test_channels_of_a_convolution_with_groups() -> None:
@@ -134,7 +136,11 @@ def test_given_sizes_that_do_not_fit_are_refused(name: str, sizes: tuple[int, ..
         ("imgsz", "[320, 320]", (320, 320)),
         ("imgsz", "416", (416, 416)),
         ("imgsz", "[256, 192]", (256, 192)),
-        ("preprocessor", '{"crop_size": {"height": 224, "width": 160}, "size": {"shortest_edge": 256}}', (224, 160)),
+        (
+            "preprocessor",
+            '{"crop_size": {"height": 224, "width": 160}, "size": {"shortest_edge": 256}}',
+            (224, 160),
+        ),
         ("config", '{"size": {"shortest_edge": 288}}', (288, 288)),
         ("input_size", "(3, 96, 128)", (96, 128)),
         ("size", "large", (64, 64)),

@@ -65,7 +65,7 @@ def test_integer_products(op: str) -> None:
         net(op, "x", weight, net.store(0.1), domain=MS, name="y")
     index = GraphIndex(net.model("y").graph)
     assert count_parameters(index) == 40
-    sizes = {name: (3, 8) for name in ("x", *(n for node in net.nodes[:-1] for n in node.output[:1]))}
+    sizes = dict.fromkeys(("x", *(n for node in net.nodes[:-1] for n in node.output[:1])), (3, 8))
     shapes = infer_shapes(net.model("y"), {"x": (3, 8)}).updated({**sizes, "y": (3, 5)})
     assert count_macs(index, shapes) == 3 * 8 * 5
 

@@ -1,4 +1,4 @@
-"""What layers are called, where channels are, which adapters there are, and that all parameters are accounted for."""
+"""What layers are called, where channels are, which adapters there are; all parameters are accounted for."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def test_an_unrolled_cell_is_recurrent() -> None:
         h = cell(net, first, h, weights, 8)
     net("MatMul", net("Relu", h), net.weight(8, 3), name="y")
     kinds = [layer.kind for layer in net.layers("y").values()]
-    assert kinds[0] == "MatMul" and set(kinds[1:]) == {"recurrent block"}
+    assert kinds[0] == "MatMul"
+    assert set(kinds[1:]) == {"recurrent block"}
 
 
 def test_tables_that_are_added_are_an_embedding() -> None:
@@ -97,7 +98,8 @@ def test_blocks_with_their_channels_behind_get_an_adapter(stride: int, side: int
     model = net.model("y")
     bench = Workbench(model, rt.open_data(None, model), ONE)
     layer = next(layer for layer in bench.layers() if layer.exit == exit_)
-    assert layer.action == "adapter" and layer.channels_last
+    assert layer.action == "adapter"
+    assert layer.channels_last
     pruned = apply_plan(bench, Plan("test", model.sha256, (Step.of(layer),)))
     assert Session(pruned, ONE).run(bench.sample)["y"].shape == (1, 3)
     assert count_parameters(GraphIndex(pruned.graph)) < count_parameters(index)
@@ -126,7 +128,8 @@ def test_odd_sizes_take_a_strided_operator(side: int, after: int) -> None:
     model = net.model("y")
     bench = Workbench(model, rt.open_data(None, model), ONE)
     layer = bench.layers()[1]
-    assert layer.shape == (1, 16, after, after) and layer.action == "adapter"
+    assert layer.shape == (1, 16, after, after)
+    assert layer.action == "adapter"
     pruned = apply_plan(bench, Plan("test", model.sha256, (Step.of(layer),)))
     assert Session(pruned, ONE).run(bench.sample)["y"].shape == (1, 3)
     parameters = count_parameters(bench.index) - count_parameters(GraphIndex(pruned.graph))

@@ -1,4 +1,4 @@
-"""Sizes of synthetic inputs: guesses are tried until the model runs, and are said beside what depends on them."""
+"""Sizes of synthetic inputs: guesses are tried until the model runs, and are said beside numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def test_sizes_grow_until_the_model_runs(count: int) -> None:
     bench = Workbench(valid_convolutions(count), rt.open_data(None, valid_convolutions(count)), ONE)
     side = 64 if count == 2 else 128
     assert bench.sample["x"].shape == (side, side)
-    assert bench.cost.macs is not None and bench.cost.macs > 0
+    assert bench.cost.macs is not None
+    assert bench.cost.macs > 0
     assert all(size > 0 for shape in bench.shapes.sizes.values() for size in shape)
     assert bench.cost.at == f"at x {side}x{side}"
 
@@ -50,9 +51,7 @@ def test_what_is_told_is_no_guess() -> None:
     assert Workbench(model, told, ONE).sample["x"].shape == (40, 50)
 
 
-def test_inspect_lists_layers_where_nothing_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_lists_layers_where_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = Net(x=["N", 3, "H", "W"])
     flat = net("Flatten", net("Relu", net.conv("x", 3, 4)))  # only 10x10 fits the weights behind it
     hidden = net("Relu", net("MatMul", flat, net.weight(400, 8)))
@@ -62,10 +61,12 @@ def test_inspect_lists_layers_where_nothing_runs(
     assert run(["inspect", str(path), "--threads", "1"]) == 0
     shown = capsys.readouterr()
     assert "--input-shape x:1,3,64,64" in shown.err
-    assert "Conv" in shown.out and "layers" in shown.out
+    assert "Conv" in shown.out
+    assert "layers" in shown.out
     assert run(["inspect", str(path), "--threads", "1", "--input-shape", "x:1,3,10,10"]) == 0
     shown = capsys.readouterr()
-    assert "guess" not in shown.out + shown.err and "?" not in shown.out.split("removable")[0].partition("y:")[2]
+    assert "guess" not in shown.out + shown.err
+    assert "?" not in shown.out.split("removable")[0].partition("y:")[2]
 
 
 def deep_graph_network() -> rt.Model:
@@ -111,14 +112,18 @@ def bfloat16(model: rt.Model) -> rt.Model:
     for tensor in proto.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor).astype(ml_dtypes.bfloat16)
         tensor.CopyFrom(
-            onnx.helper.make_tensor(tensor.name, onnx.TensorProto.BFLOAT16, values.shape, values.tobytes(), raw=True)
+            onnx.helper.make_tensor(
+                tensor.name, onnx.TensorProto.BFLOAT16, values.shape, values.tobytes(), raw=True
+            )
         )
     for info in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         info.type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
     return rt.Model(proto)
 
 
-def test_bfloat16_takes_float32_data_and_runs_in_float32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bfloat16_takes_float32_data_and_runs_in_float32(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     net = Net(x=["N", 8])
     x = "x"
     for _ in range(3):
@@ -126,7 +131,8 @@ def test_bfloat16_takes_float32_data_and_runs_in_float32(tmp_path: Path, caplog:
     model = bfloat16(net.model(x))
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
     analysis = analyze(
-        Workbench(model, rt.open_data(tmp_path / "d.npz", model), ONE), AnalysisSettings(samples=40, batches=1)
+        Workbench(model, rt.open_data(tmp_path / "d.npz", model), ONE),
+        AnalysisSettings(samples=40, batches=1),
     )
     assert np.isfinite(analysis.similarity).all()
     assert "float32" in caplog.text

@@ -51,12 +51,9 @@ def unused_initializer(subject: Subject) -> Iterator[Problem]:
     unused = [one for one in stored_tensors(subject.model.graph) if not one.readers and not one.output]
     if unused:
         size = sum(tensor_bytes(one.tensor) for one in unused)
-        yield Problem(
-            f"{count_of(len(unused), 'stored tensor is', 'stored tensors are')} read by nothing ({size:,} bytes)",
-            "unused",
-            (),
-            tuple(one.name for one in unused),
-        )
+        what = count_of(len(unused), "stored tensor is", "stored tensors are")
+        names = tuple(one.name for one in unused)
+        yield Problem(f"{what} read by nothing ({size:,} bytes)", "unused", (), names)
 
 
 @rule(
@@ -156,8 +153,8 @@ def float16_underflow(subject: Subject) -> Iterator[Problem]:
     "RT045",
     "int8-needs-channels",
     "note",
-    explanation="With one int8 scale per tensor whole channels of these weights become zero, or all keep less "
-    "than 20 dB of signal, because some channels are far larger than others; with one scale per channel they "
+    explanation="With one int8 scale per tensor whole channels of these weights become zero, or all keep "
+    "less than 20 dB of signal, because some channels are far larger than others; with one scale per channel they "
     "keep much more.",
     fix="Quantise with per_channel=True, or equalise the channels first.",
 )
@@ -178,7 +175,8 @@ def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
         gone = f"{lost} of {count} channels of {name} become all zero; it" if lost else name
         what = count_of(len(found), "tensor needs", "tensors need")
         yield Problem(
-            f"{what} scales per channel; {gone} keeps {whole:.1f} dB per tensor, {channels:.1f} dB per channel",
+            f"{what} scales per channel; {gone} keeps {whole:.1f} dB per tensor, {channels:.1f} dB per "
+            "channel",
             "int8",
             tensors=tuple(item[0] for item in found),
         )
@@ -241,7 +239,7 @@ def _underflows(value: npt.NDArray[np.generic]) -> bool:
     if not _TINIEST < largest < _SMALLEST_NORMAL_HALF:
         return False
     noise = float(np.square(x - x.astype(np.float16).astype(np.float64)).sum())
-    return noise > np.square(x).sum() / 10 ** (_POOR_DECIBELS / 10)
+    return noise > float(np.square(x).sum()) / 10 ** (_POOR_DECIBELS / 10)
 
 
 def _broken(value: npt.NDArray[np.generic]) -> bool:

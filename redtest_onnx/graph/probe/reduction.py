@@ -339,5 +339,10 @@ class Reduction:
 
 def _channel_axis(tap: Tap) -> int:
     """Images are [N, C, ...]; sequences, states and everything in windows end with their channels."""
-    images = not (tap.lifted or tap.channels_last) and tap.batch_axis == 0 and tap.shape[0] == tap.batch and (len(tap.shape) != 3 or tap.channels_first)
+    images = (
+        not (tap.lifted or tap.channels_last)
+        and tap.batch_axis == 0
+        and tap.shape[0] == tap.batch
+        and (len(tap.shape) != 3 or tap.channels_first)
+    )
     return 1 if images else max(axis for axis in range(len(tap.shape)) if axis != tap.batch_axis)
