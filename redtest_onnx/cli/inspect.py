@@ -58,7 +58,7 @@ def command(
         screen.note(f"Nothing tells these sizes; others with {shape_hint(loaded, bench.data)}")
     if failure is not None:
         screen.note(
-            f"It does not run on these inputs, so sizes that inference can't know are missing: {failure.what}\n"
+            f"It does not run on these inputs, so sizes inference can't know are missing: {failure.what}\n"
             f"Give sizes that it takes, such as {shape_hint(loaded, bench.data)}, or samples with --data."
         )
     screen.show(*(f"  The layers are those of {choice}." for choice in bench.view.choices))

@@ -55,7 +55,7 @@ def _turned(shape: Shape) -> Shape:
 
 
 def _convolution(before: Shape, after: Shape, kernel: int, dtype: np.dtype[np.generic]) -> AdapterOperator:
-    """The convolution [M, C, kernel...] from [N, C, ...] to [N, M, ...], padded where its kernel sticks out."""
+    """The convolution [M, C, kernel...] from [N, C, ...] to [N, M, ...], padded as its kernel needs."""
     found = windows(before[2:], after[2:])
     assert found is not None
     sizes = [max(window.size, kernel) for window in found]

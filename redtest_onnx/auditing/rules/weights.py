@@ -154,8 +154,8 @@ def float16_underflow(subject: Subject) -> Iterator[Problem]:
     "int8-needs-channels",
     "note",
     explanation="With one int8 scale per tensor whole channels of these weights become zero, or all keep "
-    "less than 20 dB of signal, because some channels are far larger than others; with one scale per channel they "
-    "keep much more.",
+    "less than 20 dB of signal, because some channels are far larger than others; with one scale per channel "
+    "they keep much more.",
     fix="Quantise with per_channel=True, or equalise the channels first.",
 )
 def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
