@@ -15,6 +15,7 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
+from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
@@ -58,7 +59,7 @@ def command(
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
-    if model.is_dir():
+    if model.is_dir() and not is_model_folder(model):
         if html or png:
             raise InputError("--html and --png are for one model", where=str(model), hint="use --json")
         work = FolderAnalysis(given, AnalysisSettings(**values), run)

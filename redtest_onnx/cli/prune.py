@@ -13,10 +13,11 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
 
 @click.command("prune")
 @click.argument("model", type=options.FilePath)
-@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .pruned.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FilePath,
+    help="File, or folder for a MODEL folder. [default: MODEL with .pruned]",
+)
 @click.option(
     "--criterion", default="redtest", show_default=True, help=f"One of {', '.join(criteria.names())}."
 )
@@ -135,14 +141,15 @@ def command(
     """
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    output = output or model.with_suffix(".pruned.onnx")
+    output = output or default_output(model)
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    written = [plan_path] if dry_run else [output, html]
-    check_outputs([*written, json_path], force=force)
+    check_outputs([plan_path if dry_run else html, json_path], force=force)
+    if not dry_run:
+        check_output(model, output, force=force)
     loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
@@ -180,13 +187,15 @@ def command(
                 Watch(epoch_reporter(screen), progress),
             )
             pruning, rounds = prune_in_rounds(bench, budgets, training, how, first=(chosen, analysis))
-    save(pruning.model, output, force=force)
+    notes = save_pruned(bench, pruning, model, output, force=force)
     if rounds:
         screen.show(*map(_round_in_words, rounds))
     else:
         screen.show(_repair_in_words(pruning.repair))
     screen.show(comparison_table(pruning))
-    screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
+    screen.show(
+        f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
+    )
     if html:
         rows = comparison_rows(pruning)
         names = [step.region for step in pruning.plan.steps]

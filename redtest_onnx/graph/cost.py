@@ -10,7 +10,7 @@ import onnx
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.macs import count_macs
-from redtest_onnx.graph.memory_plan import bytes_of, peak_activation_bytes
+from redtest_onnx.graph.memory_plan import peak_activation_bytes, stored_bytes
 from redtest_onnx.graph.model import subgraphs, tensor_elements
 from redtest_onnx.graph.packed import held_weights
 from redtest_onnx.graph.shapes import FLOAT_TYPES, LOW_BIT_TYPES, Shapes
@@ -84,10 +84,10 @@ def learned_values(index: GraphIndex, name: str) -> int:
 
 def parameter_bytes(index: GraphIndex) -> int:
     """Bytes of all stored values: initializers and Constant nodes of any type, with branches."""
-    total = sum(bytes_of(tuple(t.dims), t.data_type) for t in index.initializers.values())
+    total = sum(stored_bytes(tuple(t.dims), t.data_type) for t in index.initializers.values())
     for node in index.nodes:
         if node.op_type == "Constant" and isinstance(value := ops.attribute(node, "value"), onnx.TensorProto):
-            total += bytes_of(tuple(value.dims), value.data_type)
+            total += stored_bytes(tuple(value.dims), value.data_type)
         total += sum(parameter_bytes(GraphIndex(child)) for child in subgraphs([node]))
     return total
 

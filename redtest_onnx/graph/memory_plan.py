@@ -1,4 +1,4 @@
-"""Memory of activations, as ONNX Runtime plans it: which tensors share a buffer, and for how long."""
+"""The memory of activations at its peak, as ONNX Runtime plans its buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redtest_onnx.graph.model import FLOAT, element_bits, subgraphs
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 # Operators whose result may take the place of their first input.
-_IN_PLACE = ops.POINTWISE | frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "BatchNormalization"})
+_IN_PLACE = ops.POINTWISE | ops.RESHAPES | {"BatchNormalization"}
 
 
 def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
@@ -110,7 +110,9 @@ class _BufferPlan:
 
     def _allocate(self, name: str, i: int) -> None:
         self._owner[name] = len(self._sizes)
-        self._sizes.append(bytes_of(self._shapes.sizes.get(name, ()), self._shapes.dtypes.get(name, FLOAT)))
+        self._sizes.append(
+            stored_bytes(self._shapes.sizes.get(name, ()), self._shapes.dtypes.get(name, FLOAT))
+        )
         self._from.append(i)
         self._until.append(i)
         self._users.append(1)
@@ -119,7 +121,7 @@ class _BufferPlan:
     def _in_place(self, node: onnx.NodeProto, ends: list[str], name: str) -> int | None:
         if ops.qualified(node) not in _IN_PLACE:
             return None
-        size = bytes_of(self._shapes.sizes[name], self._shapes.dtypes.get(name, FLOAT))
+        size = stored_bytes(self._shapes.sizes[name], self._shapes.dtypes.get(name, FLOAT))
         same = [self._owner[end] for end in ends if self._sizes[self._owner[end]] == size]
         return next((buffer for buffer in same if self._users[buffer] == 1), None)
 
@@ -142,6 +144,6 @@ class _BufferPlan:
         return None if symbols is None else (symbols, self._shapes.dtypes.get(name, FLOAT))
 
 
-def bytes_of(shape: Shape, dtype: int) -> int:
+def stored_bytes(shape: Shape, dtype: int) -> int:
     """Bytes of a tensor; a last byte that is half full counts."""
     return -(-prod(shape) * element_bits(dtype) // 8)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import onnx
 
 from redtest_onnx.errors import InputError
 
+Value = TypeVar("Value")
 Dim: TypeAlias = int | str | None
 """A dimension as the file declares it: a size, a symbol, or nothing."""
 
@@ -78,6 +79,8 @@ class Model:
         origin: what messages call a model that was made of a file.
         sizes: sizes of inputs that the user chose where the file leaves dimensions open; the file stays as
             it is.
+        renamed: where removed layers took their caches with them: the names that this model's inputs and
+            outputs had before, by those they have now; None where the signature is that of the file.
     """
 
     proto: onnx.ModelProto
@@ -85,6 +88,7 @@ class Model:
     data_folder: Path | None = None
     origin: str | None = None
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    renamed: Mapping[str, str] | None = None
     facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What other modules found out about the model, each once: it never changes."""
 
@@ -105,7 +109,9 @@ class Model:
 
     def edited(self, proto: onnx.ModelProto) -> Model:
         """A changed version of this model, not saved yet, that refers to the same external data."""
-        return Model(proto, data_folder=self.folder, origin=self.label, sizes=self.sizes)
+        return Model(
+            proto, data_folder=self.folder, origin=self.label, sizes=self.sizes, renamed=self.renamed
+        )
 
     def with_sizes(self, sizes: Mapping[str, tuple[int, ...]]) -> Model:
         """This model with chosen sizes for the open dimensions of inputs.
@@ -137,6 +143,17 @@ class Model:
                     f"sizes {list(shape)} don't fit the input {name!r}, which is {spec}", where=self.label
                 )
         return replace(self, sizes={**self.sizes, **sizes}) if sizes else self
+
+    def origin_of(self, name: str) -> str:
+        """The name that an input or output had before layers were removed."""
+        return name if self.renamed is None else self.renamed.get(name, name)
+
+    def own_feeds(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """What is fed to the model that this one was made from, by this one's names; as it is otherwise."""
+        if self.renamed is None:
+            return dict(feeds)
+        names = {spec.name: self.origin_of(spec.name) for spec in self.inputs}
+        return {name: feeds[before] for name, before in names.items() if before in feeds}
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:

@@ -42,6 +42,9 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     MS + "GatherBlockQuantized": (0,),
     MS + "EmbedLayerNormalization": (2, 3, 4),
     MS + "MoE": (2, 4),
+    MS + "QMoE": (2, 5),
+    MS + "GatherBlockQuantized": (0,),
+    MS + "MatMulFpQ4": (1,),
 }
 
 # Classical models keep their weights in attributes.
@@ -61,7 +64,9 @@ WEIGHT_ATTRIBUTES: frozenset[str] = frozenset(
 RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN", MS + "DynamicQuantizeLSTM"})
 ATTENTION: frozenset[str] = frozenset(
     {"Softmax", "Attention", MS + "Attention", MS + "QAttention", MS + "MultiHeadAttention"}
-    | {MS + "GroupQueryAttention", MS + "PackedAttention"}
+    | {MS + "GroupQueryAttention", MS + "PackedAttention", MS + "PackedMultiHeadAttention"}
+    | {MS + "DecoderMaskedMultiHeadAttention", MS + "DecoderMaskedSelfAttention", MS + "PagedAttention"}
+    | {MS + "SparseAttention", MS + "LinearAttention"}
 )
 CONVOLUTION: frozenset[str] = frozenset(op for op in WEIGHT_INPUTS if "Conv" in op)
 
@@ -75,10 +80,15 @@ NORMALISATION: frozenset[str] = frozenset(
     | {"RMSNormalization", "LpNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"}
     | {MS + "LayerNormalization", MS + "SimplifiedLayerNormalization", MS + "GroupNorm"}
 )
+# Hand their input on, at most in another type.
+CARRIERS: frozenset[str] = frozenset({"Identity", "Cast"})
+# The same values in another shape.
+RESHAPES: frozenset[str] = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 # One value in, one value of the same shape out (the other operands are constants or the value itself).
 POINTWISE: frozenset[str] = ACTIVATION | frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Min", "Max"}
-    | {"Where", "Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear"}
+    | CARRIERS
+    | {"Where", "Dropout", "QuantizeLinear", "DequantizeLinear"}
     | {"Floor", "Ceil", "Round", "Sign"}
 )
 REDUCTION: frozenset[str] = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"})

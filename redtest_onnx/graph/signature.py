@@ -8,6 +8,7 @@ from math import prod
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.axes import Axis, axes_of
+from redtest_onnx.graph.head_sizes import cache_sizes
 from redtest_onnx.graph.image_size import declared_image_size
 from redtest_onnx.graph.model import Model, TensorSpec, element_bits
 from redtest_onnx.graph.shapes import Shape
@@ -16,6 +17,7 @@ _LARGEST_BATCH = 1 << 16
 _LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
+_CROSS = re.compile(r"encoder|cross", re.IGNORECASE)
 _CACHE = re.compile(r"past|cache", re.IGNORECASE)
 
 
@@ -219,6 +221,7 @@ class _SizeChooser:
         self._axes = batch_axes(model)
         self._states = state_inputs(model)
         self._image = declared_image_size(model)
+        self._by_graph = cache_sizes(model)
         self._chosen: dict[Axis, tuple[int, bool]] = {}
         for name, sizes in model.sizes.items():
             for k, (axis, size) in enumerate(zip(axes_of(model).inputs[name], sizes, strict=True)):
@@ -265,7 +268,12 @@ class _SizeChooser:
 
     def _size(self, spec: TensorSpec, k: int, axis: Axis) -> tuple[int, bool]:
         rank = len(spec.shape or ())
+        if (told := self._by_graph.get(spec.name, {}).get(k)) is not None:
+            return told, False
         if spec.name in self._states:
+            # What an encoder left is never empty; what a decoder said so far is, at first.
+            if _CROSS.search(spec.name):
+                return self._guess.sequence, True
             return (0 if _CACHE.search(spec.name) else 1), False
         if "image" in axis.uses or (rank >= 4 and "steps" not in axis.uses):
             if self._image is not None:

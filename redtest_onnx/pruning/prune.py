@@ -9,17 +9,22 @@ from redtest_onnx.checks import check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
+from redtest_onnx.pruning.budget import Budget, Losses, make_plan
+from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
+from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
+from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
@@ -73,6 +78,11 @@ class Pruning(Result):
     evaluated: int
     original: Model | None = field(default=None, compare=False)
 
+    @property
+    def signature_changes(self) -> tuple[SignatureChange, ...]:
+        """Caches that left the signature with their layers, and new numbers of the others."""
+        return () if self.original is None else signature_changes(self.original, self.model)
+
     def summary(self) -> str:
         """What was removed, and what that did."""
         share = 1 - self.after.cost.parameters / max(self.before.cost.parameters, 1)
@@ -118,6 +128,7 @@ class PruneSettings:
             raise SettingError("criterion", self.criterion, names())
 
 
+@one_blas_thread(solvers=True)
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -142,29 +153,20 @@ def plan(
     settings = settings or PruneSettings()
     analysis = analysis or analyze(bench, settings.similarity, progress)
     context = CriterionContext(bench.opened, analysis)
-    losses = _losses(bench.opened, settings) if budget.max_drop is not None else None
+    limit = budget.max_drop
+    losses = _losses(bench.opened, settings, limit) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
 
-def _losses(bench: Workbench, settings: PruneSettings) -> Losses:
+def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
     """What plans lose on held-out samples, plainly and after a quick repair."""
-    evaluator = bench.evaluator(bench.splits.choose)
-
-    def loss(candidate: Plan) -> float:
-        pruned = apply_plan(bench, candidate)
-        return drop(evaluator.reference, evaluator.evaluate(pruned))
-
+    candidates = Candidates(bench, max_drop)
     if settings.repair == "none" or bench.data.synthetic:
-        return Losses(loss)
+        return Losses(candidates.loss)
     method: Fitted = "adapter" if settings.repair == "adapter" else "refit"
-    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1)
-
-    def repaired_loss(candidate: Plan) -> float:
-        fitted, _ = fit_to_original(bench, apply_plan(bench, candidate), candidate, quick)
-        return drop(evaluator.reference, evaluator.evaluate(fitted))
-
-    return Losses(loss, repaired_loss)
+    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1, density=SEARCHING_ROWS)
+    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
 def prune(
@@ -191,6 +193,7 @@ def prune(
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
+@one_blas_thread(solvers=True)
 def rewrite(
     bench: Workbench,
     chosen: Plan,
@@ -218,11 +221,12 @@ def rewrite(
     pruned = apply_plan(opened, chosen)
     verify_removal(opened, pruned, chosen)
     pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
-    closed = bench.successor(bench.view.close(pruned))
+    closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
     return closed, repaired
 
 
+@one_blas_thread()
 def compare(
     bench: Workbench,
     pruned: Workbench,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
@@ -10,7 +11,9 @@ from rich.table import Table
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.prune import Pruning
+
+if TYPE_CHECKING:
+    from redtest_onnx.pruning.prune import Pruning
 
 
 def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:

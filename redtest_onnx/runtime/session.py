@@ -88,6 +88,7 @@ class Session:
         options = options or RunOptions()
         self.label = model.label
         self.options = options
+        self._renamed = model.renamed
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
@@ -147,6 +148,13 @@ class Session:
             found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
         return found
 
+    def _own_feeds(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """What is fed, by the names of this model's inputs, where removed layers took their caches along."""
+        if self._renamed is None:
+            return dict(feeds)
+        names = {i.name: self._renamed.get(i.name, i.name) for i in self._session.get_inputs()}
+        return {name: feeds[before] for name, before in names.items() if before in feeds}
+
     def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
 
@@ -161,6 +169,7 @@ class Session:
             InputError: the run fails, with ONNX Runtime's reason.
         """
         names = list(outputs or self.output_names)
+        feeds = self._own_feeds(feeds)
         with self._reported(feeds):
             values = self._session.run(names, self._fed(feeds))
         return dict(zip(names, values, strict=True))
@@ -187,6 +196,7 @@ class Session:
         take = array_from_dlpack(self.device)
         place = self.device if take is not None else "cpu"
         binding = self._session.io_binding()
+        feeds = self._own_feeds(feeds)
         with self._reported(feeds):
             for name, array in self._fed(feeds).items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from redtest_onnx.layers.layer import Layer, every_activation, has_branches
 from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
-from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
@@ -206,12 +207,34 @@ class Analysis(Result):
         """Similarity of each layer with the next one, [L - 1]."""
         return tuple(float(v) for v in np.diagonal(self.similarity, offset=1))
 
+    def repeated(
+        self, threshold: float, removable: Callable[[Layer], bool]
+    ) -> tuple[tuple[Layer, float], ...]:
+        """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
+
+        Args:
+            threshold: similarity from which on a layer repeats the one before.
+            removable: whether a layer may go; those that may not are kept and compared with.
+
+        Returns:
+            The layers that go, each with its similarity to the last kept one.
+        """
+        kept, found = self.layers[0], []
+        for layer in self.layers[1:]:
+            similarity = float(self.similarity[kept.index, layer.index])
+            if removable(layer) and similarity >= threshold:
+                found.append((layer, similarity))
+            else:
+                kept = layer
+        return tuple(found)
+
     @property
     def undefined(self) -> tuple[Layer, ...]:
         """Layers whose similarity is undefined since they do not vary."""
         return tuple(layer for layer in self.layers if np.isnan(self.similarity[layer.index, layer.index]))
 
 
+@one_blas_thread()
 def analyze(
     bench: Workbench, settings: AnalysisSettings | None = None, progress: Progress | None = None
 ) -> Analysis:
@@ -241,7 +264,7 @@ def analyze(
     batches = batches_of(data, settings)
     reader = GramReader(
         bench.opened,
-        targets_of(layers, bench.resolved),
+        targets_of(layers, bench),
         len(batches[0]),
         settings.pooling,
         seed=settings.seed,
@@ -311,9 +334,15 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
     return tuple(replace(layer, index=i) for i, layer in enumerate(left))
 
 
-def targets_of(layers: tuple[Layer, ...], seen: ResolvedShapes) -> list[TapTarget]:
-    """What a reader needs to know of the layers."""
-    return [TapTarget.seen(layer.tensor, seen, layer.convolutional, layer.channels_last) for layer in layers]
+def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
+    """What a reader needs to know of the layers: sizes, layout, and the mask where they hold its positions."""
+    seen, mask = bench.resolved, bench.mask
+    found = []
+    for layer in layers:
+        fits = mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor])
+        target = TapTarget.seen(layer.tensor, seen, layer.convolutional, mask if fits else None)
+        found.append(replace(target, channels_last=layer.channels_last and not target.lifted))
+    return found
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:

@@ -178,7 +178,7 @@ def _open(side: Workbench, samples: int, settings: AnalysisSettings) -> tuple[tu
         raise InputError("no layer to compare", where=side.label, hint="see `inspect`")
     reader = GramReader(
         side.opened,
-        targets_of(layers, side.resolved),
+        targets_of(layers, side),
         samples,
         settings.pooling,
         seed=settings.seed,

@@ -50,10 +50,10 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
             else:
                 complete(proto, taps, model.opsets["ai.onnx"])
                 # By path the weights are read once; from memory, external ones are found beside the model.
-                rewritten = Model(proto, data_folder=model.folder)
+                rewritten = Model(proto, data_folder=model.folder, renamed=model.renamed)
                 if not model.external_files:
                     onnx.save(proto, path)
-                    rewritten = Model(onnx.ModelProto(), path)
+                    rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
                 return Session(rewritten, options, level="none", early_release=True)
     return Session(build_probe(model, taps, seed), options, level="basic", early_release=True)

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
@@ -28,7 +29,7 @@ _CACHED = 64
 class TapTarget:
     """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
 
-    `channels_first`, `lifted` and `channels_last` are as in `Tap`.
+    `channels_first`, `lifted`, `channels_last` and `mask` are as in `Tap`.
     """
 
     tensor: str
@@ -36,20 +37,20 @@ class TapTarget:
     dtype: int
     batch_axis: int
     channels_first: bool = False
+    mask: Mask | None = None
     lifted: bool = False
     channels_last: bool = False
 
     @classmethod
     def seen(
-        cls, tensor: str, seen: ResolvedShapes, channels_first: bool, channels_last: bool = False
+        cls, tensor: str, seen: ResolvedShapes, channels_first: bool, mask: Mask | None = None
     ) -> TapTarget:
         """The target with the sizes that were seen in a run."""
         shapes, axis = seen.shapes, seen.batch_axes[tensor]
-        lifted = axis == WHOLE
         sizes, dtype = shapes.sizes[tensor], shapes.dtypes.get(tensor, FLOAT)
-        if lifted:
+        if axis == WHOLE:
             return cls(tensor, (1, *sizes), dtype, 0, lifted=True)
-        return cls(tensor, sizes, dtype, axis, channels_first, channels_last=channels_last)
+        return cls(tensor, sizes, dtype, axis, channels_first, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +183,7 @@ def _tap(
         whole=whole,
         lifted=target.lifted,
         channels_last=target.channels_last,
+        mask=target.mask,
     )
 
 
