@@ -127,7 +127,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     axes, one = batch_axes(model), takes_one_sample(model)
     try:
         arrays = {
-            spec.name: fit(file.read(prefix + spec.name), spec, axes[spec.name], source, lifted=one)
+            spec.name: fit_array(file.read(prefix + spec.name), spec, axes[spec.name], source, lifted=one)
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
@@ -135,8 +135,8 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
-    count = _count(arrays, source)
-    return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
+    count = count_samples(arrays, source)
+    return ArrayData(source, arrays, None if labels is None else check_labels(labels, count, source), count)
 
 
 def open_arrays(
@@ -166,12 +166,12 @@ def open_arrays(
     _wanted(model, list(arrays), source)
     axes = batch_axes(model)
     inputs = {
-        spec.name: fit(arrays[spec.name], spec, axes[spec.name], source, lifted=takes_one_sample(model))
+        spec.name: fit_array(arrays[spec.name], spec, axes[spec.name], source, lifted=takes_one_sample(model))
         for spec in model.inputs
     }
-    count = _count(inputs, source)
+    count = count_samples(inputs, source)
     labels = arrays.get(LABELS)
-    return ArrayData(source, inputs, None if labels is None else _classes(labels, count, source), count)
+    return ArrayData(source, inputs, None if labels is None else check_labels(labels, count, source), count)
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -209,10 +209,9 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    arrays = {
-        spec.name: fit(array, spec, batch_axes(model)[spec.name], str(path), lifted=takes_one_sample(model))
-    }
-    return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
+    one = takes_one_sample(model)
+    arrays = {spec.name: fit_array(array, spec, batch_axes(model)[spec.name], str(path), lifted=one)}
+    return ArrayData(str(path), arrays, None, count_samples(arrays, str(path)))
 
 
 def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
@@ -240,7 +239,7 @@ def _splits(file: Npz) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.split("/")[0] for name in file.names if "/" in name))
 
 
-def _count(arrays: Mapping[str, InputArray], source: str) -> int:
+def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:
     """Number of samples, the same in all arrays that have any."""
     counts = {name: a.values.shape[a.axis] for name, a in arrays.items() if a.axis is not None}
     if len(set(counts.values())) > 1:
@@ -248,24 +247,24 @@ def _count(arrays: Mapping[str, InputArray], source: str) -> int:
     return next(iter(counts.values()), 1)
 
 
-def fit(
+def fit_array(
     array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str, *, lifted: bool = False
 ) -> InputArray:
     """The array for an input, after a check of its shape and type.
 
     Args:
-        array: the values.
+        array: of all samples.
         spec: the input.
-        axis: its axis of samples.
+        axis: axis of the samples; None where all share the values.
         source: what messages call the data.
         lifted: whether the model takes one sample a run, so that samples may lie along an axis in front.
 
     Raises:
-        InputError: the array doesn't fit.
+        InputError: shape or type doesn't fit.
     """
     shape = spec.shape or ()
     if lifted and array.ndim == len(shape) + 1:
-        one = fit(array[0], spec, None, source) if len(array) else None
+        one = fit_array(array[0], spec, None, source) if len(array) else None
         if one is None:
             raise InputError(f"{spec.name!r} has no samples", where=source)
         return InputArray(array, 0, one.dtype, lifted=True)
@@ -307,7 +306,12 @@ def _layout(spec: TensorSpec, axis: int | None) -> str:
     return f"keep the order of the dimensions; samples are counted along dimension {axis}"
 
 
-def _classes(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+def check_labels(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+    """Labels as integers, one per sample.
+
+    Raises:
+        InputError: they are something else.
+    """
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"its labels are {labels.dtype}{list(labels.shape)}",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.arrays import LABELS, UNREADABLE, fit
+from redtest_onnx.data.arrays import LABELS, UNREADABLE, fit_array
 from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
@@ -129,7 +129,7 @@ class PerSample:
         axis = self._axes[spec.name]
         if axis is not None and spec.shape is not None and array.ndim == len(spec.shape) - 1:
             array = np.expand_dims(array, axis)
-        return fit(array, spec, axis, where).take([0] if axis is not None else [])
+        return fit_array(array, spec, axis, where).take([0] if axis is not None else [])
 
     def _stacked(self, name: str, axis: int | None, samples: list[Feeds]) -> npt.NDArray[Any]:
         if axis is None:

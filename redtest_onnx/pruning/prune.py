@@ -24,6 +24,7 @@ from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
@@ -64,7 +65,9 @@ class Pruning(Result):
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        analysis_after: of the pruned model; None with fewer than two layers left.
         original: the model before.
+        provider: the pruned model on the execution providers of the options; None if there are none.
     """
 
     model: Model
@@ -76,7 +79,9 @@ class Pruning(Result):
     agreement: Agreement
     evaluated_on: str
     evaluated: int
+    analysis_after: Analysis | None = None
     original: Model | None = field(default=None, compare=False)
+    provider: ProviderReport | None = None
 
     @property
     def signature_changes(self) -> tuple[SignatureChange, ...]:
@@ -252,7 +257,9 @@ def compare(
     result = evaluator.evaluate(pruned.session())
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
+    provider = check_provider(pruned, timed=False) if bench.options.providers else None
     note(3, 4, "measuring redundancy")
+    remeasured = _analysis_of(pruned, analysis.settings)
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -264,7 +271,7 @@ def compare(
         pruned.cost,
         pruned.model.file_bytes,
         latency[1],
-        _redundancy(pruned, analysis.settings),
+        None if remeasured is None else remeasured.redundancy.value,
         result.accuracy,
     )
     note(4, 4, "done")
@@ -278,7 +285,9 @@ def compare(
         agreement=result.agreement,
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
+        analysis_after=remeasured,
         original=bench.model,
+        provider=provider,
     )
 
 
@@ -295,8 +304,8 @@ def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
 
 
-def _redundancy(bench: Workbench, settings: AnalysisSettings) -> float | None:
+def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
     try:
-        return analyze(bench, settings).redundancy.value
+        return analyze(bench, settings)
     except InputError:
         return None  # fewer than two layers are left to compare

@@ -27,7 +27,7 @@ from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.inputs import fit_inputs, may_be_ours, sizes_note
-from redtest_onnx.runtime.session import Level, RunOptions, Session
+from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
 _SESSIONS = 2  # kept open per model; each holds the weights once more
@@ -279,21 +279,23 @@ class Workbench:
         self._evaluators.move_to_end(key)
         return self._evaluators[key]
 
-    def session(self, level: Level = "all", *, threads: int | None = None) -> Session:
+    def session(self, level: Level = "all", *, threads: int | None = None, deployed: bool = False) -> Session:
         """The model as given, ready to run; kept open for the next who asks, until others take its place.
 
         Args:
             level: graph optimisation.
             threads: as in `RunOptions`; those of the workbench if None.
+            deployed: as in `Session`.
 
         Raises:
             InputError: ONNX Runtime refuses the model.
         """
         options = self.options if threads is None else replace(self.options, threads=threads)
-        key = level, options
+        deployed = deployed and runs_elsewhere(options)
+        key = level, options, deployed
         if key not in self._sessions:
             _make_room(self._sessions, _SESSIONS)
-            self._sessions[key] = Session(self.model, options, level=level)
+            self._sessions[key] = Session(self.model, options, level=level, deployed=deployed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
 

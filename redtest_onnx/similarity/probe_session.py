@@ -14,7 +14,8 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
-from redtest_onnx.runtime.session import RunOptions, Session, resolve_device
+from redtest_onnx.runtime.devices import resolve_device
+from redtest_onnx.runtime.session import RunOptions, Session
 
 # Rewriting stores the weights once more for a moment. Where they are larger than this, the operators are
 # large, too, and gain little from it.

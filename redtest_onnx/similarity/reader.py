@@ -16,7 +16,7 @@ from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling,
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram
-from redtest_onnx.runtime.session import resolve_device
+from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
@@ -116,6 +116,7 @@ class GramReader:
         ]
         self._session = open_probe(model, self._taps, bench.options, seed)
         self._data = bench.data
+        self.source = bench.data.source
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
 
     def read(self, indices: Indices) -> Grams:
