@@ -56,7 +56,7 @@ def test_samples_of_one_size_are_put_together(tmp_path: Path) -> None:
     net = Net(x=["N", "T", 4])
     net("MatMul", "x", net.weight(4, 4))
     for k in range(3):
-        shape = (1, 5, 4) if k == 0 else (5, 4)  # with the axis of samples or without
+        shape = (5, 4)  # the axis of samples is left out
         np.savez(tmp_path / f"{k}.npz", x=np.full(shape, k, np.float32))
     data = rt.open_data(tmp_path, net.model("MatMul0"))
     assert data.inputs([0, 2])["x"][:, 0, 0].tolist() == [0, 2]
