@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -206,6 +207,27 @@ class Analysis(Result):
     def adjacent(self) -> tuple[float, ...]:
         """Similarity of each layer with the next one, [L - 1]."""
         return tuple(float(v) for v in np.diagonal(self.similarity, offset=1))
+
+    def repeated(
+        self, threshold: float, removable: Callable[[Layer], bool]
+    ) -> tuple[tuple[Layer, float], ...]:
+        """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
+
+        Args:
+            threshold: similarity from which on a layer repeats the one before.
+            removable: whether a layer may go; those that may not are kept and compared with.
+
+        Returns:
+            The layers that go, each with its similarity to the last kept one.
+        """
+        kept, found = self.layers[0], []
+        for layer in self.layers[1:]:
+            similarity = float(self.similarity[kept.index, layer.index])
+            if removable(layer) and similarity >= threshold:
+                found.append((layer, similarity))
+            else:
+                kept = layer
+        return tuple(found)
 
     @property
     def undefined(self) -> tuple[Layer, ...]:
