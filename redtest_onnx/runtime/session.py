@@ -19,6 +19,7 @@ from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
+from redtest_onnx.runtime.interrupt import stoppable
 
 Device = Literal["auto", "cpu", "cuda"]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -147,8 +148,8 @@ class Session:
             InputError: the run fails, with ONNX Runtime's reason.
         """
         names = list(outputs or self.output_names)
-        with self._reported(feeds):
-            values = self._session.run(names, dict(feeds))
+        with self._reported(feeds), stoppable(onnxruntime().RunOptions()) as run_options:
+            values = self._session.run(names, dict(feeds), run_options)
         return dict(zip(names, values, strict=True))
 
     def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
@@ -172,7 +173,8 @@ class Session:
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in self.output_names:
                 binding.bind_output(name, place)
-            self._session.run_with_iobinding(binding)
+            with stoppable(onnxruntime().RunOptions()) as run_options:
+                self._session.run_with_iobinding(binding, run_options)
             binding.synchronize_outputs()
         take = take or np.from_dlpack
         return {

@@ -42,10 +42,10 @@ Float32s = npt.NDArray[np.float32]
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 _FIRST_LENGTH = 2
 _DAMPING = 1.0  # of the curvature, relative to its mean
-_TRIED_ON = 64  # samples that choose the length of a step
-_LEAST_GAIN = 0.99  # of the error that the round before left: what gains less is the last round
+_TRIED_ON = 128  # samples that choose the length of a step
+_LEAST_GAIN = 0.998  # of the error that the round before left: what gains less is the last round
 _SLOPE_STEP = 1e-2  # small beside activations of order one, large beside float32's rounding
-_FEWEST_SAMPLES = 96
+_SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
 HELD_BYTES = 1 << 29
 """Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
 
@@ -115,7 +115,7 @@ class PairValues:
         self._positions += inner.size // inner.shape[channels]
         samples = sum(map(len, self.inner))
         enough = self._positions >= 4 * density * first.unknowns(inputs.shape)
-        self.full = enough and samples >= _FEWEST_SAMPLES
+        self.full = enough and samples >= _SAMPLES_PER_DENSITY * density
 
 
 class JointRefit:
