@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.report.comparisons import match_table, save_cross_heatmap
+from redtest_onnx.report.comparisons import (
+    compare_github,
+    compare_gitlab,
+    compare_markdown,
+    match_table,
+    save_cross_heatmap,
+)
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.page.others import compare_page
+from redtest_onnx.report.page.provenance import file_facts
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table_formats import TABLE_FORMATS, TableFormat
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
 from redtest_onnx.similarity.documents import compare_document
+
+_TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
+    "markdown": compare_markdown,
+    "github": compare_github,
+    "gitlab": compare_gitlab,
+}
 
 
 @click.command("compare")
@@ -29,6 +48,16 @@ from redtest_onnx.similarity.documents import compare_document
     "--other-data", type=options.FilePath, help="Samples for SECOND, or for FIRST again; pairs with --data."
 )
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option("--html", type=options.FilePath, help="Write a page with the heat map and all matches.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*TABLE_FORMATS, "github", "gitlab"]),
+    default="table",
+    show_default=True,
+    help="Format of the result on stdout; markdown is a summary for pull requests, github an annotation, "
+    "gitlab a code quality report.",
+)
 @options.measure_options
 @options.data_options
 @options.run_options
@@ -38,6 +67,8 @@ def command(
     second: Path | None,
     other_data: Path | None,
     png: Path | None,
+    html: Path | None,
+    form: str,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -50,8 +81,10 @@ def command(
     or both are .npz files of activations, one array [n, ...] per layer.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([png, json_path], force=force)
+    tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or tables is None, form=tables or "table")
+    check_figure(png)
+    check_outputs([png, html, json_path], force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     settings = AnalysisSettings(**values)
@@ -59,8 +92,13 @@ def command(
         comparison = _arrays(first, second or first, settings)
     else:
         comparison = _models(screen, first, second, source, other_data, settings, run)
-    screen.show(match_table(comparison), *_summary(comparison))
     titles = first.name, (second or other_data or first).name
+    if tables is None and json_path != "-":
+        click.echo(_TEXTS[form](comparison, titles), nl=False)
+    screen.show(match_table(comparison), *_summary(comparison))
+    if html:
+        files = (*file_facts("Rows", first), *file_facts("Columns", second or first))
+        save_page(compare_page(comparison, titles, provenance(), files), html)
     if png:
         save_cross_heatmap(comparison, titles, png)
     if json_path:

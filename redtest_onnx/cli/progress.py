@@ -81,9 +81,8 @@ class LogLines:
             if self._what is None or now - self._said < self._every:
                 return
             self._said = now
-            self._write(
-                f"{self._what}: {self._done} of {self._total}, {_words(now - self._began)}{self._left(now)}"
-            )
+            took = _words(now - self._began)
+            self._write(f"{self._what}: {self._done} of {self._total}, {took}{self._left(now)}")
 
     def _left(self, now: float) -> str:
         if not 0 < self._done < self._total:

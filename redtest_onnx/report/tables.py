@@ -1,110 +1,108 @@
-"""Tables for the terminal."""
+"""Tables of layers, and of a model before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
-
-from rich import box
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from redtest_onnx.layers.layer import Layer
+from redtest_onnx.pruning.prune import Pruning
+from redtest_onnx.report import numbers
+from redtest_onnx.report.table import Cell, Column, Shown, Table
 
-if TYPE_CHECKING:
-    from redtest_onnx.pruning.prune import Pruning
+_LAYER_COLUMNS = (
+    Column("index", "#", "integer"),
+    Column("name", "layer", "name"),
+    Column("kind", "kind", drop=3),
+    Column("shape", "shape", drop=5),
+    Column("parameters", "parameters", "count", drop=2, bar=True),
+    Column("macs", "MACs", "count", drop=4, bar=True),
+)
+_SIMILARITY = Column("similarity", "similarity", "similarity", bar=True)
+_LATENCY = Column("latency_ms", "latency", "milliseconds", drop=2, bar=True)
+_REMOVABLE = Column("removable", "removable", "reason", drop=1)
 
 
-def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
-    """The series of layers, with the similarity to the layer before where it was measured."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("#", "layer", "kind", "shape", "parameters", "MACs"):
-        table.add_column(name, justify="right" if name in ("#", "parameters", "MACs") else "left")
-    if similarity is not None:
-        table.add_column("similarity", justify="right")
-    table.add_column("removable", overflow="fold")
-    for layer in layers:
-        cells = [
-            str(layer.index),
-            escape(layer.name),
+def layer_table(
+    layers: Iterable[Layer],
+    similarity: Sequence[float | None] | None = None,
+    *,
+    latency_ms: Sequence[float | None] | None = None,
+    removed: Collection[str] = (),
+) -> Table:
+    """The series of layers.
+
+    Args:
+        layers: the series, L layers.
+        similarity: [L], each layer's CKA with the layer before; NaN where undefined, None for the first.
+        latency_ms: [L], time of each layer where it was measured.
+        removed: names of layers that were taken out.
+    """
+    columns, rows, marked = [*_LAYER_COLUMNS], [], set()
+    columns += [_SIMILARITY] * (similarity is not None) + [_LATENCY] * (latency_ms is not None)
+    for i, layer in enumerate(layers):
+        cells: list[Cell] = [
+            layer.index,
+            layer.name,
             layer.kind,
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
-            count(layer.parameters),
-            count(layer.macs),
+            layer.parameters,
+            layer.macs,
         ]
-        if similarity is not None:
-            value = similarity[layer.index]
-            cells.append("" if value is None else "undefined" if value != value else f"{value:.4f}")
-        table.add_row(*cells, _removable(layer))
-    return table
+        cells += [series[i] for series in (similarity, latency_ms) if series is not None]
+        gone = layer.name in removed
+        if gone:
+            marked.add(i)
+        rows.append((*cells, "removed" if gone else removable(layer)))
+    return Table("layers", "Layers", (*columns, _REMOVABLE), tuple(rows), frozenset(marked))
+
+
+def removable(layer: Layer) -> str:
+    """Whether a layer can be taken out: "yes", or how or why not behind a colon."""
+    if layer.action == "bypass":
+        return "yes"
+    if layer.action == "adapter":
+        return f"with an adapter: {layer.reason or 'its shapes differ'}"
+    return f"no: {layer.reason or ''}"
 
 
 def comparison_table(pruning: Pruning) -> Table:
     """The original and the pruned model side by side."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in ("original", "pruned", "change"):
-        table.add_column(name, justify="right")
-    for row in comparison_rows(pruning):
-        table.add_row(*row)
-    return table
-
-
-def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
-    """Rows of name, original, pruned, change."""
     a, b = pruning.before, pruning.after
     rows = [
-        _row("parameters", a.cost.parameters, b.cost.parameters, count),
-        _row("MACs", a.cost.macs, b.cost.macs, count),
-        _row("file size", a.file_bytes, b.file_bytes, size),
-        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
-        _row("latency p50", a.latency.p50, b.latency.p50, _ms),
-        _row("latency p90", a.latency.p90, b.latency.p90, _ms),
+        _row("parameters", a.cost.parameters, b.cost.parameters, numbers.count),
+        _row("MACs", a.cost.macs, b.cost.macs, numbers.count),
+        _row("file size", a.file_bytes, b.file_bytes, numbers.size),
+        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, numbers.size),
+        _row("latency p50", a.latency.p50, b.latency.p50, numbers.milliseconds),
+        _row("latency p90", a.latency.p90, b.latency.p90, numbers.milliseconds),
         _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
     ]
     if a.accuracy is not None and b.accuracy is not None:
         points = (b.accuracy - a.accuracy) * 100
-        rows.append(("accuracy", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{points:+.2f} points"))
+        shown = [Shown(value, f"{value:.2%}") for value in (a.accuracy, b.accuracy)]
+        rows.append(("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points")))
     if pruning.agreement.top1 is not None:
-        rows.append(("same answer as the original", "", f"{pruning.agreement.top1:.2%}", ""))
-    rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
-    return rows
+        same = Shown(pruning.agreement.top1, f"{pruning.agreement.top1:.2%}")
+        rows.append(("same answer as the original", None, same, None))
+    difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
+    rows.append(("output difference (relative)", None, difference, None))
+    columns = (
+        Column("measure", "", "name"),
+        Column("original", "original", "decimal"),
+        Column("pruned", "pruned", "decimal"),
+        Column("change", "change", "decimal"),
+    )
+    return Table("before_after", "Before and after", columns, tuple(_blank(row) for row in rows))
 
 
-def count(value: float | None) -> str:
-    """A number of things in thousands or millions."""
-    if value is None:
-        return "?"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return str(int(value))
-
-
-def size(value: float | None) -> str:
-    """Bytes in KiB or MiB."""
-    if value is None:
-        return "?"
-    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return f"{int(value)} B"
-
-
-def _ms(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f} ms"
+def _blank(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    return tuple(Shown(None, "") if cell is None else cell for cell in row)
 
 
 def _row(
     name: str, before: float | None, after: float | None, show: Callable[[float | None], str]
-) -> tuple[str, str, str, str]:
-    change = "" if not before or after is None else f"{after / before - 1:+.1%}"
-    return name, show(before), show(after), change
-
-
-def _removable(layer: Layer) -> str:
-    if layer.action == "bypass":
-        return "yes"
-    if layer.action == "adapter":
-        return f"with an adapter: {escape(layer.reason or '')}"
-    return f"no: {escape(layer.reason or '')}"
+) -> tuple[Cell, ...]:
+    change = None
+    if before and after is not None:
+        change = Shown(after / before - 1, f"{after / before - 1:+.1%}")
+    return name, Shown(before, show(before)), Shown(after, show(after)), change

@@ -70,7 +70,10 @@ class Evaluator:
             feeds = self._data.inputs(indices)
             reference = self._reference_outputs(k, feeds)
             outputs = reference if session is self._reference else session.run(feeds)
-            total.add(*(list(_cut(values, len(indices), count)) for values in (reference, outputs)))
+            both = {name: value for name, value in reference.items() if name in outputs}
+            total.add(
+                *(list(_cut({n: v[n] for n in both}, len(indices), count)) for v in (reference, outputs))
+            )
             labels = self._data.labels(indices[:count])
             if labels is not None:
                 scores = next(_cut(outputs, len(indices), count))
