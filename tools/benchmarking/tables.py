@@ -38,11 +38,11 @@ def _commands(known: Figures) -> str:
 
 ## What people wait for
 
-Whole commands, from start to end with all imports, each in a process of its own: CPU seconds and peak memory
-as the system counts them, beside the CPU seconds of one plain ONNX Runtime pass over the same samples. Made by
-`python tools/benchmark.py --jobs --commands digits blocks24 blocks99 resnet50 encoder`,
-{known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except for
-`digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images.
+Whole commands, from start to end with all imports, each in a process of its own: CPU seconds and peak
+memory as the system counts them, beside the CPU seconds of one plain ONNX Runtime pass over the same samples.
+Made by `python tools/benchmark.py --jobs --commands digits blocks24 blocks99 resnet50 encoder`,
+{known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
+for `digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images.
 
 {table(known["figures"])}
 
