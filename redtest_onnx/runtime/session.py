@@ -24,6 +24,7 @@ from redtest_onnx.runtime import devices
 from redtest_onnx.runtime.device_arrays import array_taker, synchronise
 from redtest_onnx.runtime.devices import Device as Device
 from redtest_onnx.runtime.devices import check_device, execution_providers, resolve_device, resolve_place
+from redtest_onnx.runtime.interrupt import stoppable
 from redtest_onnx.runtime.library import (
     failures,
     is_out_of_memory,
@@ -221,8 +222,8 @@ class Session:
         """
         names = list(outputs or self.output_names)
         feeds = self._own_feeds(feeds)
-        with self._reported(feeds):
-            values = self._session.run(names, self._fed(feeds))
+        with self._reported(feeds), stoppable(onnxruntime().RunOptions()) as run_options:
+            values = self._session.run(names, self._fed(feeds), run_options)
         return dict(zip(names, values, strict=True))
 
     def _fed(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
@@ -258,7 +259,8 @@ class Session:
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in self.output_names:
                 binding.bind_output(name, *memory)
-            self._session.run_with_iobinding(binding)
+            with stoppable(onnxruntime().RunOptions()) as run_options:
+                self._session.run_with_iobinding(binding, run_options)
             binding.synchronize_outputs()
         return {
             name: take(value) for name, value in zip(self.output_names, binding.get_outputs(), strict=True)
