@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
@@ -48,9 +48,12 @@ def command(
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    check_outputs([html, json_path], force=force)
+    outputs = Outputs.of({"--html": html, "--json": json_path}, force=force)
+    source = options.data_options_of(values)
+    outputs.spare(source.data)
+    outputs.spare_models(model)
     loaded = load(model)
-    data = options.data_options_of(values).open(loaded)
+    data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
     failure = bench.infer_if_failing()
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)

@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
@@ -162,13 +162,20 @@ def command(
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    views = [plan_path, html] if dry_run else [html]
-    check_outputs([*views, json_path, *explorer_files(explorer)], force=force)
+    named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
+    named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
+    if dry_run:
+        named["--plan"] = plan_path
+    elif not model.is_dir():
+        named["--output"] = output
+    outputs = Outputs.of(named, force=force)
     if not dry_run:
         check_output(model, output, force=force)
-    loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare_models(model)
+    loaded = load(model)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1)
@@ -313,7 +320,7 @@ def _finish_dry_run(
     json_path: str | None,
 ) -> None:
     if plan_path:
-        plan.save(plan_path, force=True)  # `check_outputs` asked before any work
+        plan.save(plan_path, force=True)  # `Outputs` asked before any work
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
         write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.layers.elsewhere import Elsewhere
 from redtest_onnx.layers.layer import Layer
 
