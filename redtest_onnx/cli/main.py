@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.interrupts import watch_for_interrupts
 from redtest_onnx.cli.words import in_flags
 from redtest_onnx.engines.isolation import keep_working_folder_out
 from redtest_onnx.errors import InternalError, RedtestError
@@ -66,6 +67,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 negative verdict, 2 bad input, 3 our bug, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    watch_for_interrupts()
     keep_working_folder_out()
     sys.exit(run(arguments))
 

@@ -12,6 +12,7 @@ from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -31,6 +32,7 @@ from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.saved import load_analysis
@@ -113,9 +115,10 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.deployment_options
+@options.latency_option
 @options.explorer_option
 @options.format_option
-@options.deployment_options
 @options.output_options
 def command(
     model: Path,
@@ -137,6 +140,7 @@ def command(
     eval_data: Path | None,
     analysis_path: Path | None,
     html: Path | None,
+    layer_latency: bool,
     explorer: Path | None,
     form: TableFormat,
     json_path: str | None,
@@ -181,23 +185,28 @@ def command(
     screen.warn_synthetic(data)
     if _nothing_removable(screen, bench, settings, json_path):
         return
-    with screen.progress() as progress:
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        analysis = saved or analyze(bench, settings, progress)
+        unfinished.analysis = None if saved else analysis
         if plan_path and not dry_run:
-            analysis = saved or analyze(bench, settings, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
-            chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
+            chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
     _show_plan(screen, chosen, analysis)
     if explorer:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
+    latency = measure_layers(bench, analysis.layers) if layer_latency and html else None
     if dry_run:
         if html:
-            save_page(analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen), html)
+            page = analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen, latency_ms=latency)
+            save_page(page, html)
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return
     rounds: tuple[Round, ...] = ()
-    with screen.progress() as progress:
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        unfinished.analysis = None if saved else analysis
+        unfinished.plan = None if plan_path else chosen
         if epochs is None or not chosen.steps:
             pruning = prune(bench, chosen, analysis, how, progress=progress)
         else:
@@ -217,15 +226,15 @@ def command(
     else:
         screen.show(repair_words(pruning.repair))
     screen.show(comparison_table(pruning))
-    if form == "markdown" and json_path != "-":
-        click.echo(prune_markdown(pruning, model.name, output), nl=False)
     if pruning.provider is not None:
         screen.show(f"The pruned model: {pruning.provider}.")
+    if form == "markdown" and json_path != "-":
+        click.echo(prune_markdown(pruning, model.name, output), nl=False)
     screen.show(
         f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
     )
     if html:
-        save_page(prune_page(loaded, pruning, output, provenance()), html)
+        save_page(prune_page(loaded, pruning, output, provenance(), latency_ms=latency), html)
     if json_path:
         write_json(prune_document(pruning, output, rounds), json_path)
 

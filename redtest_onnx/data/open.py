@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph.signature import takes_one_sample
 
 KNOWN = (
     ".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, .jsonl, "
@@ -42,6 +44,7 @@ def open_data(
     images: ImageOptions | None = None,
     sample_rate: int | None = None,
     preprocess: str | os.PathLike[str] | None = None,
+    text: TextOptions | None = None,
     shapes: dict[str, Shape] | None = None,
     seed: int = 0,
     count: int = 2560,
@@ -61,6 +64,8 @@ def open_data(
         images: how images become inputs; what they leave open is taken from the model's own configuration.
         sample_rate: of sounds, in Hz.
         preprocess: a file that says how images were prepared in training; one beside the model if None.
+        images: how images become inputs.
+        text: how texts (.txt, .jsonl, .csv, .tsv, .parquet) become inputs.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
         count: number of synthetic samples.
@@ -72,8 +77,10 @@ def open_data(
     from redtest_onnx.data.archives import open_archive
     from redtest_onnx.data.arrays import open_npy, open_npz
     from redtest_onnx.data.held import from_held
+    from redtest_onnx.data.per_sample import holds_samples, open_per_sample
     from redtest_onnx.data.synthetic import Synthetic
     from redtest_onnx.data.tables import TABLES, open_table
+    from redtest_onnx.data.text import holds_text, open_texts
     from redtest_onnx.data.user_code import call_function, names_function
 
     if data is None:
@@ -90,12 +97,16 @@ def open_data(
     suffix = path.suffix.lower()
     if split is not None and suffix != ".npz":
         raise InputError(f"has no split {split!r}: only an .npz has splits", where=str(path))
+    if holds_text(path, model, text):
+        return open_texts(path, model, text)
     if suffix == ".npz":
         return open_npz(path, model, split)
     if suffix == ".npy":
         return open_npy(path, model)
     if suffix in TABLES:
         return open_table(path, model, _image_options(model, images, preprocess))
+    if (path.is_dir() or suffix == ".zip") and takes_one_sample(model) and holds_samples(path):
+        return open_per_sample(path, model)
     if path.is_dir() or suffix in (".zip", ".tar") or path.name.lower().endswith((".tar.gz", ".tgz")):
         opened: Dataset = open_archive(path, model, _image_options(model, images, preprocess), sample_rate)
         return opened

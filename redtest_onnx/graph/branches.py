@@ -19,6 +19,7 @@ from onnx import helper
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cache_edits import close_up
 from redtest_onnx.graph.caches import find_caches
+from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model, subgraphs
@@ -68,7 +69,7 @@ class InlinedModel:
         for rewrite in reversed(self.rewrites):
             edited = rewrite.undo(edited)
         for choice in reversed(self.choices):
-            edited = edited.edited(reinsert_branch(edited.proto, choice))
+            edited = finished(edited, reinsert_branch(edited.proto, choice))
         return edited
 
     def close_up(self, edited: Model) -> Model:
@@ -92,7 +93,7 @@ def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = N
     choices: list[InlinedBranch] = []
     changed = len(model.proto.functions) > 0
     while True:
-        current = Model(proto, data_folder=model.folder, origin=model.label)
+        current = model.edited(proto)
         found = _decided(current, fed or {})
         if not found:
             return InlinedModel(model, current if changed else model, tuple(choices))

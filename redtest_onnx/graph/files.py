@@ -17,7 +17,8 @@ from redtest_onnx.graph.model_folder import open_folder
 from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.tensor_checks import external_range
-from redtest_onnx.graph.validity import check
+from redtest_onnx.graph.tolerance import tolerate
+from redtest_onnx.graph.validity import check, check_structure
 from redtest_onnx.graph.writing import is_stream, writable, write_together
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,10 @@ def checked(model: Model) -> Model:
     Raises:
         InputError: it is structurally invalid, or external data is missing.
     """
+    check_structure(model)
+    model, notes = tolerate(model)
+    for note in notes:
+        log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", model.label, note)
     check(model)
     return model
 

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex, reads
+from redtest_onnx.graph.index import GraphIndex, index_of, reads
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import declared_shapes
 
@@ -95,7 +95,7 @@ def move_sizes(model: Model) -> tuple[Model, MovedSizes | None]:
     operators whose semantics say so: elementwise functions, norms, products with weights, transpositions,
     look-ups in a table, and what is appended to a cache.
     """
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     candidates = [
         node
         for node in index.nodes
@@ -300,8 +300,10 @@ class SizeOrigins:
             )
         # The samples stay in front, what follows has as many elements as before: this axis is what it was.
         before = self._static.get(node.input[0], ())
-        tails = [list(before[2:]), list(parts[2:])]
-        numbers = all(isinstance(size, int) and size > 0 for tail in tails for size in tail)
+        tails = [
+            [size for size in tail if isinstance(size, int) and size > 0] for tail in (before[2:], parts[2:])
+        ]
+        numbers = [len(tail) for tail in tails] == [len(before[2:]), len(parts[2:])]
         same = parts[0] == 0 or self._same(parts[0], self.of(node.input[0], 0))
         if len(before) < 2 or not numbers or not same:
             return None

@@ -25,6 +25,7 @@ from redtest_onnx.graph.runtime_operators import runtime_only_operators, without
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor, check_type
 from redtest_onnx.graph.text import broken_text
+from redtest_onnx.graph.tolerance import with_inferred_shapes, with_shapes
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,12 @@ _BROKEN = "export it again, or repair it with the tool that wrote it"
 
 
 def check(model: Model) -> None:
-    """Check a model that was just read.
+    """Check a model that was just read and whose structure is sound, see `check_structure`.
 
     Raises:
-        InputError: structurally invalid, or external data that is missing, too short or outside the model's
+        InputError: invalid, or external data that is missing, too short or outside the model's
             folder.
     """
-    _check_structure(model)
     check_functions(model)
     _check_order(model)
     _check_types(model, model.graph)
@@ -57,8 +57,9 @@ def full_check(model: Model) -> None:
     """
     external = any(is_external(tensor) for tensor in stored_tensors(model.proto))
     try:
-        if external or runtime_only_operators(model.proto):
-            checked: onnx.ModelProto | str | bytes = without_runtime_only(_without_external(model.proto))
+        proto = with_inferred_shapes(_without_external(model.proto))
+        if external or proto is not model.proto or runtime_only_operators(model.proto):
+            checked: onnx.ModelProto | str | bytes = without_runtime_only(proto)
         else:
             checked = loadable(model)
         onnx.checker.check_model(checked, full_check=True)
@@ -130,8 +131,12 @@ def _flow(graph: onnx.GraphProto, makers: Mapping[str, int]) -> nx.DiGraph[int]:
     return nx.DiGraph(edges)
 
 
-def _check_structure(model: Model) -> None:
-    """Refuse what would make every later stage guess."""
+def check_structure(model: Model) -> None:
+    """Refuse what would make every later stage guess.
+
+    Raises:
+        InputError: naming what is missing or there twice.
+    """
     graph = model.graph
     if not model.proto.ir_version or not (graph.node or graph.input):
         raise InputError(
@@ -151,7 +156,7 @@ def _check_structure(model: Model) -> None:
         raise InputError("no operator set is declared", where=model.label, hint="export the model again")
     if twice := _twice(name for node in graph.node for name in node.output):
         raise InputError(f"two nodes make the same tensor {twice!r}", where=model.label, hint=_BROKEN)
-    if twice := _twice(node.name for node in graph.node):
+    if twice := _twice(node.name for node in graph.node if node.op_type != "Constant"):
         raise InputError(
             f"two nodes are called {twice!r}, which ONNX Runtime refuses",
             where=model.label,
@@ -171,7 +176,7 @@ def _check_schema(model: Model) -> None:
     if beyond := runtime_only_operators(model.proto):
         log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
     try:
-        onnx.checker.check_model(without_runtime_only(_without_external(model.proto)))
+        onnx.checker.check_model(without_runtime_only(with_shapes(_without_external(model.proto))))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",

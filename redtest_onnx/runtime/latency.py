@@ -15,6 +15,7 @@ import onnx
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.subgraph import segment
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.latency_command import run_latency_command
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -76,21 +77,23 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> li
         place = next((k for k, other in enumerate(different) if _same(bench, other)), len(different))
         different += [bench] if place == len(different) else []
         places.append(place)
-    found = _timed(
-        [(bench.session(threads=_threads(bench), deployed=True), feeds) for bench in different], seconds
-    )
+    sessions = [bench.session(threads=_threads(bench), deployed=True) for bench in different]
+    found = _timed([(session, feeds) for session in sessions], seconds)
     if any(latency.busy for latency in found):
         log.warning("the machine is busy with other work: latencies are too long, their ratio is uncertain")
     return [found[place] for place in places]
 
 
 def _same(one: Workbench, other: Workbench) -> bool:
-    """Whether two workbenches hold the same model."""
+    """Whether two workbenches run the same model in the same way."""
+    if one.options != other.options:
+        return False
     if one.model is other.model:
         return True
-    a, b = one.model.proto, other.model.proto
-    alike = a.ByteSize() == b.ByteSize() and len(a.graph.node) == len(b.graph.node)
-    return alike and one.model.folder == other.model.folder and a == b
+    a, b = one.model, other.model
+    if len(a.graph.node) != len(b.graph.node) or a.folder != b.folder:
+        return False
+    return all(n == m for n, m in zip(a.graph.node, b.graph.node, strict=True)) and a.proto == b.proto
 
 
 def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> list[float]:
@@ -115,6 +118,23 @@ def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> lis
         timed.append((Session(part, options, deployed=True), inputs))
     whole, *parts = _timed(timed, seconds=_REGION_SECONDS)
     return [part.p50 / whole.p50 for part in parts]
+
+
+def measure_layers(bench: Workbench, layers: Sequence[Layer]) -> list[float | None]:
+    """Time each layer by itself, from the activation it starts from to the one that leaves it.
+
+    Args:
+        bench: the model; run as in `measure_latency`.
+        layers: L layers of it.
+
+    Returns:
+        [L], medians in milliseconds; None for layers that start from the model's inputs.
+    """
+    bench = bench.opened
+    timed = [layer for layer in layers if layer.input is not None]
+    whole = measure_latency([bench], seconds=1.0)[0].p50
+    shares = iter(measure_regions(bench, [(layer.input or "", layer.exit) for layer in timed]))
+    return [None if layer.input is None else next(shares) * whole for layer in layers]
 
 
 def _threads(bench: Workbench) -> int:
@@ -154,15 +174,15 @@ def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -
                 found.clock.append((perf_counter() - start) * 1e3)
                 found.cpu.append((process_time() - cpu) * 1e3)
             found.turns.append(float(np.median(found.clock[-in_a_row:])))
-    on_cpu = all(session.device == "cpu" for session, _ in cases)
+    on_cpu = all(session.device == "cpu" and not session.provider_names for session, _ in cases)
     return [_latency(found, times[0], on_cpu) for found in times]
 
 
 def _told(command: str, model: Model) -> Latency:
     """What a command of the user says, asked a few times."""
-    told = [run_latency_command(command, model) for _ in range(_ASKED)]
-    p50, p90, p99 = (float(value) for value in np.percentile(told, [50, 90, 99]))
-    return Latency(p50, p90, p99, len(told))
+    times = [run_latency_command(command, model) for _ in range(_ASKED)]
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    return Latency(p50, p90, p99, len(times))
 
 
 def _more(times: Sequence[_Times], passed: float, seconds: float) -> bool:

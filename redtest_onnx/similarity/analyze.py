@@ -15,6 +15,7 @@ from redtest_onnx.checks import Between, Natural, Positive, check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.data.text import Texts
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
@@ -249,6 +250,9 @@ def analyze(
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
     """
     settings = settings or AnalysisSettings()
+    if settings.pooling == "none" and isinstance(bench.data, Texts):
+        # All values of a sequence are compared position by position: all batches must be as long.
+        bench = Workbench(bench.model, bench.data.fixed_length(), bench.options, seed=bench.seed)
     data = bench.data
     require_samples(data)
     if settings.threshold is None:
@@ -335,17 +339,14 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
 
 
 def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
-    """What a reader needs to know of the layers: sizes, and the mask where they hold its positions."""
+    """What a reader needs to know of the layers: sizes, layout, and the mask where they hold its positions."""
     seen, mask = bench.resolved, bench.mask
-    return [
-        TapTarget.seen(
-            layer.tensor,
-            seen,
-            layer.convolutional,
-            mask if mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor]) else None,
-        )
-        for layer in layers
-    ]
+    found = []
+    for layer in layers:
+        fits = mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor])
+        target = TapTarget.seen(layer.tensor, seen, layer.convolutional, mask if fits else None)
+        found.append(replace(target, channels_last=layer.channels_last and not target.lifted))
+    return found
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator
-from redtest_onnx.pruning.repair.equations import Correction, Equations, inverse_scale, spatial
+from redtest_onnx.pruning.repair.equations import FINAL_ROWS, Correction, Equations, inverse_scale, spatial
 from redtest_onnx.pruning.repair.operator_models import (
     RESULT,
     SOURCE,
@@ -32,6 +32,7 @@ from redtest_onnx.pruning.repair.operator_models import (
     input_metric,
 )
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
+from redtest_onnx.pruning.repair.positions import counted_rows, silenced
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import Session
 
@@ -42,10 +43,10 @@ Float32s = npt.NDArray[np.float32]
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 _FIRST_LENGTH = 2
 _DAMPING = 1.0  # of the curvature, relative to its mean
-_TRIED_ON = 64  # samples that choose the length of a step
-_LEAST_GAIN = 0.99  # of the error that the round before left: what gains less is the last round
+_TRIED_ON = 256  # samples that choose the length of a step
+_LEAST_GAIN = 0.998  # of the error that the round before left: what gains less is the last round
 _SLOPE_STEP = 1e-2  # small beside activations of order one, large beside float32's rounding
-_FEWEST_SAMPLES = 96
+_SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
 HELD_BYTES = 1 << 29
 """Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
 
@@ -103,7 +104,8 @@ class PairValues:
     def hold(self, inputs: Values, inner: Values, first: LinearOperator, density: int) -> None:
         """Take in the next run, unless those that are held suffice or it is too much.
 
-        Rows are taken from all over the samples: of each, no more than a quarter of its positions count.
+        Rows are taken from all over the samples: of each, no more than a quarter of its positions count. A
+        last fit takes all samples: fewer of them cost ResNet56 a point where many layers went.
         """
         self._held += inputs.nbytes + inner.nbytes
         self.full = self.full or self._held > HELD_BYTES
@@ -115,7 +117,7 @@ class PairValues:
         self._positions += inner.size // inner.shape[channels]
         samples = sum(map(len, self.inner))
         enough = self._positions >= 4 * density * first.unknowns(inputs.shape)
-        self.full = enough and samples >= _FEWEST_SAMPLES
+        self.full = enough and samples >= _SAMPLES_PER_DENSITY * density and density < FINAL_ROWS
 
 
 class JointRefit:
@@ -202,16 +204,19 @@ class JointRefit:
             between = now[second.input]
             if inner.shape != between.shape:
                 return None
+            counted = self._runner.counted(k)
             error = (self._goal(k).astype(np.float32) - now[second.target][:count]).astype(np.float32)
+            error = silenced(error, counted)
             if seen < _TRIED_ON:
                 errors.append(_energy(error))
             seen += count
             slopes = self._slopes(k)[:count]
             wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
-            if not equations.add(self._values.inputs[k][:count], wish):
+            if not equations.add(self._values.inputs[k][:count], wish, counted):
                 return None
             channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
-            rows = channels.reshape(-1, channels.shape[-1])
+            kept = None if second.geometry else counted_rows(channels, counted)
+            rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
             moments.append((rows.T @ rows).astype(np.float64) / len(rows))
         fit = equations.solve()
         if fit is None:
@@ -264,7 +269,8 @@ class JointRefit:
             for k, move in enumerate(moves):
                 inner = _along(self._values.inner[k], move, length)
                 target = behind(k, self._given(k, inner))[self._second.target][: self._runner.counts[k]]
-                total += _energy(self._goal(k).astype(np.float32) - target)
+                error = self._goal(k).astype(np.float32) - target
+                total += _energy(silenced(error, self._runner.counted(k)))
             return total if np.isfinite(total) else np.inf
 
         known = {_FIRST_LENGTH: tried(_LENGTHS[_FIRST_LENGTH])}
@@ -285,7 +291,7 @@ class JointRefit:
             count = self._runner.counts[k]
             now = behind(k, self._given(k))
             error = self._goal(k).astype(np.float32) - now[self._second.target][:count]
-            if not equations.add(now[self._second.input][:count], error):
+            if not equations.add(now[self._second.input][:count], error, self._runner.counted(k)):
                 return
         correction = equations.solve()
         if correction is not None:
