@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.checks import Positive, check_settings
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import TensorSpec
 
 Pixels: TypeAlias = "npt.NDArray[np.float32 | np.uint8]"
@@ -136,8 +136,12 @@ class ImagePipeline:
         Raises:
             InputError: it is no image that can be read.
         """
-        from PIL import Image, UnidentifiedImageError
-
+        try:
+            from PIL import Image, UnidentifiedImageError
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                "reading images needs Pillow", hint='pip install "redtest-onnx[images]"'
+            ) from error
         try:
             with Image.open(io.BytesIO(content)) as file:
                 return self.prepare(file)
