@@ -114,10 +114,10 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.deployment_options
 @options.latency_option
 @options.explorer_option
 @options.format_option
-@options.deployment_options
 @options.output_options
 def command(
     model: Path,
@@ -215,10 +215,10 @@ def command(
     else:
         screen.show(repair_words(pruning.repair))
     screen.show(comparison_table(pruning))
-    if form == "markdown" and json_path != "-":
-        click.echo(prune_markdown(pruning, model.name, output), nl=False)
     if pruning.provider is not None:
         screen.show(f"The pruned model: {pruning.provider}.")
+    if form == "markdown" and json_path != "-":
+        click.echo(prune_markdown(pruning, model.name, output), nl=False)
     screen.show(
         f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
     )

@@ -19,6 +19,7 @@ from onnx import helper
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cache_edits import close_up
 from redtest_onnx.graph.caches import find_caches
+from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model, subgraphs
@@ -68,7 +69,7 @@ class InlinedModel:
         for rewrite in reversed(self.rewrites):
             edited = rewrite.undo(edited)
         for choice in reversed(self.choices):
-            edited = edited.edited(reinsert_branch(edited.proto, choice))
+            edited = finished(edited, reinsert_branch(edited.proto, choice))
         return edited
 
     def close_up(self, edited: Model) -> Model:

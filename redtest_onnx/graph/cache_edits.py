@@ -22,7 +22,7 @@ from redtest_onnx.graph.caches import (
     renumbered,
     role_of,
 )
-from redtest_onnx.graph.index import GraphIndex, reads
+from redtest_onnx.graph.index import GraphIndex, index_of, reads
 from redtest_onnx.graph.model import Model, subgraphs
 
 
@@ -48,7 +48,7 @@ class HiddenCaches:
         """
         proto = onnx.ModelProto()
         proto.CopyFrom(edited.proto)
-        graph, old = proto.graph, GraphIndex(self.before.graph)
+        graph, old = proto.graph, index_of(self.before)
         hidden = {cache.output for cache in self.caches if cache.output}
         made = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
         stored = {tensor.name for tensor in graph.initializer}
@@ -103,7 +103,7 @@ def hide_caches(model: Model) -> tuple[Model, HiddenCaches | None]:
     stays. So does everything where nothing but caches is given.
     """
     caches = find_caches(model)
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     names = [cache.output for cache in caches if cache.output]
     plain = [name for name in index.outputs if name not in names]
     if not plain or not names:
@@ -143,7 +143,7 @@ def close_up(original: Model, edited: Model, caches: Iterable[Cache]) -> Model:
     """
     caches = tuple(caches)
     outputs = {value.name for value in edited.graph.output}
-    index = GraphIndex(edited.graph)
+    index = index_of(edited)
     gone = [cache for cache in caches if _is_gone(index, cache, outputs)]
     if not gone:
         return edited

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model, TensorSpec
 
 # Operator -> pairs of (input position of the past, output position of the present).
@@ -75,7 +75,7 @@ def find_caches(model: Model) -> tuple[Cache, ...]:
         return ()
     found: dict[str, str] = {}
     taken: set[str] = set()
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     for pairs in (
         _by_port(index, inputs, outputs),
         _by_name(inputs, outputs),

@@ -6,7 +6,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.caches import PORTS
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 
 _KEEPS_WIDTH = frozenset(
@@ -27,7 +27,7 @@ def cache_sizes(model: Model) -> dict[str, dict[int, int]]:
     }
     if not open_inputs:
         return {}
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     declared = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
     found: dict[str, dict[int, int]] = {}
     for node in index.nodes:

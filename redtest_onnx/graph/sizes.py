@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex, reads
+from redtest_onnx.graph.index import GraphIndex, index_of, reads
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import declared_shapes
 
@@ -95,7 +95,7 @@ def move_sizes(model: Model) -> tuple[Model, MovedSizes | None]:
     operators whose semantics say so: elementwise functions, norms, products with weights, transpositions,
     look-ups in a table, and what is appended to a cache.
     """
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     candidates = [
         node
         for node in index.nodes

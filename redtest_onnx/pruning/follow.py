@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.index import GraphIndex, captured
+from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.weights import change_operands
 from redtest_onnx.layers.granularity import GRANULARITIES
@@ -156,7 +156,7 @@ def _changes(
             where=original.label,
             hint="--repair refit, or --repair none",
         )
-    index = GraphIndex(followed.graph)
+    index = index_of(followed)
     for name, node in after.items():
         for k, operand in enumerate(node.input):
             if operand not in pruned.initializers or k >= len(before[name].input):

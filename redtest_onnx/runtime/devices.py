@@ -12,8 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.graph.model import first_line
-from redtest_onnx.runtime.library import failures, onnxruntime, quiet_stdout
+from redtest_onnx.runtime.library import failures, onnxruntime, quiet_stdout, reason
 
 log = logging.getLogger(__name__)
 
@@ -116,13 +115,13 @@ def cuda_problem(index: int) -> str | None:
                 session.run(None, {"x": np.ones((4, 4), np.float32)})
                 return None
     except failures(ort) as error:
-        return f"ONNX Runtime's trial on it failed ({first_line(error)})"
+        return f"ONNX Runtime's trial run on it failed ({reason(error)}); is there a GPU of that number?"
     finally:
         # A warning at each session: that CUDA is no plug-in.
         ort.set_default_logger_severity(_ERROR)
     said = next((line.strip() for line in printed.getvalue().splitlines() if line.strip()), "")
-    reason = "ONNX Runtime could not load CUDA or cuDNN, or found no such device"
-    return f"{reason} ({said})" if said else reason
+    problem = "ONNX Runtime could not load CUDA or cuDNN, or found no such device"
+    return f"{problem} ({said})" if said else problem
 
 
 def execution_providers(place: Place, *, exhaustive: bool = False) -> list[Any]:

@@ -77,16 +77,17 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> li
         place = next((k for k, other in enumerate(different) if _same(bench, other)), len(different))
         different += [bench] if place == len(different) else []
         places.append(place)
-    found = _timed(
-        [(bench.session(threads=_threads(bench), deployed=True), feeds) for bench in different], seconds
-    )
+    sessions = [bench.session(threads=_threads(bench), deployed=True) for bench in different]
+    found = _timed([(session, feeds) for session in sessions], seconds)
     if any(latency.busy for latency in found):
         log.warning("the machine is busy with other work: latencies are too long, their ratio is uncertain")
     return [found[place] for place in places]
 
 
 def _same(one: Workbench, other: Workbench) -> bool:
-    """Whether two workbenches hold the same model."""
+    """Whether two workbenches run the same model in the same way."""
+    if one.options != other.options:
+        return False
     if one.model is other.model:
         return True
     a, b = one.model.proto, other.model.proto
@@ -172,15 +173,15 @@ def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -
                 found.clock.append((perf_counter() - start) * 1e3)
                 found.cpu.append((process_time() - cpu) * 1e3)
             found.turns.append(float(np.median(found.clock[-in_a_row:])))
-    on_cpu = all(session.device == "cpu" for session, _ in cases)
+    on_cpu = all(session.device == "cpu" and not session.provider_names for session, _ in cases)
     return [_latency(found, times[0], on_cpu) for found in times]
 
 
 def _told(command: str, model: Model) -> Latency:
     """What a command of the user says, asked a few times."""
-    told = [run_latency_command(command, model) for _ in range(_ASKED)]
-    p50, p90, p99 = (float(value) for value in np.percentile(told, [50, 90, 99]))
-    return Latency(p50, p90, p99, len(told))
+    times = [run_latency_command(command, model) for _ in range(_ASKED)]
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    return Latency(p50, p90, p99, len(times))
 
 
 def _more(times: Sequence[_Times], passed: float, seconds: float) -> bool:

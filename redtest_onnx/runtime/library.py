@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -29,6 +30,8 @@ _KINDS: Iterable[str] = (
     "RuntimeException",
 )
 # What ONNX Runtime's allocators, CUDA and the C++ library say when memory is used up.
+# A message of ONNX Runtime begins with the place in its sources, and what it calls the kind of failure.
+_PLACE = re.compile(r"^\S+\.(?:cc|h|cpp):\d+ .*?\) (?=[A-Z\[])(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?")
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed")
 
 
@@ -73,6 +76,12 @@ def failures(ort: Any) -> tuple[type[BaseException], ...]:
         ValueError,
         RuntimeError,
     )
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what ONNX Runtime says, without the place in its sources."""
+    lines = str(error).strip().splitlines()
+    return _PLACE.sub("", lines[0])[:300] if lines else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -52,8 +52,8 @@ class ProviderReport:
             "share": self.share,
             "left": {name: list(nodes) for name, nodes in self.left.items()},
             "agreement": asdict(self.agreement),
-            "latency_ms": asdict(self.latency) if self.latency else None,
-            "cpu_latency_ms": asdict(self.cpu_latency) if self.cpu_latency else None,
+            "latency_ms": _percentiles(self.latency),
+            "cpu_latency_ms": _percentiles(self.cpu_latency),
         }
 
     def __str__(self) -> str:
@@ -64,6 +64,10 @@ class ProviderReport:
         if self.latency and self.cpu_latency:
             text += f", {self.latency.p50:.2f} ms a sample (CPU: {self.cpu_latency.p50:.2f} ms)"
         return text
+
+
+def _percentiles(latency: Latency | None) -> dict[str, float] | None:
+    return None if latency is None else {"p50": latency.p50, "p90": latency.p90, "p99": latency.p99}
 
 
 def check_provider(bench: Workbench, *, timed: bool = True, seconds: float = 3.0) -> ProviderReport:
@@ -94,7 +98,9 @@ def check_provider(bench: Workbench, *, timed: bool = True, seconds: float = 3.0
     agreement = Evaluator(cpu.session(), samples, bench.fixed_batch).evaluate(session).agreement
     latency: list[Latency | None] = [None, None]
     if timed:
-        latency = [*measure_latency([bench, cpu], seconds=seconds)]
+        apart = bench.options.latency_command is not None
+        pair = [[bench], [cpu]] if apart else [[bench, cpu]]
+        latency = [each for benches in pair for each in measure_latency(benches, seconds=seconds)]
     return ProviderReport(
         tuple(map(str, bench.options.providers)),
         total,

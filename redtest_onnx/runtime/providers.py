@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import Any
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.runtime.devices import CPU_PROVIDER
-from redtest_onnx.runtime.library import failures, onnxruntime, quiet_stdout
+from redtest_onnx.runtime.library import failures, onnxruntime, quiet_stdout, reason
 
 _SUFFIX = "ExecutionProvider"
-# A message of ONNX Runtime begins with the place in its sources.
-_PLACE = re.compile(r"^\S+\.(cc|h):\d+ .*?\) (?=[A-Z])")
 _ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 Node = tuple[str, str]
@@ -132,7 +129,7 @@ def open_session(
     except failures(ort) as error:
         asked = ", ".join(map(str, providers))
         raise InputError(
-            f"the provider {asked} refuses: {_reason(error)}",
+            f"the provider {asked} refuses: {reason(error)}",
             where=label,
             hint="check its options NAME:key=value,... against its documentation",
         ) from error
@@ -162,11 +159,6 @@ def assigned_nodes(session: Any) -> Mapping[str, tuple[Node, ...]]:
     return {name: tuple(nodes) for name, nodes in found.items()}
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what ONNX Runtime says, without the place in its sources."""
-    return _PLACE.sub("", next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
-
-
 def _is_plugin(ort: Any, provider: Provider) -> bool:
     """Whether a plug-in was registered under this name, by this process or by the package itself."""
     return provider.name in _registered(ort)
@@ -188,9 +180,7 @@ def _add_plugin(ort: Any, settings: Any, provider: Provider) -> None:
         try:
             ort.register_execution_provider_library(provider.name, str(path.resolve()))
         except failures(ort) as error:
-            raise InputError(
-                f"is no plug-in that can be loaded: {_reason(error)}", where=str(path)
-            ) from error
+            raise InputError(f"is no plug-in that can be loaded: {reason(error)}", where=str(path)) from error
     devices = [device for device in ort.get_ep_devices() if device.ep_name == provider.name]
     if not devices:
         names = ", ".join(sorted(_registered(ort))) or "none"
