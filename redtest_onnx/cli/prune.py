@@ -192,7 +192,7 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    _show_plan(screen, chosen, analysis)
+    _show_plan(screen, chosen, analysis, alone=dry_run)
     if explorer:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
@@ -290,7 +290,7 @@ def _nothing_removable(
     return True
 
 
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, *, alone: bool) -> None:
     if not plan.steps:
         screen.show("Nothing is removed: no candidate keeps within the limits.")
         return
@@ -298,7 +298,7 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
         f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
         f"(criterion {plan.criterion}):"
     )
-    screen.detail(plan_table(plan))
+    (screen.show if alone else screen.detail)(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
