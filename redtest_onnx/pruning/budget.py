@@ -51,12 +51,15 @@ DEFAULT_MAX_DROP = 0.01
 
 
 def drop(reference: Evaluation, candidate: Evaluation) -> float:
-    """What a candidate loses: accuracy where there are labels, else agreement with the original."""
-    if reference.accuracy is not None and candidate.accuracy is not None:
+    """What a candidate loses: accuracy where labels tell something, else agreement with the original.
+
+    Agreement is that of the output that agrees least, by its kind. Infinite where nothing can be judged: no
+    tolerance lets it pass.
+    """
+    if reference.accuracy_steers and reference.accuracy is not None and candidate.accuracy is not None:
         return reference.accuracy - candidate.accuracy
-    if candidate.agreement.top1 is not None:
-        return 1.0 - candidate.agreement.top1
-    return 1.0 - candidate.agreement.cosine
+    agreement = candidate.agreement.value
+    return float("inf") if agreement is None else 1.0 - agreement
 
 
 def make_plan(

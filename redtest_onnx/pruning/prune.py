@@ -11,7 +11,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
-from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext

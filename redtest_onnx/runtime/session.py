@@ -17,6 +17,7 @@ import onnx
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.metrics.arrays import Array
+from redtest_onnx.runtime.outputs.kinds import OutputKind
 
 Device = Literal["auto", "cpu", "cuda"]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -40,10 +41,12 @@ class RunOptions:
     Attributes:
         device: "auto" takes a CUDA device where ONNX Runtime can use one, and the CPU otherwise.
         threads: threads within an operator; 0 lets ONNX Runtime take all cores.
+        output_kinds: what the user says of outputs, by name; what is not said is found from the graph.
     """
 
     device: Device = "auto"
     threads: int = 0
+    output_kinds: tuple[tuple[str, OutputKind], ...] = ()
 
 
 class Session:
