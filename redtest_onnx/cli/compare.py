@@ -30,6 +30,7 @@ from redtest_onnx.similarity.compare import Comparison, Side, compare, compare_a
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.output_options
 def command(
     first: Path,

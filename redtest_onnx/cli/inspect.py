@@ -26,6 +26,7 @@ from redtest_onnx.similarity.analyze import select_layers
 @options.layer_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.output_options
 def command(
     model: Path,

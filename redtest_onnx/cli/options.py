@@ -18,6 +18,7 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
+from redtest_onnx.runtime.outputs.kinds import KINDS, parse_output_kind
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -256,9 +257,24 @@ def output_options(function: Command) -> Command:
     )
 
 
+def output_kind_option(function: Command) -> Command:
+    """What outputs are, where the graph does not tell."""
+    return apply(
+        function,
+        click.option(
+            "--output-kind",
+            multiple=True,
+            metavar="NAME=KIND[:AXIS]",
+            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}. May be repeated. "
+            "[default: found from the graph]",
+        ),
+    )
+
+
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
-    return RunOptions(values.pop("device"), values.pop("threads"))
+    kinds = tuple(map(parse_output_kind, values.pop("output_kind", ())))
+    return RunOptions(values.pop("device"), values.pop("threads"), kinds)
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:

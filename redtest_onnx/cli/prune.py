@@ -106,6 +106,7 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.output_options
 def command(
     model: Path,
@@ -132,7 +133,7 @@ def command(
     verbose: int,
     quiet: bool,
     **values: Any,
-) -> None:
+) -> int | None:
     """Remove redundant layers of MODEL without training, and prove what that did.
 
     With nothing but MODEL it removes as many layers as it can while accuracy (with labels) or agreement with
@@ -156,7 +157,7 @@ def command(
     data = source.open(loaded)
     screen.warn_synthetic(data)
     if _nothing_removable(screen, loaded, data, run, settings, json_path):
-        return
+        return 1
     with screen.progress() as progress:
         if plan_path and not dry_run:
             analysis = saved or analyze(loaded, data, settings, run, progress)
@@ -174,13 +175,14 @@ def command(
                 progress=progress,
             )
     _show_plan(screen, chosen, analysis)
-    if dry_run:
+    if dry_run or not chosen.steps:
+        plan_path = plan_path if dry_run and chosen.steps else None
         _finish_dry_run(screen, loaded, data, run, chosen, analysis, plan_path, json_path)
-        return
+        return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
     evaluation = options.evaluation_data(source, loaded, eval_data)
     with screen.progress() as progress:
-        if epochs is None or not chosen.steps:
+        if epochs is None:
             pruning = prune(
                 loaded,
                 data,
@@ -189,6 +191,7 @@ def command(
                 evaluation=evaluation,
                 method=repair,
                 kernel=int(adapter_kernel),
+                targets=budget.targets,
                 options=run,
                 progress=progress,
             )
@@ -225,6 +228,7 @@ def command(
         save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
     if json_path:
         write_json(prune_document(loaded, pruning, output, rounds), json_path)
+    return None
 
 
 def _budget(
@@ -289,7 +293,7 @@ def _nothing_removable(
 
 def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     if not plan.steps:
-        screen.show("Nothing is removed: no candidate keeps within the limits.")
+        screen.show("Nothing is removed and nothing is written: no candidate keeps within the limits.")
         return
     screen.show(f"{len(plan.steps)} of {len(analysis.layers)} layers go (criterion {plan.criterion}):")
     for step in plan.steps:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
@@ -84,11 +84,12 @@ def make_plan(
         progress: called for every candidate tried.
 
     Raises:
-        InputError: a protected layer does not exist, or there are fewer candidates than asked for.
-        NegativeVerdictError: a target can't be reached.
+        InputError: a protected layer does not exist.
+        NegativeVerdictError: there are fewer candidates than asked for, or a target can't be reached.
     """
     model, analysis = context.model, context.analysis
-    context = replace(context, allowed=_allowed(analysis, budget.protect))
+    protected, asked = _allowed(analysis, budget.protect), context.allowed
+    context = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     search = TargetSearch(context, criterion, budget.targets, quantities)
     ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
     if budget.threshold is not None:
@@ -99,7 +100,7 @@ def make_plan(
     elif budget.remove is not None:
         chosen = list(islice(ranking, budget.remove))
         if budget.remove > len(chosen):
-            raise InputError(
+            raise NegativeVerdictError(
                 f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
                 where=model.label,
                 hint="`inspect` gives the reason for each layer that stays",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, drop, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext
+from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.targets import Quantities
@@ -25,6 +27,8 @@ from redtest_onnx.runtime.opened import inline_for_data, resolve_cost
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
+
+log = logging.getLogger(__name__)
 
 _FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
@@ -114,10 +118,15 @@ def plan(
     if budget.max_drop is not None:
         seed = analysis.settings.seed
         evaluator = Evaluator(model, data, holdout_indices(data, seed), options)
+        if not evaluator.judged:
+            log.warning(
+                "no output of %s could be judged, so nothing is removed on its account: say how many layers with "
+                "--remove, or what its outputs are with --output-kind",
+                model.label,
+            )
 
         def loss(candidate: Plan) -> float:
-            pruned = apply_plan(model, candidate, shapes)
-            return drop(evaluator.reference, evaluator.evaluate(pruned))
+            return _loss(evaluator, candidate, lambda: apply_plan(model, candidate, shapes))
 
         if method != "none" and not data.synthetic:
             fit = fit_indices(data, seed)[:_FITTED_IN_SEARCH]
@@ -125,14 +134,22 @@ def plan(
             fitting_method: Fitted = "adapter" if method == "adapter" else "refit"
 
             def repaired_loss(candidate: Plan) -> float:
-                pruned = apply_plan(model, candidate, shapes)
-                fitted, _ = fit_to_original(
-                    model, pruned, candidate, shapes, calibration, fitting_method, rounds=1
-                )
-                return drop(evaluator.reference, evaluator.evaluate(fitted))
+                def fitted() -> Model:
+                    pruned = apply_plan(model, candidate, shapes)
+                    return fit_to_original(
+                        model, pruned, candidate, shapes, calibration, fitting_method, rounds=1
+                    )[0]
+
+                return _loss(evaluator, candidate, fitted)
 
     seed = analysis.settings.seed
-    context = CriterionContext(model, analysis, shapes, data, fit_indices(data, seed), options, seed=seed)
+    # Without data nothing could be fitted: an adapter would be a guess.
+    adapters = not data.synthetic or method == "adapter"
+    context = CriterionContext(
+        *(model, analysis, shapes, data, fit_indices(data, seed), options),
+        allowed=lambda layer: adapters or layer.action != "adapter",
+        seed=seed,
+    )
     chosen = make_plan(
         context,
         budget,
@@ -154,6 +171,7 @@ def prune(
     evaluation: Dataset | None = None,
     method: Method = "auto",
     kernel: int = 1,
+    targets: tuple[tuple[str, float], ...] = (),
     options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Pruning:
@@ -167,15 +185,23 @@ def prune(
         evaluation: samples for accuracy and agreement; the held-out calibration samples if absent.
         method: how to repair, see `repair`.
         kernel: size of the convolutions of fitted adapters.
+        targets: quantities with the share that may stay of them, repairs included.
         options: device and threads.
         progress: called as work is done.
 
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
+        NegativeVerdictError: the result misses a target, or would be larger than the original.
     """
+    limits = Limits(model, data, options or RunOptions(), targets)
     pruned, repaired = rewrite(
-        model, data, chosen, analysis, method=method, kernel=kernel, options=options, progress=progress
+        *(model, data, chosen, analysis, limits),
+        method=method,
+        kernel=kernel,
+        options=options,
+        progress=progress,
     )
+    limits.require(pruned, chosen.steps)
     return compare(
         model,
         pruned,
@@ -194,6 +220,7 @@ def rewrite(
     data: Dataset,
     chosen: Plan,
     analysis: Analysis,
+    limits: Limits | None = None,
     *,
     method: Method = "auto",
     kernel: int = 1,
@@ -207,6 +234,8 @@ def rewrite(
         data: calibration samples.
         chosen: what to take out.
         analysis: of the model.
+        limits: what the result must keep to; repairs that break it are left out. Without any, no larger than
+            `model`.
         method: how to repair, see `repair`.
         kernel: size of the convolutions of fitted adapters.
         options: device and threads.
@@ -216,13 +245,17 @@ def rewrite(
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
     options = options or RunOptions()
+    limits = limits or Limits(model, data, options)
     (progress or _silent)(0, 4, "rewriting")
     view = inline_for_data(model, data)
     shapes = resolve_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
     pruned = apply_plan(view.model, chosen, shapes)
     verify_removal(view.model, pruned, chosen, data, options, shapes)
     seed = analysis.settings.seed
-    calibration = Calibration(data, fit_indices(data, seed), holdout_indices(data, seed), options, kernel)
+    calibration = Calibration(
+        *(data, fit_indices(data, seed), holdout_indices(data, seed), options, kernel),
+        allows=lambda candidate: limits.allow(view.close(candidate)),
+    )
     pruned, repaired = repair(view.model, pruned, chosen, shapes, calibration, method, progress)
     closed = view.close(pruned)
     verify(model, closed, data, options)
@@ -260,7 +293,7 @@ def compare(
     if evaluation is not None:
         samples, indices = evaluation, sample_indices(evaluation, len(evaluation), analysis.settings.seed)
     evaluator = Evaluator(model, samples, indices, options)
-    result = evaluator.evaluate(pruned)
+    result = evaluator.match_sets(pruned)
     note(2, 4, "measuring latency")
     latency = measure_latency([model, pruned], data, options)
     note(3, 4, "measuring redundancy")
@@ -290,6 +323,15 @@ def compare(
         evaluated_on=samples.source,
         evaluated=result.samples,
     )
+
+
+def _loss(evaluator: Evaluator, candidate: Plan, make: Callable[[], Model]) -> float:
+    """What a candidate loses; without bound if it can't be run."""
+    try:
+        return drop(evaluator.reference, evaluator.evaluate(make()))
+    except InputError as error:
+        log.info("without %s: %s", ", ".join(step.region for step in candidate.steps), error.what)
+        return float("inf")
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -10,7 +10,8 @@ from redtest_onnx.data.splits import without_holdout
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.budget import Budget
-from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.limits import Limits
+from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import Pruning, compare, plan, rewrite
 from redtest_onnx.pruning.repair.repair import Method, Repair
 from redtest_onnx.runtime.session import RunOptions
@@ -73,7 +74,7 @@ def prune_in_rounds(
         progress: called as work is done.
 
     Returns:
-        The last model beside the original, and the rounds. A round that finds nothing to remove is the last.
+        The last model beside the original, and the rounds that removed something.
 
     Raises:
         InputError: see `plan` and `finetune`.
@@ -83,14 +84,16 @@ def prune_in_rounds(
     train_on = train_on if train_on is not None else without_holdout(data, seed)
     rounds: list[Round] = []
     current, original = model, None
+    removed: list[Step] = []
     for number, budget in enumerate(budgets):
+        limits = Limits(model, data, options or RunOptions(), _shares_so_far(budgets[: number + 1]))
         if number == 0 and first is not None:
             chosen, analysis = first
         else:
             chosen, analysis = plan(
                 current,
                 data,
-                budget,
+                replace(budget, targets=_still(limits, current)),
                 criterion=criterion,
                 settings=settings,
                 method=method,
@@ -99,10 +102,16 @@ def prune_in_rounds(
             )
         original = original or analysis
         if not chosen.steps and rounds:
-            break
+            continue
         pruned, repaired = rewrite(
-            current, data, chosen, analysis, method=method, kernel=kernel, options=options, progress=progress
+            *(current, data, chosen, analysis, limits),
+            method=method,
+            kernel=kernel,
+            options=options,
+            progress=progress,
         )
+        removed.extend(chosen.steps)
+        limits.require(pruned, removed)
         tuned = finetune(
             pruned, train_on, training, teacher=model, options=options, report=report, progress=progress
         )
@@ -123,3 +132,17 @@ def prune_in_rounds(
         progress=progress,
     )
     return pruning, tuple(rounds)
+
+
+def _shares_so_far(budgets: Sequence[Budget]) -> tuple[tuple[str, float], ...]:
+    """The share of each quantity of the original that may stay after these rounds."""
+    shares: dict[str, float] = {}
+    for budget in budgets:
+        for quantity, share in budget.targets:
+            shares[quantity] = shares.get(quantity, 1.0) * share
+    return tuple(shares.items())
+
+
+def _still(limits: Limits, current: Model) -> tuple[tuple[str, float], ...]:
+    """The same as shares of what is left now, with what repairs added."""
+    return tuple((what, min(share / limits.left(what, current), 1.0)) for what, share in limits.targets)

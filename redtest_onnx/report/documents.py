@@ -19,6 +19,7 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
 from redtest_onnx.layers.layer import Layer
+from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning
 from redtest_onnx.pruning.repair.repair import Repair
@@ -100,7 +101,8 @@ def prune_document(model: Model, pruning: Pruning, output: Path, rounds: Iterabl
         "before": _measures(pruning.before),
         "after": _measures(pruning.after),
         "repair": _repair(pruning.repair),
-        "agreement": {key: number(value) for key, value in asdict(pruning.agreement).items()},
+        "agreement": agreement_document(pruning.agreement),
+        "outputs": output_documents(pruning.agreement),
         "rounds": [
             {
                 "plan": _plan(item.plan),
@@ -124,6 +126,34 @@ def finetune_document(
         **_training(result),
         "output": str(output),
     }
+
+
+def agreement_document(agreement: Agreement) -> Document:
+    """The agreement of all outputs together; `value` is the verdict, that of the output that agrees least."""
+    return {
+        "value": number(agreement.value),
+        "top1": number(agreement.top1),
+        "cosine": number(agreement.cosine),
+        "relative_l2": number(agreement.relative_l2),
+    }
+
+
+def output_documents(agreement: Agreement) -> list[Document]:
+    """The agreement of each output by its kind."""
+    return [
+        {
+            "name": part.name,
+            "kind": part.kind,
+            "axis": part.axis,
+            "measure": part.measure,
+            "agreement": number(part.agreement),
+            "steers": part.steers,
+            "tensors": list(part.tensors),
+            "details": {key: number(value) for key, value in part.details.items()},
+            "note": part.note,
+        }
+        for part in agreement.outputs
+    ]
 
 
 def layer_document(layer: Layer) -> Document:

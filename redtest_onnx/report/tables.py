@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 
 from rich import box
 from rich.markup import escape
@@ -10,6 +11,9 @@ from rich.table import Table
 
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
+from redtest_onnx.report.agreement import agreement_rows
+
+_LEAST_MSRS = 0.05  # below it a score is shown as nothing
 
 
 def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
@@ -57,14 +61,14 @@ def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
         _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
         _row("latency p50", a.latency.p50, b.latency.p50, _ms),
         _row("latency p90", a.latency.p90, b.latency.p90, _ms),
-        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
+        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
     ]
     if a.accuracy is not None and b.accuracy is not None:
         points = (b.accuracy - a.accuracy) * 100
         rows.append(("accuracy", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{points:+.2f} points"))
-    if pruning.agreement.top1 is not None:
-        rows.append(("same answer as the original", "", f"{pruning.agreement.top1:.2%}", ""))
-    rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
+    rows.extend((name, "", value, "") for name, value in agreement_rows(pruning.agreement))
+    if isfinite(pruning.agreement.relative_l2):
+        rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
     return rows
 
 
@@ -93,9 +97,15 @@ def _ms(value: float | None) -> str:
 
 
 def _row(
-    name: str, before: float | None, after: float | None, show: Callable[[float | None], str]
+    name: str,
+    before: float | None,
+    after: float | None,
+    show: Callable[[float | None], str],
+    least: float = 0.0,
 ) -> tuple[str, str, str, str]:
-    change = "" if not before or after is None else f"{after / before - 1:+.1%}"
+    # Of nearly nothing a percentage would only be large.
+    little = before is None or abs(before) <= least
+    change = "" if little or before is None or after is None else f"{after / before - 1:+.1%}"
     return name, show(before), show(after), change
 
 

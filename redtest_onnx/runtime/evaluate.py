@@ -16,7 +16,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.agreement.base import Counted, Measure, MeasureSum, Values
-from redtest_onnx.metrics.agreement.boxes import BoxSetSum, centred, corners, from_centre
+from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
 from redtest_onnx.metrics.agreement.classes import ClassMeasure
 from redtest_onnx.metrics.agreement.elements import ElementMeasure
 from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
@@ -252,6 +252,9 @@ class Evaluator:
                     continue
                 if len(pair[0]) and name not in middle:
                     middle[name] = centred(pair[0])
+                    if not are_boxes(pair[0], centre=middle[name]):
+                        del sums[name]
+                        continue
                 a, b = (from_centre(side) if middle.get(name) else side for side in (pair[0], pair[1]))
                 sums[name].add(a, b)
         return sums

@@ -85,3 +85,9 @@ def from_centre(boxes: Floats) -> Floats:
     """[k, 4] corners of boxes given as centre and size."""
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+
+
+def are_boxes(boxes: Floats, *, centre: bool) -> bool:
+    """Whether rows [k, 4] have areas, as boxes do; given as centre and size, or as corners."""
+    size = boxes[:, 2:] if centre else boxes[:, 2:] - boxes[:, :2]
+    return float(np.mean((size > 0).all(axis=1))) >= 0.5

@@ -9,8 +9,9 @@ Gauss-Newton step with a Kronecker-factored curvature, one closed-form solve at 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -111,9 +112,9 @@ def joint_step(
     equations = Equations(first, samples, seed)
     back: Session | None = None
     moments: list[Floats] = []
-    names = [first.input, first.target, second.input, second.output, second.target]
+    names = [first.input, first.target, second.input, second.output, second.target, *slope.side_inputs]
     for (values, count), goal in zip(replay.values(names), goals(), strict=True):
-        x, inner, between, output, now = (values[name][:count] for name in names)
+        x, inner, between, output, now = (values[name][:count] for name in names[:5])
         if inner.shape != between.shape or output.shape != now.shape:
             return None
         error = (goal.astype(np.float32) - now).astype(np.float32)
@@ -122,7 +123,8 @@ def joint_step(
             size = spatial(between).shape[2:]
             back = back or Session(backward_model(second, weight, size, error.shape[2:]), options)
         back = back or Session(backward_model(second, weight, (), ()), options)
-        slopes = slope.at(inner)
+        side = {name: values[name] for name in slope.side_inputs}
+        slopes = slope.at(values[first.target], side)[:count]
         wish = back.run({GRAD_OUTPUT: error})[GRAD_INPUT].reshape(inner.shape) * slopes
         if not equations.add(x, wish):
             return None
@@ -180,17 +182,25 @@ class _Slope:
 
     def __init__(self, model: Model, source: str, result: str, options: RunOptions) -> None:
         self._model, self._source, self._result, self._options = model, source, result, options
+        self._index = GraphIndex(model.graph)
         self._session: Session | None = None
 
-    def at(self, values: Values) -> npt.NDArray[np.float32]:
-        """[...] float32 slopes at the values."""
+    @cached_property
+    def side_inputs(self) -> tuple[str, ...]:
+        """The model's inputs that the function reads beside its operand, such as lengths that mask it."""
+        part = segment(self._model, self._index, [self._result], {self._source: onnx.TensorProto.FLOAT})
+        return tuple(spec.name for spec in part.inputs if spec.name != self._source)
+
+    def at(self, values: Values, side: Mapping[str, Values]) -> npt.NDArray[np.float32]:
+        """[...] float32 slopes at the values, with what is fed from the side."""
         if self._session is None:
             given = {self._source: int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype))}
-            part = segment(self._model, GraphIndex(self._model.graph), [self._result], given)
+            part = segment(self._model, self._index, [self._result], given)
             self._session = Session(part, self._options)
         ends = []
         for shift in (_SLOPE_STEP, -_SLOPE_STEP):
             moved = (values.astype(np.float32) + np.float32(shift)).astype(values.dtype)
-            ends.append(self._session.run({self._source: moved})[self._result].astype(np.float32))
+            found = self._session.run({self._source: moved, **side})[self._result]
+            ends.append(found.astype(np.float32))
         slope: npt.NDArray[np.float32] = (ends[0] - ends[1]) / np.float32(2 * _SLOPE_STEP)
         return slope

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
+import numpy as np
+
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.model import Model
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.pruning.apply import apply_with_adapters
 from redtest_onnx.pruning.budget import drop
@@ -17,6 +22,8 @@ from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.similarity.analyze import Progress
+
+log = logging.getLogger(__name__)
 
 Method = Literal["none", "adapter", "refit", "auto"]
 Fitted = Literal["adapter", "refit"]
@@ -56,6 +63,7 @@ class Calibration:
         held_out: other samples, which judge.
         options: device and threads.
         kernel: size of the convolutions of fitted adapters.
+        allows: whether a repaired model is small enough to be kept.
     """
 
     data: Dataset
@@ -63,6 +71,7 @@ class Calibration:
     held_out: Indices
     options: RunOptions
     kernel: int = 1
+    allows: Callable[[Model], bool] = lambda model: True
 
 
 def repair(
@@ -106,11 +115,24 @@ def repair(
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
     tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
+    failed: list[str] = []
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
-        fitted, refits = fit_to_original(original, pruned, plan, shapes, calibration, name, progress=progress)
-        tried.append((judged(fitted), name, fitted, refits))
+        try:
+            fitted, refits = fit_to_original(
+                original, pruned, plan, shapes, calibration, name, progress=progress
+            )
+            if not calibration.allows(fitted):
+                failed.append(f"what {name} adds would make the result larger than it may be")
+                continue
+            tried.append((judged(fitted), name, fitted, refits))
+        except (InputError, np.linalg.LinAlgError) as error:
+            # The plain removal is still there: a repair that can't be made ends nothing.
+            log.warning("repair by %s is left out: %s", name, first_line(error))
+            failed.append(f"{name} failed: {first_line(error)}")
+    if not tried:
+        return pruned, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
     loss, name, model, refits = tried[0]
     for other in tried[1:]:
         if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:

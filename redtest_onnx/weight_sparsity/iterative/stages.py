@@ -34,7 +34,7 @@ class Stage:
         compressed_bytes: size of the same bytes after zlib, as in a .zip or an app package.
         latency: of one sample.
         accuracy: share of right answers; None without labels.
-        same: share of samples with the original's answer; None where outputs are no scores.
+        same: agreement with the original's outputs by their kind; None where none could be judged.
     """
 
     name: str
@@ -76,7 +76,7 @@ def measure_stages(
                 compressed_bytes=compressed_bytes(model),
                 latency=latency,
                 accuracy=evaluation.accuracy,
-                same=evaluation.agreement.top1,
+                same=evaluation.agreement.value,
             )
         )
     return tuple(stages)

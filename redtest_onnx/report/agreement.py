@@ -1,0 +1,67 @@
+"""Agreement of outputs in the words of their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from redtest_onnx.metrics.agreement.summary import Agreement, OutputAgreement
+
+_SHOWN = 4  # outputs by name; of more, those that agree least
+
+_WORDS = {
+    "classes": "same answer as the original",
+    "dense": "positions with the original's class",
+    "tokens": "tokens with the original's class",
+    "next-token": "same next token as the original",
+    "embedding": "agreement of embeddings",
+    "values": "agreement of values",
+    "detections": "agreement in front of the detections",
+    "elements": "equal elements",
+}
+_DETAILS = {
+    "kl_nats": ("divergence from the original (KL, nats)", "{:.4f}"),
+    "cosine": ("mean cosine with the original", "{:.4f}"),
+    "spearman": ("order of similarities kept (Spearman)", "{:.4f}"),
+    "same_neighbour": ("same nearest neighbour", "{:.2%}"),
+    "matched_boxes": ("boxes matched with the original's (IoU 0.5)", "{:.2%}"),
+}
+
+
+def agreement_rows(agreement: Agreement) -> list[tuple[str, str]]:
+    """Names and values, the outputs that agree least first where there are many."""
+    judged = [part for part in agreement.outputs if part.agreement is not None and part.kind != "ignore"]
+    several = len(judged) > 1
+    shown = judged
+    if len(judged) > _SHOWN:
+        shown = sorted(judged, key=lambda part: (not part.steers, part.agreement or 0.0))[:_SHOWN]
+    rows = [row for part in shown for row in _rows(part, named=several)]
+    if len(judged) > len(shown):
+        rows.append((f"{len(judged) - len(shown)} more outputs (see --json)", "agree better"))
+    return rows
+
+
+def agreement_notes(outputs: Iterable[OutputAgreement]) -> list[str]:
+    """What to know of outputs that were not judged, or judged by something else."""
+    notes: dict[str, list[str]] = {}
+    for part in outputs:
+        if part.note:
+            notes.setdefault(part.note, []).append(part.name)
+    return [f"Output{'s' if len(names) > 1 else ''} {_listed(names)}: {note}." for note, names in notes.items()]
+
+
+def _rows(part: OutputAgreement, *, named: bool) -> list[tuple[str, str]]:
+    suffix = f" ({part.name})" if named else ""
+    words = _WORDS.get(part.kind, "agreement")
+    if part.kind in ("classes", "dense", "tokens") and not part.measure.startswith("same top class"):
+        words = "agreement of scores"
+    rows = [(f"{words}{suffix}", f"{part.agreement:.2%}")]
+    for key, (name, form) in _DETAILS.items():
+        value = part.details.get(key)
+        if value is not None:
+            rows.append((f"{name}{suffix}", form.format(value)))
+    return rows
+
+
+def _listed(names: list[str]) -> str:
+    shown = names if len(names) <= _SHOWN else [*names[: _SHOWN - 1], f"{len(names) - _SHOWN + 1} more"]
+    return ", ".join(shown)
