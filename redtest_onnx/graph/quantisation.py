@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
 from redtest_onnx.graph import operators as ops
@@ -42,6 +43,29 @@ def same_scale(index: GraphIndex, one: str, other: str) -> bool:
     """Whether the integers of two quantised tensors stand for the same numbers; false if that is unknown."""
     scale = _scale(index, one)
     return scale is not None and scale == _scale(index, other)
+
+
+def stored_scale(
+    index: GraphIndex, tensor: str
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
+    """Scale [] or [channels] and zero point of a quantised tensor, where the file stores them."""
+    producer = index.producer.get(tensor)
+    while producer is not None:
+        node = index.nodes[producer]
+        if (places := _MAKES.get(ops.qualified(node))) is not None:
+            names = [node.input[k] if k < len(node.input) else "" for k in places]
+            scale, *zero = (index.initializers.get(name) for name in names)
+            if scale is None or scale.data_location == onnx.TensorProto.EXTERNAL:
+                return None
+            values = onnx.numpy_helper.to_array(scale).astype(np.float64)
+            offset = onnx.numpy_helper.to_array(zero[0]) if zero and zero[0] is not None else np.zeros(1)
+            if values.size != 1 or offset.size != 1:
+                return None
+            return values.reshape(()), float(offset.reshape(-1)[0])
+        if ops.qualified(node) not in _KEEPS:
+            return None
+        producer = index.producer.get(node.input[0])
+    return None
 
 
 def _scale(index: GraphIndex, tensor: str) -> tuple[bytes | str, ...] | None:
