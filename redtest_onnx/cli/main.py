@@ -22,6 +22,7 @@ COMMANDS = {
     "rank": "Put trained models in order by accuracy, cost and redundancy.",
     "search": "Search a space of architectures for accuracy at low cost and redundancy.",
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
+    "expose": "Hand out inner tensors: as outputs of a model, or as values in a file.",
     "finetune": "Train a model in PyTorch and write the weights back into the same graph.",
 }
 

@@ -34,6 +34,7 @@ _RUNS = frozenset({".sqlite", ".db"})
     "--png", type=options.FilePath, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
 )
 @ranking_options.score_options
+@ranking_options.benchmark_option
 @ranking_options.engine_options
 @options.measure_options
 @options.data_options

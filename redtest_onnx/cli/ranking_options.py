@@ -9,6 +9,7 @@ import click
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import Command, apply
 from redtest_onnx.engines.run import EngineOptions
+from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
 from redtest_onnx.ranking.candidate import COSTS
 from redtest_onnx.ranking.expected import ExpectedMsrs
 from redtest_onnx.ranking.rank import Ranking, RankingSettings
@@ -46,10 +47,23 @@ def score_options(function: Command) -> Command:
         click.option(
             "--expected",
             type=click.FloatRange(min=0, min_open=True),
-            help="MSRS that counts as usual. [default: fitted over depth]",
+            help="M, the MSRS that counts as usual. [default: RedTest's 35]",
         ),
         click.option(
             "--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows of the table."
+        ),
+    )
+
+
+def benchmark_option(function: Command) -> Command:
+    """Whose constants score."""
+    return apply(
+        function,
+        click.option(
+            "--benchmark-data",
+            "benchmark_data",
+            type=click.Choice(BENCHMARK_DATA),
+            help="Take w, beta, M and T from RedTest for this data set. [default: w and beta of cifar10]",
         ),
     )
 
@@ -79,7 +93,8 @@ def engine_options(function: Command) -> Command:
 def ranking_settings_of(values: dict[str, Any]) -> RankingSettings:
     """Take the score options out of a command's values."""
     names = ("cost", "by", "exponent", "beta", "target", "expected")
-    return RankingSettings(**{name: values.pop(name) for name in names})
+    benchmark = values.pop("benchmark_data", None)
+    return RankingSettings(**{name: values.pop(name) for name in names}, benchmark=benchmark)
 
 
 def engine_options_of(values: dict[str, Any]) -> EngineOptions:
@@ -94,13 +109,13 @@ def show_ranking(screen: Screen, ranking: Ranking, top: int) -> None:
         "S1": "accuracy",
         "S2": f"accuracy x ({settings.cost} / {settings.target:.4g})^{settings.exponent:g}",
         "S3": f"accuracy x ({settings.cost} / {settings.target:.4g})^{settings.exponent:g}"
-        f" x (MSRS / M)^-{settings.beta:g}",
+        f" x (MSRS / {settings.expected:g})^-{settings.beta:g}",
     }[settings.by]
     lines = [
         f"{len(ranking.rows)} candidates by {settings.by} = {formula}; * is on the Pareto front of accuracy, "
         f"{settings.cost} and MSRS."
     ]
-    if ranking.fit is not None:
+    if ranking.fit is not None and settings.by == "S3":
         lines.append(_expected(ranking.fit))
     if ranking.unranked:
         lines.append(f"{len(ranking.unranked)} not ranked:")
@@ -111,9 +126,9 @@ def show_ranking(screen: Screen, ranking: Ranking, top: int) -> None:
 
 
 def _expected(fit: ExpectedMsrs) -> str:
-    """Where M comes from."""
+    """What MSRS networks of a depth have here."""
     low, high = fit.depths
     if len(fit.coefficients) == 1:
-        return f"M = {fit}, the mean MSRS of {fit.points} candidates."
+        return f"The mean MSRS of {fit.points} candidates is {fit}."
     source = f"{fit.points} candidates of {low} to {high} layers"
-    return f"M = {fit} for L layers, fitted to {source} (r2 {fit.r2:.2f})."
+    return f"MSRS over the number of layers L: {fit}, fitted to {source} (r2 {fit.r2:.2f}); not in the score."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ _ENDS = {
     type=click.Choice(BENCHMARK_DATA),
     default="cifar10",
     show_default=True,
-    help="Which of its data sets.",
+    help="Which of its data sets; with --benchmark also whose w, beta, M and T of RedTest serve.",
 )
 @click.option("--models", type=options.FilePath, help="Folder to keep the trained networks in as ONNX files.")
 @click.option(
@@ -135,7 +135,11 @@ def command(
     check_outputs([png, json_path], force=force)
     require_torch()
     engine = ranking_options.engine_options_of(values)
+    benchmark_data = values["benchmark_data"]
     ranking = ranking_options.ranking_settings_of(values)
+    values["benchmark_data"] = benchmark_data
+    if values["benchmark"] is None:
+        ranking = replace(ranking, benchmark=None)
     if resume:
         _refuse_changes(context)
         store = Store.open(resume)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 
 from redtest_onnx.graph import operators as ops
@@ -45,26 +44,25 @@ def same_scale(index: GraphIndex, one: str, other: str) -> bool:
     return scale is not None and scale == _scale(index, other)
 
 
-def stored_scale(
-    index: GraphIndex, tensor: str
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
-    """Scale [] or [channels] and zero point of a quantised tensor, where the file stores them."""
-    producer = index.producer.get(tensor)
-    while producer is not None:
+def scale_operands(index: GraphIndex, tensor: str) -> tuple[str, str, int | None] | None:
+    """What `DequantizeLinear` needs for a quantised tensor: names of scale and zero point, and the axis.
+
+    The zero point is "" where there is none, the axis None where the scale is one number. None for tensors
+    that are not quantised, whose scale is unknown, or whose axis an operator in between may have moved.
+    """
+    source, moved = tensor, False
+    while (producer := index.producer.get(source)) is not None:
         node = index.nodes[producer]
         if (places := _MAKES.get(ops.qualified(node))) is not None:
-            names = [node.input[k] if k < len(node.input) else "" for k in places]
-            scale, *zero = (index.initializers.get(name) for name in names)
-            if scale is None or scale.data_location == onnx.TensorProto.EXTERNAL:
-                return None
-            values = onnx.numpy_helper.to_array(scale).astype(np.float64)
-            offset = onnx.numpy_helper.to_array(zero[0]) if zero and zero[0] is not None else np.zeros(1)
-            if values.size != 1 or offset.size != 1:
-                return None
-            return values.reshape(()), float(offset.reshape(-1)[0])
+            scale, zero = (node.input[k] if k < len(node.input) else "" for k in places)
+            stored = index.initializers.get(scale)
+            if stored is None or len(stored.dims) == 0 or tuple(stored.dims) == (1,):
+                return scale, zero, None
+            axis = ops.attribute(node, "axis", 1)
+            return None if moved or not isinstance(axis, int) else (scale, zero, axis)
         if ops.qualified(node) not in _KEEPS:
             return None
-        producer = index.producer.get(node.input[0])
+        source, moved = node.input[0], True
     return None
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.candidate import Candidate, CostName
 from redtest_onnx.ranking.expected import ExpectedMsrs, fit_expected
 from redtest_onnx.ranking.pareto import pareto_front
-from redtest_onnx.ranking.score import PAPER_WEIGHTS, SCORES, ScoreName, ScoreWeights
+from redtest_onnx.ranking.score import PAPER_CONSTANTS, PAPER_EXPECTED, SCORES, ScoreName, ScoreWeights
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,12 @@ class RankingSettings:
     Attributes:
         cost: which cost counts.
         by: the score that orders them.
-        exponent: w; RedTest's for this cost if None.
-        beta: weight of redundancy; RedTest's for this cost if None.
-        target: T in the unit of the cost; the median of the candidates if None.
-        expected: M; fitted to the candidates over their depth if None.
+        exponent: w; RedTest's for this cost and benchmark if None.
+        beta: weight of redundancy; likewise.
+        target: T in the unit of the cost; RedTest's if a benchmark is named, else the median of the
+            candidates if None.
+        expected: M; RedTest's 35 if None.
+        benchmark: whose constants of RedTest serve; those of CIFAR-10 if None.
     """
 
     cost: CostName = "macs"
@@ -32,6 +35,7 @@ class RankingSettings:
     beta: float | None = None
     target: float | None = None
     expected: float | None = None
+    benchmark: BenchmarkData | None = None
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -40,7 +44,7 @@ class RankingSettings:
         Raises:
             InputError: one of them would reward cost or redundancy.
         """
-        paper = PAPER_WEIGHTS[self.cost]
+        paper = PAPER_CONSTANTS[self.benchmark or "cifar10"][self.cost]
         exponent = paper.exponent if self.exponent is None else self.exponent
         beta = paper.beta if self.beta is None else self.beta
         if exponent > 0 or beta < 0:
@@ -84,7 +88,8 @@ class Ranking:
         rows: the best first.
         unranked: candidates without a place, and files that could not be measured.
         settings: with the values that were used.
-        fit: the expected MSRS over depth; None if a constant was given or no MSRS is known.
+        fit: the MSRS that networks of a depth have among the candidates, for comparison; it does not enter
+            the scores. None if no MSRS is known.
     """
 
     rows: tuple[RankingEntry, ...]
@@ -106,15 +111,9 @@ def rank_candidates(
     Raises:
         InputError: no candidate can be ranked, with the first reason.
     """
-    exponent, beta = settings.weights
-    costs = [cost for c in candidates if (cost := c.cost(settings.cost))]
-    target = settings.target or (median(costs) if costs else 1.0)
-    fit = None
-    if settings.expected is None and any(c.msrs is not None for c in candidates):
-        fit = fit_expected(candidates)
-    constant = settings.expected or 1.0
-    objective = ScoreWeights(settings.cost, target, exponent, beta, fit or (lambda layers: constant))
-    scored = [({kind: objective.score(c, kind) for kind in SCORES}, c) for c in candidates]
+    weights = _weights(settings, candidates)
+    fit = fit_expected(candidates) if any(c.msrs is not None for c in candidates) else None
+    scored = [({kind: weights.score(c, kind) for kind in SCORES}, c) for c in candidates]
     unranked = [
         UnrankedEntry(c.name, _reason(c, settings)) for scores, c in scored if scores[settings.by] is None
     ]
@@ -122,13 +121,42 @@ def rank_candidates(
     if not placed:
         reasons = [f"; of {item.name}: {item.reason}" for item in (*failed, *unranked)[:1]]
         raise InputError(f"no candidate can be ranked{''.join(reasons)}")
-    placed.sort(key=lambda row: (-row[0], row[2].cost(settings.cost) or 0, row[2].name))
+    placed.sort(key=lambda row: (-row[0], *_preference(row[2], settings.cost)))
     front = pareto_front([c for _, _, c in placed], settings.cost)
     return Ranking(
         rows=tuple(RankingEntry(c, scores, i + 1, i in front) for i, (_, scores, c) in enumerate(placed)),
         unranked=(*failed, *unranked),
-        settings=RankingSettings(settings.cost, settings.by, exponent, beta, target, settings.expected),
+        settings=replace(
+            settings,
+            exponent=weights.exponent,
+            beta=weights.beta,
+            target=weights.target,
+            expected=weights.expected,
+        ),
         fit=fit,
+    )
+
+
+def _weights(settings: RankingSettings, candidates: Sequence[Candidate]) -> ScoreWeights:
+    """The settings with every constant filled in."""
+    exponent, beta = settings.weights
+    target = settings.target
+    if target is None and settings.benchmark is not None:
+        target = PAPER_CONSTANTS[settings.benchmark][settings.cost].target
+    if target is None:
+        costs = [cost for c in candidates if (cost := c.cost(settings.cost))]
+        target = median(costs) if costs else 1.0
+    expected = PAPER_EXPECTED if settings.expected is None else settings.expected
+    return ScoreWeights(settings.cost, target, exponent, beta, expected)
+
+
+def _preference(candidate: Candidate, cost: CostName) -> tuple[float, float, float, str]:
+    """Order of candidates of equal score: a dominated one comes behind what dominates it."""
+    return (
+        -(candidate.accuracy or 0.0),
+        candidate.cost(cost) or 0.0,
+        float("inf") if candidate.msrs is None else candidate.msrs,
+        candidate.name,
     )
 
 

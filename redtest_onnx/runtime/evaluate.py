@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.data.batching import batches
+from redtest_onnx.data.dataset import Dataset, Subset
+from redtest_onnx.graph.branches import inline_branches
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.signature import batch_axes
 from redtest_onnx.metrics.agreement.base import Counted, Measure, MeasureSum, Values
 from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
 from redtest_onnx.metrics.agreement.classes import ClassMeasure
@@ -24,13 +25,10 @@ from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
 from redtest_onnx.metrics.agreement.values import ValuesMeasure
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
-from redtest_onnx.runtime.opened import inline_for_data
 from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
-from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import resolve_shapes
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +62,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Run:
-    """A model with all judged tensors among its outputs, and what they are called there."""
+    """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
 
     session: Session
     names: Mapping[str, str]
+    data: Dataset
 
     def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
         found = self.session.run(feeds, list(dict.fromkeys(self.names.values())))
@@ -78,11 +77,10 @@ class Evaluator:
     """Evaluates candidates against one reference model.
 
     Args:
-        reference: the original model.
-        data: samples, with or without labels.
-        indices: which samples.
-        options: device and threads, and what the user says of outputs.
-        outputs: what the outputs are, where that is known; found if None.
+        reference: the original model, ready to run.
+        samples: with or without labels.
+        outputs: what the outputs are, see `find_outputs`.
+        fixed: number of samples that every run must have; None where that is open.
 
     Raises:
         InputError: the model doesn't run, or labels lie outside its classes.
@@ -90,19 +88,18 @@ class Evaluator:
 
     def __init__(
         self,
-        reference: Model,
-        data: Dataset,
-        indices: Indices,
-        options: RunOptions,
-        outputs: tuple[ModelOutput, ...] | None = None,
+        reference: Session,
+        samples: Subset,
+        outputs: tuple[ModelOutput, ...],
+        fixed: int | None = None,
     ) -> None:
-        self._model, self._data, self._options = reference, data, options
-        self.outputs = outputs if outputs is not None else outputs_of(reference, data, options)
+        self._model, self._options, self._fixed = reference.model, reference.options, fixed
+        self._data = samples.data
+        self.outputs = outputs
         """What the outputs are."""
-        self._judged = {tensor: None for output in self.outputs for tensor in output.tensors}
+        self._judged = {tensor: None for output in outputs for tensor in output.tensors}
+        self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
         self._reference = self._open(reference)
-        fixed = fixed_batch(reference)
-        self._batches = list(batches(indices, fixed or _BATCH, fixed=fixed is not None))
         self._cache: list[dict[str, Any]] = []
         self._measures = {tensor: _measure(tensor) for tensor in self._judged}
         self.undefined_samples: tuple[int, ...] = self._observe()
@@ -116,18 +113,23 @@ class Evaluator:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model) -> Evaluation:
+    def evaluate(self, model: Model | Session, data: Dataset | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
+
+        Args:
+            model: the model, or a session of it.
+            data: the same samples for its inputs, where those are called or typed otherwise.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(self._open(model))
+        return self._hold(self._open(model, data))
 
-    def match_sets(self, model: Model) -> Evaluation:
+    def match_sets(self, model: Model | Session, data: Dataset | None = None) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
-        evaluation = self.evaluate(model)
-        sets = self._sets(self._open(model)) if any(output.sets for output in self.outputs) else {}
+        run = self._open(model, data)
+        evaluation = self._hold(run)
+        sets = self._sets(run) if any(output.sets for output in self.outputs) else {}
         outputs = tuple(
             with_sets(part, sets.get(part.name), decides=output.layers_behind)
             for part, output in zip(evaluation.agreement.outputs, self.outputs, strict=True)
@@ -137,20 +139,39 @@ class Evaluator:
         )
         return Evaluation(agreement, evaluation.accuracy, evaluation.samples, evaluation.accuracy_steers)
 
-    def _open(self, model: Model) -> _Run:
+    def _open(self, given: Model | Session, data: Dataset | None = None) -> _Run:
         """A session that returns the judged tensors, by the names they have in the reference."""
+        data = data or self._data
+        model, options = (given, self._options) if isinstance(given, Model) else (given.model, given.options)
         wanted = [tensor for tensor in self._judged if tensor.reader is not None]
-        names = [output.name for output in model.outputs]
+        names = self._output_names(model)
         if not wanted:
-            return _Run(Session(model, self._options), {name: name for name in names})
-        view = model
-        index = GraphIndex(view.graph)
+            session = given if isinstance(given, Session) else Session(model, options)
+            return _Run(session, names, data)
+        view, index = model, index_of(model)
         if any(tensor.name not in index.producer for tensor in wanted):
-            view = inline_for_data(model, self._data).model
-            index = GraphIndex(view.graph)
+            view = self._inlined(model, data)
+            index = index_of(view)
         found = {tensor.name: _stand_in(index, tensor) for tensor in wanted}
-        session = Session(expose(view, [*names, *found.values()]), self._options)
-        return _Run(session, {**{name: name for name in names}, **found})
+        known = {name: own for name, own in found.items() if own in index.producer}
+        session = Session(expose(view, [*names.values(), *known.values()]), options)
+        return _Run(session, {**names, **known}, data)
+
+    def _output_names(self, model: Model) -> dict[str, str]:
+        """What the reference's outputs are called in a model: alike, else by position."""
+        own = [output.name for output in model.outputs]
+        alike = set(own)
+        return {
+            output.name: output.name if output.name in alike else own[k]
+            for k, output in enumerate(self._model.outputs)
+            if output.name in alike or (k < len(own) and len(own) == len(self._model.outputs))
+        }
+
+    def _inlined(self, model: Model, data: Dataset) -> Model:
+        """The model with the branches inlined that it takes for the samples."""
+        shared = [name for name, axis in batch_axes(model).items() if axis is None]
+        feeds = data.inputs(self._batches[0][0]) if shared else {}
+        return inline_branches(model, {name: feeds[name] for name in shared}).model
 
     def _observe(self) -> tuple[int, ...]:
         """Show all reference values to the measures; returns samples that are NaN."""
@@ -184,9 +205,11 @@ class Evaluator:
             feeds = self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
             same = run is self._reference
-            values = reference if same else run(feeds)
+            values = reference if same else run(feeds if run.data is self._data else run.data.inputs(indices))
             numbers: tuple[list[Values], list[Values]] = ([], [])
             for tensor, total in sums.items():
+                if tensor.name not in values:
+                    continue
                 size = len(indices)
                 rows, counted = self._rows(tensor, reference[tensor.name], feeds, size, count)
                 other = rows if same else self._rows(tensor, values[tensor.name], feeds, size, count)[0]
@@ -204,7 +227,7 @@ class Evaluator:
             accuracy.add(values, indices, count)
         apart = distance.result()
         outputs = tuple(
-            judge_output(output, {t: sums[t].result() for t in output.tensors}, random)
+            judge_output(output, {t: sums[t].result() for t in output.tensors if t.name in run.names}, random)
             for output in self.outputs
         )
         top1 = next(
@@ -239,12 +262,12 @@ class Evaluator:
     def _sets(self, run: _Run) -> dict[str, BoxSetSum]:
         """Boxes of each output of rows, matched sample by sample."""
         sums = {output.name: BoxSetSum() for output in self.outputs if output.sets}
-        fixed = fixed_batch(self._model)
+        fixed = self._fixed
         chosen = np.concatenate([indices[:count] for indices, count in self._batches])[:_SETS]
         middle: dict[str, bool] = {}
         for indices, _ in batches(chosen, fixed or 1, fixed=fixed is not None):
             feeds = self._data.inputs(indices)
-            one, other = self._reference(feeds), run(feeds)
+            one, other = self._reference(feeds), run(run.data.inputs(indices))
             for name in list(sums):
                 pair = [corners(side[name]) if _is_float(side[name]) else None for side in (one, other)]
                 if pair[0] is None or pair[1] is None:
@@ -267,21 +290,6 @@ class Evaluator:
         if batch == len(self._cache) and size * (batch + 1) <= _CACHE_BYTES:
             self._cache.append(outputs)
         return outputs
-
-
-def outputs_of(model: Model, data: Dataset, options: RunOptions) -> tuple[ModelOutput, ...]:
-    """What the outputs of a model are, see `find_outputs`."""
-    view = inline_for_data(model, data).model
-    index = GraphIndex(view.graph)
-    seen = resolve_shapes(view, index, data, options)
-    return find_outputs(
-        view,
-        index,
-        seen.shapes,
-        seen.batch_axes,
-        kinds=dict(options.output_kinds),
-        labelled=data.labelled,
-    )
 
 
 def _measure(tensor: JudgedTensor) -> Measure:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.graph.model import Model, first_line
+from redtest_onnx.graph.model import Model, TensorSpec, first_line
+from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
 from redtest_onnx.runtime.outputs.kinds import OutputKind
 
@@ -32,6 +33,10 @@ _LEVELS: dict[Level, str] = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+
+
+_ELEMENT_TYPES = {name.lower(): code for name, code in onnx.TensorProto.DataType.items()}
+"""ONNX element types by ONNX Runtime's names of them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Session:
         ort = onnxruntime()
         options = options or RunOptions()
         self.label = model.label
+        self.model = model
+        self.options = options
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
@@ -95,7 +102,7 @@ class Session:
             settings.optimized_model_filepath = os.fspath(save_optimised)
         providers = _providers(ort, options.device)
         try:
-            self._session = ort.InferenceSession(_source(model), settings, providers=providers)
+            self._session = ort.InferenceSession(loadable(model), settings, providers=providers)
         except _failures(ort) as error:
             raise InputError(
                 f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}",
@@ -114,6 +121,17 @@ class Session:
                 hint="check that the CUDA and cuDNN libraries can be loaded, or use --device cpu",
             )
         self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    @property
+    def output_specs(self) -> dict[str, TensorSpec]:
+        """The outputs with types and dimensions as ONNX Runtime infers them; type 0 for what is no tensor."""
+        found = {}
+        for output in self._session.get_outputs():
+            element = output.type.removeprefix("tensor(").removesuffix(")")
+            dtype = _ELEMENT_TYPES.get(element, 0) if output.type.startswith("tensor(") else 0
+            dims = tuple(dim if isinstance(dim, int) else dim or None for dim in output.shape)
+            found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
+        return found
 
     def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
@@ -242,13 +260,6 @@ def _providers(ort: Any, device: Device) -> list[Any]:
     # TF32 is on by default and moves similarities in the third digit.
     cuda = ("CUDAExecutionProvider", {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
     return [cuda, "CPUExecutionProvider"]
-
-
-def _source(model: Model) -> str | bytes:
-    """A path where the file is what we hold, so that its weights are read once, else the serialised proto."""
-    if model.path is not None:
-        return os.fspath(model.path)
-    return model.proto.SerializeToString()
 
 
 def _failures(ort: Any) -> tuple[type[BaseException], ...]:

@@ -110,14 +110,15 @@ class SearchSettings:
     def fitness(self) -> Fitness:
         """What the strategy raises.
 
-        The expected MSRS is a constant: a fit to candidates found so far would move the goal with each.
+        T and M scale all scores alike and do not matter here.
         """
-        objective = ScoreWeights(self.cost, 1.0, self.exponent, self.beta, lambda layers: 1.0)
+        objective = ScoreWeights(self.cost, 1.0, self.exponent, self.beta, 1.0)
         return lambda candidate: objective.score(candidate, self.by)
 
     def ranking(self, target: float | None, expected: float | None) -> RankingSettings:
         """How the candidates that were found are put in order."""
-        return RankingSettings(self.cost, self.by, self.exponent, self.beta, target, expected)
+        benchmark = self.benchmark_data if self.benchmark else None
+        return RankingSettings(self.cost, self.by, self.exponent, self.beta, target, expected, benchmark)
 
     def _source(self) -> AccuracySource | None:
         if self.metrics:

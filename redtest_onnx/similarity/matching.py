@@ -13,12 +13,13 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.quantisation import stored_scale
+from redtest_onnx.graph.model import is_external
+from redtest_onnx.graph.quantisation import scale_operands
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 # What quantisers append to the name of the tensor that they round.
 _SUFFIX = re.compile(r"(_quantized|_QuantizeLinear_Output|_DequantizeLinear_Output|_output_quantized)(_\d+)?$")
-_VARIANT = re.compile(r"^(com\.microsoft:)?(QLinear|Fused|NhwcFused|Dynamic Quantize|DynamicQuantize|Nhwc|Q)(?=[A-Z])")
+_VARIANT = re.compile(r"^(com\.microsoft:)?(QLinear|NhwcFused|Fused|DynamicQuantize|Nhwc|Q)(?=[A-Z])")
 _ENDINGS = re.compile(r"(Integer|IntegerToFloat|NBits|Bnb4)$")
 
 
@@ -91,12 +92,27 @@ def _numbers(index: GraphIndex, shapes: Shapes) -> Iterator[NumberTensor]:
             code = shapes.dtypes.get(name)
             scale = None
             if code in _QUANTISED:
-                scale = stored_scale(index, name)
+                scale = _stored_scale(index, name)
                 if scale is None:
                     continue
             elif not shapes.is_float(name) or code is None:
                 continue
             yield NumberTensor(name, _plain(ops.qualified(node)), shapes.sizes.get(name), scale, i)
+
+
+def _stored_scale(
+    index: GraphIndex, tensor: str
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
+    """Scale [] and zero point of a quantised tensor, where the file stores one of each."""
+    operands = scale_operands(index, tensor)
+    if operands is None or operands[2] is not None:
+        return None
+    stored = [index.initializers.get(name) for name in operands[:2]]
+    if stored[0] is None or any(is_external(t) for t in stored if t is not None):
+        return None
+    scale = onnx.numpy_helper.to_array(stored[0]).astype(np.float64).reshape(-1)
+    zero = 0.0 if stored[1] is None else float(onnx.numpy_helper.to_array(stored[1]).reshape(-1)[0])
+    return scale[:1].reshape(()), zero
 
 
 def _plain(op: str) -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redtest_onnx.data.splits import holdout_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import first_line
 from redtest_onnx.metrics.agreement.summary import Agreement
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
-from redtest_onnx.runtime.opened import resolve_cost
-from redtest_onnx.similarity.tensors import TensorSide
+from redtest_onnx.runtime.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -53,32 +50,30 @@ class SideBySide:
     note: str | None = None
 
 
-def measure_side_by_side(first: TensorSide, second: TensorSide, seed: int = 0) -> SideBySide:
+def measure_side_by_side(first: Workbench, second: Workbench) -> SideBySide:
     """Measure two files on the same samples.
 
     Args:
         first: the reference.
         second: the other one; sample k of its data belongs to sample k of the first.
-        seed: of the choice of samples.
 
     Raises:
         InputError: a side doesn't run on its data.
     """
-    indices = holdout_indices(first.data, seed)
-    evaluator = Evaluator(first.model, first.data, indices, first.options)
+    evaluator = first.evaluator()
     agreement, accuracy, note = None, None, None
     try:
-        result = evaluator.match_sets(second.model, second.data, second.options)
+        result = evaluator.match_sets(second.session(), second.data)
         agreement, accuracy = result.agreement, result.accuracy
     except InputError as error:
         note = f"the outputs of the two can't be compared: {first_line(error)}"
-    if first.options == second.options:
-        latencies = measure_latency([first.model, second.model], first.data, first.options)
+    if first.sample.keys() == second.sample.keys() and first.options == second.options:
+        latencies = measure_latency([first, second])
     else:
-        latencies = [measure_latency([side.model], side.data, side.options)[0] for side in (first, second)]
+        latencies = [measure_latency([side])[0] for side in (first, second)]
     accuracies = evaluator.reference.accuracy, accuracy
     sides = [
-        FileMeasures(resolve_cost(side.model, side.data, side.options), side.model.file_bytes, latency, right)
+        FileMeasures(side.cost, side.model.file_bytes, latency, right)
         for side, latency, right in zip((first, second), latencies, accuracies, strict=True)
     ]
-    return SideBySide(*sides, agreement, len(indices), first.data.source, note)
+    return SideBySide(*sides, agreement, len(first.judging), first.judging.source, note)

@@ -13,14 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.runtime.opened import inline_for_data
-from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.matching import NumberTensor, TensorMatch, match_tensors, number_tensors
 from redtest_onnx.similarity.measure import Progress
 
@@ -30,15 +26,6 @@ DIVERGES_BELOW = 20.0
 _SAMPLES = 64
 _BATCH = 16
 _HELD = 1 << 28  # bytes of tensors at a time and side
-
-
-@dataclass(frozen=True)
-class TensorSide:
-    """A model, what it is fed, and where it runs."""
-
-    model: Model
-    data: Dataset
-    options: RunOptions
 
 
 @dataclass(frozen=True)
@@ -95,8 +82,8 @@ class TensorComparison:
 
 
 def compare_tensors(
-    first: TensorSide,
-    second: TensorSide,
+    first: Workbench,
+    second: Workbench,
     indices: Indices | None = None,
     *,
     diverges_below: float = DIVERGES_BELOW,
@@ -116,13 +103,11 @@ def compare_tensors(
     """
     views, tensors = [], []
     for side in (first, second):
-        view = inline_for_data(side.model, side.data).model
-        index = GraphIndex(view.graph)
-        tensors.append(number_tensors(index, resolve_shapes(view, index, side.data, side.options).shapes))
-        views.append(view)
+        tensors.append(number_tensors(side.index, side.shapes))
+        views.append(side.view.model)
     matches = match_tensors(*tensors)
     chosen = np.arange(min(len(first.data), _SAMPLES), dtype=np.int64) if indices is None else indices
-    fixed = fixed_batch(first.model) or fixed_batch(second.model)
+    fixed = first.fixed_batch or second.fixed_batch
     found: list[TensorDifference] = []
     for part in _portions(matches, fixed or _BATCH):
         found.extend(_differences(part, views, (first, second), chosen, fixed))
@@ -195,7 +180,7 @@ class _Sums:
 def _differences(
     matches: Sequence[TensorMatch],
     views: Sequence[Model],
-    sides: tuple[TensorSide, TensorSide],
+    sides: tuple[Workbench, Workbench],
     indices: Indices,
     fixed: int | None,
 ) -> Iterator[TensorDifference]:

@@ -72,6 +72,21 @@ def test_redtest_takes_the_later_layers_of_the_most_similar_pairs() -> None:
     assert {step.region for step in plan.steps} == {name for _, name in sorted(bypassable)[-3:]}
 
 
+def test_redtest_adjacent_compares_with_the_layer_before() -> None:
+    analysis = case("resnet")[2]
+    similar = [
+        layer.name
+        for layer, similarity in zip(analysis.layers[1:], analysis.adjacent, strict=True)
+        if layer.removable and similarity >= 0.98
+    ]
+    names = {
+        criterion: [step.region for step in plan_for("resnet", rt.Budget(threshold=0.98), criterion).steps]
+        for criterion in ("redtest", "redtest-adjacent")
+    }
+    assert names["redtest-adjacent"] == similar
+    assert len(names["redtest"]) < len(similar)
+
+
 def test_threshold_compares_with_the_last_kept_layer() -> None:
     _, _, analysis = case("resnet")
     kept, expected = 0, []

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.ranking.candidate import Candidate
+from redtest_onnx.ranking.accuracy import BENCHMARK_DATA, BenchmarkData
+from redtest_onnx.ranking.candidate import COSTS, Candidate, CostName
 from redtest_onnx.ranking.expected import fit_expected
 from redtest_onnx.ranking.pareto import pareto_front
-from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
-from redtest_onnx.ranking.score import ScoreWeights
+from redtest_onnx.ranking.rank import Ranking, RankingSettings, UnrankedEntry, rank_candidates
+from redtest_onnx.ranking.score import SCORES, ScoreName, ScoreWeights
 
 
 def candidate(name: str = "a", **measures: float | None) -> Candidate:
@@ -27,7 +32,7 @@ def candidate(name: str = "a", **measures: float | None) -> Candidate:
 
 
 def objective(**changes: object) -> ScoreWeights:
-    base = ScoreWeights("latency", target=2.0, exponent=-0.5, beta=1.0, expected=lambda layers: 20.0)
+    base = ScoreWeights("latency", target=2.0, exponent=-0.5, beta=1.0, expected=20.0)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -36,8 +41,7 @@ def test_scores_are_the_formulas() -> None:
     assert score(candidate(), "S1") == 0.9
     assert score(candidate(), "S2") == pytest.approx(0.9 * 2**-0.5)
     assert score(candidate(), "S3") == pytest.approx(0.9 * 2**-0.5 * 2)
-    deeper = objective(expected=lambda layers: 40.0 if layers > 12 else 20.0).score
-    assert deeper(candidate(layers=20), "S3") == pytest.approx(2 * (score(candidate(), "S3") or 0))
+    assert objective(expected=40.0).score(candidate(), "S3") == pytest.approx(0.9 * 2**-0.5 * 4)
 
 
 def test_less_than_one_redundant_pair_is_none() -> None:
@@ -60,6 +64,75 @@ def test_constants_do_not_change_the_order() -> None:
         rank_candidates(pool, RankingSettings("latency", target=t, expected=m)) for t, m in ((1, 1), (7, 35))
     )
     assert [row.candidate.name for row in one.rows] == [row.candidate.name for row in other.rows]
+
+
+MEASURES = st.sampled_from([0.0, 1e-6, 0.3, 0.9, 1.0, 2.5, 40.0, 400.0])
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[Candidate]:
+    """Tables with many ties, networks of all depths, MSRS below one pair and accuracies of nothing."""
+    return [
+        candidate(
+            str(k),
+            accuracy=draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]) | st.floats(0, 1)),
+            macs=draw(st.sampled_from([1, 1000, 2000]) | st.integers(1, 10**9)),
+            msrs=draw(MEASURES | st.floats(0, 500)),
+            layers=draw(st.integers(2, 60)),
+        )
+        for k in range(draw(st.integers(2, 12)))
+    ]
+
+
+@settings(max_examples=500, deadline=None)
+@given(tables(), st.sampled_from(SCORES), st.sampled_from((None, *BENCHMARK_DATA)))
+def test_a_dominated_candidate_never_ranks_above_its_dominator(
+    pool: list[Candidate], by: ScoreName, benchmark: BenchmarkData | None
+) -> None:
+    ranking = rank_candidates(pool, RankingSettings("macs", by, benchmark=benchmark))
+    assert dominated_above(ranking, "macs") == []
+
+
+def test_no_committed_table_ranks_a_dominated_candidate_above_its_dominator() -> None:
+    files = sorted((Path(__file__).parents[2] / "tools" / "experiments").glob("nas_*.csv"))
+    assert files
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        pool = [
+            candidate(
+                row["name"],
+                **{key: float(row[key]) for key in ("accuracy", "parameters", "macs", "latency_ms")},
+                msrs=float(row["msrs"]) if row["msrs"] else None,
+                layers=int(row["layers"]),
+            )
+            for row in rows
+        ]
+        for cost in COSTS:
+            ranking = rank_candidates(pool, RankingSettings(cost))
+            assert dominated_above(ranking, cost) == []
+            assert ranking.rows[0].pareto
+
+
+def dominated_above(ranking: Ranking, cost: CostName) -> list[tuple[str, str]]:
+    """Pairs of candidates of which the first is beaten by the second and ranks above it."""
+    values = [
+        (-(c.accuracy or 0), c.cost(cost) or 0, c.msrs or 0) for c in (r.candidate for r in ranking.rows)
+    ]
+    names = [row.candidate.name for row in ranking.rows]
+    return [
+        (names[i], names[j])
+        for i, above in enumerate(values)
+        for j, below in enumerate(values[i + 1 :], start=i + 1)
+        if below != above and all(b <= a for a, b in zip(above, below, strict=True))
+    ]
+
+
+def test_constants_of_a_benchmark_are_redtests() -> None:
+    used = rank_candidates([candidate()], RankingSettings("parameters", benchmark="cifar100")).settings
+    assert (used.exponent, used.beta, used.target, used.expected) == (-0.06, 0.8, 150_000, 35)
+    own = rank_candidates([candidate()], RankingSettings("parameters", beta=0.1, expected=7)).settings
+    assert (own.exponent, own.beta, own.target, own.expected) == (-0.035, 0.1, 1000, 7)
 
 
 def test_expected_msrs_finds_the_curve_of_a_family() -> None:

@@ -3,6 +3,7 @@
     python tools/experiments/sap.py                       # all networks, methods, scopes: some ten minutes
     python tools/experiments/sap.py --nets mlp --iterations 30
     python tools/experiments/sap.py --report              # figures and table from what is there
+    python tools/experiments/sap.py --report --output docs/sap-results.jsonl --figures docs/images
 
 Every run trains an untrained network under a mask, prunes, rewinds to the initial weights, and so on, with
 the same number of trainings for each method. Each run's line is added to --output (JSON lines) as soon as it
@@ -262,8 +263,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=["sap", "lottery", "one-shot"])
     parser.add_argument("--iterations", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "sap-results.jsonl")
-    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--output", type=Path, default=Path("sap-results.jsonl"))
+    parser.add_argument("--figures", type=Path, help="folder of the figures [default: beside --output]")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -278,7 +279,7 @@ def main() -> None:
                     file.write(json.dumps(found) + "\n")
                 print(name, settings.scope, label(settings), flush=True)
     results = [json.loads(line) for line in arguments.output.read_text(encoding="utf-8").splitlines()]
-    draw(results, arguments.figures)
+    draw(results, arguments.figures or arguments.output.parent)
     print(table(results))
 
 

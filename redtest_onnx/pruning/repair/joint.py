@@ -91,7 +91,6 @@ def joint_step(
     goals: Callable[[], Iterator[Values]],
     first: LinearOperator,
     second: LinearOperator,
-    options: RunOptions,
     samples: int,
     seed: int,
 ) -> JointStep | None:
@@ -102,11 +101,10 @@ def joint_step(
         goals: gives the second operator's goals, run by run.
         first: the first operator.
         second: the second.
-        options: device and threads.
         samples: number of samples.
         seed: of the positions that are taken.
     """
-    model = replay.model
+    model, options = replay.model, replay.options
     weight = effective_weight(second, model.value(second.weight_of(model)))
     slope = _Slope(model, first.target, second.input, options)
     equations = Equations(first, samples, seed)
@@ -182,20 +180,19 @@ class _Slope:
 
     def __init__(self, model: Model, source: str, result: str, options: RunOptions) -> None:
         self._model, self._source, self._result, self._options = model, source, result, options
-        self._index = GraphIndex(model.graph)
         self._session: Session | None = None
 
     @cached_property
     def side_inputs(self) -> tuple[str, ...]:
         """The model's inputs that the function reads beside its operand, such as lengths that mask it."""
-        part = segment(self._model, self._index, [self._result], {self._source: onnx.TensorProto.FLOAT})
+        part = segment(self._model, [self._result], {self._source: onnx.TensorProto.FLOAT})
         return tuple(spec.name for spec in part.inputs if spec.name != self._source)
 
     def at(self, values: Values, side: Mapping[str, Values]) -> npt.NDArray[np.float32]:
         """[...] float32 slopes at the values, with what is fed from the side."""
         if self._session is None:
             given = {self._source: int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype))}
-            part = segment(self._model, self._index, [self._result], given)
+            part = segment(self._model, [self._result], given)
             self._session = Session(part, self._options)
         ends = []
         for shift in (_SLOPE_STEP, -_SLOPE_STEP):
