@@ -13,12 +13,23 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.report.comparisons import compare_document, match_table, save_cross_heatmap
+from redtest_onnx.report.comparisons import (
+    Found,
+    compare_document,
+    files_notes,
+    files_table,
+    match_table,
+    save_cross_heatmap,
+    tensor_table,
+    tensor_words,
+)
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
+from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays, require_same_samples
+from redtest_onnx.similarity.side_by_side import measure_side_by_side
+from redtest_onnx.similarity.tensors import DIVERGES_BELOW, compare_tensors
 
 
 @click.command("compare")
@@ -28,6 +39,15 @@ from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
     "--other-data", type=options.FilePath, help="Samples for SECOND, or for FIRST again; pairs with --data."
 )
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option(
+    "--diverges-below",
+    type=float,
+    default=DIVERGES_BELOW,
+    show_default=True,
+    metavar="DB",
+    help="Signal-to-noise ratio of a tensor below which it diverges.",
+)
+@click.option("--all-tensors", is_flag=True, help="List every matching tensor, not only the worst.")
 @options.measure_options
 @options.data_options
 @options.run_options
@@ -38,16 +58,19 @@ def command(
     second: Path | None,
     other_data: Path | None,
     png: Path | None,
+    diverges_below: float,
+    all_tensors: bool,
     json_path: str | None,
     force: bool,
     verbose: int,
     quiet: bool,
     **values: Any,
 ) -> None:
-    """Measure the similarity of all layers of FIRST with all of SECOND.
+    """Hold SECOND against FIRST: size, speed, outputs, every matching tensor, similarity of all layers.
 
-    Both are models on the same --data; or, without SECOND, FIRST is one model on --data and on --other-data;
-    or both are .npz files of activations, one array [n, ...] per layer.
+    Both are models on the same --data, such as a float model and its int8 version: the first tensor that
+    diverges is named. Without SECOND, FIRST is one model on --data and on --other-data; or both are .npz
+    files of activations, one array [n, ...] per layer. Then only the similarity of layers is measured.
     """
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
@@ -56,15 +79,21 @@ def command(
     source = options.data_options_of(values)
     settings = AnalysisSettings(**values)
     if first.suffix.lower() == ".npz":
-        comparison = _arrays(first, second or first, settings)
+        found = Found(_arrays(first, second or first, settings))
     else:
-        comparison = _models(screen, first, second, source, other_data, settings, run)
-    screen.show(match_table(comparison), *_summary(comparison))
+        sides = _sides(screen, first, second, source, other_data, settings, run)
+        found = _models(screen, sides, settings, diverges_below, files=second is not None)
     titles = first.name, (second or other_data or first).name
-    if png:
-        save_cross_heatmap(comparison, titles, png)
+    if found.files is not None:
+        screen.show(files_table(found.files, titles), *files_notes(found.files))
+    if found.tensors is not None:
+        screen.show(tensor_table(found.tensors, every=all_tensors), *tensor_words(found.tensors))
+    if found.layers is not None:
+        screen.show(match_table(found.layers), *_summary(found.layers))
+    if png and found.layers is not None:
+        save_cross_heatmap(found.layers, titles, png)
     if json_path:
-        write_json(compare_document(comparison, titles), json_path)
+        write_json(compare_document(found, titles), json_path)
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
@@ -75,7 +104,7 @@ def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison
     return compare_arrays(load_arrays(first), load_arrays(second), settings, (str(first), str(second)))
 
 
-def _models(
+def _sides(
     screen: Screen,
     first: Path,
     second: Path | None,
@@ -83,7 +112,7 @@ def _models(
     other_data: Path | None,
     settings: AnalysisSettings,
     run: RunOptions,
-) -> Comparison:
+) -> tuple[Workbench, Workbench]:
     if second is None and other_data is None:
         raise InputError(
             "there is nothing to compare it with",
@@ -96,8 +125,31 @@ def _models(
     two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
     for side in (one, two):
         screen.warn_synthetic(side.data)
+    return one, two
+
+
+def _models(
+    screen: Screen,
+    sides: tuple[Workbench, Workbench],
+    settings: AnalysisSettings,
+    diverges_below: float,
+    *,
+    files: bool,
+) -> Found:
+    """All that two files can be compared by; the layers of one model on two data sets."""
+    require_same_samples(*(side.data for side in sides))
     with screen.progress() as progress:
-        return compare(one, two, settings, progress)
+        if not files:
+            return Found(compare(*sides, settings, progress))
+        measures = measure_side_by_side(*sides)
+        tensors = compare_tensors(*sides, diverges_below=diverges_below, progress=progress)
+        try:
+            layers = compare(*sides, settings, progress)
+        except InputError as error:
+            # Integers have no similarity; the rest is known all the same.
+            screen.note(f"Similarity of layers is not measured: {error.what}.")
+            layers = None
+    return Found(layers, measures, tensors)
 
 
 def _summary(comparison: Comparison) -> list[str]:

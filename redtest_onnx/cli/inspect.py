@@ -12,6 +12,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
 from redtest_onnx.runtime.workbench import Workbench
@@ -47,7 +48,10 @@ def command(
     screen.show(
         f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
         *(f"  input  {spec.name}: {spec}" for spec in loaded.inputs),
-        *(f"  output {spec.name}: {spec}" for spec in loaded.outputs),
+        *(
+            f"  output {spec.name}: {spec}, {output_words(output)}"
+            for spec, output in zip(loaded.outputs, bench.outputs, strict=True)
+        ),
         f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
         f"{size(cost.peak_activation_bytes)} of activations per sample",
     )
@@ -58,4 +62,4 @@ def command(
     else:
         screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
     if json_path:
-        write_json(inspect_document(loaded, cost, chosen), json_path)
+        write_json(inspect_document(loaded, cost, chosen, bench.outputs), json_path)

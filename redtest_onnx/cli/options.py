@@ -265,7 +265,7 @@ def output_kind_option(function: Command) -> Command:
             "--output-kind",
             multiple=True,
             metavar="NAME=KIND[:AXIS]",
-            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}. May be repeated. "
+            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}."
             "[default: found from the graph]",
         ),
     )

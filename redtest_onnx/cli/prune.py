@@ -20,6 +20,7 @@ from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
 from redtest_onnx.pruning.targets import QUANTITIES
+from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.saved import load_analysis
@@ -153,6 +154,7 @@ def command(
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
     screen.warn_synthetic(data)
+    _ = bench.outputs  # wrong --output-kind shows before any work is done
     if _nothing_removable(screen, bench, settings, json_path):
         return 1
     with screen.progress() as progress:
@@ -186,7 +188,7 @@ def command(
         screen.show(*map(_round_in_words, rounds))
     else:
         screen.show(_repair_in_words(pruning.repair))
-    screen.show(comparison_table(pruning))
+    screen.show(comparison_table(pruning), *agreement_notes(pruning.agreement.outputs))
     screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     if html:
         rows = comparison_rows(pruning)

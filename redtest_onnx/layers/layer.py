@@ -183,7 +183,7 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
 
 
 def _frees_nothing(change: str | None) -> str:
-    """Why a removal that saves nothing is none: an adapter as large as the layer, or work that others need."""
+    """Why a removal that saves nothing is none: its adapter is as large, or others need its weights."""
     if change is None:
         return "removing it frees neither parameters nor multiply-accumulates: others need its weights, too"
     return f"{change}, and an adapter in its place would be as large as the layer itself"

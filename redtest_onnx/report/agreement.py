@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from redtest_onnx.metrics.agreement.summary import Agreement, OutputAgreement
+from redtest_onnx.runtime.outputs.kinds import ModelOutput
 
 _SHOWN = 4  # outputs by name; of more, those that agree least
 
@@ -18,6 +19,17 @@ _WORDS = {
     "detections": "agreement in front of the detections",
     "elements": "equal elements",
 }
+_KINDS = {
+    "classes": "class scores",
+    "dense": "class scores per position",
+    "tokens": "class scores per token",
+    "next-token": "scores of the next token",
+    "embedding": "an embedding",
+    "values": "values",
+    "detections": "detections",
+    "elements": "elements",
+    "ignore": "not judged",
+}
 _DETAILS = {
     "kl_nats": ("divergence from the original (KL, nats)", "{:.4f}"),
     "cosine": ("mean cosine with the original", "{:.4f}"),
@@ -29,15 +41,21 @@ _DETAILS = {
 
 def agreement_rows(agreement: Agreement) -> list[tuple[str, str]]:
     """Names and values, the outputs that agree least first where there are many."""
-    judged = [part for part in agreement.outputs if part.agreement is not None and part.kind != "ignore"]
-    several = len(judged) > 1
+    judged = [part for part in agreement.outputs if part.agreement is not None and part.steers]
+    several = len(agreement.outputs) > 1
     shown = judged
     if len(judged) > _SHOWN:
-        shown = sorted(judged, key=lambda part: (not part.steers, part.agreement or 0.0))[:_SHOWN]
+        shown = sorted(judged, key=lambda part: part.agreement or 0.0)[:_SHOWN]
     rows = [row for part in shown for row in _rows(part, named=several)]
     if len(judged) > len(shown):
         rows.append((f"{len(judged) - len(shown)} more outputs (see --json)", "agree better"))
     return rows
+
+
+def output_words(output: ModelOutput) -> str:
+    """What an output is, and what told so."""
+    where = "" if output.axis is None else f" along axis {output.axis}"
+    return f"{_KINDS[output.kind]}{where} ({output.why})"
 
 
 def agreement_notes(outputs: Iterable[OutputAgreement]) -> list[str]:
@@ -46,7 +64,8 @@ def agreement_notes(outputs: Iterable[OutputAgreement]) -> list[str]:
     for part in outputs:
         if part.note:
             notes.setdefault(part.note, []).append(part.name)
-    return [f"Output{'s' if len(names) > 1 else ''} {_listed(names)}: {note}." for note, names in notes.items()]
+    words = {note: "Outputs" if len(names) > 1 else "Output" for note, names in notes.items()}
+    return [f"{words[note]} {_listed(names)}: {note}." for note, names in notes.items()]
 
 
 def _rows(part: OutputAgreement, *, named: bool) -> list[tuple[str, str]]:

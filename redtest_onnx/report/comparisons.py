@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from math import inf, isnan
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,31 @@ from rich.markup import escape
 from rich.table import Table
 
 from redtest_onnx.graph.files import write_atomic
-from redtest_onnx.report.documents import Document, number, tool
+from redtest_onnx.report.agreement import agreement_notes, agreement_rows
+from redtest_onnx.report.documents import Document, agreement_document, number, output_documents, tool
+from redtest_onnx.report.tables import accuracy_rows, cost_rows
 from redtest_onnx.similarity.compare import Comparison
+from redtest_onnx.similarity.side_by_side import FileMeasures, SideBySide
+from redtest_onnx.similarity.tensors import TensorComparison
 
 _MOST_LABELS = 40
+_MOST_TENSORS = 12
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `compare` found.
+
+    Attributes:
+        layers: similarity of all layers; None where it can't be measured.
+        files: both files side by side; None for arrays, and for one model on two data sets.
+        tensors: matching tensors; likewise.
+    """
+
+    layers: Comparison | None
+    files: SideBySide | None = None
+    tensors: TensorComparison | None = None
 
 
 def match_table(comparison: Comparison) -> Table:
@@ -29,12 +51,138 @@ def match_table(comparison: Comparison) -> Table:
     return table
 
 
-def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
+def files_table(found: SideBySide, titles: tuple[str, str]) -> Table:
+    """Size, cost, latency, agreement and accuracy of two files."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for name in (*titles, "change"):
+        table.add_column(escape(name), justify="right")
+    a, b = found.before, found.after
+    for row in cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)):
+        table.add_row(*row)
+    for row in accuracy_rows(a.accuracy, b.accuracy):
+        table.add_row(*row)
+    for name, value in agreement_rows(found.agreement) if found.agreement else []:
+        table.add_row(escape(name), "", value, "")
+    return table
+
+
+def files_notes(found: SideBySide) -> list[str]:
+    """What to mind about the table."""
+    if found.agreement is None:
+        return [f"{(found.note or 'the outputs were not compared').capitalize()}."]
+    return [
+        *agreement_notes(found.agreement.outputs),
+        f"Outputs are compared on {found.samples} samples of {found.source}.",
+    ]
+
+
+def tensor_table(found: TensorComparison, *, every: bool) -> Table:
+    """Matching tensors in the order of the graph: all, or those with the lowest signal-to-noise ratio."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("tensor")
+    table.add_column("operator")
+    for name in ("SNR", "cosine", "largest error", "largest value"):
+        table.add_column(name, justify="right")
+    shown = found.tensors
+    if not every and len(shown) > _MOST_TENSORS:
+        worst = sorted(shown, key=lambda item: item.snr_db)[:_MOST_TENSORS]
+        shown = tuple(item for item in shown if item in worst)
+    for item in shown:
+        name = item.first if item.first == item.second else f"{item.first} = {item.second}"
+        cells = _figure(item.cosine, ".6f"), _figure(item.largest_error, ".3g"), f"{item.largest_value:.3g}"
+        table.add_row(escape(name), item.op, _decibels(item.snr_db), *cells)
+    return table
+
+
+def tensor_words(found: TensorComparison) -> list[str]:
+    """Where the two part, and what could not be compared."""
+    count = len(found.tensors)
+    if not count:
+        return ["No tensor of the two files matches: they are no versions of one network."]
+    words = [f"{count} tensors match, compared on {found.samples} samples."]
+    first, different = found.first_divergent, found.first_different
+    if different is None:
+        words.append("All of them are equal.")
+    elif first is None:
+        words.append(
+            f"None falls below {found.diverges_below:g} dB; the first that differs at all is "
+            f"{different.first} ({different.op}), {_decibels(different.snr_db)}."
+        )
+    else:
+        words.append(
+            f"The first that diverges (below {found.diverges_below:g} dB) is {first.first} ({first.op}): "
+            f"{_decibels(first.snr_db)}."
+        )
+    for side, names in zip(("first", "second"), found.unmatched, strict=True):
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            words.append(f"Only in the {side} file: {', '.join(names[:_NAMED])}{more}.")
+    return words
+
+
+def compare_document(found: Found, titles: tuple[str, str]) -> Document:
     """What `compare` measured."""
+    document: Document = {"schema": "redtest-onnx/compare/1", "tool": tool()}
+    if found.layers is not None:
+        document.update(_layers_document(found.layers, titles))
+    if found.files is not None:
+        agreement = found.files.agreement
+        document.update(
+            before=_side_document(found.files.before),
+            after=_side_document(found.files.after),
+            agreement=agreement and agreement_document(agreement),
+            outputs=output_documents(agreement) if agreement else [],
+            evaluation={"source": found.files.source, "samples": found.files.samples},
+            note=found.files.note,
+        )
+    if found.tensors is not None:
+        document.update(_tensors_document(found.tensors))
+    return document
+
+
+def _side_document(side: FileMeasures) -> Document:
+    return {
+        **asdict(side.cost),
+        "file_bytes": side.file_bytes,
+        "latency_ms": asdict(side.latency),
+        "accuracy": number(side.accuracy),
+    }
+
+
+def _tensors_document(found: TensorComparison) -> Document:
+    first = found.first_divergent
+    return {
+        "tensors": [
+            {
+                **asdict(item),
+                "snr_db": number(item.snr_db),
+                "equal": item.snr_db == inf,
+                "cosine": number(item.cosine),
+                "largest_error": number(item.largest_error),
+            }
+            for item in found.tensors
+        ],
+        "first_divergent": None if first is None else first.first,
+        "diverges_below_db": found.diverges_below,
+        "unmatched": [list(names) for names in found.unmatched],
+        "tensor_samples": found.samples,
+    }
+
+
+def _decibels(value: float) -> str:
+    if value == inf:
+        return "equal"
+    return "not comparable" if value == -inf else f"{value:.1f} dB"
+
+
+def _figure(value: float, form: str) -> str:
+    return "-" if isnan(value) else format(value, form)
+
+
+def _layers_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
     sides = zip(titles, comparison.sources, (comparison.rows, comparison.columns), strict=True)
     return {
-        "schema": "redtest-onnx/compare/1",
-        "tool": tool(),
         "sides": [{"name": name, "source": source, "layers": list(layers)} for name, source, layers in sides],
         "cka": [[number(value) for value in row] for row in comparison.similarity],
         "best": list(comparison.best),

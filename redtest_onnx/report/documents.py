@@ -23,6 +23,7 @@ from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Measures, Pruning
 from redtest_onnx.pruning.repair.repair import Repair
+from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.similarity.analyze import Analysis, WithoutLargest
 
 if TYPE_CHECKING:
@@ -33,9 +34,26 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def inspect_document(model: Model, cost: Cost, layers: Iterable[Layer]) -> Document:
+def inspect_document(
+    model: Model, cost: Cost, layers: Iterable[Layer], outputs: Iterable[ModelOutput] = ()
+) -> Document:
     """What `inspect` found."""
-    return {**document_head("inspect", model, cost), "layers": [layer_document(layer) for layer in layers]}
+    return {
+        **document_head("inspect", model, cost),
+        "layers": [layer_document(layer) for layer in layers],
+        "outputs": [
+            {
+                "name": output.name,
+                "kind": output.kind,
+                "axis": output.axis,
+                "why": output.why,
+                "steers": output.steers,
+                "tensors": [tensor.name for tensor in output.tensors],
+                "note": output.note,
+            }
+            for output in outputs
+        ],
+    }
 
 
 def analyze_document(model: Model, cost: Cost, analysis: Analysis, total_s: float) -> Document:

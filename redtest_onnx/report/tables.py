@@ -9,9 +9,11 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report.agreement import agreement_rows
+from redtest_onnx.runtime.latency import Latency
 
 _LEAST_MSRS = 0.05  # below it a score is shown as nothing
 
@@ -55,21 +57,36 @@ def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
     """Rows of name, original, pruned, change."""
     a, b = pruning.before, pruning.after
     rows = [
-        _row("parameters", a.cost.parameters, b.cost.parameters, count),
-        _row("MACs", a.cost.macs, b.cost.macs, count),
-        _row("file size", a.file_bytes, b.file_bytes, size),
-        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
-        _row("latency p50", a.latency.p50, b.latency.p50, _ms),
-        _row("latency p90", a.latency.p90, b.latency.p90, _ms),
+        *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
         _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
     ]
-    if a.accuracy is not None and b.accuracy is not None:
-        points = (b.accuracy - a.accuracy) * 100
-        rows.append(("accuracy", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{points:+.2f} points"))
+    rows.extend(accuracy_rows(a.accuracy, b.accuracy))
     rows.extend((name, "", value, "") for name, value in agreement_rows(pruning.agreement))
     if isfinite(pruning.agreement.relative_l2):
         rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
     return rows
+
+
+def cost_rows(
+    before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency]
+) -> list[tuple[str, str, str, str]]:
+    """What two models store and take, each given as its cost, bytes of its file and latency."""
+    (a, a_bytes, a_latency), (b, b_bytes, b_latency) = before, after
+    return [
+        _row("parameters", a.parameters, b.parameters, count),
+        _row("MACs", a.macs, b.macs, count),
+        _row("file size", a_bytes, b_bytes, size),
+        _row("activation peak", a.peak_activation_bytes, b.peak_activation_bytes, size),
+        _row("latency p50", a_latency.p50, b_latency.p50, _ms),
+        _row("latency p90", a_latency.p90, b_latency.p90, _ms),
+    ]
+
+
+def accuracy_rows(before: float | None, after: float | None) -> list[tuple[str, str, str, str]]:
+    """The accuracies of two models; nothing where one is unknown."""
+    if before is None or after is None:
+        return []
+    return [("accuracy", f"{before:.2%}", f"{after:.2%}", f"{(after - before) * 100:+.2f} points")]
 
 
 def count(value: float | None) -> str:

@@ -105,8 +105,8 @@ class AccuracySum:
         if not self._answers:
             if self._data.labelled and warn:
                 log.warning(
-                    "labels are not used: no output of %s holds scores of classes; agreement with the original "
-                    "decides",
+                    "labels are not used: no output of %s holds scores of classes; agreement with the "
+                    "original decides",
                     self._model.label,
                 )
             return Accuracy(None, steers=False)
@@ -116,9 +116,9 @@ class AccuracySum:
         steers = accuracy > chance + 2 * sqrt(chance * (1 - chance) / len(labels)) or accuracy == 1.0
         if warn and not steers:
             log.warning(
-                "%s is right on %.1f%% of these labels, no better than chance (%.1f%%): check that the labels "
-                "count classes as the model does and that inputs are preprocessed as in training; accuracy "
-                "decides nothing here, agreement with the original does",
+                "%s is right on %.1f%% of these labels, no better than chance (%.1f%%): check that the "
+                "labels count classes as the model does and that inputs are preprocessed as in training; "
+                "accuracy decides nothing here, agreement with the original does",
                 *(self._model.label, 100 * accuracy, 100 * chance),
             )
         return Accuracy(accuracy, steers)

@@ -28,7 +28,7 @@ from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labe
 from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Evaluator:
         self._measures = {tensor: _measure(tensor) for tensor in self._judged}
         self.undefined_samples: tuple[int, ...] = self._observe()
         """Samples for which the reference gives NaN; they agree with nothing."""
-        self._labelled: LabelledOutput | None = find_labelled(self.outputs, data)
+        self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
 
@@ -219,10 +219,9 @@ class Evaluator:
                     total.add(rows, other, counted)
                 elif isinstance(rows, np.ndarray):
                     total.add(rows, rows[:0], counted)
-                if isinstance(rows, np.ndarray) and isinstance(other, np.ndarray):
-                    if rows.dtype.kind == "f" and len(rows) == count:
-                        numbers[0].append(rows)
-                        numbers[1].append(other)
+                if _is_float(rows) and _is_float(other) and len(rows) == count:
+                    numbers[0].append(rows)
+                    numbers[1].append(other)
             distance.add(*numbers)
             accuracy.add(values, indices, count)
         apart = distance.result()

@@ -18,7 +18,7 @@ from redtest_onnx.graph.quantisation import scale_operands
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 # What quantisers append to the name of the tensor that they round.
-_SUFFIX = re.compile(r"(_quantized|_QuantizeLinear_Output|_DequantizeLinear_Output|_output_quantized)(_\d+)?$")
+_SUFFIX = re.compile(r"(_quantized|_QuantizeLinear_Output|_DequantizeLinear_Output)(_\d+)?$")
 _VARIANT = re.compile(r"^(com\.microsoft:)?(QLinear|NhwcFused|Fused|DynamicQuantize|Nhwc|Q)(?=[A-Z])")
 _ENDINGS = re.compile(r"(Integer|IntegerToFloat|NBits|Bnb4)$")
 
@@ -76,7 +76,8 @@ def match_tensors(first: Sequence[NumberTensor], second: Sequence[NumberTensor])
     right = [tensor for tensor in second if tensor.name not in taken]
     keys = [[f"{t.op} {t.shape}" for t in side if t.shape is not None] for side in (left, right)]
     sides = [[t for t in side if t.shape is not None] for side in (left, right)]
-    for block in SequenceMatcher(None, *keys, autojunk=False).get_matching_blocks():
+    blocks = SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks()
+    for block in blocks:
         for k in range(block.size):
             matches.append(TensorMatch(sides[0][block.a + k], sides[1][block.b + k], "position"))
     return sorted(matches, key=lambda match: match.first.order)

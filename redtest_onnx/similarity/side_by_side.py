@@ -76,4 +76,4 @@ def measure_side_by_side(first: Workbench, second: Workbench) -> SideBySide:
         FileMeasures(side.cost, side.model.file_bytes, latency, right)
         for side, latency, right in zip((first, second), latencies, accuracies, strict=True)
     ]
-    return SideBySide(*sides, agreement, len(first.judging), first.judging.source, note)
+    return SideBySide(sides[0], sides[1], agreement, len(first.judging), first.judging.source, note)

@@ -72,8 +72,7 @@ def corners(rows: Values) -> Floats | None:
         x = x[0]
     if x.ndim != 2 or not 4 <= x.shape[1] <= 7:
         return None
-    boxes = x[:, 1:5] if x.shape[1] == 7 else x[:, :4]
-    return boxes
+    return x[:, 1:5] if x.shape[1] == 7 else x[:, :4]
 
 
 def centred(boxes: Floats) -> bool:

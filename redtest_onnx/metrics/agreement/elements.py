@@ -41,9 +41,9 @@ class ElementSum:
 
     def add(self, reference: Any, other: Any, counted: Counted = None) -> None:
         """Add one batch of both models: arrays, or lists and tables of them."""
-        if counted is not None and getattr(reference, "shape", None) == getattr(other, "shape", ()):
-            if counted.shape == reference.shape[: counted.ndim]:
-                reference, other = reference[counted], other[counted]
+        same_sizes = getattr(reference, "shape", None) == getattr(other, "shape", ())
+        if counted is not None and same_sizes and counted.shape == reference.shape[: counted.ndim]:
+            reference, other = reference[counted], other[counted]
         equal, elements = _count(reference, other)
         self._equal += equal
         self._elements += elements

@@ -12,7 +12,7 @@ _MOST_ROWS = 2048  # all pairs of more would take memory by the gigabyte
 
 
 class EmbeddingMeasure:
-    """Mean cosine between both models' vectors of a sample, and whether similarities of samples stay in order.
+    """Mean cosine of both models' vectors of a sample, and whether similarities of samples stay in order.
 
     The first tells whether vectors may be mixed with stored ones, the second whether a search finds the same.
     Details: "cosine", "spearman" and "same_neighbour", the share of samples whose most similar other sample

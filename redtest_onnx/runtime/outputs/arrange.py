@@ -83,6 +83,8 @@ def _array(value: Any, size: int) -> Values | None:
 
 def _table(rows: list[dict[Any, Any]]) -> Values | None:
     keys = list(rows[0])
-    if any(list(row) != keys for row in rows) or not all(isinstance(v, float | int) for v in rows[0].values()):
+    if any(list(row) != keys for row in rows) or not all(
+        isinstance(v, float | int) for v in rows[0].values()
+    ):
         return None
     return np.array([[row[key] for key in keys] for row in rows], dtype=np.float64)

@@ -66,7 +66,7 @@ def with_sets(part: OutputAgreement, sets: BoxSetSum | None, *, decides: bool) -
         return part
     result = sets.result()
     details = {**part.details, **result.details}
-    if decides and result.agreement is not None and part.agreement is not None:
-        if result.agreement < part.agreement:
-            return replace(part, agreement=result.agreement, measure=result.measure, details=details)
+    worse = part.agreement is None or (decides and (result.agreement or 0.0) < part.agreement)
+    if worse and part.kind != "ignore":
+        return replace(part, agreement=result.agreement, measure=result.measure, details=details)
     return replace(part, details=details)

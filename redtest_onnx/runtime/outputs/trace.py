@@ -24,7 +24,9 @@ _KEEPS = frozenset(
 _NORMS = ops.NORMALISATION - {"BatchNormalization", "LpNormalization", "LRN"}
 _CHANNELS_FIRST = ops.CONVOLUTION
 _LINEAR = frozenset(ops.WEIGHT_INPUTS) - {"Gather", "LSTM", "GRU", "RNN"} - ops.ATTENTION
-_POOLING = frozenset({"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax"})
+_POOLING = frozenset(
+    {"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax"}
+)
 _LONGEST = 64
 
 
@@ -236,8 +238,7 @@ def _normalises(index: GraphIndex, node: onnx.NodeProto, kind: str) -> bool:
         maker = index.nodes[producer]
         kinds.add(maker.op_type)
         if maker.op_type == "Sub" and any(
-            index.producer.get(read) is not None
-            and index.nodes[index.producer[read]].op_type == "ReduceMean"
+            index.producer.get(read) is not None and index.nodes[index.producer[read]].op_type == "ReduceMean"
             for read in maker.input
         ):
             return "Div" in kinds or "Sqrt" in kinds or "Mul" in kinds
