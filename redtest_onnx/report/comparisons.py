@@ -87,7 +87,7 @@ def tensor_table(found: TensorComparison, *, every: bool) -> Table:
     shown = found.tensors
     if not every and len(shown) > _MOST_TENSORS:
         worst = sorted(shown, key=lambda item: item.snr_db)[:_MOST_TENSORS]
-        shown = tuple(item for item in shown if item in worst)
+        shown = tuple(item for item in shown if item in worst and item.snr_db < inf)
     for item in shown:
         name = item.first if item.first == item.second else f"{item.first} = {item.second}"
         cells = _figure(item.cosine, ".6f"), _figure(item.largest_error, ".3g"), f"{item.largest_value:.3g}"

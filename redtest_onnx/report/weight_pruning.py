@@ -47,7 +47,7 @@ def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
     if all(stage.accuracy is not None for stage in stages):
         rows.append(("accuracy", *(f"{stage.accuracy:.2%}" for stage in stages)))
     if all(stage.same is not None for stage in stages):
-        rows.append(("same answer as the original", *(f"{stage.same:.2%}" for stage in stages)))
+        rows.append(("agreement with the original", *(f"{stage.same:.2%}" for stage in stages)))
     return rows
 
 

@@ -192,7 +192,7 @@ def _tensors(model: Model) -> set[str]:
 
 
 def _trained_tensors(model: Model) -> list[str]:
-    """The floating-point outputs; for detections, whose rows depend on values, the tensors in front of them."""
+    """The floating-point outputs; for detections, whose rows depend on values, what lies in front."""
     shapes, found = infer_shapes(model, {}), dict[str, None]()
     for spec in model.outputs:
         part = data_dependent_part(index_of(model), shapes, spec.name)
