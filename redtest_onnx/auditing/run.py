@@ -8,11 +8,14 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.findings import Finding, Problem, Severity, fingerprint
 from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.registry import Rule, rules
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import operator_counts
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.workbench import Workbench
@@ -22,8 +25,8 @@ FailOn = Literal["error", "warning", "note"]
 _RANK: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Result):
     """What an audit found.
 
     Attributes:
@@ -43,6 +46,28 @@ class Audit:
     measured: Mapping[str, Any]
     known: frozenset[str] = frozenset()
     fail_on: FailOn = "error"
+
+    def summary(self) -> str:
+        """The verdict and the number of findings."""
+        verdict = "passed" if self.passed else f"failed by {len(self.failing)} of them"
+        return f"{len(self.findings)} findings for {self.profile.name}, {verdict}"
+
+    def to_dict(self) -> Document:
+        """The document of `audit --json`."""
+        return audit_document([self])
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per finding."""
+        return [
+            {
+                "rule": finding.rule,
+                "severity": finding.severity,
+                "message": finding.message,
+                "fix": finding.fix,
+                "suppressed": finding.suppressed,
+            }
+            for finding in self.findings
+        ]
 
     @property
     def failing(self) -> tuple[Finding, ...]:

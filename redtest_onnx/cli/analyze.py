@@ -12,15 +12,16 @@ from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions
-from redtest_onnx.report.documents import analyze_document, write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.documents import analyze_document
 
 
 @click.command("analyze")

@@ -12,15 +12,16 @@ from rich.table import Table
 
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import DataOptions
+from redtest_onnx.documents.base import Document, tool, write_json
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.ranking.models import find_models
-from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
 from redtest_onnx.report.tables import count
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
+from redtest_onnx.similarity.documents import analyze_document
 
 
 @dataclass(frozen=True)

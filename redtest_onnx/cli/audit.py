@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redtest_onnx.auditing.baseline import Change, Known, compare, known_of, read_baseline
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import DEFAULT, load_profile, shipped
 from redtest_onnx.auditing.reduced_build import write_config
 from redtest_onnx.auditing.registry import rules
@@ -19,18 +20,11 @@ from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.documents.base import plain, write_json
 from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.files import load, write_atomic
 from redtest_onnx.graph.model import Model
-from redtest_onnx.report.audits import (
-    audit_document,
-    audit_junit,
-    audit_markdown,
-    audit_sarif,
-    places,
-    plain,
-)
-from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.audits import audit_junit, audit_markdown, audit_sarif, places
 from redtest_onnx.report.tables import count, size
 from redtest_onnx.runtime.workbench import Workbench
 

@@ -11,11 +11,10 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.data.arrays import load_arrays
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.comparisons import (
-    Found,
-    compare_document,
     files_notes,
     files_table,
     match_table,
@@ -23,13 +22,13 @@ from redtest_onnx.report.comparisons import (
     tensor_table,
     tensor_words,
 )
-from redtest_onnx.report.documents import write_json
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays, require_same_samples
-from redtest_onnx.similarity.side_by_side import measure_side_by_side
-from redtest_onnx.similarity.tensors import DIVERGES_BELOW, compare_tensors
+from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
+from redtest_onnx.similarity.documents import compare_document, files_document
+from redtest_onnx.similarity.files import FileComparison, compare_files
+from redtest_onnx.similarity.tensors import DIVERGES_BELOW
 
 
 @click.command("compare")
@@ -78,22 +77,29 @@ def command(
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     settings = AnalysisSettings(**values)
+    files: FileComparison | None = None
     if first.suffix.lower() == ".npz":
-        found = Found(_arrays(first, second or first, settings))
+        layers: Comparison | None = _arrays(first, second or first, settings)
     else:
         sides = _sides(screen, first, second, source, other_data, settings, run)
-        found = _models(screen, sides, settings, diverges_below, files=second is not None)
+        with screen.progress() as progress:
+            if second is None:
+                layers = compare(*sides, settings, progress)
+            else:
+                files = compare_files(*sides, settings, diverges_below=diverges_below, progress=progress)
+                layers = files.layers
     titles = first.name, (second or other_data or first).name
-    if found.files is not None:
-        screen.show(files_table(found.files, titles), *files_notes(found.files))
-    if found.tensors is not None:
-        screen.show(tensor_table(found.tensors, every=all_tensors), *tensor_words(found.tensors))
-    if found.layers is not None:
-        screen.show(match_table(found.layers), *_summary(found.layers))
-    if png and found.layers is not None:
-        save_cross_heatmap(found.layers, titles, png)
-    if json_path:
-        write_json(compare_document(found, titles), json_path)
+    if files is not None:
+        screen.show(files_table(files.files, titles), *files_notes(files.files))
+        screen.show(tensor_table(files.tensors, every=all_tensors), *tensor_words(files.tensors))
+    if layers is not None:
+        screen.show(match_table(layers), *_summary(layers))
+        if png:
+            save_cross_heatmap(layers, titles, png)
+    if json_path and files is not None:
+        write_json(files_document(files, titles), json_path)
+    elif json_path and layers is not None:
+        write_json(compare_document(layers, titles), json_path)
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
@@ -126,30 +132,6 @@ def _sides(
     for side in (one, two):
         screen.warn_synthetic(side.data)
     return one, two
-
-
-def _models(
-    screen: Screen,
-    sides: tuple[Workbench, Workbench],
-    settings: AnalysisSettings,
-    diverges_below: float,
-    *,
-    files: bool,
-) -> Found:
-    """All that two files can be compared by; the layers of one model on two data sets."""
-    require_same_samples(*(side.data for side in sides))
-    with screen.progress() as progress:
-        if not files:
-            return Found(compare(*sides, settings, progress))
-        measures = measure_side_by_side(*sides)
-        tensors = compare_tensors(*sides, diverges_below=diverges_below, progress=progress)
-        try:
-            layers = compare(*sides, settings, progress)
-        except InputError as error:
-            # Integers have no similarity; the rest is known all the same.
-            screen.note(f"Similarity of layers is not measured: {error.what}.")
-            layers = None
-    return Found(layers, measures, tensors)
 
 
 def _summary(comparison: Comparison) -> list[str]:

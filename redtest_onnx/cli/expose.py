@@ -14,9 +14,9 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.data.activation_files import open_writer
 from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save
-from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.exposures import exposure_document, exposure_table
 from redtest_onnx.runtime.activations import ExposedModel, expose_tensors, iterate_activations
 from redtest_onnx.runtime.workbench import Workbench

@@ -11,9 +11,10 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.graph.files import load, save
-from redtest_onnx.report.documents import finetune_document, write_json
 from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.training.documents import finetune_document
 
 if TYPE_CHECKING:
     from redtest_onnx.training.finetune import FineTuning, ValidationResult
@@ -95,7 +96,7 @@ def command(
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")
     if json_path:
-        write_json(finetune_document(loaded, bench.cost, result, settings, output), json_path)
+        write_json(finetune_document(result, output), json_path)
 
 
 def in_words(result: FineTuning) -> list[str]:

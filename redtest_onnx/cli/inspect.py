@@ -10,10 +10,10 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.report.agreement import output_words
-from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import select_layers
@@ -62,4 +62,4 @@ def command(
     else:
         screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
     if json_path:
-        write_json(inspect_document(loaded, cost, chosen, bench.outputs), json_path)
+        write_json(inspect_document(loaded, cost, chosen, [o.document() for o in bench.outputs]), json_path)

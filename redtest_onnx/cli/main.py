@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.words import in_flags
 from redtest_onnx.errors import InternalError, RedtestError
 
 # Name -> what `--help` says of it; the module of the same name holds the command.
@@ -78,7 +79,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except RedtestError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {in_flags(error)}", err=True)
         return error.exit_code
     except InternalError as error:
         click.echo(

@@ -11,22 +11,23 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import load, save, write_atomic
+from redtest_onnx.graph.files import load, save
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
+from redtest_onnx.pruning.documents import plan_document, prune_document
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
-from redtest_onnx.pruning.targets import QUANTITIES
+from redtest_onnx.pruning.targets import QUANTITIES, Quantity
 from redtest_onnx.report.agreement import agreement_notes
-from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
-from redtest_onnx.report.saved import load_analysis
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.saved import load_analysis
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
@@ -149,7 +150,7 @@ def command(
     source = options.data_options_of(values)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
-    how = PruneSettings(criterion, settings, repair, int(adapter_kernel))
+    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1)
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
@@ -195,7 +196,7 @@ def command(
         names = [step.region for step in pruning.plan.steps]
         save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
     if json_path:
-        write_json(prune_document(loaded, pruning, output, rounds), json_path)
+        write_json(prune_document(pruning, output, rounds), json_path)
     return None
 
 
@@ -206,26 +207,22 @@ def _budget(
     max_drop: float | None,
     protect: tuple[str, ...],
 ) -> Budget:
-    asked = [remove is not None, threshold is not None, bool(target)]
-    if sum(asked) > 1:
-        raise InputError("--remove, --threshold and --target exclude each other", hint="give one of them")
-    if not any(asked) and max_drop is None:
-        max_drop = DEFAULT_MAX_DROP
     return Budget(remove, threshold, tuple(map(_target, target)), max_drop, protect)
 
 
-def _target(text: str) -> tuple[str, float]:
+def _target(text: str) -> tuple[Quantity, float]:
     quantity, _, share = text.partition("=")
     try:
         value = float(share)
     except ValueError:
         value = -1.0
-    if quantity not in QUANTITIES or not 0 < value <= 1:
+    found = next((known for known in QUANTITIES if known == quantity), None)
+    if found is None or not 0 < value <= 1:
         raise InputError(
             f"--target {text!r} is not understood",
             hint=f"{' or '.join(QUANTITIES)} and the share that may stay, such as macs=0.6",
         )
-    return quantity, value
+    return found, value
 
 
 def _check_training(
@@ -299,7 +296,7 @@ def _finish_dry_run(
     json_path: str | None,
 ) -> None:
     if plan_path:
-        write_atomic(plan_path, plan.save)
+        plan.save(plan_path, force=True)  # `check_outputs` asked before any work
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
         write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

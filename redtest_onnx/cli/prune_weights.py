@@ -13,21 +13,16 @@ from redtest_onnx.cli.options import evaluation_data, training_data
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.sparsity_options import Request
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.documents.base import Document, write_json
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.prune import plan, prune
-from redtest_onnx.report.documents import Document, write_json
-from redtest_onnx.report.weight_pruning import (
-    iteration_documents,
-    iteration_table,
-    pruning_document,
-    pruning_words,
-    stage_table,
-)
+from redtest_onnx.report.weight_pruning import iteration_table, pruning_words, stage_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights, one_shot_masks
+from redtest_onnx.weight_sparsity.documents import iteration_documents, pruning_document
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning, prune_iteratively
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
 from redtest_onnx.weight_sparsity.masks import Amount
@@ -74,7 +69,7 @@ def prune_weights(
         saved = save(pruning.model, request.output, force=force)
     screen.show(stage_table(pruning), *pruning_words(pruning, request.output))
     if json_path:
-        document = pruning_document(model, pruning, request.document(), request.output, iterations)
+        document = pruning_document(pruning, request.document(), request.output, iterations)
         write_json(document, json_path)
     return saved
 

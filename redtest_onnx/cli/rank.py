@@ -10,13 +10,14 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+from redtest_onnx.report.rankings import save_ranking_figure
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.similarity.analyze import AnalysisSettings, Progress
 

@@ -11,13 +11,14 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+from redtest_onnx.report.rankings import save_ranking_figure
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.search import SearchBudget, SearchResult, search
 from redtest_onnx.search.settings import SearchSettings

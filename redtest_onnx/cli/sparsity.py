@@ -13,22 +13,13 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.prune_weights import prune_weights
 from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.declared import declared_cost
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes, infer_shapes
-from redtest_onnx.graph.signature import plan_inputs
-from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.figures import save_figure
-from redtest_onnx.report.sparsity import (
-    draw_sparsity,
-    save_sparsity_page,
-    sparsity_document,
-    sparsity_table,
-    sparsity_words,
-)
+from redtest_onnx.report.sparsity import draw_sparsity, save_sparsity_page, sparsity_table, sparsity_words
+from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 
@@ -96,7 +87,7 @@ def command(
         save_sparsity_page(sparsity, title, html)
     if json_path and method is None:
         total = perf_counter() - begin
-        write_json(sparsity_document(loaded, _cost(loaded), sparsity, total), json_path)
+        write_json(sparsity_document(loaded, declared_cost(loaded), sparsity, total), json_path)
 
 
 def _pairs(given: tuple[tuple[float, ...], ...]) -> tuple[Pair, ...]:
@@ -104,13 +95,3 @@ def _pairs(given: tuple[tuple[float, ...], ...]) -> tuple[Pair, ...]:
         if len(numbers) != 2:
             raise InputError(f"--pq takes two numbers, got {len(numbers)}", hint="such as --pq 0.5,1")
     return tuple((p, q) for p, q in given)
-
-
-def _cost(model: Model) -> Cost:
-    """What the model costs as far as its declared shapes tell; it is not run for that."""
-    index = GraphIndex(model.graph)
-    try:
-        sizes = {plan.name: plan.shape for plan in plan_inputs(model, 1)}
-    except InputError:
-        return model_cost(index, Shapes())
-    return model_cost(index, infer_shapes(model, sizes))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
 
@@ -41,8 +42,11 @@ class ImageOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     scale: float | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[Positive, Positive] | None = None
     layout: Literal["auto", "nchw", "nhwc"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class ImageData:
             raise InputError(
                 "its images have different sizes and the model's input leaves the size open",
                 where=self.source,
-                hint="--size HxW resizes them",
+                hint="@size=HxW resizes them",
             )
         values = self._normalise(np.stack(decoded))
         if layout.channels_first:
@@ -123,7 +127,7 @@ class ImageData:
             raise InputError(
                 f"pixels become {values.min():g} to {values.max():g}, the model takes {dtype}",
                 where=self.source,
-                hint="choose --scale, --mean and --std as in the model's own preprocessing",
+                hint="choose @scale, @mean and @std as in the model's own preprocessing",
             )
         return values.astype(dtype)
 
@@ -157,8 +161,8 @@ class _Layout:
             isinstance(own, int) and own != k for own, k in zip((height, width), asked, strict=True)
         ):
             raise InputError(
-                f"--size {asked[0]}x{asked[1]}, but input {spec.name!r} is {spec}",
-                hint="leave --size out: images are resized to what the model takes",
+                f"@size={asked[0]}x{asked[1]}, but input {spec.name!r} is {spec}",
+                hint="leave @size out: images are resized to what the model takes",
             )
         return cls(first, channels if isinstance(channels, int) else 3, options.size or size)
 
@@ -177,11 +181,11 @@ def open_images(path: Path, model: Model, options: ImageOptions) -> ImageData:
             hint="write an .npz with an array for each of them",
         )
     layout = _Layout.of(model.inputs[0], options)
-    for what, values in (("--mean", options.mean), ("--std", options.std)):
+    for what, values in (("@mean", options.mean), ("@std", options.std)):
         if len(values) not in (0, 1, layout.channels):
             raise InputError(f"{what} has {len(values)} values for {layout.channels} channels")
     if 0 in options.std:
-        raise InputError("--std holds a zero, by which no value can be divided")
+        raise InputError("@std holds a zero, by which no value can be divided")
     members, read = _folder(path) if path.is_dir() else _zip(path)
     found = sorted(filter(_is_image, members))
     if not found:

@@ -46,7 +46,7 @@ def open_data(
         return Synthetic(model, seed, count, shapes or {})
     path = Path(path)
     if not path.exists():
-        raise InputError("no such file or folder", where=str(path), hint="check --data")
+        raise InputError("no such file or folder", where=str(path), hint="check @data")
     if path.suffix.lower() == ".npz":
         return open_npz(path, model, split)
     if path.suffix.lower() == ".npy":

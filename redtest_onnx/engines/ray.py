@@ -67,7 +67,7 @@ class RayEngine(Generic[Result]):
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no Ray cluster at {self._address or 'this machine'} ({error})",
-                hint="start one with `ray start --head` and give --address, or leave --address out",
+                hint="start one with `ray start --head` and give @address, or leave @address out",
             ) from error
 
 
@@ -82,5 +82,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--engine ray needs Ray", hint='pip install "redtest-onnx[nas]"') from error
+        raise InputError("@engine=ray needs Ray", hint='pip install "redtest-onnx[nas]"') from error
     return ray

@@ -126,7 +126,7 @@ def writable(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputError("is a folder", where=str(path), hint="name a file inside it")
     if path.exists() and not force:
-        raise OutputError("the file exists already", where=str(path), hint="--force overwrites it")
+        raise OutputError("the file exists already", where=str(path), hint="@force=True overwrites it")
     if not path.parent.is_dir():
         raise OutputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):

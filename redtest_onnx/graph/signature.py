@@ -161,7 +161,7 @@ def _plan(
         raise InputError(
             f"input {spec.name!r} of sizes {list(shape)} would take {size / 2**30:.1f} GiB",
             where=model.label,
-            hint="check its declared dimensions, or give smaller ones with --input-shape",
+            hint="check its declared dimensions, or give smaller ones with @shapes",
         )
     return InputPlan(spec.name, spec.dtype, shape, axis, open_axes)
 

@@ -6,36 +6,52 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
+from typing import Annotated
 
+from redtest_onnx.checks import Between, Natural, Share, check, check_settings
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.targets import Quantities, TargetSearch, plan_of
+from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, Progress
 
+DEFAULT_MAX_DROP = 0.01
+"""What accuracy or agreement may lose where nothing else limits the pruning."""
+
 
 @dataclass(frozen=True)
 class Budget:
-    """What limits the pruning. With none of the first three set, `max_drop` decides alone.
+    """What limits the pruning: one of `remove`, `threshold` and `targets`, or `max_drop` alone.
 
     Attributes:
         remove: number of layers to take out.
         threshold: take out what the criterion scores at least so high; for redtest, Algorithm 3.
         targets: quantities with the share of them that may stay, such as (("params", 0.5),): "params",
             "macs", "size" of the file, "memory" of activations at their peak, or measured "latency".
-        max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples.
+        max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples; if
+            nothing else limits the pruning, `DEFAULT_MAX_DROP` where None.
         protect: globs of layers that stay.
     """
 
-    remove: int | None = None
+    remove: Natural | None = None
     threshold: float | None = None
-    targets: tuple[tuple[str, float], ...] = ()
-    max_drop: float | None = None
+    targets: tuple[tuple[Quantity, Annotated[float, Between(0, 1, above=True)]], ...] = ()
+    max_drop: Share | None = None
     protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for quantity, _ in self.targets:
+            check("target", quantity, Quantity)
+        check_settings(self)
+        limits = [self.remove is not None, self.threshold is not None, bool(self.targets)]
+        if sum(limits) > 1:
+            raise InputError("@remove, @threshold and @target exclude each other", hint="give one of them")
+        if not any(limits) and self.max_drop is None:
+            object.__setattr__(self, "max_drop", DEFAULT_MAX_DROP)
 
     def rounds(self, count: int) -> tuple[Budget, ...]:
         """The budget in equal parts for `count` rounds of pruning, each of what the last one left."""
@@ -45,9 +61,6 @@ class Budget:
             replace(self, remove=None if self.remove is None else b - a, targets=targets)
             for a, b in pairwise(ends)
         )
-
-
-DEFAULT_MAX_DROP = 0.01
 
 
 def drop(reference: Evaluation, candidate: Evaluation) -> float:
@@ -172,7 +185,7 @@ def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bo
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
-                f"--protect {pattern!r} fits no layer",
+                f"@protect {pattern!r} fits no layer",
                 hint=f"`inspect` lists the layers, such as {names[-1]!r}",
             )
     return lambda layer: not any(fnmatchcase(layer.name, pattern) for pattern in protect)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redtest_onnx.errors import InputError, NegativeVerdictError
+from redtest_onnx.pruning.targets import Quantity, Targets
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -23,9 +24,9 @@ class Limits:
     """
 
     original: Workbench
-    targets: tuple[tuple[str, float], ...] = ()
+    targets: Targets = ()
 
-    def left(self, quantity: str, pruned: Workbench) -> float:
+    def left(self, quantity: Quantity, pruned: Workbench) -> float:
         """The share of a quantity of the original that a model has, all it holds included.
 
         Raises:
@@ -47,9 +48,9 @@ class Limits:
             raise InputError(f"the model's {quantity} are unknown", where=self.original.label)
         return now / before_share
 
-    def missed(self, pruned: Workbench) -> list[tuple[str, float, float]]:
+    def missed(self, pruned: Workbench) -> list[tuple[Quantity, float, float]]:
         """The targets that a model misses, each with its share and what is left."""
-        found = []
+        found: list[tuple[Quantity, float, float]] = []
         for quantity, share in self.targets:
             left = self.left(quantity, pruned)
             if quantity == "latency":

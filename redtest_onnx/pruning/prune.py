@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.checks import check_settings
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
+from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
-from redtest_onnx.pruning.criteria.base import CriterionContext
+from redtest_onnx.pruning.criteria.base import CriterionContext, names
+from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
+from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.workbench import Workbench
@@ -45,8 +51,8 @@ class Measures:
     accuracy: float | None
 
 
-@dataclass(frozen=True)
-class Pruning:
+@dataclass(frozen=True, repr=False)
+class Pruning(Result):
     """A pruned model with its proof.
 
     Attributes:
@@ -59,6 +65,7 @@ class Pruning:
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        original: the model before.
     """
 
     model: Model
@@ -70,6 +77,29 @@ class Pruning:
     agreement: Agreement
     evaluated_on: str
     evaluated: int
+    original: Model | None = field(default=None, compare=False)
+
+    def summary(self) -> str:
+        """What was removed, and what that did."""
+        share = 1 - self.after.cost.parameters / max(self.before.cost.parameters, 1)
+        quality = "outputs that can't be judged"
+        if self.agreement.value is not None:
+            quality = f"{self.agreement.value:.2%} agreement"
+        if self.before.accuracy is not None and self.after.accuracy is not None:
+            quality = f"accuracy {self.before.accuracy:.2%} -> {self.after.accuracy:.2%}"
+        return (
+            f"{len(self.plan.steps)} of {len(self.analysis.layers)} layers removed, "
+            f"{share:.1%} of the parameters; {quality} on {self.evaluated} samples of {self.evaluated_on}"
+        )
+
+    def to_dict(self) -> Document:
+        """The document of `prune --json`."""
+        return prune_document(self, None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per quantity: before, after."""
+        sides = [{**asdict(side.cost), **_figures(side)} for side in (self.before, self.after)]
+        return [{"quantity": name, "before": sides[0][name], "after": sides[1][name]} for name in sides[0]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +116,12 @@ class PruneSettings:
     criterion: str = "redtest"
     similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
     repair: Method = "auto"
-    kernel: int = 1
+    kernel: Literal[1, 3] = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.criterion not in names():
+            raise SettingError("criterion", self.criterion, names())
 
 
 def plan(
@@ -162,7 +197,7 @@ def prune(
     analysis: Analysis,
     settings: PruneSettings | None = None,
     *,
-    targets: tuple[tuple[str, float], ...] = (),
+    targets: Targets = (),
     progress: Progress | None = None,
 ) -> Pruning:
     """Take the plan's layers out of the model, verify the result and measure both.
@@ -278,7 +313,17 @@ def compare(
         agreement=result.agreement,
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
+        original=bench.model,
     )
+
+
+def _figures(side: Measures) -> dict[str, Any]:
+    return {
+        "file_bytes": side.file_bytes,
+        "latency_ms": side.latency.p50,
+        "msrs": side.msrs,
+        "accuracy": side.accuracy,
+    }
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -13,6 +13,7 @@ from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import PruneSettings, Pruning, compare, plan, rewrite
 from redtest_onnx.pruning.repair.repair import Repair
+from redtest_onnx.pruning.targets import Quantity, Targets
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis
 from redtest_onnx.training.finetune import FineTuning, finetune
@@ -105,15 +106,15 @@ def prune_in_rounds(
     return pruning, tuple(rounds)
 
 
-def _shares_so_far(budgets: Sequence[Budget]) -> tuple[tuple[str, float], ...]:
+def _shares_so_far(budgets: Sequence[Budget]) -> Targets:
     """The share of each quantity of the original that may stay after these rounds."""
-    shares: dict[str, float] = {}
+    shares: dict[Quantity, float] = {}
     for budget in budgets:
         for quantity, share in budget.targets:
             shares[quantity] = shares.get(quantity, 1.0) * share
     return tuple(shares.items())
 
 
-def _still(limits: Limits, current: Workbench) -> tuple[tuple[str, float], ...]:
+def _still(limits: Limits, current: Workbench) -> Targets:
     """The same as shares of what is left now, with what repairs added."""
     return tuple((what, min(share / limits.left(what, current), 1.0)) for what, share in limits.targets)

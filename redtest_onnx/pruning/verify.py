@@ -48,7 +48,7 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
             raise InputError(
                 f"without these layers {', '.join(broken)} overflows{begins}: the result would be of no use",
                 where=bench.label,
-                hint="remove fewer layers, or other ones (--protect, --criterion)",
+                hint="remove fewer layers, or other ones (@protect, @criterion)",
             )
 
 

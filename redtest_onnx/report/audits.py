@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from redtest_onnx.auditing.baseline import SCHEMA
 from redtest_onnx.auditing.findings import Finding
 from redtest_onnx.auditing.registry import Rule, rules
 from redtest_onnx.auditing.run import Audit
-from redtest_onnx.report.documents import Document, document_head, number, tool
+from redtest_onnx.documents.base import Document, tool
 
 _SHOWN = 5  # nodes or tensors that text formats name
 _LEVELS = {"error": "error", "warning": "warning", "note": "note"}
@@ -32,43 +31,6 @@ def places(finding: Finding) -> str:
     names = finding.nodes or finding.tensors
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(plain(name) for name in names[:_SHOWN]) + more
-
-
-def audit_document(audits: Sequence[Audit]) -> Document:
-    """One audit, or several under `audits` with the verdict on all."""
-    if len(audits) == 1:
-        return _document(audits[0])
-    return {
-        "schema": SCHEMA,
-        "tool": tool(),
-        "verdict": "pass" if all(audit.passed for audit in audits) else "fail",
-        "audits": [_document(audit) for audit in audits],
-    }
-
-
-def _document(audit: Audit) -> Document:
-    return {
-        **document_head("audit", audit.model, audit.cost),
-        "profile": audit.profile.name,
-        "verdict": "pass" if audit.passed else "fail",
-        "findings": [
-            {
-                "rule": finding.rule,
-                "name": finding.name,
-                "severity": finding.severity,
-                "message": finding.message,
-                "node": finding.nodes[0] if finding.nodes else None,
-                "nodes": list(finding.nodes),
-                "tensors": list(finding.tensors),
-                "fix": finding.fix,
-                "fingerprint": finding.fingerprint,
-                "suppressed": finding.suppressed,
-                "known": finding.fingerprint in audit.known,
-            }
-            for finding in audit.findings
-        ],
-        "measured": {key: number(v) if isinstance(v, float) else v for key, v in audit.measured.items()},
-    }
 
 
 def audit_markdown(audits: Iterable[Audit]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from math import inf, isnan
 from pathlib import Path
 
@@ -13,30 +12,14 @@ from rich.table import Table
 
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.report.agreement import agreement_notes, agreement_rows
-from redtest_onnx.report.documents import Document, agreement_document, number, output_documents, tool
 from redtest_onnx.report.tables import accuracy_rows, cost_rows
 from redtest_onnx.similarity.compare import Comparison
-from redtest_onnx.similarity.side_by_side import FileMeasures, SideBySide
+from redtest_onnx.similarity.side_by_side import SideBySide
 from redtest_onnx.similarity.tensors import TensorComparison
 
 _MOST_LABELS = 40
 _MOST_TENSORS = 12
 _NAMED = 4
-
-
-@dataclass(frozen=True)
-class Found:
-    """What `compare` found.
-
-    Attributes:
-        layers: similarity of all layers; None where it can't be measured.
-        files: both files side by side; None for arrays, and for one model on two data sets.
-        tensors: matching tensors; likewise.
-    """
-
-    layers: Comparison | None
-    files: SideBySide | None = None
-    tensors: TensorComparison | None = None
 
 
 def match_table(comparison: Comparison) -> Table:
@@ -121,55 +104,6 @@ def tensor_words(found: TensorComparison) -> list[str]:
     return words
 
 
-def compare_document(found: Found, titles: tuple[str, str]) -> Document:
-    """What `compare` measured."""
-    document: Document = {"schema": "redtest-onnx/compare/1", "tool": tool()}
-    if found.layers is not None:
-        document.update(_layers_document(found.layers, titles))
-    if found.files is not None:
-        agreement = found.files.agreement
-        document.update(
-            before=_side_document(found.files.before),
-            after=_side_document(found.files.after),
-            agreement=agreement and agreement_document(agreement),
-            outputs=output_documents(agreement) if agreement else [],
-            evaluation={"source": found.files.source, "samples": found.files.samples},
-            note=found.files.note,
-        )
-    if found.tensors is not None:
-        document.update(_tensors_document(found.tensors))
-    return document
-
-
-def _side_document(side: FileMeasures) -> Document:
-    return {
-        **asdict(side.cost),
-        "file_bytes": side.file_bytes,
-        "latency_ms": asdict(side.latency),
-        "accuracy": number(side.accuracy),
-    }
-
-
-def _tensors_document(found: TensorComparison) -> Document:
-    first = found.first_divergent
-    return {
-        "tensors": [
-            {
-                **asdict(item),
-                "snr_db": number(item.snr_db),
-                "equal": item.snr_db == inf,
-                "cosine": number(item.cosine),
-                "largest_error": number(item.largest_error),
-            }
-            for item in found.tensors
-        ],
-        "first_divergent": None if first is None else first.first,
-        "diverges_below_db": found.diverges_below,
-        "unmatched": [list(names) for names in found.unmatched],
-        "tensor_samples": found.samples,
-    }
-
-
 def _decibels(value: float) -> str:
     if value == inf:
         return "equal"
@@ -178,17 +112,6 @@ def _decibels(value: float) -> str:
 
 def _figure(value: float, form: str) -> str:
     return "-" if isnan(value) else format(value, form)
-
-
-def _layers_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
-    sides = zip(titles, comparison.sources, (comparison.rows, comparison.columns), strict=True)
-    return {
-        "sides": [{"name": name, "source": source, "layers": list(layers)} for name, source, layers in sides],
-        "cka": [[number(value) for value in row] for row in comparison.similarity],
-        "best": list(comparison.best),
-        "data": {"samples": comparison.samples, "batches": comparison.batches},
-        "settings": asdict(comparison.settings),
-    }
 
 
 def save_cross_heatmap(comparison: Comparison, titles: tuple[str, str], path: Path) -> None:

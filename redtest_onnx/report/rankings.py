@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from rich.table import Table
 
 from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.ranking.candidate import CostName
-from redtest_onnx.ranking.rank import Ranking, RankingEntry
+from redtest_onnx.ranking.rank import Ranking
 from redtest_onnx.ranking.score import SCORES
-from redtest_onnx.report.documents import Document, number, tool
 from redtest_onnx.report.tables import count
 
 _AXES: dict[CostName, str] = {
@@ -51,19 +49,6 @@ def ranking_table(ranking: Ranking, top: int) -> Table:
     return table
 
 
-def ranking_document(command: str, ranking: Ranking) -> Document:
-    """The ranking for other programs."""
-    settings, fit = ranking.settings, ranking.fit
-    return {
-        "schema": f"redtest-onnx/{command}/1",
-        "tool": tool(),
-        "ranking": [_row(row) for row in ranking.rows],
-        "unranked": [asdict(item) for item in ranking.unranked],
-        "settings": asdict(settings),
-        "expected_msrs": None if fit is None else asdict(fit),
-    }
-
-
 def save_ranking_figure(ranking: Ranking, path: Path) -> None:
     """Accuracy over cost, coloured by MSRS, with the Pareto front and the best five marked."""
     from matplotlib.figure import Figure
@@ -95,15 +80,6 @@ def save_ranking_figure(ranking: Ranking, path: Path) -> None:
     figure.colorbar(points, ax=axes, label="MSRS")
     suffix = path.suffix.lstrip(".") or "png"
     write_atomic(path, lambda target: figure.savefig(target, format=suffix, dpi=160))
-
-
-def _row(row: RankingEntry) -> Document:
-    return {
-        "place": row.place,
-        **{k: number(v) if isinstance(v, float) else v for k, v in asdict(row.candidate).items()},
-        "scores": row.scores,
-        "pareto": row.pareto,
-    }
 
 
 def _optional(value: float | None, form: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.model import Model
-from redtest_onnx.report.documents import Document, document_head, number
 from redtest_onnx.report.figures import figure_svg
 from redtest_onnx.report.html import save_rendered
 from redtest_onnx.report.tables import count
-from redtest_onnx.weight_sparsity.measure import Group, Neurons, Sparsity, TensorSparsity
+from redtest_onnx.weight_sparsity.measure import Sparsity, TensorSparsity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,36 +63,6 @@ def sparsity_words(sparsity: Sparsity) -> list[str]:
     )
     lines.extend(f"Not measured: {item.name} ({item.operator}): {item.reason}." for item in sparsity.skipped)
     return lines
-
-
-def sparsity_document(model: Model, cost: Cost, sparsity: Sparsity, total_s: float) -> Document:
-    """What `sparsity` measured."""
-    return {
-        **document_head("sparsity", model, cost),
-        "weights": sparsity.elements,
-        "zeros": sparsity.zeros,
-        "eta": sparsity.eta,
-        "overall": [
-            {
-                **_group(group, sparsity.elements),
-                "retained_share_by_scope": sparsity.retained(k),
-            }
-            for k, group in enumerate(sparsity.overall)
-        ],
-        "tensors": [
-            {
-                **{key: value for key, value in asdict(tensor).items() if key not in ("groups", "neurons")},
-                "groups": [
-                    {**_group(group, tensor.elements), "neurons": _neurons(neurons)}
-                    for group, neurons in zip(tensor.groups, tensor.neurons, strict=True)
-                ],
-            }
-            for tensor in sparsity.tensors
-        ],
-        "histogram": asdict(sparsity.histogram),
-        "skipped": [asdict(item) for item in sparsity.skipped],
-        "timing": {"total_s": total_s},
-    }
 
 
 def save_sparsity_page(sparsity: Sparsity, title: str, path: Path) -> None:
@@ -165,23 +131,3 @@ def _cells(tensor: TensorSparsity) -> list[str]:
         _, low, _, high, _ = neurons.quantiles
         cells.append(_UNDEFINED if math.isnan(low) else f"{low:.2f}-{high:.2f}")
     return cells
-
-
-def _group(group: Group, elements: int) -> Document:
-    return {
-        "p": group.p,
-        "q": group.q,
-        "pq_index": number(group.index),
-        "retained": group.retained,
-        "retained_share": group.retained / elements,
-    }
-
-
-def _neurons(neurons: Neurons) -> Document:
-    names = ("min", "quarter", "median", "three_quarters", "max")
-    return {
-        "count": neurons.count,
-        "undefined": neurons.undefined,
-        "pq_index": dict(zip(names, map(number, neurons.quantiles), strict=True)),
-        "retained": neurons.retained,
-    }

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
-from redtest_onnx.graph.model import Model
-from redtest_onnx.report.documents import Document, document_head, number
 from redtest_onnx.report.tables import count, size
+from redtest_onnx.weight_sparsity.documents import stage_shares
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning
 from redtest_onnx.weight_sparsity.iterative.stages import Stage
 from redtest_onnx.weight_sparsity.pipeline import COMPACTED, WeightPruning
@@ -51,21 +48,6 @@ def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
     return rows
 
 
-def stage_shares(pruning: WeightPruning) -> list[tuple[str, float, float]]:
-    """Of what was saved in weights and in compressed bytes, the share of each step."""
-    stages = pruning.stages
-    nonzero = stages[0].nonzero - stages[-1].nonzero
-    packed = stages[0].compressed_bytes - stages[-1].compressed_bytes
-    return [
-        (
-            stage.name,
-            (before.nonzero - stage.nonzero) / nonzero if nonzero else 0.0,
-            (before.compressed_bytes - stage.compressed_bytes) / packed if packed else 0.0,
-        )
-        for before, stage in pairwise(stages)
-    ]
-
-
 def iteration_table(found: IterativePruning) -> Table:
     """One row a training; the chosen one is marked."""
     table = Table(box=box.SIMPLE_HEAD)
@@ -78,18 +60,6 @@ def iteration_table(found: IterativePruning) -> Table:
         cells = (f"{record.kept / record.weights:.2%}", index, f"{record.accuracy:.2%}")
         table.add_row(str(record.number), *cells, "chosen" if record == found.chosen else "")
     return table
-
-
-def iteration_documents(found: IterativePruning) -> list[Document]:
-    """Figures of all trainings."""
-    return [
-        {
-            **asdict(record),
-            "pq_index": [{scope: number(v) for scope, v in pair.items()} for pair in record.pq_index],
-            "chosen": record == found.chosen,
-        }
-        for record in found.iterations
-    ]
 
 
 def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
@@ -110,26 +80,6 @@ def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
         lines.append(_channel_words(pruning))
     lines.append(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     return lines
-
-
-def pruning_document(
-    model: Model, pruning: WeightPruning, settings: Document, output: Path, iterations: list[Document]
-) -> Document:
-    """What `sparsity --method` did."""
-    return {
-        **document_head("sparsity", model, pruning.stages[0].cost),
-        "settings": settings,
-        "stages": [_stage(stage) for stage in pruning.stages],
-        "shares": [
-            {"stage": name, "weights": weights, "compressed_bytes": packed}
-            for name, weights, packed in stage_shares(pruning)
-        ],
-        "tensors": [asdict(kept) for kept in pruning.tensors],
-        "removed_channels": [asdict(cut) for cut in pruning.cuts],
-        "iterations": iterations,
-        "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
-        "output": str(output),
-    }
 
 
 def _latency_words(pruning: WeightPruning) -> str:
@@ -183,17 +133,3 @@ def _row(
         change = f" ({new / original - 1:+.1%})" if original and new is not None else ""
         cells.append(show(new) + change)
     return name, *cells
-
-
-def _stage(stage: Stage) -> Document:
-    return {
-        "name": stage.name,
-        "weights": stage.weights,
-        "nonzero": stage.nonzero,
-        **asdict(stage.cost),
-        "file_bytes": stage.file_bytes,
-        "compressed_bytes": stage.compressed_bytes,
-        "latency_ms": asdict(stage.latency),
-        "accuracy": number(stage.accuracy),
-        "same_answer": number(stage.same),
-    }

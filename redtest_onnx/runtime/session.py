@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
@@ -50,8 +51,11 @@ class RunOptions:
     """
 
     device: Device = "auto"
-    threads: int = 0
+    threads: Natural = 0
     output_kinds: tuple[tuple[str, OutputKind], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 class Session:
@@ -116,9 +120,9 @@ class Session:
             log.warning("running on the CPU: ONNX Runtime could not load CUDA or found no device")
         if options.device == "cuda" and self.device != "cuda":
             raise RuntimeUnavailableError(
-                "ONNX Runtime fell back to the CPU although --device cuda was asked for",
+                "ONNX Runtime fell back to the CPU although @device=cuda was asked for",
                 where=model.label,
-                hint="check that the CUDA and cuDNN libraries can be loaded, or use --device cpu",
+                hint="check that the CUDA and cuDNN libraries can be loaded, or use @device=cpu",
             )
         self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
 
@@ -253,7 +257,7 @@ def _providers(ort: Any, device: Device) -> list[Any]:
     if not cuda_available():
         raise RuntimeUnavailableError(
             "this ONNX Runtime has no CUDA support",
-            hint='pip uninstall onnxruntime, then pip install "redtest-onnx[gpu]"; or use --device cpu',
+            hint='pip uninstall onnxruntime, then pip install "redtest-onnx[gpu]"; or use @device=cpu',
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA from Python packages is found only this way

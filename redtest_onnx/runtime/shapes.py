@@ -83,7 +83,7 @@ def _check_sizes(model: Model, shapes: Shapes) -> None:
             raise InputError(
                 f"its tensor {name!r} of sizes {list(shape)} would take {size / 2**30:.1f} GiB",
                 where=model.label,
-                hint="check the operator that makes it, or give smaller inputs with --input-shape",
+                hint="check the operator that makes it, or give smaller inputs with @shapes",
             )
 
 

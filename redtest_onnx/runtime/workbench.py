@@ -44,6 +44,7 @@ class Workbench:
         options: device and threads.
         seed: of the choice of samples and of every other random choice.
         evaluation: other samples that judge results; samples of `data` that were held out if None.
+        splits: which samples serve which purpose; the seed decides if None.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Workbench:
         *,
         seed: int = 0,
         evaluation: Dataset | None = None,
+        splits: Splits | None = None,
     ) -> None:
         self.model = model
         self.data = data
         self.options = options or RunOptions()
         self.seed = seed
         self.evaluation = evaluation
+        self._splits = splits
         self._source = model
         self._inlined: InlinedModel | None = None
         self._layers: dict[Granularity, tuple[Layer, ...]] = {}
@@ -116,9 +119,14 @@ class Workbench:
         Args:
             model: takes the same inputs.
         """
-        bench = Workbench(model, self.data, self.options, seed=self.seed, evaluation=self.evaluation)
-        bench.__dict__["splits"] = self.splits
-        return bench
+        return Workbench(
+            model,
+            self.data,
+            self.options,
+            seed=self.seed,
+            evaluation=self.evaluation,
+            splits=self.splits,
+        )
 
     @property
     def index(self) -> GraphIndex:
@@ -196,7 +204,7 @@ class Workbench:
     @cached_property
     def splits(self) -> Splits:
         """Which samples are fitted to, chosen by and judged on."""
-        return Splits.of(self.data, self.seed)
+        return self._splits or Splits.of(self.data, self.seed)
 
     @cached_property
     def judging(self) -> Subset:

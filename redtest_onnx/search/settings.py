@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from redtest_onnx.checks import Natural, Positive, check_settings
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
@@ -48,21 +49,24 @@ class SearchSettings:
     space: str
     data: str | None
     images: Mapping[str, Any]
-    epochs: int
-    batch_size: int
+    epochs: Natural
+    batch_size: Positive
     metrics: str | None
     benchmark: str | None
     benchmark_data: BenchmarkData
     models: str | None
     strategy: StrategyName
-    population: int
-    tournament: int
-    window: int | None
+    population: Positive
+    tournament: Positive
+    window: Positive | None
     cost: CostName
     by: ScoreName
     exponent: float
     beta: float
-    seed: int
+    seed: Natural
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: Path) -> SearchSettings:

@@ -79,7 +79,7 @@ class Store:
             InputError: there is none, or it is no file of a search.
         """
         if not path.is_file():
-            raise InputError("no such file", where=str(path), hint="give the --output of a search")
+            raise InputError("no such file", where=str(path), hint="give the @output of a search")
         connection = _connect(path)
         try:
             connection.execute(f"SELECT number, {', '.join(_COLUMNS)}, error FROM results LIMIT 1")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.arrays import Array, to_numpy
@@ -26,14 +29,15 @@ from redtest_onnx.similarity.analyze import (
     measured_layers,
     targets_of,
 )
+from redtest_onnx.similarity.documents import compare_document
 from redtest_onnx.similarity.measure import Progress, pack_grams, read_all
 from redtest_onnx.similarity.reader import GramReader, Grams
 
 Float64s = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
     """Similarity between the layers of two sides.
 
     Attributes:
@@ -53,6 +57,26 @@ class Comparison:
     sources: tuple[str, str]
     samples: int
     batches: int
+
+    def summary(self) -> str:
+        """Numbers of layers and samples."""
+        shape = f"{len(self.rows)} layers with {len(self.columns)}"
+        return f"{shape}, on {self.batches} x {self.samples} samples of {' and '.join(self.sources)}"
+
+    def to_dict(self) -> Document:
+        """The document of `compare --json`."""
+        return compare_document(self, self.sources)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per layer of the first side, with the most similar one of the second."""
+        return [
+            {
+                "layer": name,
+                "most_similar": None if best is None else self.columns[best],
+                "similarity": None if best is None else float(values[best]),
+            }
+            for name, best, values in zip(self.rows, self.best, self.similarity, strict=True)
+        ]
 
     @property
     def best(self) -> tuple[int | None, ...]:

@@ -62,7 +62,7 @@ class Checkpoint:
             raise OutputError(
                 "holds an interrupted run",
                 where=str(self.path),
-                hint="--resume goes on with it; delete the file to start anew",
+                hint="@resume=True goes on with it; delete the file to start anew",
             )
 
     def save(self, progress: Progress, parts: State) -> None:

@@ -224,7 +224,7 @@ class Trainer:
     def _diverged(self, how: str) -> NegativeVerdictError:
         return NegativeVerdictError(
             f"{how} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
-            hint="a lower --lr, or a longer --warmup",
+            hint="a lower @lr, or a longer @warmup",
         )
 
     def _finish_epoch(self) -> None:

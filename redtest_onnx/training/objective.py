@@ -150,7 +150,7 @@ def make_objective(
         raise InputError(
             "nothing to learn from: the data has no labels and there is no teacher",
             where=model.label,
-            hint="give labelled --data, or the original model with --teacher",
+            hint="give labelled @data, or the original model as @teacher",
         )
     before = {name: found[0] if found and classify else name for name, found in softmaxes.items()}
     scores = tuple(before.values())
@@ -208,7 +208,7 @@ def _relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape != teacher.shape:
         raise InputError(
             f"student and teacher give {list(student.shape)} and {list(teacher.shape)} for the same tensor",
-            hint="--feature-weight 0 compares outputs only; the teacher must be the original model",
+            hint="@feature_weight=0 compares outputs only; the teacher must be the original model",
         )
     wanted = teacher.float()
     return functional.mse_loss(student.float(), wanted) / wanted.var(correction=0).clamp_min(_TINY)

@@ -79,7 +79,7 @@ def processes(device: str) -> Iterator[ProcessGroup]:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeUnavailableError(
-            "this PyTorch finds no CUDA device", hint="use --device cpu, or install PyTorch for CUDA"
+            "this PyTorch finds no CUDA device", hint="use @device=cpu, or install PyTorch for CUDA"
         )
     gpu = device != "cpu" and torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))

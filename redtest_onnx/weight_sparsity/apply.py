@@ -32,7 +32,7 @@ def chosen_weights(model: Model, protect: Sequence[str] = ()) -> list[Weight]:
     weights, _ = find_weights(model)
     for pattern in protect:
         if not any(_matches(weight, pattern) for weight in weights):
-            raise InputError(f"--protect {pattern!r} matches no weights", hint="see `redtest-onnx sparsity`")
+            raise InputError(f"@protect {pattern!r} matches no weights", hint="see `redtest-onnx sparsity`")
     chosen = [
         weight
         for weight in weights

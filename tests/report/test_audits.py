@@ -16,10 +16,12 @@ from nets import Net
 from onnx import helper
 
 import redtest_onnx as rt
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import Profile, Suppression, load_profile
 from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run
-from redtest_onnx.report.audits import audit_document, audit_junit, audit_markdown, audit_sarif
+from redtest_onnx.report.audits import audit_junit, audit_markdown, audit_sarif
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 # The official schema as the npm package @microsoft/jest-sarif 1.0.0-beta.0 ships it (MIT).
@@ -43,7 +45,7 @@ def hostile(name: str) -> Audit:
     proto.graph.node[1].name = name
     model = rt.Model(proto)
     profile = Profile.model_validate({"name": "hostile", "operators": {"forbidden": ["Relu"]}})
-    return audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    return audit(Workbench(model, rt.open_data(None, model), CPU), profile, timed=False)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -78,7 +80,7 @@ def test_no_name_reaches_the_terminal_as_it_is(
 def embedded(name: str, profile: Profile | None = None, **options: object) -> Audit:
     model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
     chosen = profile or load_profile("nnapi")
-    return audit(model, rt.open_data(None, model), chosen, options=CPU, timed=False, **options)  # type: ignore[arg-type]
+    return audit(Workbench(model, rt.open_data(None, model), CPU), chosen, timed=False, **options)  # type: ignore[arg-type]
 
 
 def test_sarif_says_what_code_scanning_needs() -> None:

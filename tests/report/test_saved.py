@@ -9,9 +9,9 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.cli.analyze_folder import describe
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.saved import load_analysis
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.similarity.analyze import WithoutLargest
+from redtest_onnx.similarity.saved import load_analysis
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Method = Literal["none", "adapter", "refit", "auto"]
 Fitted = Literal["adapter", "refit"]
-METHODS: tuple[Method, ...] = ("none", "adapter", "refit", "auto")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)

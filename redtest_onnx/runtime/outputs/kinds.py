@@ -81,6 +81,18 @@ class ModelOutput:
     layers_behind: bool = False
     note: str | None = None
 
+    def document(self) -> dict[str, object]:
+        """The output as JSON."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "axis": self.axis,
+            "why": self.why,
+            "steers": self.steers,
+            "tensors": [tensor.name for tensor in self.tensors],
+            "note": self.note,
+        }
+
 
 @dataclass(frozen=True)
 class OutputKind:

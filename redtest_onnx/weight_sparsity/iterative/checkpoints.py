@@ -47,7 +47,7 @@ class Checkpoints:
                 raise InputError(
                     "holds the iterations of another model or of other settings",
                     where=str(folder),
-                    hint="name another folder with --checkpoints, or delete this one",
+                    hint="name another folder as @checkpoints, or delete this one",
                 )
             return
         try:

@@ -88,7 +88,7 @@ def prune_iteratively(
         raise NegativeVerdictError(
             f"no iteration stays within {max_drop:.1%} of an accuracy of {reference:.2%}",
             where=bench.label,
-            hint="allow a larger --max-drop, train longer with --epochs, or prune less in an iteration",
+            hint="allow a larger @max_drop, train longer with @epochs, or prune less in an iteration",
         )
     module = to_torch(bench.model, batch_norm=settings.training.batch_norm)
     module.load_state_dict(best.state)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from nets import Net
 
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.repair.backward import (
@@ -34,7 +33,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
 
 
 def only(model: Model) -> LinearOperator:
-    (operator,) = linear_operators(model, GraphIndex(model.graph))
+    (operator,) = linear_operators(model)
     return operator
 
 

@@ -11,6 +11,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[3] / "models"
 CPU = RunOptions(device="cpu", threads=1)
@@ -20,7 +21,7 @@ def replay(name: str, **options: int) -> tuple[PartialRunner, rt.Model, rt.Datas
     model = rt.load(MODELS / f"{name}_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
     return (
-        PartialRunner(model, data, sample_indices(data, 20, 0), CPU, size=8, fixed=False, **options),
+        PartialRunner(Workbench(model, data, CPU), sample_indices(data, 20, 0), size=8, **options),
         model,
         data,
     )
