@@ -15,10 +15,9 @@ _WORST = 1e6  # an error beyond this share says no more
 class ValuesMeasure:
     """1 - relative squared error, per sample.
 
-    The squared error of a sample is taken relative to its squared distance from the reference's mean, and not
-    below the mean of that distance over samples, so that neither samples near the mean nor large ones decide.
-    Values that do not vary are taken relative to their square. What only ever guesses the mean scores 0, and
-    so does an unrelated model; a sample with NaN scores 0.
+    The squared error of a sample is taken relative to the mean squared distance of samples from the
+    reference's mean: the coefficient of determination. What only ever guesses the mean scores 0, as does an
+    unrelated model; a sample with NaN scores 0. Values that do not vary are taken relative to their square.
 
     The mean is one per element where all samples have one shape and count in full, else one per entry of the
     last axis.
@@ -66,33 +65,30 @@ class ValuesMeasure:
     def start(self) -> ValuesSum:
         """A sum for one model."""
         if self._first is None or self._level is None or self._channels is None or not self._finite:
-            return ValuesSum(np.zeros(()), 0.0)
+            return ValuesSum(0.0)
         channel_mean = self._level + self._channels / max(self._positions, 1)
-        centre = channel_mean
         # Squares about the level, less those of the mean about it.
         about_channels = self._squares - self._positions * float(
             np.square(self._channels / max(self._positions, 1)).sum()
         )
         spread = about_channels
         if self._even and self._elements is not None:
-            centre = self._first + self._elements / self._samples
-            between = centre - channel_mean
+            between = self._first + self._elements / self._samples - channel_mean
             spread = about_channels - self._samples * float(np.square(between).sum())
         if self._samples < 2 or spread <= _CONSTANT * max(self._energy, 1e-300):
-            return ValuesSum(np.zeros(()), self._energy / self._finite)
-        return ValuesSum(centre, spread / self._finite)
+            return ValuesSum(self._energy / self._finite)
+        return ValuesSum(spread / self._finite)
 
 
 class ValuesSum:
     """Adds up one model.
 
     Args:
-        centre: mean of the reference, of a shape that broadcasts against a sample's.
-        variance: mean squared distance of the reference's elements from it.
+        variance: mean squared distance of the reference's elements from their mean.
     """
 
-    def __init__(self, centre: Floats, variance: float) -> None:
-        self._centre, self._variance = centre, variance
+    def __init__(self, variance: float) -> None:
+        self._variance = variance
         self._samples = 0
         self._score = self._error = self._scale = self._largest = 0.0
         self._finite = True
@@ -109,12 +105,10 @@ class ValuesSum:
         with np.errstate(invalid="ignore", over="ignore"):
             difference = np.where(weight, a - b, 0.0)
             error = np.square(difference).sum(axis=axes)
-            centre = self._centre if _fits(self._centre, a) else np.zeros(())
-            own = np.square(np.where(weight, a - centre, 0.0)).sum(axis=axes)
-            scale = np.maximum(own, self._variance * weight.sum(axis=axes))
-            # Two samples that are both constant differ by all or by nothing.
+            scale = self._variance * weight.sum(axis=axes)
+            # Values that are all zero differ by all or by nothing.
             relative = np.divide(error, scale, out=np.where(error == 0, 0.0, _WORST), where=scale > 0)
-        good = np.isfinite(error) & np.isfinite(scale)
+        good = np.isfinite(error)
         self._finite &= bool(good.all())
         self._score += float(np.where(good, 1 - np.minimum(relative, _WORST), 0.0).sum())
         self._error += float(error[good].sum())
@@ -144,7 +138,3 @@ def _weights(x: Floats, counted: Counted) -> np.ndarray[tuple[int, ...], np.dtyp
         return np.ones(x.shape, dtype=np.bool_)
     trailing = counted.reshape(*counted.shape, *(1,) * (x.ndim - counted.ndim))
     return np.broadcast_to(trailing, x.shape)
-
-
-def _fits(centre: Floats, x: Floats) -> bool:
-    return centre.ndim == 0 or centre.shape == x.shape[1:] or centre.shape == x.shape[-1:]
