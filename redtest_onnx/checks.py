@@ -31,8 +31,8 @@ class Between:
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            return f"{'more than' if self.above else 'at least'} {self.low:g}"
-        return f"{'more than' if self.above else 'from'} {self.low:g} {'up ' * self.above}to {self.high:g}"
+            return f"of {'more than' if self.above else 'at least'} {self.low:g}"
+        return f"{'above' if self.above else 'from'} {self.low:g} {'and up ' * self.above}to {self.high:g}"
 
 
 Positive = Annotated[int, Between(1)]

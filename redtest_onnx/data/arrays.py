@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -117,15 +117,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     inside = [name.removeprefix(prefix) for name in file.names if name.startswith(prefix)]
     names = [name for name in inside if "/" not in name]
     source = f"{path}:{split}" if split else str(path)
-    wanted = [spec.name for spec in model.inputs]
-    if missing := [name for name in wanted if name not in names]:
-        raise InputError(
-            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
-            where=source,
-            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
-        )
-    if unused := [name for name in names if name not in (*wanted, LABELS)]:
-        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
+    _wanted(model, names, source)
     axes = batch_axes(model)
     try:
         arrays = {
@@ -139,6 +131,38 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
         ) from error
     count = _count(arrays, source)
     return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
+
+
+def open_arrays(
+    given: npt.ArrayLike | Mapping[str, npt.ArrayLike], model: Model, source: str = "arrays"
+) -> ArrayData:
+    """Samples that are in memory.
+
+    Args:
+        given: arrays [n, ...] by name of the model's input, perhaps with `labels` [n]; or one array for a
+            model with one input.
+        model: what they are for.
+        source: what messages call them.
+
+    Raises:
+        InputError: they don't fit the model's inputs.
+    """
+    if not isinstance(given, Mapping):
+        if len(model.inputs) != 1:
+            names = ", ".join(spec.name for spec in model.inputs)
+            raise InputError(
+                f"is one array, the model has {len(model.inputs)} inputs",
+                where=source,
+                hint=f"give a dictionary of arrays named {names}",
+            )
+        given = {model.inputs[0].name: given}
+    arrays = {name: np.asarray(values) for name, values in given.items()}
+    _wanted(model, list(arrays), source)
+    axes = batch_axes(model)
+    inputs = {spec.name: _fit(arrays[spec.name], spec, axes[spec.name], source) for spec in model.inputs}
+    count = _count(inputs, source)
+    labels = arrays.get(LABELS)
+    return ArrayData(source, inputs, None if labels is None else _classes(labels, count, source), count)
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -178,6 +202,20 @@ def open_npy(path: Path, model: Model) -> ArrayData:
     spec = model.inputs[0]
     arrays = {spec.name: _fit(array, spec, batch_axes(model)[spec.name], str(path))}
     return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
+
+
+def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
+    """Names of the model's inputs, after a check that there is an array for each."""
+    wanted = [spec.name for spec in model.inputs]
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(
+            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
+            where=source,
+            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
+        )
+    if unused := [name for name in names if name not in (*wanted, LABELS)]:
+        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
+    return wanted
 
 
 def _open(path: Path) -> Npz:

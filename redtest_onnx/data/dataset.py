@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ Feeds: TypeAlias = dict[str, npt.NDArray[Any]]
 _FEWEST = 4  # the unbiased estimator divides by n - 3
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Samples for a model's inputs, read when asked for."""
 

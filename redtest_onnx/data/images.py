@@ -9,17 +9,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.checks import Positive, check_settings
+from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
-
-if TYPE_CHECKING:
-    from redtest_onnx.data.dataset import Chosen, Feeds
 
 log = logging.getLogger(__name__)
 

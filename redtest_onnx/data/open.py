@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
@@ -11,9 +15,12 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
 
+DataLike: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Mapping[str, npt.ArrayLike] | Dataset | None
+"""Samples by path, in memory, or none."""
+
 
 def open_data(
-    path: str | os.PathLike[str] | None,
+    data: DataLike,
     model: Model,
     *,
     split: str | None = None,
@@ -25,9 +32,10 @@ def open_data(
     """Open samples for a model.
 
     Args:
-        path: an .npz with arrays named like the model's inputs and perhaps `labels`, plain or per split as
+        data: an .npz with arrays named like the model's inputs and perhaps `labels`, plain or per split as
             `SPLIT/NAME`; an .npy for a model with one input; a folder or .zip of images, whose subfolders
-            are classes; None for synthetic inputs.
+            are classes; arrays [n, ...] by name of the input, perhaps with `labels`, or one array for a model
+            with one input; a `Dataset`, which is returned; None for synthetic inputs.
         model: what they are for.
         split: which split of an .npz; `calibration` if there is one, and the plain arrays otherwise.
         images: how images become inputs.
@@ -38,13 +46,17 @@ def open_data(
     Raises:
         InputError: nothing there, not a kind of file we know, or it does not fit the model's inputs.
     """
-    from redtest_onnx.data.arrays import open_npy, open_npz
+    from redtest_onnx.data.arrays import open_arrays, open_npy, open_npz
     from redtest_onnx.data.images import ImageOptions, open_images
     from redtest_onnx.data.synthetic import Synthetic
 
-    if path is None:
+    if data is None:
         return Synthetic(model, seed, count, shapes or {})
-    path = Path(path)
+    if isinstance(data, Dataset):
+        return data
+    if not isinstance(data, str | os.PathLike):
+        return open_arrays(data, model)
+    path = Path(data)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check @data")
     if path.suffix.lower() == ".npz":

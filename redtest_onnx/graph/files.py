@@ -57,7 +57,34 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise InputError(
             f"can't be read ({error.strerror})", where=str(path), hint="check permissions"
         ) from error
-    model = Model(proto, path)
+    return checked(Model(proto, path))
+
+
+def parse(content: bytes | onnx.ModelProto) -> Model:
+    """A model that is in memory, serialised or as a proto, after the checks of `load`.
+
+    Raises:
+        InputError: as `load`; external data is looked for in the working directory.
+    """
+    if isinstance(content, bytes):
+        proto = onnx.ModelProto()
+        try:
+            proto.ParseFromString(content)
+        except DecodeError as error:
+            raise InputError(
+                "these bytes are no ONNX model, or were cut off",
+                hint="give the content of an .onnx file: a serialised ModelProto",
+            ) from error
+        content = proto
+    return checked(Model(content))
+
+
+def checked(model: Model) -> Model:
+    """The model itself, if every stage can work with it.
+
+    Raises:
+        InputError: it is structurally invalid, or external data is missing.
+    """
     _check_structure(model)
     _check_order(model)
     for tensor in tensors(model.graph):

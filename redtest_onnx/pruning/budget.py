@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 from redtest_onnx.checks import Between, Natural, Share, check, check_settings
-from redtest_onnx.errors import InputError, NegativeVerdictError
+from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
@@ -52,6 +52,25 @@ class Budget:
             raise InputError("@remove, @threshold and @target exclude each other", hint="give one of them")
         if not any(limits) and self.max_drop is None:
             object.__setattr__(self, "max_drop", DEFAULT_MAX_DROP)
+
+    @classmethod
+    def of(cls, **limits: Any) -> Budget:
+        """A budget from keywords, with targets as a mapping and globs as text or any iterable, too.
+
+        Raises:
+            SettingError: no such limit, or a value that it can't have.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in limits:
+            if name not in names:
+                raise SettingError("limit", name, names)
+        if "targets" in limits:
+            given = limits["targets"]
+            limits["targets"] = tuple(given.items() if isinstance(given, Mapping) else map(tuple, given))
+        if "protect" in limits:
+            given = limits["protect"]
+            limits["protect"] = (given,) if isinstance(given, str) else tuple(given)
+        return cls(**limits)
 
     def rounds(self, count: int) -> tuple[Budget, ...]:
         """The budget in equal parts for `count` rounds of pruning, each of what the last one left."""

@@ -1,0 +1,83 @@
+"""Models and data as users have them: paths, bytes, protos, arrays; and the workbench of both."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeAlias, TypedDict
+
+import onnx
+
+from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.open import DataLike, open_data
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load, parse
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
+
+ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | Model | Workbench
+"""A model by path, serialised, as a proto, loaded, or with data in a workbench."""
+
+
+class Opening(TypedDict, total=False):
+    """How a model and its data are opened and run.
+
+    Attributes:
+        options: device and threads.
+        seed: of the choice of samples, and of synthetic ones.
+        evaluation: other samples that judge results.
+        split: which split of an .npz.
+        images: how images become inputs.
+        shapes: sizes of synthetic inputs.
+    """
+
+    options: RunOptions
+    seed: int
+    evaluation: DataLike
+    split: str
+    images: ImageOptions
+    shapes: dict[str, Shape]
+
+
+def open_model(model: ModelLike) -> Model:
+    """The model, loaded and checked.
+
+    Raises:
+        InputError: it is none, or is of no kind that is known.
+    """
+    if isinstance(model, Workbench):
+        return model.model
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, bytes | onnx.ModelProto):
+        return parse(model)
+    if isinstance(model, str | os.PathLike):
+        return load(model)
+    raise InputError(
+        f"a model can't be made of {type(model).__name__}",
+        hint="give a path, bytes, an onnx.ModelProto, or what load() returned",
+    )
+
+
+def open_workbench(model: ModelLike, data: DataLike = None, how: Opening | None = None) -> Workbench:
+    """The workbench of a model and its data; one that is given is returned.
+
+    Raises:
+        InputError: the model or the data can't be read or don't fit, or both are in the workbench already.
+    """
+    given: Opening = how or {}
+    if isinstance(model, Workbench):
+        named = [*(["data"] if data is not None else []), *given]
+        if named:
+            raise InputError(
+                f"@{named[0]} belongs to the workbench, which is given already",
+                hint="give a model instead of a workbench, or make another workbench",
+            )
+        return model
+    opened, seed = open_model(model), given.get("seed", 0)
+    images, shapes = given.get("images"), given.get("shapes")
+    samples = open_data(data, opened, split=given.get("split"), images=images, shapes=shapes, seed=seed)
+    evaluation = given.get("evaluation")
+    others = None if evaluation is None else open_data(evaluation, opened, images=images)
+    return Workbench(opened, samples, given.get("options"), seed=seed, evaluation=others)
