@@ -45,6 +45,11 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
+    def cast(self, x: str) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node("Cast", [x], [name], to=TensorProto.FLOAT))
+        return name
+
     def matrix(self, *shape: int) -> str:
         return self.store(self.random.normal(size=shape) / np.sqrt(shape[0]))
 
@@ -58,7 +63,10 @@ class Graph:
     def model(self, *outputs: onnx.ValueInfoProto) -> rt.Model:
         graph = helper.make_graph(self.nodes, "net", self.inputs, list(outputs), self.weights)
         domains = sorted({node.domain for node in self.nodes if node.domain})
-        opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(name, 2) for name in domains)]
+        opsets = [
+            helper.make_opsetid("", 17),
+            *(helper.make_opsetid(name, 2 if name == "ai.onnx.ml" else 1) for name in domains),
+        ]
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         helper.set_model_props(proto, self.metadata)
         return rt.Model(onnx.shape_inference.infer_shapes(proto))
@@ -178,15 +186,9 @@ def quantised_head(seed: int, batch: int | str = "N") -> rt.Model:
     rounded = g("DynamicQuantizeLinear", h, outputs=3)
     scale, zero = f"{rounded}.1", f"{rounded}.2"
     product = g("MatMulInteger", rounded, g.store(weight, np.int8), zero)
-    scaled = g("Mul", _cast(g, product), g("Mul", scale, g.store(0.02)))
+    scaled = g("Mul", g.cast(product), g("Mul", scale, g.store(0.02)))
     g("Identity", scaled, to="y")
     return g.model(floats("y"))
-
-
-def _cast(g: Graph, x: str) -> str:
-    name = f"t{len(g.nodes)}"
-    g.nodes.append(helper.make_node("Cast", [x], [name], to=TensorProto.FLOAT))
-    return name
 
 
 def mixed_columns(seed: int, batch: int | str = "N") -> rt.Model:
@@ -261,7 +263,7 @@ def tagger(seed: int, batch: int | str = "N") -> rt.Model:
     ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
     mask = g.feed("attention_mask", 6, dtype=TensorProto.INT64)
     h = g("Gather", g.matrix(20, 8), ids)
-    h = g("Mul", h, g("Unsqueeze", _cast(g, mask), g.store([2], np.int64)))
+    h = g("Mul", h, g("Unsqueeze", g.cast(mask), g.store([2], np.int64)))
     g.dense(g("Tanh", h), 8, 5, to="logits")
     return g.model(floats("logits"))
 
