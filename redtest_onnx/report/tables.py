@@ -58,7 +58,7 @@ def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
     a, b = pruning.before, pruning.after
     rows = [
         *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
-        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
+        row_of("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
     ]
     rows.extend(accuracy_rows(a.accuracy, b.accuracy))
     rows.extend((name, "", value, "") for name, value in agreement_rows(pruning.agreement))
@@ -73,12 +73,12 @@ def cost_rows(
     """What two models store and take, each given as its cost, bytes of its file and latency."""
     (a, a_bytes, a_latency), (b, b_bytes, b_latency) = before, after
     return [
-        _row("parameters", a.parameters, b.parameters, count),
-        _row("MACs", a.macs, b.macs, count),
-        _row("file size", a_bytes, b_bytes, size),
-        _row("activation peak", a.peak_activation_bytes, b.peak_activation_bytes, size),
-        _row("latency p50", a_latency.p50, b_latency.p50, _ms),
-        _row("latency p90", a_latency.p90, b_latency.p90, _ms),
+        row_of("parameters", a.parameters, b.parameters, count),
+        row_of("MACs", a.macs, b.macs, count),
+        row_of("file size", a_bytes, b_bytes, size),
+        row_of("activation peak", a.peak_activation_bytes, b.peak_activation_bytes, size),
+        row_of("latency p50", a_latency.p50, b_latency.p50, _ms),
+        row_of("latency p90", a_latency.p90, b_latency.p90, _ms),
     ]
 
 
@@ -113,7 +113,7 @@ def _ms(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f} ms"
 
 
-def _row(
+def row_of(
     name: str,
     before: float | None,
     after: float | None,

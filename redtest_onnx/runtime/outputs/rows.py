@@ -53,6 +53,16 @@ def picks_by_value(index: GraphIndex, node: int) -> bool:
     return any(k < len(proto.input) and proto.input[k] in index.activations for k in places)
 
 
+def sized_by_value(index: GraphIndex) -> frozenset[str]:
+    """Tensors whose sizes may depend on values that weights computed; TopK keeps sizes."""
+    reached: set[str] = set()
+    for i, node in enumerate(index.nodes):
+        picks = node.op_type != "TopK" and picks_by_value(index, i)
+        if picks or _carries_on(index, i, reached):
+            reached.update(name for name in node.output if name)
+    return frozenset(reached)
+
+
 def data_dependent_part(index: GraphIndex, shapes: Shapes, output: str) -> DataDependentPart | None:
     """What an output's rows depend on; None where their number and order are the same for all values.
 
@@ -98,13 +108,18 @@ def _fixed_again(index: GraphIndex, pick: int, output: str, above: set[int]) -> 
     """Whether all ways from a node to the output pass one that writes rows back to their places."""
     reached = {name for name in index.nodes[pick].output if name}
     for i in sorted(above):
-        if i <= pick or reached.isdisjoint(index.reads[i]):
-            continue
-        node = index.nodes[i]
-        if node.op_type.startswith("Scatter") and node.input[0] not in reached:
-            continue  # the result has the sizes and the order of its first operand
-        reached.update(name for name in node.output if name)
+        if i > pick and _carries_on(index, i, reached):
+            reached.update(name for name in index.nodes[i].output if name)
     return output not in reached
+
+
+def _carries_on(index: GraphIndex, i: int, reached: set[str]) -> bool:
+    """Whether what a node makes has rows as the tensors reached so far have them."""
+    node = index.nodes[i]
+    if reached.isdisjoint(index.reads[i]) or ops.qualified(node) in ops.SIZE_ONLY:
+        return False
+    # The result of a scatter has the sizes and the order of its first operand.
+    return not node.op_type.startswith("Scatter") or node.input[0] in reached
 
 
 def _front(index: GraphIndex, shapes: Shapes, part: set[int]) -> tuple[tuple[str, str, int], ...]:
