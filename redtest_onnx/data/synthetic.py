@@ -18,7 +18,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import InputPlan, plan_inputs, state_inputs
 
-_PASSED_ON = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
+_PASSED_ON = ops.CARRIERS | ops.RESHAPES
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _KIND = re.compile(r"token_type|segment", re.IGNORECASE)
 _LARGEST_BYTE, _LARGEST_INTEGER = 256, 2

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
-from onnx import helper, inliner
+from onnx import helper
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.reduced import without_functions
 from redtest_onnx.graph.reinsert import InlinedBranch, reinsert_branch
 from redtest_onnx.graph.shapes import declared_shapes
 
@@ -61,7 +62,7 @@ def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = N
     """
     if not model.proto.functions and not any(node.op_type == "If" for node in model.graph.node):
         return InlinedModel(model, model)
-    proto = _without_functions(model.proto)
+    proto = _without_functions(model.proto, model.label)
     choices: list[InlinedBranch] = []
     changed = len(model.proto.functions) > 0
     while True:
@@ -84,12 +85,12 @@ def _around(outer: InlinedBranch, opened: InlinedBranch) -> InlinedBranch:
     return replace(outer, inside=outer.inside | opened.inside)
 
 
-def _without_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _without_functions(proto: onnx.ModelProto, label: str) -> onnx.ModelProto:
     if not proto.functions:
         copied = onnx.ModelProto()
         copied.CopyFrom(proto)
         return copied
-    inlined = inliner.inline_local_functions(proto)
+    inlined = without_functions(proto, label)
     del inlined.opset_import[:]
     inlined.opset_import.extend(proto.opset_import)
     return inlined

@@ -73,10 +73,15 @@ NORMALISATION: frozenset[str] = frozenset(
     | {"RMSNormalization", "LpNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"}
     | {MS + "LayerNormalization", MS + "SimplifiedLayerNormalization", MS + "GroupNorm"}
 )
+# Hand their input on, at most in another type.
+CARRIERS: frozenset[str] = frozenset({"Identity", "Cast"})
+# The same values in another shape.
+RESHAPES: frozenset[str] = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 # One value in, one value of the same shape out (the other operands are constants or the value itself).
 POINTWISE: frozenset[str] = ACTIVATION | frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Min", "Max"}
-    | {"Where", "Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear"}
+    | CARRIERS
+    | {"Where", "Dropout", "QuantizeLinear", "DequantizeLinear"}
     | {"Floor", "Ceil", "Round", "Sign"}
 )
 REDUCTION: frozenset[str] = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"})

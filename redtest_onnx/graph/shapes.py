@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.model import Model, subgraphs, tensor_elements
+from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.reduced import without_weights
 
 Shape = tuple[int, ...]
 Symbols = tuple[int | str, ...]
@@ -133,21 +134,12 @@ def _found_symbols(model: Model) -> dict[str, Symbols]:
 def _skeleton(model: Model, inputs: Mapping[str, Shape]) -> onnx.ModelProto:
     """The model without its large weights and without declared inner shapes, inputs at the given sizes."""
     source = model.graph
-    skeleton = onnx.ModelProto(ir_version=model.proto.ir_version)
-    skeleton.opset_import.extend(model.proto.opset_import)
-    skeleton.functions.extend(model.proto.functions)
+    fed = (
+        onnx.helper.make_tensor_value_info(spec.name, spec.dtype, inputs.get(spec.name, spec.shape))
+        for spec in model.inputs
+    )
+    skeleton = without_weights(model, fed, _LARGEST_SHAPE_CONSTANT)
     graph = skeleton.graph
-    graph.name = source.name or "graph"
-    graph.node.extend(source.node)
-    for spec in model.inputs:
-        shape = inputs.get(spec.name, spec.shape)
-        graph.input.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, shape))
-    for tensor in source.initializer:
-        if tensor_elements(tensor.dims) > _LARGEST_SHAPE_CONSTANT:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            graph.input.append(info)
-        else:
-            graph.initializer.append(tensor)
     for spec in model.outputs:
         graph.output.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, None))
     unknown = {name for node in source.node if ops.is_unknown(node) for name in node.output}

@@ -131,7 +131,7 @@ def plan(
     from redtest_onnx.pruning.prune import plan as choose
 
     budget, how = _budget(limits)
-    bench = open_workbench(model, data, _seeded(how, settings))
+    bench = open_workbench(model, data, **_seeded(how, settings))
     return choose(bench, budget, settings, analysis=analysis, progress=progress)[0]
 
 
@@ -163,7 +163,7 @@ def prune(
     from redtest_onnx.pruning import prune as pruning
 
     budget, how = _budget(limits, plan)
-    bench = open_workbench(model, data, _seeded(how, settings))
+    bench = open_workbench(model, data, **_seeded(how, settings))
     chosen = settings or pruning.PruneSettings()
     if plan is None:
         plan, analysis = pruning.plan(bench, budget, chosen, analysis=analysis, progress=progress)
@@ -299,7 +299,7 @@ def finetune(
 
     if settings is not None and not isinstance(model, Workbench):
         how.setdefault("seed", settings.seed)
-    bench = open_workbench(model, data, how)
+    bench = open_workbench(model, data, **how)
     others = None if validation is None else open_data(validation, bench.model, images=how.get("images"))
     return train(
         bench,
@@ -413,7 +413,7 @@ def _opened(
         how["options"] = options
     if seed is not None and not isinstance(model, Workbench):
         how["seed"] = seed
-    return open_workbench(model, data, how)
+    return open_workbench(model, data, **how)
 
 
 def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:

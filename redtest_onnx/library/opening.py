@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict, Unpack
 
 import onnx
 
@@ -65,28 +65,32 @@ def open_model(model: ModelLike) -> Model:
     )
 
 
-def open_workbench(model: ModelLike, data: DataLike = None, how: Opening | None = None) -> Workbench:
+def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Opening]) -> Workbench:
     """The workbench of a model and its data; one that is given is returned.
+
+    Args:
+        model: the model, or its workbench.
+        data: samples for it; synthetic ones if None.
+        how: see `Opening`.
 
     Raises:
         InputError: the model or the data can't be read or don't fit, or both are in the workbench already.
     """
-    given: Opening = how or {}
     if isinstance(model, Workbench):
-        named = [*(["data"] if data is not None else []), *given]
+        named = [*(["data"] if data is not None else []), *how]
         if named:
             raise InputError(
                 f"@{named[0]} belongs to the workbench, which is given already",
                 hint="give a model instead of a workbench, or make another workbench",
             )
         return model
-    opened, seed = open_model(model), given.get("seed", 0)
-    images, shapes = given.get("images"), given.get("shapes")
-    samples = open_data(data, opened, split=given.get("split"), images=images, shapes=shapes, seed=seed)
-    evaluation = given.get("evaluation")
+    opened, seed = open_model(model), how.get("seed", 0)
+    images, shapes = how.get("images"), how.get("shapes")
+    samples = open_data(data, opened, split=how.get("split"), images=images, shapes=shapes, seed=seed)
+    evaluation = how.get("evaluation")
     others = None if evaluation is None else open_data(evaluation, opened, images=images)
-    options = given.get("options") or RunOptions()
-    if kinds := given.get("output_kinds"):
+    options = how.get("options") or RunOptions()
+    if kinds := how.get("output_kinds"):
         said = tuple(parse_output_kind(f"{name}={kind}") for name, kind in kinds.items())
         options = replace(options, output_kinds=said)
     return Workbench(opened, samples, options, seed=seed, evaluation=others)

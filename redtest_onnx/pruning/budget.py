@@ -13,10 +13,10 @@ from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
+from redtest_onnx.pruning.halving import Trial, longest, tolerated
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
-from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, Progress
 
 DEFAULT_MAX_DROP = 0.01
@@ -99,8 +99,8 @@ class Losses:
     """What plans lose on held-out samples.
 
     Attributes:
-        plain: by removal alone.
-        repaired: with repair; None where nothing will be repaired.
+        plain: by removal alone; infinite if that is known to be too much.
+        repaired: with repair, likewise; None where nothing will be repaired.
     """
 
     plain: Callable[[Plan], float]
@@ -152,51 +152,14 @@ def make_plan(
         chosen = list(ranking)
     if losses is None or budget.max_drop is None:
         return plan_of(bench, criterion, chosen)
-    plain = _tolerated(bench, criterion, chosen, losses.plain, budget.max_drop, progress)
+    trial = Trial(bench, criterion, chosen, budget.max_drop, progress)
+    kept = tolerated(trial, losses.plain)
+    plain = trial.plan(kept)
     if losses.repaired is None:
         return plain
-    repaired = _longest(bench, criterion, chosen, losses.repaired, budget.max_drop, progress)
+    sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
+    repaired = trial.plan(chosen[: longest(trial, losses.repaired, sure)])
     return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
-
-
-def _tolerated(
-    bench: Workbench,
-    criterion: str,
-    candidates: Sequence[ScoredLayer],
-    loss: Callable[[Plan], float],
-    max_drop: float,
-    progress: Progress | None,
-) -> Plan:
-    """Take candidate after candidate; one that costs too much together with those before it stays."""
-    kept: list[ScoredLayer] = []
-    for done, candidate in enumerate(candidates):
-        if loss(plan_of(bench, criterion, [*kept, candidate])) <= max_drop:
-            kept.append(candidate)
-        if progress:
-            progress(done + 1, len(candidates), "trying removals")
-    return plan_of(bench, criterion, kept)
-
-
-def _longest(
-    bench: Workbench,
-    criterion: str,
-    candidates: Sequence[ScoredLayer],
-    loss: Callable[[Plan], float],
-    max_drop: float,
-    progress: Progress | None,
-) -> Plan:
-    """The longest beginning of the ranking that stays tolerable, found by bisection: each try is a repair."""
-    good, bad, tries = 0, len(candidates) + 1, 0
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if loss(plan_of(bench, criterion, candidates[:middle])) <= max_drop:
-            good = middle
-        else:
-            bad = middle
-        tries += 1
-        if progress:
-            progress(tries, tries + (bad - good - 1).bit_length(), "trying removals with repair")
-    return plan_of(bench, criterion, candidates[:good])
 
 
 def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:

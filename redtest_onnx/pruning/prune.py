@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -15,15 +14,18 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
+from redtest_onnx.pruning.budget import Budget, Losses, make_plan
+from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
+from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
@@ -124,6 +126,7 @@ class PruneSettings:
             raise SettingError("criterion", self.criterion, names())
 
 
+@one_blas_thread(solvers=True)
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -152,43 +155,20 @@ def plan(
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
-    losses = _losses(bench.opened, settings) if budget.max_drop is not None else None
+    limit = budget.max_drop
+    losses = _losses(bench.opened, settings, limit) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
 
-def _losses(bench: Workbench, settings: PruneSettings) -> Losses:
+def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
     """What plans lose on held-out samples, plainly and after a quick repair."""
-    evaluator = bench.evaluator(bench.splits.choose)
-    if not evaluator.judged:
-        log.warning(
-            "no output of %s could be judged, so nothing is removed on its account: say how many layers to "
-            "remove, or what its outputs are",
-            bench.label,
-        )
-
-    def lost(candidate: Plan, make: Callable[[], Model]) -> float:
-        try:
-            return drop(evaluator.reference, evaluator.evaluate(make()))
-        except InputError as error:
-            # What can't be run is no candidate.
-            log.info("without %s: %s", ", ".join(step.region for step in candidate.steps), error.what)
-            return float("inf")
-
-    def loss(candidate: Plan) -> float:
-        return lost(candidate, lambda: apply_plan(bench, candidate))
-
+    candidates = Candidates(bench, max_drop)
     if settings.repair == "none" or bench.data.synthetic:
-        return Losses(loss)
+        return Losses(candidates.loss)
     method: Fitted = "adapter" if settings.repair == "adapter" else "refit"
-    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1)
-
-    def repaired_loss(candidate: Plan) -> float:
-        return lost(
-            candidate, lambda: fit_to_original(bench, apply_plan(bench, candidate), candidate, quick)[0]
-        )
-
-    return Losses(loss, repaired_loss)
+    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1, density=SEARCHING_ROWS)
+    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
 def prune(
@@ -220,6 +200,7 @@ def prune(
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
+@one_blas_thread(solvers=True)
 def rewrite(
     bench: Workbench,
     chosen: Plan,
@@ -262,6 +243,7 @@ def rewrite(
     return closed, repaired
 
 
+@one_blas_thread()
 def compare(
     bench: Workbench,
     pruned: Workbench,

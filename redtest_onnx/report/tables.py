@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
@@ -11,11 +12,13 @@ from rich.table import Table
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report.agreement import agreement_rows
 from redtest_onnx.runtime.latency import Latency
 
 _LEAST_MSRS = 0.05  # below it a score is shown as nothing
+
+if TYPE_CHECKING:
+    from redtest_onnx.pruning.prune import Pruning
 
 
 def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
@@ -120,6 +123,7 @@ def row_of(
     show: Callable[[float | None], str],
     least: float = 0.0,
 ) -> tuple[str, str, str, str]:
+    """Name, before, after and change in per cent; no change where `before` is no more than `least`."""
     # Of nearly nothing a percentage would only be large.
     little = before is None or abs(before) <= least
     change = "" if little or before is None or after is None else f"{after / before - 1:+.1%}"

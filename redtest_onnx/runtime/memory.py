@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from redtest_onnx.graph.cost import peak_activation_bytes
 from redtest_onnx.graph.files import save
+from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.graph.signature import batch_axes
 from redtest_onnx.runtime.session import onnxruntime
 from redtest_onnx.runtime.workbench import Workbench

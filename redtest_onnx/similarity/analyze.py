@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
 from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
@@ -206,12 +208,34 @@ class Analysis(Result):
         """Similarity of each layer with the next one, [L - 1]."""
         return tuple(float(v) for v in np.diagonal(self.similarity, offset=1))
 
+    def repeated(
+        self, threshold: float, removable: Callable[[Layer], bool]
+    ) -> tuple[tuple[Layer, float], ...]:
+        """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
+
+        Args:
+            threshold: similarity from which on a layer repeats the one before.
+            removable: whether a layer may go; those that may not are kept and compared with.
+
+        Returns:
+            The layers that go, each with its similarity to the last kept one.
+        """
+        kept, found = self.layers[0], []
+        for layer in self.layers[1:]:
+            similarity = float(self.similarity[kept.index, layer.index])
+            if removable(layer) and similarity >= threshold:
+                found.append((layer, similarity))
+            else:
+                kept = layer
+        return tuple(found)
+
     @property
     def undefined(self) -> tuple[Layer, ...]:
         """Layers whose similarity is undefined since they do not vary."""
         return tuple(layer for layer in self.layers if np.isnan(self.similarity[layer.index, layer.index]))
 
 
+@one_blas_thread()
 def analyze(
     bench: Workbench, settings: AnalysisSettings | None = None, progress: Progress | None = None
 ) -> Analysis:

@@ -171,7 +171,9 @@ def test_compare_names_where_a_change_begins(saved: Path, capsys: pytest.Capture
     other.CopyFrom(model.proto)
     stored = next(t for t in other.graph.initializer if t.name == "x/w2")
     values = onnx.numpy_helper.to_array(stored)
-    stored.raw_data = (values + np.random.default_rng(0).normal(size=values.shape)).astype(np.float32).tobytes()
+    stored.raw_data = (
+        (values + np.random.default_rng(0).normal(size=values.shape)).astype(np.float32).tobytes()
+    )
     second = saved.with_name("other.onnx")
     rt.save(rt.Model(other), second)
     result = saved.with_name("j.json")

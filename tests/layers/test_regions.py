@@ -10,8 +10,9 @@ from nets import Net
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.cost import count_macs, count_parameters, peak_activation_bytes
+from redtest_onnx.graph.cost import count_macs, count_parameters
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.runtime.workbench import Workbench

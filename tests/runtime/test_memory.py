@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.graph.cost import peak_activation_bytes
+from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.workbench import Workbench
 

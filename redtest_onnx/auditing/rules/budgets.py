@@ -133,12 +133,7 @@ def redundant(subject: Subject) -> Iterator[Problem]:
     analysis = subject.analysis
     if analysis is None:
         return
-    kept, gone = analysis.layers[0], []
-    for layer in analysis.layers[1:]:
-        if layer.removable and analysis.similarity[kept.index, layer.index] >= _SIMILAR:
-            gone.append(layer)
-        else:
-            kept = layer
+    gone = [layer for layer, _ in analysis.repeated(_SIMILAR, lambda layer: layer.removable)]
     if gone:
         parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
         macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)

@@ -16,6 +16,7 @@ from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -59,12 +60,14 @@ class FitSettings:
         fit: the samples to fit to.
         kernel: size of the convolutions of fitted adapters.
         rounds: of solving two operators together, see `refit`; none for adapters.
+        density: rows per unknown of the fits.
     """
 
     method: Fitted
     fit: Indices
     kernel: int = 1
     rounds: int = ROUNDS
+    density: int = FINAL_ROWS
 
 
 def repair(
@@ -157,4 +160,4 @@ def fit_to_original(
     adapters = settings.method == "adapter"
     gaps = apply_with_adapters(bench, plan, settings.kernel) if adapters else AdapterInsertion(pruned)
     rounds = 0 if adapters else settings.rounds
-    return refit(bench, gaps, plan, settings.fit, rounds=rounds, progress=progress)
+    return refit(bench, gaps, plan, settings.fit, rounds=rounds, density=settings.density, progress=progress)

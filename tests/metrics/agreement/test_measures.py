@@ -140,8 +140,8 @@ def test_outputs_of_other_sizes_do_not_agree() -> None:
 
 def test_one_class_throughout_is_no_answer() -> None:
     random = np.random.default_rng(0)
-    values = random.normal(size=(20, 3)) + [0, 100, 0]
-    result = held(ClassMeasure(), values, random.normal(size=(20, 3)) + [0, 100, 0])
+    values = random.normal(size=(20, 3)) + np.array([0, 100, 0])
+    result = held(ClassMeasure(), values, random.normal(size=(20, 3)) + np.array([0, 100, 0]))
     assert result.details["top_class"] == 1
     assert result.agreement == 0
 

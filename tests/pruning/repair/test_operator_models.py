@@ -1,4 +1,4 @@
-"""<A x, e> = <x, A' e> for every kind of operator, with A as ONNX Runtime computes it."""
+"""A x, and <A x, e> = <x, A' e>, for every kind of operator, with A as ONNX Runtime computes it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from nets import Net
 
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning.repair.backward import (
-    GRAD_INPUT,
-    GRAD_OUTPUT,
+from redtest_onnx.pruning.repair.operator_models import (
+    RESULT,
+    SOURCE,
+    WEIGHT,
     backward_model,
     effective_weight,
+    forward_model,
     input_metric,
 )
 from redtest_onnx.runtime.session import RunOptions, Session
@@ -52,8 +54,12 @@ def test_convolutions(case: str) -> None:
     weight = effective_weight(operator, model.value(operator.weight_of(model)))
     lines = len(sizes) == 3
     size, out = (1, 9) if lines else (7, 9), (1, *y.shape[2:]) if lines else y.shape[2:]
-    back = Session(backward_model(operator, weight, size, out), CPU)
-    wish = back.run({GRAD_OUTPUT: error[:, :, None] if lines else error})[GRAD_INPUT]
+    kernel = weight.astype(np.float32)
+    back = Session(backward_model(operator, size, out), CPU)
+    wish = back.run({SOURCE: error[:, :, None] if lines else error, WEIGHT: kernel})[RESULT]
+    ahead = Session(forward_model(operator, size, out), CPU)
+    again = ahead.run({SOURCE: x[:, :, None] if lines else x, WEIGHT: kernel})[RESULT]
+    np.testing.assert_allclose(again.reshape(y.shape), y, rtol=1e-4, atol=1e-4)
     assert wish.size == x.size
     assert float((y * error).sum()) == pytest.approx(float((x * wish.reshape(x.shape)).sum()), rel=1e-4)
 
@@ -69,8 +75,10 @@ def test_products(op: str) -> None:
     rng = np.random.default_rng(1)
     x, error = (rng.normal(size=size).astype(np.float32) for size in ((3, 5), (3, 4)))
     y = Session(model, CPU).run({"x": x})["y"]
-    weights = effective_weight(operator, model.value(operator.weight_of(model)))
-    wish = Session(backward_model(operator, weights, (), ()), CPU).run({GRAD_OUTPUT: error})[GRAD_INPUT]
+    weights = effective_weight(operator, model.value(operator.weight_of(model))).astype(np.float32)
+    wish = Session(backward_model(operator, (), ()), CPU).run({SOURCE: error, WEIGHT: weights})[RESULT]
+    again = Session(forward_model(operator, (), ()), CPU).run({SOURCE: x, WEIGHT: weights})[RESULT]
+    np.testing.assert_allclose(again, y, rtol=1e-4, atol=1e-5)
     assert float((y * error).sum()) == pytest.approx(float((x * wish).sum()), rel=1e-4)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.cli.analyze_folder import describe
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.similarity.analyze import WithoutLargest
 from redtest_onnx.similarity.saved import load_analysis
@@ -23,7 +22,7 @@ def test_what_is_known_without_large_samples_is_kept(msrs: float | None, tmp_pat
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=16), rt.RunOptions("cpu"))
     without = None if msrs is None else WithoutLargest(3, msrs, (0.5, math.nan))
     analysis = replace(analysis, without_largest=without)
-    document = describe(model, data, analysis, rt.RunOptions("cpu"), 1.0)
+    document = analysis.to_dict()
     write_json(document, str(tmp_path / "a.json"))
     found = load_analysis(tmp_path / "a.json", model).without_largest
     assert repr(found) == repr(without)  # NaN differs from itself
