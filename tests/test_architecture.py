@@ -27,7 +27,7 @@ STOREYS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("cli",),
 )
-BASE = ("errors", "checks")  # under all rooms
+BASE = ("errors", "checks", "text")  # under all rooms
 ALLOWED: dict[str, set[str]] = {name: set() for name in BASE}
 for _storey in STOREYS:
     _below = set(ALLOWED)

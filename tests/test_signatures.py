@@ -15,10 +15,12 @@ MOST = 7
 KERNELS = PACKAGE / "bridge" / "ops"
 # To be made shorter: commands whose options are parameters, and what is named here.
 COMMANDS = {"prune", "audit", "analyze", "search", "sparsity", "rank", "compare", "finetune", "inspect"}
+COMMANDS |= {"expose"}
 LONG = {
     *((f"cli/{name}.py", "command") for name in COMMANDS),
     ("bridge/module.py", "__init__"),
     ("bridge/registry.py", "operator"),
+    ("pruning/repair/refit.py", "refit"),
     ("search/search.py", "search"),
 }
 # What a workbench owns, and what follows from that.

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 CPU = rt.RunOptions("cpu", 1)
 HEAD = """# What is found in models of many kinds
 
-Written by `python tools/model_table.py`. Each file is inspected with made-up inputs; then every removable
+Written by `python tools/model_table.py`. Each file is inspected with synthetic inputs; then every removable
 layer is taken out alone, and what comes out is verified: same signature, passes the full check of
 onnx.checker if the original does, loads in ONNX Runtime at every optimisation level, and every tensor behind
 the gap is what the original computes from what the gap hands on. *Analyzed* says whether similarities could

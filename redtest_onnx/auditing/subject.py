@@ -27,6 +27,7 @@ from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
+from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.ranges import largest_magnitudes
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -204,6 +205,11 @@ class Subject:
     def latency(self) -> Latency | None:
         """Time of one sample in one thread; None if nothing is to be timed."""
         return measure_latency([self.bench])[0] if self.timed else None
+
+    @cached_property
+    def provider(self) -> ProviderReport | None:
+        """What the execution providers of the options make of it; None if none were asked for."""
+        return check_provider(self.bench, timed=self.timed) if self.bench.options.providers else None
 
     @cached_property
     def cold_start(self) -> float | None:

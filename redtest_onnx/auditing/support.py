@@ -13,7 +13,7 @@ from redtest_onnx.auditing.profile import DeploymentTarget
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import subgraphs
-from redtest_onnx.runtime.session import support_table
+from redtest_onnx.runtime.library import support_table
 
 _FILES = {
     "nnapi": "nnapi_supported_ops.md",

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.comparisons import (
-    files_notes,
-    files_table,
+    compare_github,
+    compare_gitlab,
+    compare_markdown,
     match_table,
     save_cross_heatmap,
-    tensor_table,
-    tensor_words,
 )
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.file_comparisons import files_notes, files_table, tensor_table, tensor_words
+from redtest_onnx.report.page.others import compare_page
+from redtest_onnx.report.page.provenance import file_facts
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table_formats import TABLE_FORMATS, TableFormat
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
@@ -29,6 +36,12 @@ from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
 from redtest_onnx.similarity.documents import compare_document, files_document
 from redtest_onnx.similarity.files import FileComparison, compare_files
 from redtest_onnx.similarity.tensors import DIVERGES_BELOW
+
+_TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
+    "markdown": compare_markdown,
+    "github": compare_github,
+    "gitlab": compare_gitlab,
+}
 
 
 @click.command("compare")
@@ -47,6 +60,16 @@ from redtest_onnx.similarity.tensors import DIVERGES_BELOW
     help="Signal-to-noise ratio of a tensor below which it diverges.",
 )
 @click.option("--all-tensors", is_flag=True, help="List every matching tensor, not only the worst.")
+@click.option("--html", type=options.FilePath, help="Write a page with the heat map and all matches.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*TABLE_FORMATS, "github", "gitlab"]),
+    default="table",
+    show_default=True,
+    help="Format of the result on stdout; markdown is a summary for pull requests, github an annotation, "
+    "gitlab a code quality report.",
+)
 @options.measure_options
 @options.data_options
 @options.run_options
@@ -59,6 +82,8 @@ def command(
     png: Path | None,
     diverges_below: float,
     all_tensors: bool,
+    html: Path | None,
+    form: str,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -72,8 +97,10 @@ def command(
     files of activations, one array [n, ...] per layer. Then only the similarity of layers is measured.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([png, json_path], force=force)
+    tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or tables is None, form=tables or "table")
+    check_figure(png)
+    check_outputs([png, html, json_path], force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     settings = AnalysisSettings(**values)
@@ -90,10 +117,17 @@ def command(
                 layers = files.layers
     titles = first.name, (second or other_data or first).name
     if files is not None:
-        screen.show(files_table(files.files, titles), *files_notes(files.files))
-        screen.show(tensor_table(files.tensors, every=all_tensors), *tensor_words(files.tensors))
+        screen.detail(files_table(files.files, titles))
+        screen.show(*files_notes(files.files))
+        screen.detail(tensor_table(files.tensors, every=all_tensors))
+        screen.show(*tensor_words(files.tensors))
     if layers is not None:
+        if tables is None and json_path != "-":
+            click.echo(_TEXTS[form](layers, titles), nl=False)
         screen.show(match_table(layers), *_summary(layers))
+        if html:
+            facts = (*file_facts("Rows", first), *file_facts("Columns", second or first))
+            save_page(compare_page(layers, titles, provenance(), facts), html)
         if png:
             save_cross_heatmap(layers, titles, png)
     if json_path and files is not None:

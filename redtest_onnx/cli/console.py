@@ -12,9 +12,11 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.report.table import Table
+from redtest_onnx.report.table_formats import TableFormat, render_table, terminal_table
 from redtest_onnx.similarity.analyze import Progress as Report
 
-_PLAIN_WIDTH = 160  # tables in files and pipes are not folded to a terminal's width
+_PLAIN_WIDTH = 10_000  # what goes to files and pipes is not folded to a terminal's width
 
 
 class Screen:
@@ -23,18 +25,36 @@ class Screen:
     Args:
         quiet: show nothing but errors.
         json_on_stdout: stdout belongs to the JSON document.
+        form: what tables are printed as; with another format than "table" they alone go to stdout.
     """
 
-    def __init__(self, *, quiet: bool, json_on_stdout: bool) -> None:
-        self._out = Console(quiet=quiet or json_on_stdout, highlight=False)
+    def __init__(self, *, quiet: bool, json_on_stdout: bool, form: TableFormat = "table") -> None:
+        self._form: TableFormat = form
+        silent = json_on_stdout or (quiet and form == "table")
+        self._out = Console(quiet=silent, highlight=False)
         if not self._out.is_terminal:
-            self._out = Console(quiet=quiet or json_on_stdout, highlight=False, width=_PLAIN_WIDTH)
+            self._out = Console(quiet=silent, highlight=False, width=_PLAIN_WIDTH)
         self._err = Console(stderr=True, quiet=quiet, highlight=False)
 
-    def show(self, *what: RenderableType) -> None:
+    def show(self, *what: RenderableType | Table) -> None:
         """Print a result; text as it is, since names of tensors may look like markup."""
         for item in () if self._out.quiet else what:
-            self._out.print(item, markup=False)
+            if isinstance(item, Table):
+                self._table(item)
+            elif self._form == "table":
+                self._out.print(item, markup=False)
+
+    def detail(self, table: Table) -> None:
+        """Print a table beside the main one: not in formats where one table is the whole output."""
+        if self._form == "table":
+            self.show(table)
+
+    def _table(self, table: Table) -> None:
+        if self._form == "table":
+            width = self._out.width if self._out.is_terminal else None
+            self._out.print(terminal_table(table, width))
+        else:
+            self._out.file.write(render_table(table, self._form))
 
     def note(self, text: str) -> None:
         """Print a remark beside the results."""
@@ -44,7 +64,7 @@ class Screen:
         """Say loudly that nothing real was measured."""
         if data.synthetic:
             self._err.print(
-                "[bold yellow]Made-up inputs:[/] no --data was given. Similarities on noise say little about "
+                "[bold yellow]Synthetic (random) inputs:[/] no --data was given. Similarities on noise say little about "
                 "real inputs; give some hundred real samples before you act on this.",
                 soft_wrap=True,
             )

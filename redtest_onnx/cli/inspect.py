@@ -10,26 +10,35 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.report.agreement import output_words
-from redtest_onnx.report.tables import count, layer_table, size
+from redtest_onnx.report.numbers import count, plural, size
+from redtest_onnx.report.page.layers import inspect_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table_formats import TableFormat
+from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import select_layers
 
 
 @click.command("inspect")
 @click.argument("model", type=options.FilePath)
+@click.option("--html", type=options.FilePath, help="Write a page with all layers.")
 @options.layer_options
 @options.data_options
 @options.run_options
 @options.output_kind_option
+@options.format_option
 @options.output_options
 def command(
     model: Path,
     layers: str,
     granularity: Granularity,
+    html: Path | None,
+    form: TableFormat,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -38,8 +47,8 @@ def command(
 ) -> None:
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([json_path], force=force)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
+    check_outputs([html, json_path], force=force)
     loaded = load(model)
     data = options.data_options_of(values).open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
@@ -58,8 +67,12 @@ def command(
     screen.show(*(f"  The layers are those of {choice}." for choice in bench.view.choices))
     if chosen:
         removable = sum(layer.removable for layer in chosen)
-        screen.show(layer_table(chosen), f"{len(chosen)} layers, {removable} of them can be removed.")
+        screen.show(
+            layer_table(chosen), f"{plural(len(chosen), 'layer')}, {removable} of them can be removed."
+        )
     else:
         screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
+    if html:
+        save_page(inspect_page(loaded, cost, chosen, provenance()), html)
     if json_path:
         write_json(inspect_document(loaded, cost, chosen, [o.document() for o in bench.outputs]), json_path)

@@ -71,7 +71,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        code = cli.main(arguments, prog_name="redtest-onnx", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = cli.main(arguments, prog_name="redtest-onnx", standalone_mode=False, obj=given)
     except click.ClickException as error:
         error.show()
         return error.exit_code

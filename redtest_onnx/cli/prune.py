@@ -10,21 +10,28 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
-from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
+from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
 from redtest_onnx.report.agreement import agreement_notes
-from redtest_onnx.report.html import save_page
-from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
+from redtest_onnx.report.model_explorer import explorer_files, write_explorer
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.page.layers import analysis_page, prune_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words
+from redtest_onnx.report.table_formats import TableFormat
+from redtest_onnx.report.tables import comparison_table, layer_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.saved import load_analysis
@@ -35,7 +42,12 @@ if TYPE_CHECKING:
 
 @click.command("prune")
 @click.argument("model", type=options.FilePath)
-@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .pruned.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FilePath,
+    help="File, or folder for a MODEL folder. [default: MODEL with .pruned]",
+)
 @click.option(
     "--criterion", default="redtest", show_default=True, help=f"One of {', '.join(criteria.names())}."
 )
@@ -103,6 +115,9 @@ if TYPE_CHECKING:
 @options.data_options
 @options.run_options
 @options.output_kind_option
+@options.deployment_options
+@options.explorer_option
+@options.format_option
 @options.output_options
 def command(
     model: Path,
@@ -124,6 +139,8 @@ def command(
     eval_data: Path | None,
     analysis_path: Path | None,
     html: Path | None,
+    explorer: Path | None,
+    form: TableFormat,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -136,15 +153,17 @@ def command(
     the original stays within one point on held-out samples.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    output = output or model.with_suffix(".pruned.onnx")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or form == "markdown", form=form)
+    output = output or default_output(model)
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    written = [plan_path] if dry_run else [output, html]
-    check_outputs([*written, json_path], force=force)
+    views = [plan_path, html] if dry_run else [html]
+    check_outputs([*views, json_path, *explorer_files(explorer)], force=force)
+    if not dry_run:
+        check_output(model, output, force=force)
     loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
@@ -165,8 +184,13 @@ def command(
         else:
             chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
     _show_plan(screen, chosen, analysis)
+    if explorer and chosen.steps:
+        removed = frozenset(step.region for step in chosen.steps)
+        write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
     if dry_run or not chosen.steps:
         plan_path = plan_path if dry_run and chosen.steps else None
+        if html and chosen.steps:
+            save_page(analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen), html)
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
@@ -184,17 +208,21 @@ def command(
                 Watch(epoch_reporter(screen), progress),
             )
             pruning, rounds = prune_in_rounds(bench, budgets, training, how, first=(chosen, analysis))
-    save(pruning.model, output, force=force)
+    notes = save_pruned(bench, pruning, model, output, force=force)
     if rounds:
         screen.show(*map(_round_in_words, rounds))
     else:
-        screen.show(_repair_in_words(pruning.repair))
+        screen.show(repair_words(pruning.repair))
     screen.show(comparison_table(pruning), *agreement_notes(pruning.agreement.outputs))
-    screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
+    if pruning.provider is not None:
+        screen.show(f"The pruned model: {pruning.provider}.")
+    if form == "markdown" and json_path != "-":
+        click.echo(prune_markdown(pruning, model.name, output), nl=False)
+    screen.show(
+        f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
+    )
     if html:
-        rows = comparison_rows(pruning)
-        names = [step.region for step in pruning.plan.steps]
-        save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
+        save_page(prune_page(loaded, pruning, output, provenance()), html)
     if json_path:
         write_json(prune_document(pruning, output, rounds), json_path)
     return None
@@ -240,7 +268,7 @@ def _nothing_removable(
     settings: AnalysisSettings,
     json_path: str | None,
 ) -> bool:
-    """Give the reasons where no layer can go; nothing is written then but the JSON."""
+    """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
     layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
@@ -255,10 +283,11 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
     if not plan.steps:
         screen.show("Nothing is removed and nothing is written: no candidate keeps within the limits.")
         return
-    screen.show(f"{len(plan.steps)} of {len(analysis.layers)} layers go (criterion {plan.criterion}):")
-    for step in plan.steps:
-        score = "" if step.score is None else f", score {step.score:.4f}"
-        screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+    screen.show(
+        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
+        f"(criterion {plan.criterion}):"
+    )
+    screen.detail(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
@@ -268,23 +297,7 @@ def _round_in_words(done: Round) -> str:
     quality = f"validation loss {tuning.start.loss:.4f} before training"
     if judged.before is not None and judged.after is not None:
         quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
-    return f"Without {names}: {_repair_in_words(done.repair)} {len(tuning.history)} epochs: {quality}."
-
-
-def _repair_in_words(repair: Repair) -> str:
-    if repair.reason is not None:
-        return f"Not repaired: {repair.reason}."
-    what = "operators were solved again" if repair.method == "refit" else "adapters were fitted"
-    words = (
-        f"{len(repair.refits)} {what} on {repair.fitted_on} samples: the loss on "
-        f"{repair.held_out} others went from {repair.loss_plain:.2%} to {repair.loss:.2%}."
-    )
-    if poor := [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]:
-        words += (
-            f" {len(poor)} of them had too few samples for their unknowns ({poor[0].operator}: "
-            f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit them better."
-        )
-    return words
+    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
 
 
 def _finish_dry_run(

@@ -60,7 +60,7 @@ def prune_weights(
             found = _trained(screen, training_bench, weights, request, values)
             masked = MaskedModel(found.model, weights, found.masks, before)
             iterations = iteration_documents(found)
-            screen.show(iteration_table(found))
+            screen.detail(iteration_table(found))
         else:
             masks = one_shot_masks(base, weights, request.scope, Amount(request.amount))
             masked = MaskedModel(apply_masks(base, weights, masks, Path(folder)), weights, masks, before)

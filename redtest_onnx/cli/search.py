@@ -11,6 +11,8 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import DeviceName
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
@@ -18,7 +20,12 @@ from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.page.others import ranking_page
+from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.rankings import save_ranking_figure
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.search import SearchBudget, SearchResult, search
 from redtest_onnx.search.settings import SearchSettings
@@ -29,7 +36,7 @@ from redtest_onnx.search.strategies import STRATEGIES
 # What may differ from run to run of the same search.
 _FREE = frozenset(
     {"resume", "evaluations", "seconds", "target", "expected", "top", "engine", "workers", "address"}
-    | {"png", "json_path", "force", "verbose", "quiet"}
+    | {"png", "html", "form", "json_path", "force", "verbose", "quiet"}
 )
 _ENDS = {
     "evaluations": "",
@@ -105,10 +112,19 @@ _ENDS = {
     show_default=True,
     help="Proposals open at a time, unless random; more workers than that have nothing to do.",
 )
+@click.option(
+    "--device",
+    type=DeviceName(),
+    default="cpu",
+    show_default=True,
+    help="Where networks are trained; latency is always the CPU's.",
+)
 @click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
+@click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.engine_options
 @options.training_data_options
+@options.format_option
 @options.output_options
 @click.pass_context
 def command(
@@ -119,6 +135,8 @@ def command(
     evaluations: int,
     seconds: float | None,
     png: Path | None,
+    html: Path | None,
+    form: TableFormat,
     top: int,
     json_path: str | None,
     force: bool,
@@ -132,8 +150,9 @@ def command(
     --resume goes on after an interruption.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([png, json_path], force=force)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
+    check_figure(png)
+    check_outputs([png, html, json_path], force=force)
     require_torch()
     engine = ranking_options.engine_options_of(values)
     benchmark_data = values["benchmark_data"]
@@ -162,7 +181,7 @@ def command(
             engine=engine,
             progress=progress,
         )
-    _report(screen, found, settings.ranking(ranking.target, ranking.expected), top, png, json_path)
+    _report(screen, found, settings.ranking(ranking.target, ranking.expected), top, png, html, json_path)
 
 
 def _settings(values: dict[str, Any], exponent: float, beta: float, **score: Any) -> SearchSettings:
@@ -208,6 +227,7 @@ def _report(
     settings: RankingSettings,
     top: int,
     png: Path | None,
+    html: Path | None,
     json_path: str | None,
 ) -> None:
     candidates = [outcome for outcome in found.outcomes if isinstance(outcome, MeasuredCandidate)]
@@ -216,10 +236,13 @@ def _report(
     proxies = correlations(candidates)
     ranking_options.show_ranking(screen, ranking, top)
     table = f"{len(found.outcomes)} are in the table"
-    screen.show(f"Evaluated {found.evaluated} architectures, {table}.{_ENDS[found.reason]}")
+    ended = f"Evaluated {plural(found.evaluated, 'architecture')}, {table}.{_ENDS[found.reason]}"
+    screen.show(ended)
     if proxies:
         told = ", ".join(f"{item.proxy} {item.spearman:+.2f}" for item in proxies)
         screen.show(f"Rank correlation (Spearman) with accuracy: {told}.")
+    if html:
+        save_page(ranking_page(ranking, provenance(), title="Search", notes=[ended]), html)
     if png:
         save_ranking_figure(ranking, png)
     if json_path:

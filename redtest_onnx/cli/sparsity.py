@@ -11,14 +11,19 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import Numbers
 from redtest_onnx.cli.prune_weights import prune_weights
 from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.declared import declared_cost
 from redtest_onnx.graph.files import load
-from redtest_onnx.report.figures import save_figure
-from redtest_onnx.report.sparsity import draw_sparsity, save_sparsity_page, sparsity_table, sparsity_words
+from redtest_onnx.report.figures import check_figure, save_figure
+from redtest_onnx.report.page.others import sparsity_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.sparsity import draw_sparsity, sparsity_table, sparsity_words
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
@@ -28,7 +33,7 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @click.argument("model", type=options.FilePath)
 @click.option(
     "--pq",
-    type=options.Numbers(),
+    type=Numbers(),
     multiple=True,
     metavar="P,Q",
     help="Exponents of the PQ Index; may be repeated. [default: 0.5,1 and 1,2]",
@@ -41,6 +46,7 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @pruning_options
 @options.data_options
 @options.run_options
+@options.format_option
 @options.output_options
 def command(
     model: Path,
@@ -48,6 +54,7 @@ def command(
     eta: float,
     figure: Path | None,
     html: Path | None,
+    form: TableFormat,
     method: Method | None,
     output: Path | None,
     json_path: str | None,
@@ -63,8 +70,9 @@ def command(
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     pairs = _pairs(pq)
+    check_figure(figure)
     check_outputs([figure, html, json_path], force=force)
     if method is None:
         refuse_unused({**values, "output": output}, None)
@@ -84,7 +92,7 @@ def command(
     if figure:
         save_figure(draw_sparsity(sparsity, title), figure)
     if html:
-        save_sparsity_page(sparsity, title, html)
+        save_page(sparsity_page(loaded, sparsity, provenance()), html)
     if json_path and method is None:
         total = perf_counter() - begin
         write_json(sparsity_document(loaded, declared_cost(loaded), sparsity, total), json_path)

@@ -121,7 +121,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     axes = batch_axes(model)
     try:
         arrays = {
-            spec.name: _fit(file.read(prefix + spec.name), spec, axes[spec.name], source)
+            spec.name: fit_array(file.read(prefix + spec.name), spec, axes[spec.name], source)
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
@@ -129,8 +129,8 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
-    count = _count(arrays, source)
-    return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
+    count = count_samples(arrays, source)
+    return ArrayData(source, arrays, None if labels is None else check_labels(labels, count, source), count)
 
 
 def open_arrays(
@@ -159,10 +159,10 @@ def open_arrays(
     arrays = {name: np.asarray(values) for name, values in given.items()}
     _wanted(model, list(arrays), source)
     axes = batch_axes(model)
-    inputs = {spec.name: _fit(arrays[spec.name], spec, axes[spec.name], source) for spec in model.inputs}
-    count = _count(inputs, source)
+    inputs = {spec.name: fit_array(arrays[spec.name], spec, axes[spec.name], source) for spec in model.inputs}
+    count = count_samples(inputs, source)
     labels = arrays.get(LABELS)
-    return ArrayData(source, inputs, None if labels is None else _classes(labels, count, source), count)
+    return ArrayData(source, inputs, None if labels is None else check_labels(labels, count, source), count)
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -200,8 +200,8 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    arrays = {spec.name: _fit(array, spec, batch_axes(model)[spec.name], str(path))}
-    return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
+    arrays = {spec.name: fit_array(array, spec, batch_axes(model)[spec.name], str(path))}
+    return ArrayData(str(path), arrays, None, count_samples(arrays, str(path)))
 
 
 def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
@@ -229,7 +229,7 @@ def _splits(file: Npz) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.split("/")[0] for name in file.names if "/" in name))
 
 
-def _count(arrays: Mapping[str, InputArray], source: str) -> int:
+def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:
     """Number of samples, the same in all arrays that have any."""
     counts = {name: a.values.shape[a.axis] for name, a in arrays.items() if a.axis is not None}
     if len(set(counts.values())) > 1:
@@ -237,8 +237,18 @@ def _count(arrays: Mapping[str, InputArray], source: str) -> int:
     return next(iter(counts.values()), 1)
 
 
-def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
-    """The array for an input, after a check of its shape and type."""
+def fit_array(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
+    """The array for an input, after a check of its shape and type.
+
+    Args:
+        array: of all samples.
+        spec: the input.
+        axis: axis of the samples; None where all share the values.
+        source: what messages call the data.
+
+    Raises:
+        InputError: shape or type doesn't fit.
+    """
     shape = spec.shape or ()
     declared = f"input {spec.name!r} is {spec}"
     if array.ndim != len(shape) or not all(
@@ -276,7 +286,12 @@ def _layout(spec: TensorSpec, axis: int | None) -> str:
     return f"keep the order of the dimensions; samples are counted along dimension {axis}"
 
 
-def _classes(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+def check_labels(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+    """Labels as integers, one per sample.
+
+    Raises:
+        InputError: they are something else.
+    """
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"its labels are {labels.dtype}{list(labels.shape)}",

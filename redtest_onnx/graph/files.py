@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -24,15 +25,19 @@ from redtest_onnx.graph.model import (
     tensor_bytes,
     tensors,
 )
+from redtest_onnx.graph.model_folder import open_folder
+from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.text import broken_text
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _BROKEN = "export it again, or repair it with the tool that wrote it"
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file without the external weights and check that it is one.
+    """Read an ONNX file, or that in a model's folder, without the external weights and check that it is one.
 
     Raises:
         InputError: no such file, not an ONNX model, structurally invalid, or external data that is missing,
@@ -42,7 +47,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     if not path.exists():
         raise InputError("no such file", where=str(path), hint="check the path")
     if path.is_dir():
-        raise InputError("is a folder, not an ONNX file", where=str(path), hint=_folder_hint(path))
+        path = open_folder(path).model
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")
@@ -102,7 +107,10 @@ def full_check(model: Model) -> None:
     """
     external = any(is_external(tensor) for tensor in tensors(model.graph))
     try:
-        checked = _without_external(model.proto) if external else loadable(model)
+        if external or runtime_only_operators(model.proto):
+            checked: onnx.ModelProto | str | bytes = without_runtime_only(_without_external(model.proto))
+        else:
+            checked = loadable(model)
         onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
@@ -220,11 +228,6 @@ def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from _take_external(child)
 
 
-def _folder_hint(path: Path) -> str:
-    inside = sorted(path.glob("*.onnx"))
-    return f"name one of its models, such as {inside[0]}" if inside else "name an .onnx file"
-
-
 def _twice(names: Iterable[str]) -> str | None:
     """The first name that comes more than once."""
     counts = Counter(filter(None, names))
@@ -288,8 +291,10 @@ def _check_structure(model: Model) -> None:
 
 
 def _check_schema(model: Model) -> None:
+    if beyond := runtime_only_operators(model.proto):
+        log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
     try:
-        onnx.checker.check_model(_without_external(model.proto))
+        onnx.checker.check_model(without_runtime_only(_without_external(model.proto)))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",

@@ -132,12 +132,12 @@ class GraphIndex:
         sources = [i for i in sorted(self.weighted) if not self.activation_inputs(i)]
         found = []
         for name in (v.name for v in self.graph.input if v.name not in self.initializers):
-            reached = self._reached(name)
+            reached = self.reached(name)
             if any(not reached.isdisjoint(self.reads[i]) for i in sources):
                 found.append(frozenset(reached & self.activations))
         return tuple(dict.fromkeys(found)) if len(found) > 1 else (self.activations,)
 
-    def _reached(self, tensor: str) -> set[str]:
+    def reached(self, tensor: str) -> set[str]:
         """A tensor and all whose values depend on it."""
         reached = {tensor}
         for i, node in enumerate(self.nodes):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import onnx
 
 from redtest_onnx.errors import InputError
 
+Value = TypeVar("Value")
 Dim: TypeAlias = int | str | None
 """A dimension as the file declares it: a size, a symbol, or nothing."""
 
@@ -76,12 +77,15 @@ class Model:
         path: the file; None for a model that was not saved yet.
         data_folder: where external data lies if that is not beside `path`.
         origin: what messages call a model that was made of a file.
+        renamed: where removed layers took their caches with them: the names that this model's inputs and
+            outputs had before, by those they have now; None where the signature is that of the file.
     """
 
     proto: onnx.ModelProto
     path: Path | None = None
     data_folder: Path | None = None
     origin: str | None = None
+    renamed: Mapping[str, str] | None = None
     facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What other modules found out about the model, each once: it never changes."""
 
@@ -102,7 +106,18 @@ class Model:
 
     def edited(self, proto: onnx.ModelProto) -> Model:
         """A changed version of this model, not saved yet, that refers to the same external data."""
-        return Model(proto, data_folder=self.folder, origin=self.label)
+        return Model(proto, data_folder=self.folder, origin=self.label, renamed=self.renamed)
+
+    def origin_of(self, name: str) -> str:
+        """The name that an input or output had before layers were removed."""
+        return name if self.renamed is None else self.renamed.get(name, name)
+
+    def own_feeds(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """What is fed to the model that this one was made from, by this one's names; as it is otherwise."""
+        if self.renamed is None:
+            return dict(feeds)
+        names = {spec.name: self.origin_of(spec.name) for spec in self.inputs}
+        return {name: feeds[before] for name, before in names.items() if before in feeds}
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:

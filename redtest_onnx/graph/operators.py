@@ -40,6 +40,9 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     MS + "DynamicQuantizeMatMul": (1,),
     MS + "EmbedLayerNormalization": (2, 3, 4),
     MS + "MoE": (2, 4),
+    MS + "QMoE": (2, 5),
+    MS + "GatherBlockQuantized": (0,),
+    MS + "MatMulFpQ4": (1,),
 }
 
 # Classical models keep their weights in attributes.
@@ -59,7 +62,9 @@ WEIGHT_ATTRIBUTES: frozenset[str] = frozenset(
 RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN"})
 ATTENTION: frozenset[str] = frozenset(
     {"Softmax", "Attention", MS + "Attention", MS + "QAttention", MS + "MultiHeadAttention"}
-    | {MS + "GroupQueryAttention", MS + "PackedAttention"}
+    | {MS + "GroupQueryAttention", MS + "PackedAttention", MS + "PackedMultiHeadAttention"}
+    | {MS + "DecoderMaskedMultiHeadAttention", MS + "DecoderMaskedSelfAttention", MS + "PagedAttention"}
+    | {MS + "SparseAttention", MS + "LinearAttention"}
 )
 CONVOLUTION: frozenset[str] = frozenset(op for op in WEIGHT_INPUTS if "Conv" in op)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.head_sizes import cache_sizes
 from redtest_onnx.graph.model import Dim, Model, TensorSpec, element_bits
 from redtest_onnx.graph.sequence import recurrent_inputs
 from redtest_onnx.graph.shapes import Shape
@@ -18,6 +19,7 @@ _LARGEST_BATCH = 1 << 16
 _LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
+_CROSS = re.compile(r"encoder|cross", re.IGNORECASE)
 _CACHE = re.compile(r"past|cache", re.IGNORECASE)
 
 
@@ -55,13 +57,14 @@ def plan_inputs(model: Model, batch: int, sizes: Mapping[str, Shape] | None = No
     """
     symbols: dict[str, int] = {}
     fixed, axes, states = fixed_batch(model), batch_axes(model), state_inputs(model)
+    by_graph = cache_sizes(model)
     return tuple(
         _plan(
             model,
             spec,
             axes[spec.name],
             fixed or batch,
-            _Open(symbols, spec.name in states),
+            _Open(symbols, spec.name in states, by_graph.get(spec.name, {})),
             (sizes or {}).get(spec.name),
         )
         for spec in model.inputs
@@ -137,10 +140,12 @@ def _state_axis(spec: TensorSpec) -> int:
 
 @dataclass(frozen=True)
 class _Open:
-    """What decides on open dimensions: sizes of symbols seen before, and whether the input is a state."""
+    """What decides on open dimensions: sizes of symbols seen before, whether the input is a state, and sizes
+    of axes that attention operators fix."""
 
     symbols: dict[str, int]
     state: bool
+    fixed: Mapping[int, int]
 
 
 def _plan(
@@ -154,7 +159,8 @@ def _plan(
         )
     open_axes = tuple(k for k, dim in enumerate(spec.shape) if not isinstance(dim, int) and k != axis)
     shape = given or tuple(
-        batch if k == axis else _size(spec, dim, opened) for k, dim in enumerate(spec.shape)
+        batch if k == axis else opened.fixed.get(k) or _size(spec, dim, opened)
+        for k, dim in enumerate(spec.shape)
     )
     size = prod(shape) * element_bits(spec.dtype) // 8
     if size > _LARGEST_INPUT or any(dim < 0 for dim in shape):
@@ -171,7 +177,8 @@ def _size(spec: TensorSpec, dim: Dim, opened: _Open) -> int:
         return dim
     rank = len(spec.shape or ())
     if opened.state:
-        size = 0 if _CACHE.search(spec.name) else 1
+        # What an encoder left is never empty; what a decoder said so far is, at first.
+        size = _SEQUENCE if _CROSS.search(spec.name) else 0 if _CACHE.search(spec.name) else 1
     elif rank >= 4:
         size = _IMAGE
     elif rank == 2 and spec.numpy_dtype.kind == "f":

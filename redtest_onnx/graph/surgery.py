@@ -20,6 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import Model
 
@@ -72,9 +73,9 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
 
     if not removals:
         return model
-    found = rewritten(model, remove)
-    _sweep(found.graph)
-    return found
+    proto = _edited(model, remove)
+    _sweep(proto.graph)
+    return finished(model, proto)
 
 
 def rewritten(model: Model, edit: Callable[[gs.Graph], None]) -> Model:
@@ -87,10 +88,14 @@ def rewritten(model: Model, edit: Callable[[gs.Graph], None]) -> Model:
     Raises:
         InputError: the graph can't be edited.
     """
+    return finished(model, _edited(model, edit))
+
+
+def _edited(model: Model, edit: Callable[[gs.Graph], None]) -> onnx.ModelProto:
     graph = _import(model)
     imported = {_first_output(node): node for node in graph.nodes}
     edit(graph)
-    return model.edited(_merge(model.proto, graph, imported))
+    return _merge(model.proto, graph, imported)
 
 
 def adapter_output(exit_: str, step: int) -> str:

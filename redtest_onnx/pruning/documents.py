@@ -49,7 +49,9 @@ def prune_document(pruning: Pruning, output: Path | None, rounds: Iterable[Round
             }
             for item in rounds
         ],
+        "signature_changes": [asdict(change) for change in pruning.signature_changes],
         "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
+        "provider": None if pruning.provider is None else pruning.provider.to_dict(),
         "output": None if output is None else str(output),
     }
 

@@ -10,6 +10,7 @@ from redtest_onnx.checks import check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
@@ -18,6 +19,7 @@ from redtest_onnx.pruning.budget import Budget, Losses, make_plan
 from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
+from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
@@ -25,6 +27,7 @@ from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repa
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
@@ -67,7 +70,9 @@ class Pruning(Result):
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        analysis_after: of the pruned model; None with fewer than two layers left.
         original: the model before.
+        provider: the pruned model on the execution providers of the options; None if there are none.
     """
 
     model: Model
@@ -79,7 +84,14 @@ class Pruning(Result):
     agreement: Agreement
     evaluated_on: str
     evaluated: int
+    analysis_after: Analysis | None = None
     original: Model | None = field(default=None, compare=False)
+    provider: ProviderReport | None = None
+
+    @property
+    def signature_changes(self) -> tuple[SignatureChange, ...]:
+        """Caches that left the signature with their layers, and new numbers of the others."""
+        return () if self.original is None else signature_changes(self.original, self.model)
 
     def summary(self) -> str:
         """What was removed, and what that did."""
@@ -233,12 +245,12 @@ def rewrite(
     kept = limits or Limits(bench)
 
     def allows(candidate: Model) -> bool:
-        return kept.allow(bench.successor(bench.view.close(candidate)))
+        return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
 
     pruned, repaired = repair(
         *(opened, pruned, chosen, settings.repair, settings.kernel), allows=allows, progress=progress
     )
-    closed = bench.successor(bench.view.close(pruned))
+    closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
     return closed, repaired
 
@@ -269,7 +281,9 @@ def compare(
     result = evaluator.match_sets(pruned.session())
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
+    provider = check_provider(pruned, timed=False) if bench.options.providers else None
     note(3, 4, "measuring redundancy")
+    remeasured = _analysis_of(pruned, analysis.settings)
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -281,7 +295,7 @@ def compare(
         pruned.cost,
         pruned.model.file_bytes,
         latency[1],
-        _redundancy(pruned, analysis.settings),
+        None if remeasured is None else remeasured.redundancy.value,
         result.accuracy,
     )
     note(4, 4, "done")
@@ -295,7 +309,9 @@ def compare(
         agreement=result.agreement,
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
+        analysis_after=remeasured,
         original=bench.model,
+        provider=provider,
     )
 
 
@@ -312,8 +328,8 @@ def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
 
 
-def _redundancy(bench: Workbench, settings: AnalysisSettings) -> float | None:
+def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
     try:
-        return analyze(bench, settings).redundancy.value
+        return analyze(bench, settings)
     except InputError:
         return None  # fewer than two layers are left to compare

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from redtest_onnx.metrics.agreement.summary import Agreement, OutputAgreement
+from redtest_onnx.report.table import Cell, Shown
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
+
+EMPTY = Shown(None, "")
+"""A cell with nothing in it."""
 
 _SHOWN = 4  # outputs by name; of more, those that agree least
 
@@ -39,7 +43,7 @@ _DETAILS = {
 }
 
 
-def agreement_rows(agreement: Agreement) -> list[tuple[str, str]]:
+def agreement_rows(agreement: Agreement) -> list[tuple[Cell, ...]]:
     """Names and values, the outputs that agree least first where there are many."""
     judged = [part for part in agreement.outputs if part.agreement is not None and part.steers]
     several = len(agreement.outputs) > 1
@@ -48,7 +52,8 @@ def agreement_rows(agreement: Agreement) -> list[tuple[str, str]]:
         shown = sorted(judged, key=lambda part: part.agreement or 0.0)[:_SHOWN]
     rows = [row for part in shown for row in _rows(part, named=several)]
     if len(judged) > len(shown):
-        rows.append((f"{len(judged) - len(shown)} more outputs (see --json)", "agree better"))
+        more = f"{len(judged) - len(shown)} more outputs (see --json)"
+        rows.append((more, EMPTY, Shown(None, "agree better"), EMPTY))
     return rows
 
 
@@ -68,16 +73,17 @@ def agreement_notes(outputs: Iterable[OutputAgreement]) -> list[str]:
     return [f"{words[note]} {_listed(names)}: {note}." for note, names in notes.items()]
 
 
-def _rows(part: OutputAgreement, *, named: bool) -> list[tuple[str, str]]:
+def _rows(part: OutputAgreement, *, named: bool) -> list[tuple[Cell, ...]]:
     suffix = f" ({part.name})" if named else ""
     words = _WORDS.get(part.kind, "agreement")
     if part.kind in ("classes", "dense", "tokens") and not part.measure.startswith("same top class"):
         words = "agreement of scores"
-    rows = [(f"{words}{suffix}", f"{part.agreement:.2%}")]
+    share = Shown(part.agreement, f"{part.agreement:.2%}")
+    rows: list[tuple[Cell, ...]] = [(f"{words}{suffix}", EMPTY, share, EMPTY)]
     for key, (name, form) in _DETAILS.items():
         value = part.details.get(key)
         if value is not None:
-            rows.append((f"{name}{suffix}", form.format(value)))
+            rows.append((f"{name}{suffix}", EMPTY, Shown(value, form.format(value)), EMPTY))
     return rows
 
 

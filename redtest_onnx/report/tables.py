@@ -1,119 +1,121 @@
-"""Tables for the terminal."""
+"""Tables of layers, and of a model before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
-
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.report.agreement import agreement_rows
+from redtest_onnx.pruning.prune import Pruning
+from redtest_onnx.report import numbers
+from redtest_onnx.report.agreement import EMPTY, agreement_rows
+from redtest_onnx.report.table import Cell, Column, Shown, Table
 from redtest_onnx.runtime.latency import Latency
 
 _LEAST_MSRS = 0.05  # below it a score is shown as nothing
 
-if TYPE_CHECKING:
-    from redtest_onnx.pruning.prune import Pruning
+_LAYER_COLUMNS = (
+    Column("index", "#", "integer"),
+    Column("name", "layer", "name"),
+    Column("kind", "kind", drop=3),
+    Column("shape", "shape", drop=5),
+    Column("parameters", "parameters", "count", drop=2, bar=True),
+    Column("macs", "MACs", "count", drop=4, bar=True),
+)
+_SIMILARITY = Column("similarity", "similarity", "similarity", bar=True)
+_LATENCY = Column("latency_ms", "latency", "milliseconds", drop=2, bar=True)
+_REMOVABLE = Column("removable", "removable", "reason", drop=1)
 
 
-def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
-    """The series of layers, with the similarity to the layer before where it was measured."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("#", "layer", "kind", "shape", "parameters", "MACs"):
-        table.add_column(name, justify="right" if name in ("#", "parameters", "MACs") else "left")
-    if similarity is not None:
-        table.add_column("similarity", justify="right")
-    table.add_column("removable", overflow="fold")
-    for layer in layers:
-        cells = [
-            str(layer.index),
-            escape(layer.name),
+def layer_table(
+    layers: Iterable[Layer],
+    similarity: Sequence[float | None] | None = None,
+    *,
+    latency_ms: Sequence[float | None] | None = None,
+    removed: Collection[str] = (),
+) -> Table:
+    """The series of layers.
+
+    Args:
+        layers: the series, L layers.
+        similarity: [L], each layer's CKA with the layer before; NaN where undefined, None for the first.
+        latency_ms: [L], time of each layer where it was measured.
+        removed: names of layers that were taken out.
+    """
+    columns, rows, marked = [*_LAYER_COLUMNS], [], set()
+    columns += [_SIMILARITY] * (similarity is not None) + [_LATENCY] * (latency_ms is not None)
+    for i, layer in enumerate(layers):
+        cells: list[Cell] = [
+            layer.index,
+            layer.name,
             layer.kind,
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
-            count(layer.parameters),
-            count(layer.macs),
+            layer.parameters,
+            layer.macs,
         ]
-        if similarity is not None:
-            value = similarity[layer.index]
-            cells.append("" if value is None else "undefined" if value != value else f"{value:.4f}")
-        table.add_row(*cells, _removable(layer))
-    return table
+        cells += [series[i] for series in (similarity, latency_ms) if series is not None]
+        gone = layer.name in removed
+        if gone:
+            marked.add(i)
+        rows.append((*cells, "removed" if gone else removable(layer)))
+    return Table("layers", "Layers", (*columns, _REMOVABLE), tuple(rows), frozenset(marked))
+
+
+def removable(layer: Layer) -> str:
+    """Whether a layer can be taken out: "yes", or how or why not behind a colon."""
+    if layer.action == "bypass":
+        return "yes"
+    if layer.action == "adapter":
+        return f"with an adapter: {layer.reason or 'its shapes differ'}"
+    return f"no: {layer.reason or ''}"
 
 
 def comparison_table(pruning: Pruning) -> Table:
     """The original and the pruned model side by side."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in ("original", "pruned", "change"):
-        table.add_column(name, justify="right")
-    for row in comparison_rows(pruning):
-        table.add_row(*row)
-    return table
-
-
-def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
-    """Rows of name, original, pruned, change."""
     a, b = pruning.before, pruning.after
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
         row_of("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
+        *accuracy_rows(a.accuracy, b.accuracy),
+        *agreement_rows(pruning.agreement),
     ]
-    rows.extend(accuracy_rows(a.accuracy, b.accuracy))
-    rows.extend((name, "", value, "") for name, value in agreement_rows(pruning.agreement))
     if isfinite(pruning.agreement.relative_l2):
-        rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
-    return rows
+        difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
+        rows.append(("output difference (relative)", EMPTY, difference, EMPTY))
+    return Table("before_after", "Before and after", change_columns("original", "pruned"), tuple(rows))
 
 
-def cost_rows(
-    before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency]
-) -> list[tuple[str, str, str, str]]:
+def change_columns(before: str, after: str) -> tuple[Column, ...]:
+    """Columns of a measure on two sides and its change."""
+    return (
+        Column("measure", "", "name"),
+        Column("original", before, "decimal"),
+        Column("pruned" if after == "pruned" else "other", after, "decimal"),
+        Column("change", "change", "decimal"),
+    )
+
+
+def cost_rows(before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency]) -> list[tuple[Cell, ...]]:
     """What two models store and take, each given as its cost, bytes of its file and latency."""
     (a, a_bytes, a_latency), (b, b_bytes, b_latency) = before, after
     return [
-        row_of("parameters", a.parameters, b.parameters, count),
-        row_of("MACs", a.macs, b.macs, count),
-        row_of("file size", a_bytes, b_bytes, size),
-        row_of("activation peak", a.peak_activation_bytes, b.peak_activation_bytes, size),
-        row_of("latency p50", a_latency.p50, b_latency.p50, _ms),
-        row_of("latency p90", a_latency.p90, b_latency.p90, _ms),
+        row_of("parameters", a.parameters, b.parameters, numbers.count),
+        row_of("MACs", a.macs, b.macs, numbers.count),
+        row_of("file size", a_bytes, b_bytes, numbers.size),
+        row_of("activation peak", a.peak_activation_bytes, b.peak_activation_bytes, numbers.size),
+        row_of("latency p50", a_latency.p50, b_latency.p50, numbers.milliseconds),
+        row_of("latency p90", a_latency.p90, b_latency.p90, numbers.milliseconds),
     ]
 
 
-def accuracy_rows(before: float | None, after: float | None) -> list[tuple[str, str, str, str]]:
+def accuracy_rows(before: float | None, after: float | None) -> list[tuple[Cell, ...]]:
     """The accuracies of two models; nothing where one is unknown."""
     if before is None or after is None:
         return []
-    return [("accuracy", f"{before:.2%}", f"{after:.2%}", f"{(after - before) * 100:+.2f} points")]
-
-
-def count(value: float | None) -> str:
-    """A number of things in thousands or millions."""
-    if value is None:
-        return "?"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return str(int(value))
-
-
-def size(value: float | None) -> str:
-    """Bytes in KiB or MiB."""
-    if value is None:
-        return "?"
-    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return f"{int(value)} B"
-
-
-def _ms(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f} ms"
+    points = (after - before) * 100
+    shown = [Shown(value, f"{value:.2%}") for value in (before, after)]
+    return [("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points"))]
 
 
 def row_of(
@@ -122,17 +124,10 @@ def row_of(
     after: float | None,
     show: Callable[[float | None], str],
     least: float = 0.0,
-) -> tuple[str, str, str, str]:
+) -> tuple[Cell, ...]:
     """Name, before, after and change in per cent; no change where `before` is no more than `least`."""
+    change = EMPTY
     # Of nearly nothing a percentage would only be large.
-    little = before is None or abs(before) <= least
-    change = "" if little or before is None or after is None else f"{after / before - 1:+.1%}"
-    return name, show(before), show(after), change
-
-
-def _removable(layer: Layer) -> str:
-    if layer.action == "bypass":
-        return "yes"
-    if layer.action == "adapter":
-        return f"with an adapter: {escape(layer.reason or '')}"
-    return f"no: {escape(layer.reason or '')}"
+    if before is not None and abs(before) > least and after is not None:
+        change = Shown(after / before - 1, f"{after / before - 1:+.1%}")
+    return name, Shown(before, show(before)), Shown(after, show(after)), change

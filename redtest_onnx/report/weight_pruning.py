@@ -6,10 +6,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-
-from redtest_onnx.report.tables import count, size
+from redtest_onnx.report.numbers import count, milliseconds, size
+from redtest_onnx.report.table import Cell, Column, Shown, Table
 from redtest_onnx.weight_sparsity.documents import stage_shares
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning
 from redtest_onnx.weight_sparsity.iterative.stages import Stage
@@ -20,18 +18,7 @@ _NOISE = 0.05
 
 
 def stage_table(pruning: WeightPruning) -> Table:
-    """One column a stage."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for stage in pruning.stages:
-        table.add_column(stage.name, justify="right")
-    for row in stage_rows(pruning):
-        table.add_row(*row)
-    return table
-
-
-def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
-    """Rows of a name and a cell for each stage, with the change from the original."""
+    """One column a stage, with the change from the original."""
     stages = pruning.stages
     rows = [
         _row("weights that are not zero", stages, lambda s: s.nonzero, count),
@@ -39,27 +26,36 @@ def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
         _row("MACs", stages, lambda s: s.cost.macs, count),
         _row("file size", stages, lambda s: s.file_bytes, size),
         _row("compressed (zlib)", stages, lambda s: s.compressed_bytes, size),
-        _row("latency p50", stages, lambda s: s.latency.p50, lambda v: "?" if v is None else f"{v:.3f} ms"),
+        _row("latency p50", stages, lambda s: s.latency.p50, milliseconds),
     ]
     if all(stage.accuracy is not None for stage in stages):
-        rows.append(("accuracy", *(f"{stage.accuracy:.2%}" for stage in stages)))
+        rows.append(("accuracy", *(Shown(stage.accuracy, f"{stage.accuracy:.2%}") for stage in stages)))
     if all(stage.same is not None for stage in stages):
-        rows.append(("agreement with the original", *(f"{stage.same:.2%}" for stage in stages)))
-    return rows
+        rows.append(("agreement with the original", *(Shown(s.same, f"{s.same:.2%}") for s in stages)))
+    columns = [
+        Column("measure", "", "name"),
+        *(Column(s.name.replace(" ", "_"), s.name, "decimal") for s in stages),
+    ]
+    return Table("stages", "Stage by stage", tuple(columns), tuple(rows))
 
 
 def iteration_table(found: IterativePruning) -> Table:
     """One row a training; the chosen one is marked."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("iteration", "weights left", "PQ Index of what is left", "validation accuracy", ""):
-        table.add_column(name, justify="right")
+    columns = (
+        Column("iteration", "iteration", "integer"),
+        Column("kept", "weights left", "share"),
+        Column("pq_index", "PQ Index of what remains", drop=1),
+        Column("validation_accuracy", "validation accuracy", "share"),
+        Column("chosen", ""),
+    )
+    rows = []
     for record in found.iterations:
         index = ", ".join(
             "undefined" if math.isnan(v["global"]) else f"{v['global']:.3f}" for v in record.pq_index
         )
-        cells = (f"{record.kept / record.weights:.2%}", index, f"{record.accuracy:.2%}")
-        table.add_row(str(record.number), *cells, "chosen" if record == found.chosen else "")
-    return table
+        chosen = "chosen" if record == found.chosen else ""
+        rows.append((record.number, record.kept / record.weights, index, record.accuracy, chosen))
+    return Table("iterations", "Iterations", columns, tuple(rows))
 
 
 def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
@@ -125,11 +121,11 @@ def _row(
     stages: tuple[Stage, ...],
     value: Callable[[Stage], float | None],
     show: Callable[[float | None], str],
-) -> tuple[str, ...]:
+) -> tuple[Cell, ...]:
     original = value(stages[0])
-    cells = [show(original)]
+    cells = [Shown(original, show(original))]
     for stage in stages[1:]:
         new = value(stage)
         change = f" ({new / original - 1:+.1%})" if original and new is not None else ""
-        cells.append(show(new) + change)
+        cells.append(Shown(new, show(new) + change))
     return name, *cells

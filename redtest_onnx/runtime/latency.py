@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.subgraph import segment
+from redtest_onnx.runtime.latency_command import run_latency_command
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -25,6 +27,7 @@ _PRECISE = 0.01  # standard error of a ratio that more runs needn't lower
 _PATIENCE = 4  # times the seconds that may pass until it is as low as that
 _BUSY = 1.2  # times the processor's time that the clock may show
 _REGION_SECONDS = 5.0
+_ASKED = 3  # times a command of the user is run
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> li
             first one is what they run on.
         seconds: time to spend on all of them together; more if their ratio is uncertain, less if it is not.
     """
+    if (command := benches[0].options.latency_command) is not None:
+        return [_told(command, bench.model) for bench in benches]
     feeds = benches[0].sample
     different: list[Workbench] = []
     places = []
@@ -71,14 +76,17 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> li
         place = next((k for k, other in enumerate(different) if _same(bench, other)), len(different))
         different += [bench] if place == len(different) else []
         places.append(place)
-    found = _timed([(bench.session(threads=_threads(bench)), feeds) for bench in different], seconds)
+    sessions = [bench.session(threads=_threads(bench), deployed=True) for bench in different]
+    found = _timed([(session, feeds) for session in sessions], seconds)
     if any(latency.busy for latency in found):
         log.warning("the machine is busy with other work: latencies are too long, their ratio is uncertain")
     return [found[place] for place in places]
 
 
 def _same(one: Workbench, other: Workbench) -> bool:
-    """Whether two workbenches hold the same model."""
+    """Whether two workbenches run the same model in the same way."""
+    if one.options != other.options:
+        return False
     if one.model is other.model:
         return True
     a, b = one.model.proto, other.model.proto
@@ -100,10 +108,12 @@ def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> lis
     options = replace(bench.options, threads=_threads(bench))
     entries = dict.fromkeys(entry for entry, _ in regions)
     known = {**feeds, **Session(expose(model, entries), options).run(feeds)}
-    timed: list[tuple[Session, dict[str, Any]]] = [(bench.session(threads=options.threads), dict(feeds))]
+    whole_model = bench.session(threads=options.threads, deployed=True)
+    timed: list[tuple[Session, dict[str, Any]]] = [(whole_model, dict(feeds))]
     for entry, exit_ in regions:
         part = segment(model, [exit_], {entry: onnx.helper.np_dtype_to_tensor_dtype(known[entry].dtype)})
-        timed.append((Session(part, options), {spec.name: known[spec.name] for spec in part.inputs}))
+        inputs = {spec.name: known[spec.name] for spec in part.inputs}
+        timed.append((Session(part, options, deployed=True), inputs))
     whole, *parts = _timed(timed, seconds=_REGION_SECONDS)
     return [part.p50 / whole.p50 for part in parts]
 
@@ -145,8 +155,15 @@ def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -
                 found.clock.append((perf_counter() - start) * 1e3)
                 found.cpu.append((process_time() - cpu) * 1e3)
             found.turns.append(float(np.median(found.clock[-in_a_row:])))
-    on_cpu = all(session.device == "cpu" for session, _ in cases)
+    on_cpu = all(session.device == "cpu" and not session.provider_names for session, _ in cases)
     return [_latency(found, times[0], on_cpu) for found in times]
+
+
+def _told(command: str, model: Model) -> Latency:
+    """What a command of the user says, asked a few times."""
+    times = [run_latency_command(command, model) for _ in range(_ASKED)]
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    return Latency(p50, p90, p99, len(times))
 
 
 def _more(times: Sequence[_Times], passed: float, seconds: float) -> bool:

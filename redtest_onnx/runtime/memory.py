@@ -13,7 +13,7 @@ import numpy as np
 from redtest_onnx.graph.files import save
 from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.graph.signature import batch_axes
-from redtest_onnx.runtime.session import onnxruntime
+from redtest_onnx.runtime.library import onnxruntime
 from redtest_onnx.runtime.workbench import Workbench
 
 _WANTED = 48 << 20  # bytes of activations: so much stands out from what else a process does

@@ -12,7 +12,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
-from redtest_onnx.graph.probe.reduction import PREFIX
+from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
@@ -118,7 +118,7 @@ def _inputs(model: Model, times: int) -> dict[str, Shape]:
 
 def _sizes(model: Model, feeds: Feeds, options: RunOptions) -> Shapes:
     index = index_of(model)
-    shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
+    shapes = infer_shapes(model, {name: array.shape for name, array in model.own_feeds(feeds).items()})
     _check_sizes(model, shapes)
     unknown = [
         name

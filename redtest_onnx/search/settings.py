@@ -14,6 +14,7 @@ from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBen
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.score import ScoreName, ScoreWeights
+from redtest_onnx.runtime.devices import Device, check_device
 from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
 from redtest_onnx.search.search import Fitness
@@ -44,6 +45,7 @@ class SearchSettings:
         exponent: weight of cost.
         beta: weight of redundancy.
         seed: of everything.
+        device: where networks are trained; on a GPU the same seed need not find the same weights.
     """
 
     space: str
@@ -64,9 +66,11 @@ class SearchSettings:
     exponent: float
     beta: float
     seed: Natural
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_device(self.device)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: Path) -> SearchSettings:
@@ -99,6 +103,7 @@ class SearchSettings:
             seed=self.seed,
             source=self._source(),
             models=Path(self.models) if self.models else None,
+            device=self.device,
         )
 
     def make_strategy(self) -> Strategy:

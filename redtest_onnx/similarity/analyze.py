@@ -26,7 +26,6 @@ from redtest_onnx.layers.layer import Layer, every_activation, has_branches
 from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
-from redtest_onnx.runtime.shapes import ResolvedShapes
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.documents import analyze_document
@@ -265,7 +264,7 @@ def analyze(
     batches = batches_of(data, settings)
     reader = GramReader(
         bench.opened,
-        targets_of(layers, bench.resolved),
+        targets_of(layers, bench),
         len(batches[0]),
         settings.pooling,
         seed=settings.seed,
@@ -335,9 +334,18 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
     return tuple(replace(layer, index=i) for i, layer in enumerate(left))
 
 
-def targets_of(layers: tuple[Layer, ...], seen: ResolvedShapes) -> list[TapTarget]:
-    """What a reader needs to know of the layers."""
-    return [TapTarget.seen(layer.tensor, seen, layer.convolutional) for layer in layers]
+def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
+    """What a reader needs to know of the layers: sizes, and the mask where they hold its positions."""
+    seen, mask = bench.resolved, bench.mask
+    return [
+        TapTarget.seen(
+            layer.tensor,
+            seen,
+            layer.convolutional,
+            mask if mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor]) else None,
+        )
+        for layer in layers
+    ]
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:

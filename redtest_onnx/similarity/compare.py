@@ -21,6 +21,7 @@ from redtest_onnx.metrics.cka import cross_cka
 from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
 from redtest_onnx.metrics.packed import PackedGrams
+from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import (
@@ -112,10 +113,11 @@ def compare(
         layers, reader = _open(side, len(batches[0]), settings)
         readers.append(reader)
         names.append(tuple(layer.name for layer in layers))
-    if settings.estimator == "exact":
-        similarity = _exactly(readers, batches, progress)
-    else:
-        similarity = _in_batches(readers, batches, settings, progress)
+    with device_errors(first.data.source):
+        if settings.estimator == "exact":
+            similarity = _exactly(readers, batches, progress)
+        else:
+            similarity = _in_batches(readers, batches, settings, progress)
     return Comparison(
         rows=names[0],
         columns=names[1],
@@ -187,7 +189,7 @@ def _open(side: Workbench, samples: int, settings: AnalysisSettings) -> tuple[tu
         raise InputError("no layer to compare", where=side.label, hint="see `inspect`")
     reader = GramReader(
         side.opened,
-        targets_of(layers, side.resolved),
+        targets_of(layers, side),
         samples,
         settings.pooling,
         seed=settings.seed,

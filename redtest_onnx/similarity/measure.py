@@ -19,6 +19,7 @@ from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import centre_gram, centred_norms, linear_gram, rbf_of_linear
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null
+from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.similarity.reader import GramReader, Grams
 
@@ -74,9 +75,25 @@ def measure(
         kernel: of the Grams; "exact" knows the linear one only.
         seed: of the shuffled null.
         progress: called after every batch.
+
+    Raises:
+        InputError: a run fails, or memory is used up.
+        RuntimeUnavailableError: the GPU fails.
     """
-    if estimator == "exact":
-        return _measure_exactly(reader, batches, seed, progress)
+    with device_errors(reader.source):
+        if estimator == "exact":
+            return _measure_exactly(reader, batches, seed, progress)
+        return _measure_batches(reader, batches, estimator, kernel, seed, progress)
+
+
+def _measure_batches(
+    reader: GramReader,
+    batches: Sequence[Indices],
+    estimator: Estimator,
+    kernel: Kernel,
+    seed: int,
+    progress: Progress | None,
+) -> MeasurementResult:
     hsic, largest, watch = [], _Largest(), _Watch()
     for done, indices in enumerate(batches):
         grams = reader.read(indices)

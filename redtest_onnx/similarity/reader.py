@@ -10,12 +10,13 @@ from types import ModuleType
 import numpy as np
 
 from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram
-from redtest_onnx.runtime.session import resolve_device
+from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.shapes import ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
@@ -28,7 +29,7 @@ _CACHED = 64
 class TapTarget:
     """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
 
-    `channels_first` is as in `Tap`.
+    `channels_first` and `mask` are as in `Tap`.
     """
 
     tensor: str
@@ -36,9 +37,12 @@ class TapTarget:
     dtype: int
     batch_axis: int
     channels_first: bool = False
+    mask: Mask | None = None
 
     @classmethod
-    def seen(cls, tensor: str, seen: ResolvedShapes, channels_first: bool) -> TapTarget:
+    def seen(
+        cls, tensor: str, seen: ResolvedShapes, channels_first: bool, mask: Mask | None = None
+    ) -> TapTarget:
         """The target with the sizes that were seen in a run."""
         shapes = seen.shapes
         return cls(
@@ -47,6 +51,7 @@ class TapTarget:
             shapes.dtypes.get(tensor, FLOAT),
             seen.batch_axes[tensor],
             channels_first,
+            mask,
         )
 
 
@@ -113,6 +118,7 @@ class GramReader:
         ]
         self._session = open_probe(model, self._taps, bench.options, seed)
         self._data = bench.data
+        self.source = bench.data.source
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
 
     def read(self, indices: Indices) -> Grams:
@@ -172,7 +178,7 @@ def _tap(
     width = prod(sizes) // per_run
     form: Form = "gram" if in_graph and width > per_run else "features"
     seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
-    return Tap(*seen, pooling, form, target.channels_first, whole=whole)
+    return Tap(*seen, pooling, form, target.channels_first, whole=whole, mask=target.mask)
 
 
 def _constant(gram: Array, level: float, features: int) -> bool:

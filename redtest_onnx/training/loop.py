@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from redtest_onnx.bridge.device import full_float32
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.errors import NegativeVerdictError
 from redtest_onnx.graph.model import Model
@@ -168,7 +169,7 @@ class Trainer:
         self.group.share_buffers(self.module)
         self.module.eval()
         loss, right, seen = 0.0, 0, 0
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             for batch in samples.in_order((self.group.rank, self.group.world)):
                 batch = batch.to(self.group.device)
                 values = _cut(tapped(**batch.inputs), batch)

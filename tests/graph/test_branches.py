@@ -70,7 +70,7 @@ def outputs(model: rt.Model, mode: int, batch: int = 3) -> np.ndarray:
 
 
 def layers(view: InlinedModel) -> list[Layer]:
-    bench = Workbench(view.model, rt.open_data(None, view.model), CPU)
+    bench = Workbench(view.model, rt.open_data(None, view.model), CPU).unopened
     return list(find_layers(bench.index, bench.shapes, view.choices))
 
 

@@ -116,7 +116,7 @@ def test_target_out_of_reach_is_a_negative_verdict() -> None:
 
 
 def test_more_layers_than_can_go_is_an_error() -> None:
-    with pytest.raises(rt.InputError, match="can go"):
+    with pytest.raises(rt.NegativeVerdictError, match="can go"):
         plan_for("resnet", rt.Budget(remove=28))
 
 
@@ -298,7 +298,7 @@ def test_made_up_inputs_are_no_ground_for_a_refit() -> None:
     plan = plan_for("vgg", rt.Budget(remove=1))
     result = rt.prune(model, noise, plan=plan, analysis=analysis, options=CPU)
     assert result.repair.method == "none"
-    assert "made-up" in (result.repair.reason or "")
+    assert "synthetic" in (result.repair.reason or "")
 
 
 def test_layers_of_a_plan_can_be_adjacent() -> None:

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 import redtest_onnx as rt
 from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import RuntimeUnavailableError
+from redtest_onnx.runtime.devices import cuda_available, resolve_device
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.session import Session, cuda_available, resolve_device
+from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 

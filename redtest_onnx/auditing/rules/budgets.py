@@ -137,7 +137,7 @@ def redundant(subject: Subject) -> Iterator[Problem]:
     if gone:
         parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
         macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
-        origin = "made-up inputs; measure on real ones" if analysis.synthetic else analysis.source
+        origin = "synthetic inputs; measure on real ones" if analysis.synthetic else analysis.source
         yield Problem(
             f"{len(gone)} of {len(analysis.layers)} layers repeat the one before them, with "
             f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters and "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -14,13 +12,15 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from redtest_onnx.graph.masks import Mask
+from redtest_onnx.graph.probe.constants import PREFIX, Constants
 from redtest_onnx.graph.probe.gram_loop import GramBody
+from redtest_onnx.graph.probe.masking import MaskedPositions
 from redtest_onnx.graph.shapes import Shape
 
 Pooling = Literal["mean", "none", "cls", "token"]
 Form = Literal["features", "gram"]
 
-PREFIX = "redtest/"
 
 # Blocks of a Gram: large enough for the kernels, small enough to skip most of what symmetry gives anyway.
 _ROWS = 64
@@ -52,6 +52,8 @@ class Tap:
             and no sequence [n, tokens, channels].
         whole: whether a Gram is one product of all columns, and leaves the graph as [n, n]. That takes a
             second copy of the activation and twice the work, in few large operators, as suits a GPU.
+        mask: which positions of a sequence count, see `masking`; None if all do. Of the others nothing is
+            seen: they are left out of means and choices, and are 0 where all values are kept.
     """
 
     tensor: str
@@ -63,6 +65,7 @@ class Tap:
     form: Form
     channels_first: bool = False
     whole: bool = False
+    mask: Mask | None = None
 
     @property
     def output(self) -> str:
@@ -144,42 +147,6 @@ def unpack_gram(flat: Any, samples: int, gram: Any) -> None:
             position += size
 
 
-class Constants:
-    """Constants that the reductions of one graph share."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[str, onnx.NodeProto] = {}
-
-    def integers(self, values: Iterable[int]) -> str:
-        """The name of an int64 vector."""
-        array = np.array(list(values), np.int64)
-        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
-        return self._add(f"integers_{digest}", array)
-
-    def scalar(self, value: int) -> str:
-        """The name of an int64 scalar."""
-        return self._add(f"scalar_{value}", np.array(value, np.int64))
-
-    def zeros(self, shape: tuple[int, ...]) -> str:
-        """The name of float32 zeros."""
-        return self._add("_".join(("zeros", *map(str, shape))), np.zeros(shape, np.float32))
-
-    def true(self) -> str:
-        """The name of a boolean scalar."""
-        return self._add("true", np.array(True))
-
-    def nodes(self) -> list[onnx.NodeProto]:
-        """The nodes that make them."""
-        return list(self._nodes.values())
-
-    def _add(self, name: str, value: npt.NDArray[np.generic]) -> str:
-        full = f"{PREFIX}constant/{name}"
-        if full not in self._nodes:
-            tensor = onnx.numpy_helper.from_array(value)
-            self._nodes[full] = helper.make_node("Constant", [], [full], name=full, value=tensor)
-        return full
-
-
 class Reduction:
     """Writes the nodes that reduce one activation.
 
@@ -228,7 +195,11 @@ class Reduction:
         if tap.batch_axis != 0:
             order = [tap.batch_axis, *(axis for axis in range(len(shape)) if axis != tap.batch_axis)]
             self._add("Transpose", perm=order)
-        if tap.sequence and tap.pooling in ("cls", "token"):
+        if tap.mask is not None and tap.sequence:
+            masked = MaskedPositions(tap.output, tap.batch, self._opset, self._constants)
+            self._nodes += masked.nodes(self._value, tap.pooling, self._positions)
+            self._value = self._nodes[-1].output[0]
+        elif tap.sequence and tap.pooling in ("cls", "token"):
             self._one_token()
         elif tap.pooling != "none" and len(shape) > 2:
             self._pool()

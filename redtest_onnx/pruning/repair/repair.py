@@ -100,7 +100,9 @@ def repair(
     if method == "none" or not plan.steps:
         return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
     if method == "auto" and bench.data.synthetic:
-        return pruned, Repair("none", reason="made-up inputs tell nothing about the data the model works on")
+        return pruned, Repair(
+            "none", reason="synthetic inputs tell nothing about the data the model works on"
+        )
     fit, held_out = bench.splits.fit, bench.splits.choose
     judge = bench.evaluator(held_out)
 
