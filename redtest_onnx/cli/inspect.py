@@ -53,14 +53,13 @@ def command(
     data = options.data_options_of(values).open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)
+    # Caches that belong to layers are no outputs of the opened graph.
+    kinds = {output.name: f", {output_words(output)}" for output in bench.outputs}
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
     screen.show(
         f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
         *(f"  input  {spec.name}: {spec}" for spec in loaded.inputs),
-        *(
-            f"  output {spec.name}: {spec}, {output_words(output)}"
-            for spec, output in zip(loaded.outputs, bench.outputs, strict=True)
-        ),
+        *(f"  output {spec.name}: {spec}{kinds.get(spec.name, '')}" for spec in loaded.outputs),
         f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
         f"{size(cost.peak_activation_bytes)} of activations per sample",
     )
