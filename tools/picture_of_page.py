@@ -28,7 +28,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         page, out = Path(folder) / "page.html", Path(folder) / "out.onnx"
         os.chdir(ROOT)  # the page names paths as they are given
-        arguments = ["prune", "models/vit_digits.onnx", "--data", "models/digits.npz", "--remove", "4", "-q"]
+        arguments = [
+            "prune",
+            "models/vit_digits.onnx",
+            "--data",
+            "models/digits.npz",
+            "--remove",
+            "4",
+            "-q",
+            "--layer-latency",
+        ]
         code = run([*arguments, "-o", str(out), "--html", str(page)])
         if code:
             return code

@@ -25,6 +25,7 @@ from redtest_onnx.report.page.layers import analysis_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.documents import analyze_document
@@ -42,6 +43,7 @@ from redtest_onnx.similarity.documents import analyze_document
 @ranking_options.engine_options
 @options.data_options
 @options.run_options
+@options.latency_option
 @options.explorer_option
 @options.format_option
 @options.output_options
@@ -49,6 +51,7 @@ def command(
     model: Path,
     html: Path | None,
     png: Path | None,
+    layer_latency: bool,
     explorer: Path | None,
     form: TableFormat,
     json_path: str | None,
@@ -83,9 +86,12 @@ def command(
     screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
         analysis = analyze(bench, settings, progress)
-    screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
+    latency = measure_layers(bench, analysis.layers) if layer_latency else None
+    table = layer_table(analysis.layers, [None, *analysis.adjacent], latency_ms=latency)
+    screen.show(table, *_summary(analysis))
     if html:
-        save_page(analysis_page(loaded, bench.cost, analysis, provenance()), html)
+        page = analysis_page(loaded, bench.cost, analysis, provenance(), latency_ms=latency)
+        save_page(page, html)
     if explorer:
         write_explorer(explorer, analysis.layers, analysis.adjacent)
     if png:

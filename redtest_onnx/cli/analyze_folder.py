@@ -66,7 +66,8 @@ def analyze_folder(
     models = [found[path] for path in paths if path in found]
     if any(model["data"]["synthetic"] for model in models):
         screen.note(
-            "Synthetic (random) inputs: no --data was given. Similarities on noise say little about real inputs."
+            "Synthetic (random) inputs: no --data was given. Similarities on noise say little about real "
+            "inputs."
         )
     lines = [f"  {name}: {why}" for name, why in sorted(failed.items())]
     screen.show(_table(models), *([f"{len(failed)} could not be analysed:", *lines] if failed else []))

@@ -64,8 +64,8 @@ class Screen:
         """Say loudly that nothing real was measured."""
         if data.synthetic:
             self._err.print(
-                "[bold yellow]Synthetic (random) inputs:[/] no --data was given. Similarities on noise say little about "
-                "real inputs; give some hundred real samples before you act on this.",
+                "[bold yellow]Synthetic (random) inputs:[/] no --data was given. Similarities on noise say "
+                "little about real inputs; give some hundred real samples before you act on this.",
                 soft_wrap=True,
             )
 

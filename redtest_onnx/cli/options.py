@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,9 +13,10 @@ import click
 
 from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
 from redtest_onnx.data.arrays import splits
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.dataset import Dataset, WithMask
 from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
 from redtest_onnx.data.open import open_data
+from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
@@ -50,6 +51,7 @@ class DataOptions:
     sample_rate: int | None
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
+    text: TextOptions = field(default_factory=TextOptions)
 
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
@@ -58,19 +60,21 @@ class DataOptions:
         if unknown:
             names = ", ".join(spec.name for spec in model.inputs)
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
-        data = open_data(
+        found = open_data(
             path or self.data,
             model,
             split=split,
             images=self.images,
             sample_rate=self.sample_rate,
             preprocess=self.preprocess,
+            text=self.text,
             shapes=shapes,
             seed=self.seed,
         )
-        if said := getattr(data, "preparation", ""):
-            log.warning("%s: %s", data.source, said)
-        return data
+        if said := getattr(found, "preparation", ""):
+            log.warning("%s: %s", found.source, said)
+        asked = self.text.mask
+        return WithMask(found, asked) if asked and getattr(found, "mask", None) is None else found
 
     def has_split(self, name: str, path: Path | None = None) -> bool:
         """Whether the .npz at `path`, or that of --data, has a split of that name."""
@@ -92,6 +96,14 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
 
 log = logging.getLogger(__name__)
 
+_TEXT_OPTIONS = (
+    click.option("--text-column", help="Column of the texts in a table. [default: text, sentence, ...]"),
+    click.option("--pair-column", help="Column of second texts, as rerankers take them."),
+    click.option("--label-column", help="Column of the classes. [default: label, if there is one]"),
+    click.option("--tokenizer", type=FilePath, help="tokenizer.json. [default: the one beside the model]"),
+    click.option("--max-length", type=click.IntRange(min=1), help="Longest sequence in tokens."),
+    click.option("--mask", help="Input that says which positions count. [default: found by name and use]"),
+)
 _IMAGE_OPTIONS = (
     click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
     click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
@@ -112,8 +124,8 @@ def data_options(function: Command) -> Command:
         click.option(
             "--data",
             type=FilePath,
-            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table (.parquet, .arrow, "
-            ".jsonl, .csv), or FILE.py:FUNCTION; synthetic (random) if absent.",
+            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
+            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if absent.",
         ),
         *_IMAGE_OPTIONS,
         click.option(
@@ -134,6 +146,7 @@ def data_options(function: Command) -> Command:
             default="auto",
             help="Order of the axes of image inputs. [default: what the shape says]",
         ),
+        *_TEXT_OPTIONS,
         click.option(
             "--input-shape",
             type=InputShape(),
@@ -278,6 +291,18 @@ def output_kind_option(function: Command) -> Command:
     )
 
 
+def latency_option(function: Command) -> Command:
+    """Time of each layer."""
+    return apply(
+        function,
+        click.option(
+            "--layer-latency",
+            is_flag=True,
+            help="Time each layer by itself, too, for the page and the table.",
+        ),
+    )
+
+
 def explorer_option(function: Command) -> Command:
     """Node data for Model Explorer."""
     return apply(
@@ -320,7 +345,10 @@ def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
     images = _images(values, values.pop("layout"))
     names = ("data", "preprocess", "sample_rate", "input_shape")
-    return DataOptions(images=images, **{name: values.pop(name) for name in names}, seed=values["seed"])
+    found = {name: values.pop(name) for name in names}
+    words = ("text_column", "pair_column", "label_column", "tokenizer", "max_length", "mask")
+    text = TextOptions(**{name: values.pop(name) for name in words})
+    return DataOptions(images=images, **found, seed=values["seed"], text=text)
 
 
 def images_of(values: dict[str, Any]) -> ImageOptions:

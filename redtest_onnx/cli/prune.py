@@ -32,6 +32,7 @@ from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.saved import load_analysis
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
 @options.run_options
 @options.output_kind_option
 @options.deployment_options
+@options.latency_option
 @options.explorer_option
 @options.format_option
 @options.output_options
@@ -139,6 +141,7 @@ def command(
     eval_data: Path | None,
     analysis_path: Path | None,
     html: Path | None,
+    layer_latency: bool,
     explorer: Path | None,
     form: TableFormat,
     json_path: str | None,
@@ -187,10 +190,12 @@ def command(
     if explorer and chosen.steps:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
+    latency = measure_layers(bench, analysis.layers) if layer_latency and html else None
     if dry_run or not chosen.steps:
         plan_path = plan_path if dry_run and chosen.steps else None
         if html and chosen.steps:
-            save_page(analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen), html)
+            page = analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen, latency_ms=latency)
+            save_page(page, html)
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
@@ -222,7 +227,7 @@ def command(
         f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
     )
     if html:
-        save_page(prune_page(loaded, pruning, output, provenance()), html)
+        save_page(prune_page(loaded, pruning, output, provenance(), latency_ms=latency), html)
     if json_path:
         write_json(prune_document(pruning, output, rounds), json_path)
     return None

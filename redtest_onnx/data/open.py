@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
@@ -41,6 +42,7 @@ def open_data(
     images: ImageOptions | None = None,
     sample_rate: int | None = None,
     preprocess: str | os.PathLike[str] | None = None,
+    text: TextOptions | None = None,
     shapes: dict[str, Shape] | None = None,
     seed: int = 0,
     count: int = 2560,
@@ -60,6 +62,8 @@ def open_data(
         images: how images become inputs; what they leave open is taken from the model's own configuration.
         sample_rate: of sounds, in Hz.
         preprocess: a file that says how images were prepared in training; one beside the model if None.
+        images: how images become inputs.
+        text: how texts (.txt, .jsonl, .csv, .tsv, .parquet) become inputs.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
         count: number of synthetic samples.
@@ -73,6 +77,7 @@ def open_data(
     from redtest_onnx.data.held import from_held
     from redtest_onnx.data.synthetic import Synthetic
     from redtest_onnx.data.tables import TABLES, open_table
+    from redtest_onnx.data.text import holds_text, open_texts
     from redtest_onnx.data.user_code import call_function, names_function
 
     if data is None:
@@ -87,6 +92,8 @@ def open_data(
     suffix = path.suffix.lower()
     if split is not None and suffix != ".npz":
         raise InputError(f"has no split {split!r}: only an .npz has splits", where=str(path))
+    if holds_text(path, model, text):
+        return open_texts(path, model, text)
     if suffix == ".npz":
         return open_npz(path, model, split)
     if suffix == ".npy":

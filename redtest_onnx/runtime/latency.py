@@ -15,6 +15,7 @@ import onnx
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.subgraph import segment
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.latency_command import run_latency_command
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -116,6 +117,23 @@ def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> lis
         timed.append((Session(part, options, deployed=True), inputs))
     whole, *parts = _timed(timed, seconds=_REGION_SECONDS)
     return [part.p50 / whole.p50 for part in parts]
+
+
+def measure_layers(bench: Workbench, layers: Sequence[Layer]) -> list[float | None]:
+    """Time each layer by itself, from the activation it starts from to the one that leaves it.
+
+    Args:
+        bench: the model; run as in `measure_latency`.
+        layers: L layers of it.
+
+    Returns:
+        [L], medians in milliseconds; None for layers that start from the model's inputs.
+    """
+    bench = bench.opened
+    timed = [layer for layer in layers if layer.input is not None]
+    whole = measure_latency([bench], seconds=1.0)[0].p50
+    shares = iter(measure_regions(bench, [(layer.input or "", layer.exit) for layer in timed]))
+    return [None if layer.input is None else next(shares) * whole for layer in layers]
 
 
 def _threads(bench: Workbench) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from redtest_onnx.data.batching import Indices, leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
 from redtest_onnx.data.splits import Splits, sample_indices
+from redtest_onnx.data.text import Texts
 from redtest_onnx.graph.branches import InlinedModel, are_twins, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of
@@ -221,7 +222,9 @@ class Workbench:
         return self.sample if count == (self.fixed_batch or 1) else self._leading(count)
 
     def _leading(self, count: int) -> Feeds:
-        return self.data.inputs(leading_indices(count, len(self.data)))
+        # Texts are as long as the longest of a run: one sample again and again keeps its length.
+        available = 1 if isinstance(self.data, Texts) else len(self.data)
+        return self.data.inputs(leading_indices(count, available))
 
     @cached_property
     def mask(self) -> Mask | None:

@@ -15,6 +15,7 @@ from redtest_onnx.checks import Between, Natural, Positive, check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.data.text import Texts
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, SettingError
@@ -249,6 +250,9 @@ def analyze(
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
     """
     settings = settings or AnalysisSettings()
+    if settings.pooling == "none" and isinstance(bench.data, Texts):
+        # All values of a sequence are compared position by position: all batches must be as long.
+        bench = Workbench(bench.model, bench.data.fixed_length(), bench.options, seed=bench.seed)
     data = bench.data
     require_samples(data)
     if settings.threshold is None:

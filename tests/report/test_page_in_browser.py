@@ -132,7 +132,7 @@ def test_hover_tells_names_similarity_kind_and_cost(pages: dict[int, Path], tab:
     tab.mouse("mouseMoved", box["x"] + box["width"] * 0.5, box["y"] + 60)
     text = shown_tip(tab)
     assert "parameters: " in text
-    assert "latency of the layer: 0.0" in text
+    assert "latency of the layer in ms: 0.0" in text
     box = canvas(tab, "#chart-0")
     tab.mouse("mouseMoved", box["x"] + 2, box["y"] + 2)
     assert shown_tip(tab) is None

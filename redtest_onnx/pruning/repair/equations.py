@@ -12,6 +12,7 @@ import numpy.typing as npt
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.ridge import Diagnosis, FewRows, NormalEquations, RidgeFit, best_fit
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
+from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.threads import in_threads
 
@@ -92,22 +93,32 @@ class Equations:
         self._runs = 0
         self._inputs_known = False
 
-    def add(self, x: Values, error: Values) -> bool:
-        """Add what the operator reads and the error at its target; False if their shapes don't fit."""
+    def add(self, x: Values, error: Values, counted: Counted = None) -> bool:
+        """Add what the operator reads and the error at its target; False if their shapes don't fit.
+
+        Args:
+            x: what it reads, of some samples.
+            error: at its target.
+            counted: [n, positions] which positions of sequences are taken; all if None.
+        """
+        rows = None if self._operator.geometry else counted_rows(x, counted)
         cut = len(x) - len(x) // CHECK_EVERY
         self._runs += 1
         if len(x) < CHECK_EVERY or len(error) != len(x):
-            return self._add(x, error, check=self._runs % CHECK_EVERY == 0)
+            return self._add(x, error, rows, check=self._runs % CHECK_EVERY == 0)
         return all(
-            self._add(x[part], error[part], check=bool(part.start)) for part in (slice(cut), slice(cut, None))
+            self._add(x[part], error[part], None if rows is None else rows[part], check=bool(part.start))
+            for part in (slice(cut), slice(cut, None))
         )
 
-    def _add(self, x: Values, error: Values, *, check: bool) -> bool:
+    def _add(self, x: Values, error: Values, counted: npt.NDArray[np.bool_] | None, *, check: bool) -> bool:
         operator = self._operator
         unknowns = operator.unknowns(x.shape)
         wanted = max(1, -(-self._density * unknowns // self._samples))
-        rows_of = _image_rows if operator.geometry else _token_rows
-        run = rows_of(operator, x, error, wanted, self._rng)
+        if operator.geometry:
+            run = _image_rows(operator, x, error, wanted, self._rng)
+        else:
+            run = _token_rows(x, error, counted, wanted, self._rng)
         if run is None:
             return False
         if self._pair is None:
@@ -187,11 +198,17 @@ def spatial(images: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
 
 def _token_rows(
-    operator: LinearOperator, x: Values, error: Values, wanted: int, rng: np.random.Generator
+    x: Values,
+    error: Values,
+    counted: npt.NDArray[np.bool_] | None,
+    wanted: int,
+    rng: np.random.Generator,
 ) -> _Run | None:
     if x.shape[:-1] != error.shape[:-1]:
         return None
     a, b = x.reshape(-1, 1, x.shape[-1]), error.reshape(-1, 1, error.shape[-1])
+    if counted is not None and not counted.all():
+        a, b = a[counted.reshape(-1)], b[counted.reshape(-1)]
     count, per_sample = len(a), min(len(a) // max(len(x), 1), wanted)
     if count > wanted * len(x):
         chosen = np.sort(rng.choice(count, wanted * len(x), replace=False))

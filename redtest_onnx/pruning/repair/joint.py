@@ -32,6 +32,7 @@ from redtest_onnx.pruning.repair.operator_models import (
     input_metric,
 )
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
+from redtest_onnx.pruning.repair.positions import counted_rows, silenced
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import Session
 
@@ -202,16 +203,19 @@ class JointRefit:
             between = now[second.input]
             if inner.shape != between.shape:
                 return None
+            counted = self._runner.counted(k)
             error = (self._goal(k).astype(np.float32) - now[second.target][:count]).astype(np.float32)
+            error = silenced(error, counted)
             if seen < _TRIED_ON:
                 errors.append(_energy(error))
             seen += count
             slopes = self._slopes(k)[:count]
             wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
-            if not equations.add(self._values.inputs[k][:count], wish):
+            if not equations.add(self._values.inputs[k][:count], wish, counted):
                 return None
             channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
-            rows = channels.reshape(-1, channels.shape[-1])
+            kept = None if second.geometry else counted_rows(channels, counted)
+            rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
             moments.append((rows.T @ rows).astype(np.float64) / len(rows))
         fit = equations.solve()
         if fit is None:
@@ -264,7 +268,8 @@ class JointRefit:
             for k, move in enumerate(moves):
                 inner = _along(self._values.inner[k], move, length)
                 target = behind(k, self._given(k, inner))[self._second.target][: self._runner.counts[k]]
-                total += _energy(self._goal(k).astype(np.float32) - target)
+                error = self._goal(k).astype(np.float32) - target
+                total += _energy(silenced(error, self._runner.counted(k)))
             return total if np.isfinite(total) else np.inf
 
         known = {_FIRST_LENGTH: tried(_LENGTHS[_FIRST_LENGTH])}
@@ -285,7 +290,7 @@ class JointRefit:
             count = self._runner.counts[k]
             now = behind(k, self._given(k))
             error = self._goal(k).astype(np.float32) - now[self._second.target][:count]
-            if not equations.add(now[self._second.input][:count], error):
+            if not equations.add(now[self._second.input][:count], error, self._runner.counted(k)):
                 return
         correction = equations.solve()
         if correction is not None:

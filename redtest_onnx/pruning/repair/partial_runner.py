@@ -11,6 +11,7 @@ import onnx
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import live, segment
+from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -45,6 +46,7 @@ class PartialRunner:
         self.options = bench.options
         self._index = index_of(bench.model)
         self._data = bench.data
+        self._mask = bench.mask
         fixed = bench.fixed_batch
         self._runs = list(batches(indices, fixed or size, fixed=fixed is not None))
         self._limit = limit
@@ -73,6 +75,13 @@ class PartialRunner:
         if len(arrays) == len(self._kept):
             for kept, value in zip(self._kept, arrays, strict=True):
                 kept[name] = value
+
+    def counted(self, run: int) -> Counted:
+        """[n, positions] which positions of the samples of a run count; None: all, or there are none."""
+        if self._mask is None:
+            return None
+        chosen, count = self._runs[run]
+        return self._mask.counted(self._data.inputs(chosen))[:count]
 
     def values(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch."""

@@ -179,7 +179,7 @@ def _solve(
             return None
         if first is not None:
             values.hold(found[first.input], found[first.target], first, min(density, JOINT_ROWS))
-        if not equations.add(x, goal - now):
+        if not equations.add(x, goal - now, runner.counted(k)):
             return None
     return equations.solve(diagnose=True)
 

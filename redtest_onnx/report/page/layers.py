@@ -205,7 +205,7 @@ def _columns(
         Panel("MACs", "count", tuple(None if v.macs is None else float(v.macs) for v in layers)),
     ]
     if latency_ms is not None:
-        panels.append(Panel("latency of the layer", "milliseconds", finite(latency_ms)))
+        panels.append(Panel("latency of the layer in ms", "milliseconds", finite(latency_ms)))
     if analysis is not None:
         similarity = (None, *finite(analysis.adjacent))
         threshold = analysis.redundancy.threshold
