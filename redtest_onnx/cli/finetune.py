@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--log", "log_path", type=options.FilePath, help="Append one JSON record per epoch.")
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.output_options
 def command(
     model: Path,

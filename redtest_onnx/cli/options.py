@@ -22,6 +22,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
 from redtest_onnx.report.table_formats import TABLE_FORMATS
+from redtest_onnx.runtime.outputs.kinds import KINDS, parse_output_kind
 from redtest_onnx.runtime.providers import Provider, require
 from redtest_onnx.runtime.session import RunOptions
 
@@ -277,6 +278,20 @@ def output_options(function: Command) -> Command:
     )
 
 
+def output_kind_option(function: Command) -> Command:
+    """What outputs are, where the graph does not tell."""
+    return apply(
+        function,
+        click.option(
+            "--output-kind",
+            multiple=True,
+            metavar="NAME=KIND[:AXIS]",
+            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}. "
+            "[default: found from the graph]",
+        ),
+    )
+
+
 def latency_option(function: Command) -> Command:
     """Time of each layer."""
     return apply(
@@ -320,10 +335,11 @@ def format_option(function: Command) -> Command:
 
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
+    kinds = tuple(map(parse_output_kind, values.pop("output_kind", ())))
     providers = tuple(map(Provider.parse, values.pop("providers", ())))
     require(providers)
     command = values.pop("latency_command", None)
-    return RunOptions(values.pop("device"), values.pop("threads"), providers, command)
+    return RunOptions(values.pop("device"), values.pop("threads"), providers, command, kinds)
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:

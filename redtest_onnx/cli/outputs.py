@@ -6,14 +6,18 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from redtest_onnx.errors import OutputError
+from redtest_onnx.errors import OutputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.scratch import mentions, remove_litter
 from redtest_onnx.graph.writing import is_stream, writable
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+
+_DRAWN = frozenset({".html", ".png", ".svg", ".pdf"})
+_DRAWING = {"matplotlib": "matplotlib", "PIL": "Pillow"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Outputs:
 
         Raises:
             OutputError: naming the option and the file.
+            RuntimeUnavailableError: a page or picture was asked for, and what draws it is not installed.
         """
         given = [(option, Path(path)) for option, path in named.items() if path is not None and path != "-"]
         more = [(option, path) for option, path in (kept or {}).items() if path is not None]
@@ -50,6 +55,8 @@ class Outputs:
             remove_litter(folder)
         for _, path in given:
             writable(path, force=force)
+            if path.suffix.lower() in _DRAWN:
+                _require_drawing(path)
         for _, path in more:
             writable(path, force=True)
         files = [(option, path) for option, path in (*given, *more) if not is_stream(path)]
@@ -139,3 +146,13 @@ def _is_model_of(output: Path, path: Path) -> bool:
         place.suffix == ".onnx" if place in models else mentions(models, place.name)
         for place in {output, output.resolve()}
     )
+
+
+def _require_drawing(path: Path) -> None:
+    missing = [name for module, name in _DRAWING.items() if find_spec(module) is None]
+    if missing:
+        raise RuntimeUnavailableError(
+            f"pages and pictures need {' and '.join(missing)}",
+            where=str(path),
+            hint='pip install "redtest-onnx[report]", or leave the page or picture out',
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.data.pixels import in_bytes, open_picture
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import TensorSpec
 
 Pixels: TypeAlias = "npt.NDArray[np.float32 | np.uint8]"
@@ -134,6 +135,10 @@ class ImagePipeline:
         Raises:
             InputError: it is no image that can be read.
         """
+        if find_spec("PIL") is None:
+            raise RuntimeUnavailableError(
+                "reading images needs Pillow", hint='pip install "redtest-onnx[images]"'
+            )
         try:
             return self.prepare(open_picture(content))
         except ValueError as error:

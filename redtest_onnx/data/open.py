@@ -19,8 +19,8 @@ from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import takes_one_sample
 
 KNOWN = (
-    ".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, .jsonl, "
-    ".csv, or FILE.py:FUNCTION"
+    ".npz, .npy, .txt, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, "
+    ".jsonl, .csv, or FILE.py:FUNCTION"
 )
 
 DataLike: TypeAlias = (

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import require_samples
+from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
@@ -106,11 +106,7 @@ def compare(
     """
     settings = settings or AnalysisSettings()
     require_samples(first.data)
-    if len(first.data) != len(second.data):
-        raise InputError(
-            f"{first.data.source} has {len(first.data)} samples, {second.data.source} has {len(second.data)}",
-            hint="sample k of one side must belong to sample k of the other",
-        )
+    require_same_samples(first.data, second.data)
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
@@ -131,6 +127,19 @@ def compare(
         samples=len(batches[0]),
         batches=len(batches),
     )
+
+
+def require_same_samples(first: Dataset, second: Dataset) -> None:
+    """Check that samples can be told to belong together.
+
+    Raises:
+        InputError: different numbers of samples.
+    """
+    if len(first) != len(second):
+        raise InputError(
+            f"{first.source} has {len(first)} samples, {second.source} has {len(second)}",
+            hint="sample k of one side must belong to sample k of the other",
+        )
 
 
 def compare_arrays(

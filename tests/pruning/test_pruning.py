@@ -116,7 +116,7 @@ def test_target_out_of_reach_is_a_negative_verdict() -> None:
 
 
 def test_more_layers_than_can_go_is_an_error() -> None:
-    with pytest.raises(rt.InputError, match="can go"):
+    with pytest.raises(rt.NegativeVerdictError, match="can go"):
         plan_for("resnet", rt.Budget(remove=28))
 
 
