@@ -107,7 +107,6 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "filled": (lambda: filled(2**33), "would take 32.0 GiB"),
     "deeply nested": (lambda: nested(500), "nested too deeply"),
     "cycle": (changed(lambda g: g.node[0].input.__setitem__(0, g.node[2].output[0])), "its own output"),
-    "unsorted": (changed(lambda g: g.node.reverse()), "which a later node makes"),
     "dangling": (changed(lambda g: g.node[2].input.__setitem__(0, "nowhere")), "which nothing makes"),
     "tensor made twice": (
         changed(lambda g: g.node[2].output.__setitem__(0, g.node[0].output[0])),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from redtest_onnx.cli.progress import LogLines, bars
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TableFormat, render_table, terminal_table
@@ -71,21 +71,10 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[Report]:
-        """A bar on a terminal, a line per stage elsewhere."""
-        if not self._err.is_terminal:
-            seen: set[str] = set()
-
-            def line(done: int, total: int, what: str) -> None:
-                if what not in seen:
-                    seen.add(what)
-                    self.note(f"{what} ...")
-
-            yield line
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._err, transient=True) as bars:
-            task = bars.add_task("starting", total=None)
-            yield lambda done, total, what: bars.update(task, completed=done, total=total, description=what)
+        """A bar per stage on a terminal, lines with times elsewhere."""
+        shown = bars(self._err) if self._err.is_terminal else LogLines(self.note).running()
+        with shown as report:
+            yield report
 
 
 def epoch_reporter(screen: Screen, log: Path | None = None) -> Callable[[dict[str, Any]], None]:

@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.interrupts import watch_for_interrupts
 from redtest_onnx.cli.words import in_flags
 from redtest_onnx.errors import InternalError, RedtestError
 
@@ -60,6 +61,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 negative verdict, 2 bad input, 3 our bug, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    watch_for_interrupts()
     sys.exit(run(arguments))
 
 

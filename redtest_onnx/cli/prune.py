@@ -12,6 +12,7 @@ from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -177,12 +178,13 @@ def command(
     screen.warn_synthetic(data)
     if _nothing_removable(screen, bench, settings, json_path):
         return
-    with screen.progress() as progress:
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        analysis = saved or analyze(bench, settings, progress)
+        unfinished.analysis = None if saved else analysis
         if plan_path and not dry_run:
-            analysis = saved or analyze(bench, settings, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
-            chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
+            chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
     _show_plan(screen, chosen, analysis, alone=dry_run)
     if explorer:
         removed = frozenset(step.region for step in chosen.steps)
@@ -195,7 +197,9 @@ def command(
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return
     rounds: tuple[Round, ...] = ()
-    with screen.progress() as progress:
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        unfinished.analysis = None if saved else analysis
+        unfinished.plan = None if plan_path else chosen
         if epochs is None or not chosen.steps:
             pruning = prune(bench, chosen, analysis, how, progress=progress)
         else:

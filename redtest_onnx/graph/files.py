@@ -29,6 +29,7 @@ from redtest_onnx.graph.model_folder import open_folder
 from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.text import broken_text
+from redtest_onnx.graph.tolerance import tolerate, with_inferred_shapes, with_shapes
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,9 @@ def checked(model: Model) -> Model:
         InputError: it is structurally invalid, or external data is missing.
     """
     _check_structure(model)
+    model, notes = tolerate(model)
+    for note in notes:
+        log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", model.label, note)
     _check_order(model)
     for tensor in tensors(model.graph):
         if is_external(tensor):
@@ -107,8 +111,9 @@ def full_check(model: Model) -> None:
     """
     external = any(is_external(tensor) for tensor in tensors(model.graph))
     try:
-        if external or runtime_only_operators(model.proto):
-            checked: onnx.ModelProto | str | bytes = without_runtime_only(_without_external(model.proto))
+        proto = with_inferred_shapes(_without_external(model.proto))
+        if external or proto is not model.proto or runtime_only_operators(model.proto):
+            checked: onnx.ModelProto | str | bytes = without_runtime_only(proto)
         else:
             checked = loadable(model)
         onnx.checker.check_model(checked, full_check=True)
@@ -282,7 +287,7 @@ def _check_structure(model: Model) -> None:
         raise InputError("no operator set is declared", where=model.label, hint="export the model again")
     if twice := _twice(name for node in graph.node for name in node.output):
         raise InputError(f"two nodes make the same tensor {twice!r}", where=model.label, hint=_BROKEN)
-    if twice := _twice(node.name for node in graph.node):
+    if twice := _twice(node.name for node in graph.node if node.op_type != "Constant"):
         raise InputError(
             f"two nodes are called {twice!r}, which ONNX Runtime refuses",
             where=model.label,
@@ -294,7 +299,7 @@ def _check_schema(model: Model) -> None:
     if beyond := runtime_only_operators(model.proto):
         log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
     try:
-        onnx.checker.check_model(without_runtime_only(_without_external(model.proto)))
+        onnx.checker.check_model(without_runtime_only(with_shapes(_without_external(model.proto))))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",

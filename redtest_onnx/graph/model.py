@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -77,6 +77,8 @@ class Model:
         path: the file; None for a model that was not saved yet.
         data_folder: where external data lies if that is not beside `path`.
         origin: what messages call a model that was made of a file.
+        sizes: sizes of inputs that the user chose where the file leaves dimensions open; the file stays as
+            it is.
         renamed: where removed layers took their caches with them: the names that this model's inputs and
             outputs had before, by those they have now; None where the signature is that of the file.
     """
@@ -85,6 +87,7 @@ class Model:
     path: Path | None = None
     data_folder: Path | None = None
     origin: str | None = None
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] | None = None
     facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What other modules found out about the model, each once: it never changes."""
@@ -106,7 +109,40 @@ class Model:
 
     def edited(self, proto: onnx.ModelProto) -> Model:
         """A changed version of this model, not saved yet, that refers to the same external data."""
-        return Model(proto, data_folder=self.folder, origin=self.label, renamed=self.renamed)
+        return Model(
+            proto, data_folder=self.folder, origin=self.label, sizes=self.sizes, renamed=self.renamed
+        )
+
+    def with_sizes(self, sizes: Mapping[str, tuple[int, ...]]) -> Model:
+        """This model with chosen sizes for the open dimensions of inputs.
+
+        A first size of 1 leaves an open first dimension open: that is how one sample is written.
+
+        Args:
+            sizes: of inputs, without exception for each.
+
+        Raises:
+            InputError: no input has this name, another number of dimensions, or a fixed one of another size.
+        """
+        for name, shape in sizes.items():
+            spec = next((spec for spec in self.inputs if spec.name == name), None)
+            if spec is None:
+                names = ", ".join(spec.name for spec in self.inputs)
+                raise InputError(
+                    f"no input is called {name!r}", where=self.label, hint=f"its inputs: {names}"
+                )
+            fits = spec.shape is None or (
+                len(spec.shape) == len(shape)
+                and all(
+                    not isinstance(dim, int) or dim == size or (k == 0 and size == 1)
+                    for k, (dim, size) in enumerate(zip(spec.shape, shape, strict=True))
+                )
+            )
+            if not fits or any(size < 0 for size in shape):
+                raise InputError(
+                    f"sizes {list(shape)} don't fit the input {name!r}, which is {spec}", where=self.label
+                )
+        return replace(self, sizes={**self.sizes, **sizes}) if sizes else self
 
     def origin_of(self, name: str) -> str:
         """The name that an input or output had before layers were removed."""
@@ -127,7 +163,8 @@ class Model:
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What a caller must feed: graph inputs that no initializer gives a value (IR 3 lists both)."""
-        return tuple(TensorSpec.of(v) for v in self.graph.input if v.name not in self.initializers)
+        specs = (TensorSpec.of(v) for v in self.graph.input if v.name not in self.initializers)
+        return tuple(_sized(spec, self.sizes.get(spec.name)) for spec in specs)
 
     @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -177,6 +214,18 @@ class Model:
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """The values of one of this model's tensors, read from its external file where it has one."""
         return onnx.numpy_helper.to_array(tensor, base_dir=str(self.folder))
+
+
+def _sized(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
+    """The input with sizes chosen for its open dimensions."""
+    if sizes is None:
+        return spec
+    declared = spec.shape if spec.shape is not None else (None,) * len(sizes)
+    shape = tuple(
+        dim if isinstance(dim, int) or (k == 0 and size == 1) else size
+        for k, (dim, size) in enumerate(zip(declared, sizes, strict=True))
+    )
+    return replace(spec, shape=shape)
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -74,6 +74,8 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
                 dtypes[info.name] = tensor.elem_type
             if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
                 shape = tuple(d.dim_value for d in tensor.shape.dim)
+                if any(size < 0 for size in shape):
+                    continue  # an input too small for its kernels; ONNX Runtime would refuse it
                 if sizes.setdefault(info.name, shape) != shape:
                     clashing.add(info.name)
         for stored in graph.initializer:
