@@ -18,10 +18,10 @@ from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.runtime.inputs import may_be_ours, shape_hint, sizes_note
 from redtest_onnx.runtime.latency import Latency, measure_latency

@@ -9,12 +9,13 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
 from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.page.layers import inspect_page
 from redtest_onnx.report.page.render import save_page
@@ -31,6 +32,7 @@ from redtest_onnx.similarity.analyze import select_layers
 @options.layer_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.format_option
 @options.output_options
 def command(
@@ -48,18 +50,23 @@ def command(
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    check_outputs([html, json_path], force=force)
+    outputs = Outputs.of({"--html": html, "--json": json_path}, force=force)
+    source = options.data_options_of(values)
+    outputs.spare(source.data)
+    outputs.spare_models(model)
     loaded = load(model)
-    data = options.data_options_of(values).open(loaded)
+    data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
     failure = bench.infer_if_failing()
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)
     others = elsewhere(bench.index, bench.layers(granularity), cost) if layers == "auto" else None
+    # Caches that belong to layers are no outputs of the opened graph.
+    kinds = {output.name: f", {output_words(output)}" for output in bench.outputs}
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
     screen.show(
         f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
         *(f"  input  {spec.name}: {spec}" for spec in loaded.inputs),
-        *(f"  output {spec.name}: {spec}" for spec in loaded.outputs),
+        *(f"  output {spec.name}: {spec}{kinds.get(spec.name, '')}" for spec in loaded.outputs),
         f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
         f"{size(cost.peak_activation_bytes)} of activations per sample{at_sizes(cost)}",
     )
@@ -83,7 +90,8 @@ def command(
     if html:
         save_page(inspect_page(loaded, cost, chosen, provenance()), html)
     if json_path:
-        write_json(inspect_document(bench.model, cost, chosen, others), json_path)
+        documents = [output.document() for output in bench.outputs]
+        write_json(inspect_document(bench.model, cost, chosen, others, documents), json_path)
 
 
 def _elsewhere_text(others: Elsewhere) -> str:

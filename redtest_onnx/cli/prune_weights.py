@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import evaluation_data, training_data
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.sparsity_options import Request
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.documents.base import Document, write_json
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.scratch import scratch_folder
+from redtest_onnx.graph.writing import is_stream
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.prune import plan, prune
 from redtest_onnx.report.table import Table
@@ -36,13 +37,14 @@ def prune_weights(
     path: Path,
     request: Request,
     values: dict[str, Any],
+    outputs: Outputs,
     *,
     json_path: str | None,
     force: bool,
 ) -> tuple[Model, tuple[Table, ...]]:
     """Prune, report, write; returns the model as it now lies on disk, and what was measured on the way."""
-    check_outputs([request.output, json_path], force=force)
     model = load(path)
+    outputs.spare(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     data = source.open(model)
@@ -56,7 +58,7 @@ def prune_weights(
     weights = chosen_weights(base, values["protect"])
     iterations: list[Document] = []
     tables: list[Table] = []
-    with TemporaryDirectory(prefix=".redtest-", dir=request.output.parent) as folder:
+    with scratch_folder(None if is_stream(request.output) else request.output.parent) as folder:
         if request.trains:
             training_bench = Workbench(base, training_data(source, base), run, seed=values["seed"])
             found = _trained(screen, training_bench, weights, request, values)
@@ -66,7 +68,7 @@ def prune_weights(
             screen.detail(tables[0])
         else:
             masks = one_shot_masks(base, weights, request.scope, Amount(request.amount))
-            masked = MaskedModel(apply_masks(base, weights, masks, Path(folder)), weights, masks, before)
+            masked = MaskedModel(apply_masks(base, weights, masks, folder), weights, masks, before)
         with screen.progress() as progress:
             pruning = finish(bench, masked, keep_channels=values["keep_channels"], progress=progress)
         saved = save(pruning.model, request.output, force=force)

@@ -10,7 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Numbers
 from redtest_onnx.cli.prune_weights import prune_weights
@@ -75,15 +75,20 @@ def command(
     pairs = _pairs(pq)
     stages: tuple[Table, ...] = ()
     check_figure(figure)
-    check_outputs([figure, html, json_path], force=force)
-    if method is None:
+    chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
+    named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
+    outputs = Outputs.of(named, force=force)
+    outputs.spare(values["data"], values["eval_data"])
+    outputs.spare_models(model)
+    if method is None or chosen is None:
         refuse_unused({**values, "output": output}, None)
         loaded = load(model)
     else:
-        chosen = output or model.with_suffix(".sparse.onnx")
         request = Request.of(method, chosen, pairs, {**values, "eta": eta})
         refuse_unused(values, request)
-        loaded, stages = prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        loaded, stages = prune_weights(
+            screen, model, request, values, outputs, json_path=json_path, force=force
+        )
         if not (figure or html):
             return
     with screen.progress() as progress:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.documents.base import write_json
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis

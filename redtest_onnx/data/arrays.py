@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
+from redtest_onnx.data.inflated import InflatedArray
+from redtest_onnx.data.npy import NpyHeader
 from redtest_onnx.data.npz import Npz
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.signature import batch_axes, takes_one_sample
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ LABELS = "labels"
 # What NumPy and zipfile let through from broken or encrypted files.
 UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
-    *(struct.error, KeyError, NotImplementedError),
+    *(struct.error, KeyError, NotImplementedError, OverflowError, MemoryError, RecursionError, TypeError),
 )
 CALIBRATION = "calibration"
 
@@ -43,7 +46,7 @@ class InputArray:
         lifted: whether the axis of samples is none of the input, which takes one sample a run.
     """
 
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] | InflatedArray
     axis: int | None
     dtype: np.dtype[Any]
     lifted: bool = False
@@ -51,8 +54,11 @@ class InputArray:
     def take(self, indices: Chosen) -> npt.NDArray[Any]:
         """The chosen samples in the type of the input."""
         if self.lifted:
-            return np.asarray(self.values[int(indices[0])], self.dtype).copy(order="C")
-        chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
+            one = self.values.take(np.asarray(indices[:1]), 0)[0]
+            return np.asarray(one, self.dtype).copy(order="C")
+        if self.axis is None:
+            return np.array(self.values, self.dtype, order="C")
+        chosen = self.values.take(np.asarray(indices), self.axis)
         return np.asarray(chosen, self.dtype).copy(order="C")
 
 
@@ -87,7 +93,10 @@ class ArrayData:
 
     def inputs(self, indices: Chosen) -> Feeds:
         """The chosen samples of every array."""
-        feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        try:
+            feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        except UNREADABLE as error:
+            raise InputError(f"can't be read: {error}", where=self.source, hint="write it again") from error
         for name, values in feeds.items():
             axis = None if self.arrays[name].lifted else self.arrays[name].axis
             check_finite(
@@ -131,6 +140,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
+        labels = labels if labels is None or isinstance(labels, np.ndarray) else np.asarray(labels)
     except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
@@ -180,9 +190,9 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         InputError: unreadable.
     """
+    file = _open(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return {name: np.asarray(file.read(name)) for name in file.names}
     except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
@@ -203,7 +213,16 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             hint=f"write an .npz with arrays named {names}",
         )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            header = NpyHeader.read(file)
+            if header.offset + header.nbytes > file.seek(0, 2):
+                raise ValueError("it is shorter than it says")
+        order: Any = "F" if header.fortran else "C"
+        array = (
+            np.memmap(path, header.dtype, "r", offset=header.offset, shape=header.shape, order=order)
+            if header.nbytes
+            else np.zeros(header.shape, header.dtype)
+        )
     except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
@@ -229,9 +248,10 @@ def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
 
 
 def _open(path: Path) -> Npz:
+    require_file(path)
     try:
         return Npz(path)
-    except (OSError, BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
 
 
@@ -248,7 +268,12 @@ def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:
 
 
 def fit_array(
-    array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str, *, lifted: bool = False
+    array: npt.NDArray[Any] | InflatedArray,
+    spec: TensorSpec,
+    axis: int | None,
+    source: str,
+    *,
+    lifted: bool = False,
 ) -> InputArray:
     """The array for an input, after a check of its shape and type.
 
@@ -264,9 +289,9 @@ def fit_array(
     """
     shape = spec.shape or ()
     if lifted and array.ndim == len(shape) + 1:
-        one = fit_array(array[0], spec, None, source) if len(array) else None
-        if one is None:
+        if not array.shape[0]:
             raise InputError(f"{spec.name!r} has no samples", where=source)
+        one = fit_array(array.take(np.zeros(1, np.int64), 0)[0], spec, None, source)
         return InputArray(array, 0, one.dtype, lifted=True)
     declared = f"input {spec.name!r} is {spec}"
     if array.ndim != len(shape) or not all(

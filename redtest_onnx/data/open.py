@@ -14,12 +14,13 @@ from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import takes_one_sample
 
 KNOWN = (
-    ".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, .jsonl, "
-    ".csv, or FILE.py:FUNCTION"
+    ".npz, .npy, .txt, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, "
+    ".jsonl, .csv, or FILE.py:FUNCTION"
 )
 
 DataLike: TypeAlias = (
@@ -91,6 +92,8 @@ def open_data(
     path = Path(data)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check @data")
+    if not path.is_dir():
+        require_file(path)
     suffix = path.suffix.lower()
     if split is not None and suffix != ".npz":
         raise InputError(f"has no split {split!r}: only an .npz has splits", where=str(path))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.layers.elsewhere import Elsewhere
 from redtest_onnx.layers.layer import Layer
 
@@ -91,11 +91,16 @@ def _spec(spec: TensorSpec) -> Document:
 
 
 def inspect_document(
-    model: Model, cost: Cost, layers: Iterable[Layer], others: Elsewhere | None = None
+    model: Model,
+    cost: Cost,
+    layers: Iterable[Layer],
+    others: Elsewhere | None = None,
+    outputs: Iterable[Document] = (),
 ) -> Document:
-    """What `inspect` found; `others` are parameters outside all layers."""
+    """What `inspect` found; `others` are parameters outside all layers, `outputs` says what each one is."""
     return {
         **document_head("inspect", model, cost),
         "layers": [layer_document(layer) for layer in layers],
         "elsewhere": None if others is None else asdict(others),
+        "outputs": list(outputs),
     }

@@ -108,7 +108,17 @@ class Model:
         return self.data_folder or (self.path.parent if self.path else Path())
 
     def edited(self, proto: onnx.ModelProto) -> Model:
-        """A changed version of this model, not saved yet, that refers to the same external data."""
+        """A changed version of this model, not saved yet, that refers to the same external data.
+
+        Files before IR version 4 list initializers among the inputs; those that the change added join them.
+        """
+        if proto.ir_version < 4:
+            listed = {info.name for info in proto.graph.input}
+            proto.graph.input.extend(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                for tensor in proto.graph.initializer
+                if tensor.name not in listed
+            )
         return Model(
             proto, data_folder=self.folder, origin=self.label, sizes=self.sizes, renamed=self.renamed
         )
@@ -179,7 +189,7 @@ class Model:
     @cached_property
     def external_files(self) -> tuple[Path, ...]:
         """Files beside the model that hold weights, in order of first use."""
-        names = dict.fromkeys(external_location(t) for t in tensors(self.graph) if is_external(t))
+        names = dict.fromkeys(external_location(t) for t in stored_tensors(self.proto) if is_external(t))
         return tuple(self.folder / name for name in names)
 
     @cached_property
@@ -198,7 +208,7 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model on disk with its external files, in bytes; of the proto if it was never saved."""
         if self.path is None:
-            external = sum(tensor_bytes(t) for t in tensors(self.graph) if is_external(t))
+            external = sum(tensor_bytes(t) for t in stored_tensors(self.proto) if is_external(t))
             return int(self.proto.ByteSize()) + external
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
 
@@ -213,7 +223,14 @@ class Model:
 
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """The values of one of this model's tensors, read from its external file where it has one."""
-        return onnx.numpy_helper.to_array(tensor, base_dir=str(self.folder))
+        if not is_external(tensor):
+            return onnx.numpy_helper.to_array(tensor)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        plain = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+        with (self.folder / external_location(tensor)).open("rb") as file:
+            file.seek(int(entries.get("offset", 0)))
+            plain.raw_data = file.read(tensor_bytes(tensor))
+        return onnx.numpy_helper.to_array(plain)
 
 
 def _sized(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
@@ -231,12 +248,40 @@ def _sized(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """All stored tensors of a graph and its subgraphs: initializers and tensor attributes."""
     yield from graph.initializer
-    for node in graph.node:
+    yield from _attribute_tensors(graph.node)
+
+
+def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model's file, those of local functions and sparse ones' values and indices too."""
+    yield from tensors(proto.graph)
+    for function in proto.functions:
+        yield from _attribute_tensors(function.node)
+    for tensor in sparse_tensors(proto):
+        yield tensor.values
+        yield tensor.indices
+
+
+def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    """All sparse tensors of a model's file: initializers and attributes, in functions and subgraphs too."""
+    graphs = [proto.graph]
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while graphs or nodes:
+        yield from (tensor for graph in graphs for tensor in graph.sparse_initializer)
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
+            yield from attribute.sparse_tensors
+        graphs = [*subgraphs(nodes)]
+        nodes = [node for graph in graphs for node in graph.node]
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-    for child in subgraphs(graph.node):
+    for child in subgraphs(nodes):
         yield from tensors(child)
 
 

@@ -109,6 +109,11 @@ NO_TENSOR: frozenset[str] = frozenset(
     | {"Optional", "ai.onnx.ml:ZipMap"}
 )
 
+# What stands around a linear operator on integers: rounding to them, and scaling back.
+QUANTISATION: frozenset[str] = frozenset(
+    {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "Cast", "Mul", "Reshape", "Unsqueeze"}
+)
+
 CONTROL_FLOW: frozenset[str] = frozenset({"If", "Loop", "Scan"})
 
 

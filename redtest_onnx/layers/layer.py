@@ -96,6 +96,10 @@ def find_layers(
         if action and (beyond := _reaching_out(region, index, choices)):
             action, reason = None, beyond
         added = _adapter_cost(index, region, shapes) if action == "adapter" else (0, 0)
+        parameters, macs = count_parameters(index, gone), count_macs(index, shapes, gone)
+        if action and parameters <= added[0] and (macs is None or macs <= added[1]):
+            reason = _frees_nothing(reason)
+            action, added = None, (0, 0)
         layers.append(
             Layer(
                 index=i,
@@ -107,9 +111,9 @@ def find_layers(
                 tensor=region.tensor,
                 exit=region.exit,
                 shape=shapes.sizes.get(region.tensor),
-                parameters=count_parameters(index, gone),
+                parameters=parameters,
                 shared_parameters=count_shared(index, gone),
-                macs=count_macs(index, shapes, gone),
+                macs=macs,
                 added_parameters=added[0],
                 added_macs=added[1],
                 action=action,
@@ -187,6 +191,13 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
     if shapes.is_float(region.exit) and adaptable(before, after, first):
         return "adapter", change
     return None, f"{change}, which no adapter can do"
+
+
+def _frees_nothing(change: str | None) -> str:
+    """Why a removal that saves nothing is none: its adapter is as large, or others need its weights."""
+    if change is None:
+        return "removing it frees neither parameters nor multiply-accumulates: others need its weights, too"
+    return f"{change}, and an adapter in its place would be as large as the layer itself"
 
 
 def _kept_whole(index: GraphIndex, region: Region) -> str:

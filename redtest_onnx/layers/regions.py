@@ -160,8 +160,18 @@ def _heads(index: GraphIndex, chains: list[list[FlowStep]], ranks: dict[str, int
 
 
 def _predicts(index: GraphIndex, step: FlowStep) -> bool:
-    """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent."""
-    return len(step.nodes) == 1 and _kinds(index, step).isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT)
+    """Whether a step can be a mere prediction: one operator, and neither control flow nor recurrent.
+
+    One linear operator that quantises its input and scales its integers back is one operator, too.
+    """
+    kinds = _kinds(index, step)
+    if not kinds.isdisjoint(ops.CONTROL_FLOW | ops.RECURRENT | ops.ATTENTION):
+        return False
+    if len(step.nodes) == 1:
+        return True
+    with_weights = [i for i in step.nodes if i in index.weighted]
+    around = {ops.qualified(index.nodes[i]) for i in step.nodes if i not in index.weighted}
+    return len(with_weights) == 1 and around <= ops.QUANTISATION
 
 
 def _region(

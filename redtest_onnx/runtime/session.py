@@ -32,6 +32,7 @@ from redtest_onnx.runtime.library import (
     out_of_memory,
     quiet_stdout,
 )
+from redtest_onnx.runtime.outputs.kinds import OutputKind
 from redtest_onnx.runtime.providers import Provider, assigned_nodes, open_session
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -65,6 +66,7 @@ class RunOptions:
         providers: execution providers that the model is deployed on, in order of preference: latency and
             comparisons of outputs are measured on them; similarities are not.
         latency_command: a command that tells the latency of a model instead, see `run_latency_command`.
+        output_kinds: what the user says of outputs, by name; what is not said is found from the graph.
 
     Raises:
         InputError: no such device, or a negative number of threads.
@@ -74,6 +76,7 @@ class RunOptions:
     threads: Natural = 0
     providers: tuple[Provider, ...] = ()
     latency_command: str | None = None
+    output_kinds: tuple[tuple[str, OutputKind], ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -117,6 +120,7 @@ class Session:
         ort = onnxruntime()
         options = options or RunOptions()
         self.label = model.label
+        self.model = model
         self.options = options
         self._renamed = model.renamed
         settings = ort.SessionOptions()

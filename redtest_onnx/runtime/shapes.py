@@ -16,6 +16,7 @@ from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs, takes_one_sample
+from redtest_onnx.runtime.outputs.rows import sized_by_value
 from redtest_onnx.runtime.session import RunOptions, Session
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,20 @@ def resolve_shapes(model: Model, sample: Callable[[int], Feeds], options: RunOpt
             axes.update(
                 _batch_axes(infer_shapes(model, _inputs(model, 1)), infer_shapes(model, _inputs(model, 2)))
             )
-        return ResolvedShapes(batch, small, axes)
-    large = _sizes(model, sample(2), options)
-    return ResolvedShapes(batch, small, _batch_axes(small, large))
+    else:
+        axes = _batch_axes(small, _sizes(model, sample(2), options))
+    # Twice as many rows for twice as many samples is an accident where values decide on their number.
+    by_value = _sized_by_value(model, small)
+    return ResolvedShapes(batch, small, {name: axis for name, axis in axes.items() if name not in by_value})
+
+
+def _sized_by_value(model: Model, shapes: Shapes) -> frozenset[str]:
+    """Tensors whose sizes were seen in one run, and may be others in the next."""
+    reached = sized_by_value(index_of(model))
+    if not reached:
+        return frozenset()
+    inputs = {spec.name: shapes.sizes[spec.name] for spec in model.inputs if spec.name in shapes.sizes}
+    return reached - infer_shapes(model, inputs).sizes.keys()
 
 
 def _runs_nowhere(model: Model) -> bool:

@@ -28,6 +28,8 @@ from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.inputs import fit_inputs, may_be_ours, sizes_note
+from redtest_onnx.runtime.outputs.find import find_outputs
+from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
@@ -219,6 +221,19 @@ class Workbench:
         return replace(cost, parameters=count_parameters(stored), parameter_bytes=parameter_bytes(stored))
 
     @cached_property
+    def outputs(self) -> tuple[ModelOutput, ...]:
+        """What each output holds and how two models are compared there, see `find_outputs`.
+
+        Raises:
+            InputError: the options name an output or an axis that is not there.
+        """
+        return find_outputs(
+            *(self.view.model, self.index, self.shapes, self.resolved.batch_axes),
+            kinds=dict(self.options.output_kinds),
+            labelled=self.data.labelled,
+        )
+
+    @cached_property
     def fixed_batch(self) -> int | None:
         """Number of samples that every run must have; None where the model leaves it open."""
         return fixed_batch(self.model)
@@ -278,7 +293,7 @@ class Workbench:
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
             _make_room(self._evaluators, _EVALUATORS)
-            self._evaluators[key] = Evaluator(self.session(), samples, self.fixed_batch)
+            self._evaluators[key] = Evaluator(self.session(), samples, self.outputs, self.fixed_batch)
         self._evaluators.move_to_end(key)
         return self._evaluators[key]
 

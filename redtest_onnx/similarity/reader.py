@@ -15,7 +15,7 @@ from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.grams import linear_gram
+from redtest_onnx.metrics.grams import linear_gram, only_rounding
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
@@ -134,7 +134,8 @@ class GramReader:
         for tap in self._taps:
             if tap.form == "gram":
                 unpack_gram(seen[0].pop(tap.output), n, gram)
-                if _constant(gram, float(seen[0][tap.level]), tap.features):
+                level = float(seen[0][tap.level])
+                if only_rounding(float(gram.diagonal().max()), level, tap.features, np.float32):
                     gram[...] = 0
                 yield gram
             else:
@@ -186,12 +187,3 @@ def _tap(
         channels_last=target.channels_last,
         mask=target.mask,
     )
-
-
-def _constant(gram: Array, level: float, features: int) -> bool:
-    """Whether shifted features are no more than the rounding of values of the given level.
-
-    What float32 leaves of a constant layer looks like noise; only beside the level it is known for nothing.
-    """
-    rounding = 64 * np.finfo(np.float32).eps * level
-    return bool(gram.diagonal().max() <= features * rounding**2)

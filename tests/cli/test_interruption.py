@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import write_together
+from redtest_onnx.graph.writing import write_together
 
 MODELS = Path(__file__).parents[2] / "models"
 SECONDS = 120

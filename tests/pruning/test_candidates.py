@@ -40,7 +40,9 @@ def test_rewired_names_compute_what_surgery_writes(name: str) -> None:
         fast, written = plain_model(bench(name), plan), apply_plan(bench(name), plan)
         assert fast is not written
         assert {t.name for t in fast.graph.initializer} == {t.name for t in written.graph.initializer}
-        one, other = (next(iter(Session(m, bench(name).options).run(feeds).values())) for m in (fast, written))
+        one, other = (
+            next(iter(Session(m, bench(name).options).run(feeds).values())) for m in (fast, written)
+        )
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)  # kernels may be chosen differently
 
 

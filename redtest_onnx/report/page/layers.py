@@ -262,8 +262,8 @@ def _prune_cards(pruning: Pruning) -> tuple[Card, ...]:
         points = (b.accuracy - a.accuracy) * 100
         tone: Tone = "good" if points >= 0 else "bad" if points <= -1 else ""
         cards.append(Card("Accuracy", f"{points:+.2f} points", f"{a.accuracy:.2%} → {b.accuracy:.2%}", tone))
-    if pruning.agreement.top1 is not None:
-        cards.append(Card("Same answer as the original", f"{pruning.agreement.top1:.2%}"))
+    if pruning.agreement.value is not None:
+        cards.append(Card("Agreement with the original", f"{pruning.agreement.value:.2%}"))
     return tuple(cards)
 
 
