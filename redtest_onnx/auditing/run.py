@@ -13,10 +13,9 @@ from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.registry import Rule, rules
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import operator_counts
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
 FailOn = Literal["error", "warning", "note"]
@@ -63,11 +62,9 @@ class Audit:
 
 
 def audit(
-    model: Model,
-    data: Dataset,
+    bench: Workbench,
     profile: Profile,
     *,
-    options: RunOptions | None = None,
     timed: bool = True,
     known: frozenset[str] = frozenset(),
     fail_on: FailOn = "error",
@@ -77,10 +74,8 @@ def audit(
     """Check a model against a profile.
 
     Args:
-        model: the model.
-        data: samples; made up where there are none.
+        bench: the model and samples for it; made up where there are none.
         profile: the deployment target.
-        options: device and threads.
         timed: whether latency is measured.
         known: fingerprints of findings that don't fail any more.
         fail_on: the mildest severity that fails.
@@ -90,7 +85,7 @@ def audit(
     Raises:
         InputError: the profile names something that is not there.
     """
-    subject = Subject(model, profile, data, options or RunOptions(), timed)
+    subject = Subject(bench, profile, timed)
     found: list[Finding] = []
     every = rules()
     for done, rule in enumerate(every):
@@ -100,7 +95,7 @@ def audit(
         if progress:
             progress(done + 1, len(every), "auditing")
     found.sort(key=lambda finding: (_RANK[finding.severity], finding.rule))
-    return Audit(model, profile, tuple(found), subject.cost, _measured(subject), known, fail_on)
+    return Audit(bench.model, profile, tuple(found), subject.cost, _measured(subject), known, fail_on)
 
 
 def _judged(

@@ -21,16 +21,15 @@ from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
 from redtest_onnx.graph.files import full_check
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.ranges import largest_magnitudes
-from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 Outputs = Mapping[str, Any]
@@ -47,18 +46,24 @@ class Subject:
     """One audited model.
 
     Attributes:
-        model: the model.
+        bench: the model and samples for it, made up where none were given.
         profile: the deployment target.
-        data: samples; made up where none were given.
-        options: device and threads.
         timed: whether latency may be measured.
     """
 
-    model: Model
+    bench: Workbench
     profile: Profile
-    data: Dataset
-    options: RunOptions
     timed: bool = True
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.bench.model
+
+    @property
+    def data(self) -> Dataset:
+        """Samples for it."""
+        return self.bench.data
 
     @property
     def label(self) -> str:
@@ -69,10 +74,10 @@ class Subject:
         """Where a command would write a changed version of the file."""
         return f"{self.label.removesuffix('.onnx')}.{word}.onnx"
 
-    @cached_property
+    @property
     def index(self) -> GraphIndex:
         """Look-ups over the main graph."""
-        return GraphIndex(self.model.graph)
+        return index_of(self.model)
 
     @cached_property
     def invalid(self) -> str | None:
@@ -97,21 +102,21 @@ class Subject:
         """Whether anything can be measured by running the model."""
         return self.refused is None
 
-    @cached_property
+    @property
     def session(self) -> Session:
         """The model as users load it."""
-        return Session(self.model, self.options)
+        return self.bench.session()
 
-    @cached_property
+    @property
     def usual(self) -> dict[str, Any]:
         """Inputs of a usual run."""
-        return dict(self.data.inputs(leading_indices(fixed_batch(self.model) or 1, len(self.data))))
+        return self.bench.sample
 
     @cached_property
     def shapes(self) -> Shapes:
         """Sizes of the tensors for one sample; nothing where they can't be found."""
         try:
-            return resolve_shapes(self.model, self.index, self.data, self.options).shapes
+            return self.bench.unopened.shapes
         except InputError:
             return Shapes()
 
@@ -129,7 +134,7 @@ class Subject:
     @cached_property
     def stimuli(self) -> dict[str, dict[str, Any]]:
         """Inputs to try by kind: zero, random, large, and real ones where data was given."""
-        made_up = open_data(None, self.model).inputs(leading_indices(fixed_batch(self.model) or 1, 1))
+        made_up = open_data(None, self.model).inputs(leading_indices(self.bench.fixed_batch or 1, 1))
         floats = {name for name, value in made_up.items() if np.issubdtype(value.dtype, np.floating)}
         scale = {"zero": 0.0, "random": 1.0, "large": _LARGE}
         kinds = {
@@ -161,7 +166,7 @@ class Subject:
         """Outputs that differ between runs on the same input, in one session or in a fresh one."""
         reference = self._run(self.usual)
         again = self._run(self.usual)
-        fresh = Session(self.model, self.options).run(self.usual)
+        fresh = Session(self.model, self.bench.options).run(self.usual)
         return tuple(
             name
             for name, value in reference.items()
@@ -177,7 +182,7 @@ class Subject:
             if name in self.index.activations and self.shapes.is_float(name) and name in self.shapes.dtypes
         ]
         indices = sample_indices(self.data, _SAMPLES, 0)
-        return largest_magnitudes(self.model, names, self.data, indices, self.options) if names else {}
+        return largest_magnitudes(self.bench, names, indices) if names else {}
 
     def weights(self) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
         """Floating-point initializers, one in memory at a time."""
@@ -198,7 +203,7 @@ class Subject:
     @cached_property
     def latency(self) -> Latency | None:
         """Time of one sample in one thread; None if nothing is to be timed."""
-        return measure_latency([self.model], self.data, self.options)[0] if self.timed else None
+        return measure_latency([self.bench])[0] if self.timed else None
 
     @cached_property
     def cold_start(self) -> float | None:
@@ -206,19 +211,19 @@ class Subject:
         if not self.timed:
             return None
         start = perf_counter()
-        Session(self.model, self.options).run(self.usual)
+        Session(self.model, self.bench.options).run(self.usual)
         return (perf_counter() - start) * 1e3
 
     @cached_property
     def measured_memory(self) -> float | None:
         """Bytes of activations that ONNX Runtime was seen to hold for one sample; None where not measured."""
-        return measured_peak_activations(self.model, self.data, self.options) if self.timed else None
+        return measured_peak_activations(self.bench.unopened) if self.timed else None
 
     @cached_property
     def analysis(self) -> Analysis | None:
         """Similarity of the layers; None with fewer than two of them."""
         try:
-            return analyze(self.model, self.data, _SIMILARITY, self.options)
+            return analyze(self.bench, _SIMILARITY)
         except InputError:
             return None
 

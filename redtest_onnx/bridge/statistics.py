@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 
 
@@ -16,7 +16,7 @@ def check_statistics(model: Model) -> None:
     Raises:
         InputError: naming the statistics.
     """
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     for node in index.nodes:
         if node.op_type == "BatchNormalization":
             for name in node.input[3:5]:

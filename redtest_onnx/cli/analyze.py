@@ -9,16 +9,17 @@ from typing import Any
 import click
 
 from redtest_onnx.cli import options, ranking_options
-from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder, describe
+from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions
-from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.documents import analyze_document, write_json
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 
@@ -63,17 +64,18 @@ def command(
         analyze_folder(model, work, engine, screen, json_path)
         return
     loaded = load(model)
-    data = given.open(loaded)
-    screen.warn_synthetic(data)
+    settings = AnalysisSettings(**values)
+    bench = Workbench(loaded, given.open(loaded), run, seed=settings.seed)
+    screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
-        analysis = analyze(loaded, data, AnalysisSettings(**values), run, progress)
+        analysis = analyze(bench, settings, progress)
     screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
     if html:
         save_page(analysis, f"Redundancy of {model.name}", html)
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:
-        write_json(describe(loaded, data, analysis, run, perf_counter() - begin), json_path)
+        write_json(analyze_document(loaded, bench.cost, analysis, perf_counter() - begin), json_path)
 
 
 def _summary(analysis: Analysis) -> list[str]:

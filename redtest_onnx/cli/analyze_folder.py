@@ -12,17 +12,15 @@ from rich.table import Table
 
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import DataOptions
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.model import Model
 from redtest_onnx.ranking.models import find_models
 from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
 from redtest_onnx.report.tables import count
-from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,9 @@ class FolderAnalysis:
         """
         begin = perf_counter()
         model = load(path)
-        data = self.data.open(model)
-        analysis = analyze(model, data, self.settings, self.run)
-        return describe(model, data, analysis, self.run, perf_counter() - begin)
-
-
-def describe(model: Model, data: Dataset, analysis: Analysis, run: RunOptions, seconds: float) -> Document:
-    """The document of an analysis, with the cost of the model."""
-    return analyze_document(model, resolve_cost(model, data, run), analysis, seconds)
+        bench = Workbench(model, self.data.open(model), self.run, seed=self.settings.seed)
+        analysis = analyze(bench, self.settings)
+        return analyze_document(model, bench.cost, analysis, perf_counter() - begin)
 
 
 def analyze_folder(

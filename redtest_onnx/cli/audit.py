@@ -32,6 +32,7 @@ from redtest_onnx.report.audits import (
 )
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.tables import count, size
+from redtest_onnx.runtime.workbench import Workbench
 
 _FORMATS = ("text", "json", "sarif", "junit", "markdown")
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -112,10 +113,8 @@ def command(
                 loaded = load(path)
                 audits.append(
                     audit(
-                        loaded,
-                        source.open(loaded),
+                        Workbench(loaded, source.open(loaded), run),
                         target,
-                        options=run,
                         timed=not no_latency,
                         known=known.of(path.name),
                         fail_on=fail_on,

@@ -16,8 +16,9 @@ from redtest_onnx.graph.files import load
 from redtest_onnx.report.comparisons import compare_document, match_table, save_cross_heatmap
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Comparison, Side, compare, compare_arrays
+from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
 
 
 @click.command("compare")
@@ -90,12 +91,12 @@ def _models(
         )
     model = load(first)
     other = model if second is None else load(second)
-    one = Side(model, source.open(model))
-    two = Side(other, source.open(other, path=other_data))
+    one = Workbench(model, source.open(model), run, seed=settings.seed)
+    two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
     for side in (one, two):
         screen.warn_synthetic(side.data)
     with screen.progress() as progress:
-        return compare(one, two, settings, run, progress)
+        return compare(one, two, settings, progress)
 
 
 def _summary(comparison: Comparison) -> list[str]:

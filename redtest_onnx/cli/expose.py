@@ -19,7 +19,7 @@ from redtest_onnx.graph.files import load, save
 from redtest_onnx.report.documents import write_json
 from redtest_onnx.report.exposures import exposure_document, exposure_table
 from redtest_onnx.runtime.activations import ExposedModel, expose_tensors, iterate_activations
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 
 _SYNTHETIC = 16
 """Samples that are run where the user gave none."""
@@ -72,8 +72,8 @@ def command(
     check_outputs([output, values_path, json_path], force=force)
     loaded = load(model)
     data = options.data_options_of(values).open(loaded)
-    run = options.run_options_of(values)
-    exposed = expose_tensors(loaded, data, tensors or ("all",), run, dequantize=dequantize)
+    bench = Workbench(loaded, data, options.run_options_of(values))
+    exposed = expose_tensors(bench, tensors or ("all",), dequantize=dequantize)
     if not exposed.tensors:
         raise InputError(
             "there is no tensor to hand out", where=loaded.label, hint="see `inspect --layers all`"
@@ -83,21 +83,20 @@ def command(
     written = 0
     if values_path is not None:
         screen.warn_synthetic(data)
-        written = _write(screen, exposed, data, run, values_path, samples)
+        written = _write(screen, bench, exposed, values_path, samples)
     screen.show(exposure_table(exposed), *_summary(exposed, output, values_path, written, data))
     if json_path:
         write_json(exposure_document(loaded, exposed, output, values_path, written), json_path)
 
 
-def _write(
-    screen: Screen, exposed: ExposedModel, data: Dataset, run: RunOptions, path: Path, samples: int | None
-) -> int:
+def _write(screen: Screen, bench: Workbench, exposed: ExposedModel, path: Path, samples: int | None) -> int:
     """Stream the values into the file, in the order of the data."""
+    data = bench.data
     count = min(samples or (_SYNTHETIC if data.synthetic else len(data)), len(data))
     indices = np.arange(count, dtype=np.int64)
     with screen.progress() as progress, open_writer(path, count) as writer:
         done = 0
-        for batch in iterate_activations(exposed, data, indices, run):
+        for batch in iterate_activations(bench, exposed, indices):
             writer.write(batch.values, len(batch.indices))
             done += len(batch.indices)
             progress(done, count, "writing activations")

@@ -13,7 +13,7 @@ from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.report.documents import finetune_document, write_json
-from redtest_onnx.runtime.opened import resolve_cost
+from redtest_onnx.runtime.workbench import Workbench
 
 if TYPE_CHECKING:
     from redtest_onnx.training.finetune import FineTuning, ValidationResult
@@ -68,26 +68,25 @@ def command(
     output = output or model.with_suffix(".finetuned.onnx")
     check_outputs([output, json_path], force=force)
     prepare_torch()
-    from redtest_onnx.training.finetune import finetune
+    from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
+    from redtest_onnx.training.loop import Watch
     from redtest_onnx.training.processes import leads
 
     screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
     loaded = load(model)
-    data = options.training_data(source, loaded)
-    screen.warn_synthetic(data)
+    bench = Workbench(loaded, options.training_data(source, loaded), run, seed=settings.seed)
+    screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
         result = finetune(
-            loaded,
-            data,
+            bench,
             settings,
             teacher=load(teacher) if teacher else None,
-            validation=source.open(loaded, path=val_data) if val_data else None,
-            test=options.evaluation_data(source, loaded, eval_data),
-            options=run,
-            checkpoint=checkpoint or output.with_suffix(".checkpoint"),
-            resume=resume,
-            report=epoch_reporter(screen, log_path),
-            progress=progress,
+            others=ValidationData(
+                source.open(loaded, path=val_data) if val_data else None,
+                options.evaluation_data(source, loaded, eval_data),
+            ),
+            checkpoint=CheckpointFile(checkpoint or output.with_suffix(".checkpoint"), resume),
+            watch=Watch(epoch_reporter(screen, log_path), progress),
         )
     if not result.leads:
         return
@@ -95,8 +94,7 @@ def command(
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")
     if json_path:
-        cost = resolve_cost(loaded, data, run)
-        write_json(finetune_document(loaded, cost, result, settings, output), json_path)
+        write_json(finetune_document(loaded, bench.cost, result, settings, output), json_path)
 
 
 def in_words(result: FineTuning) -> list[str]:

@@ -11,13 +11,10 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.granularity import Granularity
-from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.report.documents import inspect_document, write_json
 from redtest_onnx.report.tables import count, layer_table, size
-from redtest_onnx.runtime.opened import inline_for_data, whole_cost
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import select_layers
 
 
@@ -43,12 +40,8 @@ def command(
     check_outputs([json_path], force=force)
     loaded = load(model)
     data = options.data_options_of(values).open(loaded)
-    view = inline_for_data(loaded, data)
-    index = GraphIndex(view.model.graph)
-    shapes = resolve_shapes(view.model, index, data, options.run_options_of(values)).shapes
-    cost = whole_cost(loaded, view.model, shapes)
-    series = find_layers(index, shapes, view.choices, granularity)
-    chosen = select_layers(index, shapes, series, layers)
+    bench = Workbench(loaded, data, options.run_options_of(values))
+    cost, chosen = bench.cost, select_layers(bench, layers, granularity)
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
     screen.show(
         f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
@@ -57,7 +50,7 @@ def command(
         f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
         f"{size(cost.peak_activation_bytes)} of activations per sample",
     )
-    screen.show(*(f"  The layers are those of {choice}." for choice in view.choices))
+    screen.show(*(f"  The layers are those of {choice}." for choice in bench.view.choices))
     if chosen:
         removable = sum(layer.removable for layer in chosen)
         screen.show(layer_table(chosen), f"{len(chosen)} layers, {removable} of them can be removed.")

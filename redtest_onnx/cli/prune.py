@@ -11,26 +11,20 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.training_options import prepare_torch
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save, write_atomic
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.layers.layer import find_layers
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.plan import Plan, load_plan
+from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
-from redtest_onnx.pruning.prune import prune
 from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.documents import plan_document, prune_document, write_json
 from redtest_onnx.report.html import save_page
 from redtest_onnx.report.saved import load_analysis
 from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
-from redtest_onnx.runtime.opened import inline_for_data, whole_cost
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 if TYPE_CHECKING:
@@ -153,65 +147,38 @@ def command(
     source = options.data_options_of(values)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
-    data = source.open(loaded)
+    how = PruneSettings(criterion, settings, repair, int(adapter_kernel))
+    data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
+    seed = saved.settings.seed if saved else settings.seed
+    bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
     screen.warn_synthetic(data)
-    if _nothing_removable(screen, loaded, data, run, settings, json_path):
+    if _nothing_removable(screen, bench, settings, json_path):
         return
     with screen.progress() as progress:
         if plan_path and not dry_run:
-            analysis = saved or analyze(loaded, data, settings, run, progress)
+            analysis = saved or analyze(bench, settings, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
-            chosen, analysis = make_plan(
-                loaded,
-                data,
-                budgets[0],
-                criterion=criterion,
-                settings=settings,
-                method=repair,
-                options=run,
-                analysis=saved,
-                progress=progress,
-            )
+            chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
     _show_plan(screen, chosen, analysis)
     if dry_run:
-        _finish_dry_run(screen, loaded, data, run, chosen, analysis, plan_path, json_path)
+        _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return
     rounds: tuple[Round, ...] = ()
-    evaluation = options.evaluation_data(source, loaded, eval_data)
     with screen.progress() as progress:
         if epochs is None or not chosen.steps:
-            pruning = prune(
-                loaded,
-                data,
-                chosen,
-                analysis,
-                evaluation=evaluation,
-                method=repair,
-                kernel=int(adapter_kernel),
-                options=run,
-                progress=progress,
-            )
+            pruning = prune(bench, chosen, analysis, how, progress=progress)
         else:
-            from redtest_onnx.pruning.rounds import prune_in_rounds
+            from redtest_onnx.pruning.rounds import RoundTraining, prune_in_rounds
+            from redtest_onnx.training.loop import Watch
             from redtest_onnx.training.settings import TrainingSettings
 
-            pruning, rounds = prune_in_rounds(
-                loaded,
-                data,
-                budgets,
+            training = RoundTraining(
                 TrainingSettings(epochs, lr=lr, augment=augment, seed=settings.seed),
-                train_on=options.training_data(source, loaded) if source.has_split("train") else None,
-                evaluation=evaluation,
-                criterion=criterion,
-                settings=settings,
-                method=repair,
-                kernel=int(adapter_kernel),
-                first=(chosen, analysis),
-                options=run,
-                report=epoch_reporter(screen),
-                progress=progress,
+                options.training_data(source, loaded) if source.has_split("train") else None,
+                Watch(epoch_reporter(screen), progress),
             )
+            pruning, rounds = prune_in_rounds(bench, budgets, training, how, first=(chosen, analysis))
     save(pruning.model, output, force=force)
     if rounds:
         screen.show(*map(_round_in_words, rounds))
@@ -267,23 +234,18 @@ def _check_training(
 
 def _nothing_removable(
     screen: Screen,
-    model: Model,
-    data: Dataset,
-    run: RunOptions,
+    bench: Workbench,
     settings: AnalysisSettings,
     json_path: str | None,
 ) -> bool:
     """Give the reasons where no layer can go; nothing is written then but the JSON."""
-    view = inline_for_data(model, data)
-    index = GraphIndex(view.model.graph)
-    shapes = resolve_shapes(view.model, index, data, run).shapes
-    layers = find_layers(index, shapes, view.choices, settings.granularity)
+    layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
-    screen.show(f"No layer of {model.label} can be removed; nothing is written.", layer_table(layers))
+    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
     if json_path:
-        nothing = Plan("none", model.sha256, ())
-        write_json(plan_document(model, whole_cost(model, view.model, shapes), nothing, layers), json_path)
+        nothing = Plan("none", bench.digest, ())
+        write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
     return True
 
 
@@ -325,9 +287,7 @@ def _repair_in_words(repair: Repair) -> str:
 
 def _finish_dry_run(
     screen: Screen,
-    model: Model,
-    data: Dataset,
-    run: RunOptions,
+    bench: Workbench,
     plan: Plan,
     analysis: Analysis,
     plan_path: Path | None,
@@ -337,6 +297,4 @@ def _finish_dry_run(
         write_atomic(plan_path, plan.save)
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
-        view = inline_for_data(model, data).model
-        cost = whole_cost(model, view, resolve_shapes(view, GraphIndex(view.graph), data, run).shapes)
-        write_json(plan_document(model, cost, plan, analysis.layers), json_path)
+        write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

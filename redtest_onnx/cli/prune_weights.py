@@ -13,7 +13,6 @@ from redtest_onnx.cli.options import evaluation_data, training_data
 from redtest_onnx.cli.outputs import check_outputs
 from redtest_onnx.cli.sparsity_options import Request
 from redtest_onnx.cli.training_options import prepare_torch
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.budget import Budget
@@ -26,14 +25,13 @@ from redtest_onnx.report.weight_pruning import (
     pruning_words,
     stage_table,
 )
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights, one_shot_masks
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning, prune_iteratively
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import split_samples
 from redtest_onnx.weight_sparsity.masks import Amount
-from redtest_onnx.weight_sparsity.pipeline import LAYERS, ORIGINAL, ZEROED, finish
+from redtest_onnx.weight_sparsity.pipeline import LAYERS, MaskedModel, finish
 from redtest_onnx.weight_sparsity.weights import Weight
 
 
@@ -53,34 +51,26 @@ def prune_weights(
     source = options.data_options_of(values)
     data = source.open(model)
     screen.warn_synthetic(data)
-    models = {ORIGINAL: model}
-    if values["remove_layers"]:
-        models[LAYERS] = _without_layers(screen, model, data, run, values)
-    base = list(models.values())[-1]
-    weights = chosen_weights(base, values["protect"])
     evaluation = evaluation_data(source, model, values["eval_data"])
+    bench = Workbench(model, data, run, seed=values["seed"], evaluation=evaluation)
+    before: dict[str, Model] = {}
+    if values["remove_layers"]:
+        before[LAYERS] = _without_layers(screen, Workbench(model, data, run), values)
+    base = before.get(LAYERS, model)
+    weights = chosen_weights(base, values["protect"])
     iterations: list[Document] = []
     with TemporaryDirectory(prefix=".redtest-", dir=request.output.parent) as folder:
         if request.trains:
-            found = _trained(screen, base, weights, source, request, values, run)
-            masks, models[ZEROED] = found.masks, found.model
+            training_bench = Workbench(base, training_data(source, base), run, seed=values["seed"])
+            found = _trained(screen, training_bench, weights, request, values)
+            masked = MaskedModel(found.model, weights, found.masks, before)
             iterations = iteration_documents(found)
             screen.show(iteration_table(found))
         else:
             masks = one_shot_masks(base, weights, request.scope, Amount(request.amount))
-            models[ZEROED] = apply_masks(base, weights, masks, Path(folder))
+            masked = MaskedModel(apply_masks(base, weights, masks, Path(folder)), weights, masks, before)
         with screen.progress() as progress:
-            pruning = finish(
-                models,
-                weights,
-                masks,
-                data,
-                keep_channels=values["keep_channels"],
-                evaluation=evaluation,
-                seed=values["seed"],
-                options=run,
-                progress=progress,
-            )
+            pruning = finish(bench, masked, keep_channels=values["keep_channels"], progress=progress)
         saved = save(pruning.model, request.output, force=force)
     screen.show(stage_table(pruning), *pruning_words(pruning, request.output))
     if json_path:
@@ -91,16 +81,13 @@ def prune_weights(
 
 def _trained(
     screen: Screen,
-    model: Model,
+    bench: Workbench,
     weights: Sequence[Weight],
-    source: options.DataOptions,
     request: Request,
     values: dict[str, Any],
-    run: RunOptions,
 ) -> IterativePruning:
     """Train and prune in turns on split `train` of --data, or on all of it."""
     prepare_torch()
-    data = training_data(source, model)
     training = TrainingSettings(
         epochs=request.epochs,
         batch_size=values["batch_size"],
@@ -121,26 +108,20 @@ def _trained(
     )
     with screen.progress() as progress:
         return prune_iteratively(
-            model,
+            bench,
             weights,
-            split_samples(data, values["seed"]),
             settings,
             max_drop=values["max_drop"],
             folder=values["checkpoints"],
-            options=run,
             progress=progress,
         )
 
 
-def _without_layers(
-    screen: Screen, model: Model, data: Dataset, run: RunOptions, values: dict[str, Any]
-) -> Model:
+def _without_layers(screen: Screen, bench: Workbench, values: dict[str, Any]) -> Model:
     """The model without its most redundant layers, repaired."""
     with screen.progress() as progress:
-        chosen, analysis = plan(
-            model, data, Budget(remove=values["remove_layers"]), options=run, progress=progress
-        )
-        pruned = prune(model, data, chosen, analysis, options=run, progress=progress)
+        chosen, analysis = plan(bench, Budget(remove=values["remove_layers"]), progress=progress)
+        pruned = prune(bench, chosen, analysis, progress=progress)
     names = ", ".join(step.region for step in chosen.steps)
     screen.show(f"{len(chosen.steps)} of {len(analysis.layers)} layers are removed: {names}.")
     return pruned.model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from redtest_onnx.data.batching import Indices
@@ -9,6 +11,27 @@ from redtest_onnx.data.dataset import Dataset, Subset
 
 _MOST_HOLDOUT = 512
 _MOST_FITTED = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Which samples of a data set serve which purpose.
+
+    Attributes:
+        fit: to fit weights to; none of them is in the others.
+        choose: to choose between candidates by: plans, repairs.
+        judge: to report the quality of what was chosen on.
+    """
+
+    fit: Indices
+    choose: Indices
+    judge: Indices
+
+    @classmethod
+    def of(cls, data: Dataset, seed: int) -> Splits:
+        """The parts of a data set's seeded order."""
+        held = holdout_indices(data, seed)
+        return cls(fit_indices(data, seed), held, held)
 
 
 def sample_indices(data: Dataset, count: int, seed: int) -> Indices:

@@ -13,7 +13,7 @@ import onnx
 
 from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import InputPlan, plan_inputs, state_inputs
@@ -84,9 +84,9 @@ class Synthetic:
     def _states(self) -> frozenset[str]:
         return state_inputs(self._model)
 
-    @cached_property
+    @property
     def _index(self) -> GraphIndex:
-        return GraphIndex(self._model.graph)
+        return index_of(self._model)
 
     @cached_property
     def _compared(self) -> dict[str, float]:

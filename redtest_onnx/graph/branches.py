@@ -18,7 +18,7 @@ from onnx import helper, inliner
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.folding import Folding
-from redtest_onnx.graph.index import GraphIndex, captured
+from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model, subgraphs
 from redtest_onnx.graph.reinsert import InlinedBranch, reinsert_branch
 from redtest_onnx.graph.shapes import declared_shapes
@@ -100,7 +100,7 @@ def _decided(model: Model, fed: Mapping[str, npt.NDArray[Any]]) -> dict[str, tup
     nodes = [node for node in model.graph.node if ops.qualified(node) == "If"]
     if not nodes:
         return {}
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     shapes = declared_shapes(model)
     always, now = Folding(model, index, shapes, {}), Folding(model, index, shapes, fed)
     found = {}

@@ -24,6 +24,7 @@ from redtest_onnx.graph.model import (
     tensor_bytes,
     tensors,
 )
+from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.text import broken_text
 
 _CHUNK = 1 << 20
@@ -72,8 +73,10 @@ def full_check(model: Model) -> None:
     Raises:
         InputError: with the checker's own message.
     """
+    external = any(is_external(tensor) for tensor in tensors(model.graph))
     try:
-        onnx.checker.check_model(_without_external(model.proto), full_check=True)
+        checked = _without_external(model.proto) if external else loadable(model)
+        onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
 
@@ -92,11 +95,12 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     """
     path = Path(path)
     writable(path, force=force)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    external = [t for t in tensors(proto.graph) if is_external(t)]
+    proto = model.proto
     source = model.path
-    if external:
+    if any(is_external(tensor) for tensor in tensors(proto.graph)):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        external = [t for t in tensors(proto.graph) if is_external(t)]
         data_path = path.with_name(path.name + ".data")
         writable(data_path, force=force)
         write_together(
@@ -108,7 +112,7 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     elif source is not None:
         write_atomic(path, lambda target: shutil.copyfile(source, target))
     else:
-        content = proto.SerializeToString(deterministic=True)
+        content = model.serialised()
         write_atomic(path, lambda target: target.write_bytes(content))
     return Model(proto, path)
 

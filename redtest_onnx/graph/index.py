@@ -9,7 +9,7 @@ from functools import cached_property
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.model import subgraphs
+from redtest_onnx.graph.model import Model, subgraphs
 
 
 class _Counts(dict[str, int]):
@@ -200,6 +200,14 @@ class GraphIndex:
             value = ops.attribute(self.nodes[producer], "value")
             return isinstance(value, onnx.TensorProto) and len(value.dims) >= 2
         return True
+
+
+def index_of(model: Model) -> GraphIndex:
+    """The look-ups over a model's main graph, made once per model."""
+    found = model.facts.get("index")
+    if not isinstance(found, GraphIndex):
+        found = model.facts["index"] = GraphIndex(model.graph)
+    return found
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 
 Floats = npt.NDArray[np.float64]
@@ -92,13 +92,13 @@ class LinearOperator:
         return model.initializers[model.graph.node[node].input[position]]
 
 
-def linear_operators(model: Model, index: GraphIndex) -> list[LinearOperator]:
+def linear_operators(model: Model) -> list[LinearOperator]:
     """All operators of the main graph that a fit can change, in graph order.
 
     Those with computed or quantised weights, convolutions over volumes, and alpha and beta factors are left
     as they are.
     """
-    found = []
+    index, found = index_of(model), []
     for i in sorted(index.weighted):
         operator = _describe(model, index, i)
         if operator is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,8 @@ class Model:
     path: Path | None = None
     data_folder: Path | None = None
     origin: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What other modules found out about the model, each once: it never changes."""
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -133,7 +135,7 @@ class Model:
         """Hex digest of the .onnx file, of the serialised proto if unsaved; without external data."""
         digest = hashlib.sha256()
         if self.path is None:
-            digest.update(self.proto.SerializeToString(deterministic=True))
+            digest.update(self.serialised())
         else:
             with self.path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -147,6 +149,15 @@ class Model:
             external = sum(tensor_bytes(t) for t in tensors(self.graph) if is_external(t))
             return int(self.proto.ByteSize()) + external
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
+
+    def serialised(self) -> bytes:
+        """The proto as bytes; taken from the copy that `graph.stored` keeps where there is one."""
+        found = self.facts.get("loadable")
+        if isinstance(found, bytes):
+            return found
+        if isinstance(found, str):
+            return Path(found).read_bytes()
+        return self.proto.SerializeToString(deterministic=True)
 
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """The values of one of this model's tensors, read from its external file where it has one."""

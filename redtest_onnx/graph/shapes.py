@@ -106,6 +106,13 @@ def declared_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
 
 def _symbolic(model: Model) -> dict[str, Symbols]:
     """Shapes with the names of open dimensions, as far as declarations and operators tell them."""
+    if "symbols" not in model.facts:
+        model.facts["symbols"] = _found_symbols(model)
+    found: dict[str, Symbols] = model.facts["symbols"]
+    return found
+
+
+def _found_symbols(model: Model) -> dict[str, Symbols]:
     skeleton = _skeleton(model, {})
     skeleton.graph.value_info.extend(model.graph.value_info)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 
 
@@ -18,19 +18,18 @@ def live(index: GraphIndex, node: int) -> tuple[str, ...]:
     return tuple(name for name in wanted if name not in made_later and name not in index.initializers)
 
 
-def segment(model: Model, index: GraphIndex, outputs: Iterable[str], given: Mapping[str, int]) -> Model:
+def segment(model: Model, outputs: Iterable[str], given: Mapping[str, int]) -> Model:
     """The part of a model that computes tensors from others and, where those don't do, from its inputs.
 
     Args:
         model: the model; not changed.
-        index: of its main graph.
         outputs: tensors to compute, none of them given.
         given: ONNX element types of the tensors that will be fed.
 
     Returns:
         A model whose inputs are those of `given`, and of the model's own inputs, that it reads.
     """
-    outputs = tuple(outputs)
+    index, outputs = index_of(model), tuple(outputs)
     needed: set[int] = set()
     read: set[str] = set()
     stack = list(outputs)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 
 
@@ -28,7 +28,7 @@ def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[
         changes: new values by (index of the node, name of the initializer it reads), of the same shape and
             type. An initializer that other nodes read, too, stays as it is for them.
     """
-    readers = GraphIndex(model.graph).readers
+    readers = index_of(model).readers
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}

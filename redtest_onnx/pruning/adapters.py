@@ -11,25 +11,25 @@ import onnx
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT
-from redtest_onnx.graph.shapes import Shape, Shapes
+from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.surgery import AdapterOperator
 from redtest_onnx.layers.layer import channels_first
+from redtest_onnx.runtime.workbench import Workbench
 
 
-def plain_adapter(
-    index: GraphIndex, shapes: Shapes, entry: str, exit_: str, kernel: int = 1
-) -> tuple[AdapterOperator, ...]:
+def plain_adapter(bench: Workbench, entry: str, exit_: str, kernel: int = 1) -> tuple[AdapterOperator, ...]:
     """An adapter without fitted values: positions are averaged, channels kept, cut off or filled with zeros.
 
     It ends with the activation function that the layer ended with. Its bias is zero, to be fitted.
 
     Args:
-        index: the graph with the layer still in it.
-        shapes: sizes of its tensors: [n, C, H, W], [n, C, L] of convolutions, [n, T, D] or [n, D].
+        bench: the model with the layer still in it, whose shapes of the two tensors are known: [n, C, H, W],
+            [n, C, L] of convolutions, [n, T, D] or [n, D].
         entry: what comes in.
         exit_: what must come out, of the same rank.
         kernel: smallest size of the convolution's window.
     """
+    index, shapes = bench.index, bench.shapes
     before, after = shapes.sizes[entry], shapes.sizes[exit_]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(shapes.dtypes.get(entry, FLOAT)))
     activation = _activation(index, exit_)

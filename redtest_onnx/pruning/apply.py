@@ -14,25 +14,24 @@ from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning.adapters import plain_adapter
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.targets import before_activation
+from redtest_onnx.runtime.workbench import Workbench
 
 
-def apply_plan(model: Model, plan: Plan, shapes: Shapes) -> Model:
+def apply_plan(bench: Workbench, plan: Plan) -> Model:
     """Take the plan's layers out of the model.
 
     Args:
-        model: the model the plan was made for.
+        bench: the model the plan was made for, with its branches inlined; adapters are built for its shapes.
         plan: what to take out.
-        shapes: sizes for one sample; adapters are built for them.
 
     Raises:
         InputError: the graph can't be edited.
     """
-    index = GraphIndex(model.graph)
     removals = []
     for step in plan.steps:
-        adapter = plain_adapter(index, shapes, step.input, step.tensor) if step.action == "adapter" else ()
+        adapter = plain_adapter(bench, step.input, step.tensor) if step.action == "adapter" else ()
         removals.append(Removal(step.input, step.tensor, adapter))
-    return remove_regions(model, removals)
+    return remove_regions(bench.model, removals)
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,22 @@ class AdapterInsertion:
     """
 
     model: Model
-    exits: frozenset[str]
+    exits: frozenset[str] = frozenset()
 
 
-def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -> AdapterInsertion:
+def apply_with_adapters(bench: Workbench, plan: Plan, kernel: int) -> AdapterInsertion:
     """Take the plan's layers out and put an adapter into every gap, also where shapes would fit without.
 
     Args:
-        model: the model the plan was made for.
+        bench: as in `apply_plan`; tensors of an unknown shape get no adapter.
         plan: what to take out.
-        shapes: sizes for one sample; tensors of an unknown shape get no adapter.
         kernel: size of the convolution of an adapter between images.
 
     Raises:
         InputError: the graph can't be edited.
     """
-    index = GraphIndex(model.graph)
-    linear = {operator.target for operator in linear_operators(model, index)}
+    index, shapes = bench.index, bench.shapes
+    linear = {operator.target for operator in linear_operators(bench.model)}
     removals, exits = [], set()
     for steps in _gaps(plan.steps):
         entry, exit_ = steps[0].input, steps[-1].tensor
@@ -71,9 +69,9 @@ def apply_with_adapters(model: Model, plan: Plan, shapes: Shapes, kernel: int) -
         fits = steps[0].action == "adapter" or _adaptable(index, shapes, entry, exit_)
         if fits and steps[0].action == "bypass":
             exits.add(exit_)
-        adapter = plain_adapter(index, shapes, entry, exit_, kernel) if fits else ()
+        adapter = plain_adapter(bench, entry, exit_, kernel) if fits else ()
         removals.append(Removal(entry, exit_, adapter))
-    return AdapterInsertion(remove_regions(model, removals), frozenset(exits))
+    return AdapterInsertion(remove_regions(bench.model, removals), frozenset(exits))
 
 
 def _ends_linearly(index: GraphIndex, entry: str, exit_: str) -> bool:

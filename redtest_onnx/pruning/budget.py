@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 from itertools import islice, pairwise
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.targets import Quantities, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, Progress
 
 
@@ -59,14 +59,25 @@ def drop(reference: Evaluation, candidate: Evaluation) -> float:
     return 1.0 - candidate.agreement.cosine
 
 
+@dataclass(frozen=True)
+class Losses:
+    """What plans lose on held-out samples.
+
+    Attributes:
+        plain: by removal alone.
+        repaired: with repair; None where nothing will be repaired.
+    """
+
+    plain: Callable[[Plan], float]
+    repaired: Callable[[Plan], float] | None = None
+
+
 def make_plan(
     context: CriterionContext,
     budget: Budget,
     criterion: str = "redtest",
     *,
-    quantities: Quantities,
-    loss: Callable[[Plan], float] | None = None,
-    repaired_loss: Callable[[Plan], float] | None = None,
+    losses: Losses | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose the layers to take out.
@@ -75,18 +86,16 @@ def make_plan(
         context: the model, its layers and their similarity.
         budget: what limits the choice.
         criterion: name of the criterion.
-        quantities: what plans leave of the quantities that targets name.
-        loss: what a plan loses on held-out samples; needed where `budget.max_drop` decides.
-        repaired_loss: what it loses after repair; None where nothing will be repaired.
+        losses: what plans lose; needed where `budget.max_drop` decides.
         progress: called for every candidate tried.
 
     Raises:
         InputError: a protected layer does not exist, or there are fewer candidates than asked for.
         NegativeVerdictError: a target can't be reached.
     """
-    model, analysis = context.model, context.analysis
+    bench, analysis = context.bench, context.analysis
     context = replace(context, allowed=_allowed(analysis, budget.protect))
-    search = TargetSearch(context, criterion, budget.targets, quantities)
+    search = TargetSearch(context, criterion, budget.targets, Quantities(bench))
     ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
     if budget.threshold is not None:
         if criterion == "redtest":
@@ -98,24 +107,24 @@ def make_plan(
         if budget.remove > len(chosen):
             raise InputError(
                 f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
-                where=model.label,
+                where=bench.label,
                 hint="`inspect` gives the reason for each layer that stays",
             )
     elif budget.targets:
         chosen = search.run(ranking)
     else:
         chosen = list(ranking)
-    if loss is None or budget.max_drop is None:
-        return plan_of(model, criterion, chosen)
-    plain = _tolerated(model, criterion, chosen, loss, budget.max_drop, progress)
-    if repaired_loss is None:
+    if losses is None or budget.max_drop is None:
+        return plan_of(bench, criterion, chosen)
+    plain = _tolerated(bench, criterion, chosen, losses.plain, budget.max_drop, progress)
+    if losses.repaired is None:
         return plain
-    repaired = _longest(model, criterion, chosen, repaired_loss, budget.max_drop, progress)
+    repaired = _longest(bench, criterion, chosen, losses.repaired, budget.max_drop, progress)
     return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
 
 
 def _tolerated(
-    model: Model,
+    bench: Workbench,
     criterion: str,
     candidates: Sequence[ScoredLayer],
     loss: Callable[[Plan], float],
@@ -125,15 +134,15 @@ def _tolerated(
     """Take candidate after candidate; one that costs too much together with those before it stays."""
     kept: list[ScoredLayer] = []
     for done, candidate in enumerate(candidates):
-        if loss(plan_of(model, criterion, [*kept, candidate])) <= max_drop:
+        if loss(plan_of(bench, criterion, [*kept, candidate])) <= max_drop:
             kept.append(candidate)
         if progress:
             progress(done + 1, len(candidates), "trying removals")
-    return plan_of(model, criterion, kept)
+    return plan_of(bench, criterion, kept)
 
 
 def _longest(
-    model: Model,
+    bench: Workbench,
     criterion: str,
     candidates: Sequence[ScoredLayer],
     loss: Callable[[Plan], float],
@@ -144,14 +153,14 @@ def _longest(
     good, bad, tries = 0, len(candidates) + 1, 0
     while bad - good > 1:
         middle = (good + bad) // 2
-        if loss(plan_of(model, criterion, candidates[:middle])) <= max_drop:
+        if loss(plan_of(bench, criterion, candidates[:middle])) <= max_drop:
             good = middle
         else:
             bad = middle
         tries += 1
         if progress:
             progress(tries, tries + (bad - good - 1).bit_length(), "trying removals with repair")
-    return plan_of(model, criterion, candidates[:good])
+    return plan_of(bench, criterion, candidates[:good])
 
 
 def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from redtest_onnx.data.dataset import Feeds
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.shapes import Shapes
@@ -20,6 +19,7 @@ from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.layers.regions import describe
 from redtest_onnx.pruning.plan import Step
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.workbench import Workbench
 
 # Largest difference as a share of the largest value. Kernels may be chosen differently in the two graphs, and
 # ONNX Runtime computes neighbouring operators of half precision in float32 without rounding between them.
@@ -53,31 +53,23 @@ class Divergence:
         )
 
 
-def first_divergence(
-    original: Model,
-    rewritten: Model,
-    steps: Iterable[Step],
-    feeds: Feeds,
-    options: RunOptions,
-    shapes: Shapes | None = None,
-) -> Divergence | None:
+def first_divergence(bench: Workbench, rewritten: Model, steps: Iterable[Step]) -> Divergence | None:
     """Run both models side by side, the original with what the gaps of the rewritten one hand on.
 
     The exit of every removed layer is fed to the original as the tensor that took its place, so that all that
-    lies behind must come out the same; how the graph was rewired is not looked at.
+    lies behind must come out the same; how the graph was rewired is not looked at. No more than half a GiB of
+    tensors is held at a time.
 
     Args:
-        original: the model before.
+        bench: the model before, with its branches inlined; run on its first sample.
         rewritten: the same without some layers, its weights unchanged.
         steps: what was taken out, in the order of the graph.
-        feeds: values of the inputs.
-        options: device and threads.
-        shapes: sizes of the original's tensors; no more than half a GiB of them is held at a time.
 
     Returns:
         The first tensor in graph order that differs; None if none does.
     """
-    index, kept = GraphIndex(original.graph), GraphIndex(rewritten.graph)
+    original, feeds, options = bench.model, bench.sample, bench.options
+    index, kept = bench.index, index_of(rewritten)
     stand_ins = _stand_ins(steps, kept)
     made = [name for name in dict.fromkeys(stand_ins.values()) if name in kept.producer]
     handed_on = {**feeds, **(_run(expose(rewritten, made), feeds, options) if made else {})}
@@ -85,9 +77,9 @@ def first_divergence(
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
     known, share = {**feeds, **given}, _tolerance(original)
     common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
-    for names in _portions(common, shapes or Shapes()):
+    for names in _portions(common, bench.shapes):
         found = _run(expose(rewritten, names), feeds, options)
-        part = segment(original, index, names, types)
+        part = segment(original, names, types)
         differing = next(_differing(index, names, _run(part, known, options), found, share), None)
         if differing is None:
             continue
@@ -117,11 +109,11 @@ def _portions(names: Iterable[str], shapes: Shapes) -> Iterator[list[str]]:
         yield portion
 
 
-def first_infinite(model: Model, feeds: Feeds, options: RunOptions) -> str | None:
-    """The first tensor whose values are not finite, and what makes it, in words; None if all are."""
-    index = GraphIndex(model.graph)
+def first_infinite(bench: Workbench) -> str | None:
+    """The first tensor that is not finite on the first sample, and what makes it; None if all are."""
+    index = index_of(bench.model)
     names = [name for node in index.nodes for name in node.output if name in index.input_dependent]
-    found = Session(expose(model, names), options, level="none").run(feeds)
+    found = Session(expose(bench.model, names), bench.options, level="none").run(bench.sample)
     for name in names:
         if not finite(found[name]):
             return f"{name!r}, made by {describe(index, index.producer[name])}"

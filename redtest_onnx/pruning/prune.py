@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.data.splits import fit_indices, holdout_indices, sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, drop, make_plan
+from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.repair import Calibration, Fitted, Method, Repair, fit_to_original, repair
-from redtest_onnx.pruning.targets import Quantities
+from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
-from redtest_onnx.runtime.opened import inline_for_data, resolve_cost
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
 
 _FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
@@ -75,28 +67,37 @@ class Pruning:
     evaluated: int
 
 
+@dataclass(frozen=True)
+class PruneSettings:
+    """How layers are chosen and what is left is repaired.
+
+    Attributes:
+        criterion: the order in which layers go, one of `criteria.names()`.
+        similarity: how similarity is measured.
+        repair: "none", "adapter", "refit" or "auto", see `repair`; with repair more layers can go.
+        kernel: size of the convolutions of fitted adapters.
+    """
+
+    criterion: str = "redtest"
+    similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
+    repair: Method = "auto"
+    kernel: int = 1
+
+
 def plan(
-    model: Model,
-    data: Dataset,
+    bench: Workbench,
     budget: Budget,
+    settings: PruneSettings | None = None,
     *,
-    criterion: str = "redtest",
-    settings: AnalysisSettings | None = None,
-    method: Method = "auto",
-    options: RunOptions | None = None,
     analysis: Analysis | None = None,
     progress: Progress | None = None,
 ) -> tuple[Plan, Analysis]:
     """Analyse a model and choose the layers to take out.
 
     Args:
-        model: the model.
-        data: calibration samples.
+        bench: the model and calibration samples.
         budget: how many layers may go.
-        criterion: in which order.
-        settings: how similarity is measured.
-        method: how the result will be repaired; with repair more layers can go.
-        options: device and threads.
+        settings: in which order, and how the result will be repaired.
         analysis: an earlier analysis of the same model, to be used instead of a new one.
         progress: called as work is done.
 
@@ -104,190 +105,140 @@ def plan(
         InputError: see `analyze` and `make_plan`.
         NegativeVerdictError: a target can't be reached.
     """
-    options = options or RunOptions()
-    analysis = analysis or analyze(model, data, settings, options, progress)
-    digest, model = model.sha256, inline_for_data(model, data).model
-    index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, data, options).shapes
-    loss: Callable[[Plan], float] | None = None
-    repaired_loss: Callable[[Plan], float] | None = None
-    if budget.max_drop is not None:
-        seed = analysis.settings.seed
-        evaluator = Evaluator(model, data, holdout_indices(data, seed), options)
+    settings = settings or PruneSettings()
+    analysis = analysis or analyze(bench, settings.similarity, progress)
+    context = CriterionContext(bench.opened, analysis)
+    losses = _losses(bench.opened, settings) if budget.max_drop is not None else None
+    chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
+    return chosen, analysis
 
-        def loss(candidate: Plan) -> float:
-            pruned = apply_plan(model, candidate, shapes)
-            return drop(evaluator.reference, evaluator.evaluate(pruned))
 
-        if method != "none" and not data.synthetic:
-            fit = fit_indices(data, seed)[:_FITTED_IN_SEARCH]
-            calibration = Calibration(data, fit, holdout_indices(data, seed), options)
-            fitting_method: Fitted = "adapter" if method == "adapter" else "refit"
+def _losses(bench: Workbench, settings: PruneSettings) -> Losses:
+    """What plans lose on held-out samples, plainly and after a quick repair."""
+    evaluator = bench.evaluator(bench.splits.choose)
 
-            def repaired_loss(candidate: Plan) -> float:
-                pruned = apply_plan(model, candidate, shapes)
-                fitted, _ = fit_to_original(
-                    model, pruned, candidate, shapes, calibration, fitting_method, rounds=1
-                )
-                return drop(evaluator.reference, evaluator.evaluate(fitted))
+    def loss(candidate: Plan) -> float:
+        pruned = apply_plan(bench, candidate)
+        return drop(evaluator.reference, evaluator.evaluate(pruned))
 
-    seed = analysis.settings.seed
-    context = CriterionContext(model, analysis, shapes, data, fit_indices(data, seed), options, seed=seed)
-    chosen = make_plan(
-        context,
-        budget,
-        criterion,
-        quantities=Quantities(model, data, shapes, options),
-        loss=loss,
-        repaired_loss=repaired_loss,
-        progress=progress,
-    )
-    return replace(chosen, model_sha256=digest), analysis
+    if settings.repair == "none" or bench.data.synthetic:
+        return Losses(loss)
+    method: Fitted = "adapter" if settings.repair == "adapter" else "refit"
+    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1)
+
+    def repaired_loss(candidate: Plan) -> float:
+        fitted, _ = fit_to_original(bench, apply_plan(bench, candidate), candidate, quick)
+        return drop(evaluator.reference, evaluator.evaluate(fitted))
+
+    return Losses(loss, repaired_loss)
 
 
 def prune(
-    model: Model,
-    data: Dataset,
+    bench: Workbench,
     chosen: Plan,
     analysis: Analysis,
+    settings: PruneSettings | None = None,
     *,
-    evaluation: Dataset | None = None,
-    method: Method = "auto",
-    kernel: int = 1,
-    options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Pruning:
     """Take the plan's layers out of the model, verify the result and measure both.
 
     Args:
-        model: the model.
-        data: calibration samples.
+        bench: the model and calibration samples.
         chosen: what to take out.
         analysis: of the model.
-        evaluation: samples for accuracy and agreement; the held-out calibration samples if absent.
-        method: how to repair, see `repair`.
-        kernel: size of the convolutions of fitted adapters.
-        options: device and threads.
+        settings: how to repair what is left.
         progress: called as work is done.
 
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    pruned, repaired = rewrite(
-        model, data, chosen, analysis, method=method, kernel=kernel, options=options, progress=progress
-    )
-    return compare(
-        model,
-        pruned,
-        data,
-        chosen,
-        analysis,
-        repaired,
-        evaluation=evaluation,
-        options=options,
-        progress=progress,
-    )
+    pruned, repaired = rewrite(bench, chosen, settings, progress=progress)
+    return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
 def rewrite(
-    model: Model,
-    data: Dataset,
+    bench: Workbench,
     chosen: Plan,
-    analysis: Analysis,
+    settings: PruneSettings | None = None,
     *,
-    method: Method = "auto",
-    kernel: int = 1,
-    options: RunOptions | None = None,
     progress: Progress | None = None,
-) -> tuple[Model, Repair]:
+) -> tuple[Workbench, Repair]:
     """Take the plan's layers out of the model, repair what is left and verify that it runs.
 
     Args:
-        model: the model.
-        data: calibration samples.
+        bench: the model and calibration samples.
         chosen: what to take out.
-        analysis: of the model.
-        method: how to repair, see `repair`.
-        kernel: size of the convolutions of fitted adapters.
-        options: device and threads.
+        settings: how to repair.
         progress: called as work is done.
+
+    Returns:
+        The workbench of the pruned model, and what was done to it.
 
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    options = options or RunOptions()
+    settings = settings or PruneSettings()
     (progress or _silent)(0, 4, "rewriting")
-    view = inline_for_data(model, data)
-    shapes = resolve_shapes(view.model, GraphIndex(view.model.graph), data, options).shapes
-    pruned = apply_plan(view.model, chosen, shapes)
-    verify_removal(view.model, pruned, chosen, data, options, shapes)
-    seed = analysis.settings.seed
-    calibration = Calibration(data, fit_indices(data, seed), holdout_indices(data, seed), options, kernel)
-    pruned, repaired = repair(view.model, pruned, chosen, shapes, calibration, method, progress)
-    closed = view.close(pruned)
-    verify(model, closed, data, options)
+    opened = bench.opened
+    pruned = apply_plan(opened, chosen)
+    verify_removal(opened, pruned, chosen)
+    pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
+    closed = bench.successor(bench.view.close(pruned))
+    verify(bench, closed)
     return closed, repaired
 
 
 def compare(
-    model: Model,
-    pruned: Model,
-    data: Dataset,
+    bench: Workbench,
+    pruned: Workbench,
     chosen: Plan,
     analysis: Analysis,
     repaired: Repair,
     *,
-    evaluation: Dataset | None = None,
-    options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Pruning:
     """Measure a pruned model beside the original.
 
     Args:
-        model: the original.
+        bench: the original and samples; those of `bench.judging` tell accuracy and agreement.
         pruned: what became of it.
-        data: calibration samples.
         chosen: what was taken out.
         analysis: of the original.
         repaired: how it was repaired.
-        evaluation: samples for accuracy and agreement; the held-out calibration samples if absent.
-        options: device and threads.
         progress: called as work is done.
     """
-    options, note = options or RunOptions(), progress or _silent
+    note = progress or _silent
     note(1, 4, "comparing outputs")
-    samples, indices = data, holdout_indices(data, analysis.settings.seed)
-    if evaluation is not None:
-        samples, indices = evaluation, sample_indices(evaluation, len(evaluation), analysis.settings.seed)
-    evaluator = Evaluator(model, samples, indices, options)
-    result = evaluator.evaluate(pruned)
+    evaluator = bench.evaluator()
+    result = evaluator.evaluate(pruned.session())
     note(2, 4, "measuring latency")
-    latency = measure_latency([model, pruned], data, options)
+    latency = measure_latency([bench, pruned])
     note(3, 4, "measuring redundancy")
     before = Measures(
-        resolve_cost(model, data, options),
-        model.file_bytes,
+        bench.cost,
+        bench.model.file_bytes,
         latency[0],
         analysis.redundancy.value,
         evaluator.reference.accuracy,
     )
     after = Measures(
-        resolve_cost(pruned, data, options),
-        pruned.file_bytes,
+        pruned.cost,
+        pruned.model.file_bytes,
         latency[1],
-        _redundancy(pruned, data, analysis.settings, options),
+        _redundancy(pruned, analysis.settings),
         result.accuracy,
     )
     note(4, 4, "done")
     return Pruning(
-        model=pruned,
+        model=pruned.model,
         plan=chosen,
         analysis=analysis,
         before=before,
         after=after,
         repair=repaired,
         agreement=result.agreement,
-        evaluated_on=samples.source,
+        evaluated_on=bench.judging.source,
         evaluated=result.samples,
     )
 
@@ -296,8 +247,8 @@ def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
 
 
-def _redundancy(model: Model, data: Dataset, settings: AnalysisSettings, options: RunOptions) -> float | None:
+def _redundancy(bench: Workbench, settings: AnalysisSettings) -> float | None:
     try:
-        return analyze(model, data, settings, options).redundancy.value
+        return analyze(bench, settings).redundancy.value
     except InputError:
         return None  # fewer than two layers are left to compare

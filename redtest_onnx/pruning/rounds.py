@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.splits import without_holdout
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.prune import Pruning, compare, plan, rewrite
-from redtest_onnx.pruning.repair.repair import Method, Repair
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress
+from redtest_onnx.pruning.prune import PruneSettings, Pruning, compare, plan, rewrite
+from redtest_onnx.pruning.repair.repair import Repair
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import Analysis
 from redtest_onnx.training.finetune import FineTuning, finetune
-from redtest_onnx.training.loop import Report
+from redtest_onnx.training.loop import Watch
 from redtest_onnx.training.settings import TrainingSettings
 
 
@@ -35,42 +34,39 @@ class Round:
     finetuning: FineTuning
 
 
+@dataclass(frozen=True)
+class RoundTraining:
+    """How each round trains.
+
+    Attributes:
+        settings: of each training.
+        data: training samples; those of the workbench that judge no candidate if None.
+        watch: who is told what happens.
+    """
+
+    settings: TrainingSettings
+    data: Dataset | None = None
+    watch: Watch = field(default_factory=Watch)
+
+
 def prune_in_rounds(
-    model: Model,
-    data: Dataset,
+    bench: Workbench,
     budgets: Sequence[Budget],
-    training: TrainingSettings,
+    training: RoundTraining,
+    settings: PruneSettings | None = None,
     *,
-    train_on: Dataset | None = None,
-    evaluation: Dataset | None = None,
-    criterion: str = "redtest",
-    settings: AnalysisSettings | None = None,
-    method: Method = "auto",
-    kernel: int = 1,
     first: tuple[Plan, Analysis] | None = None,
-    options: RunOptions | None = None,
-    report: Report | None = None,
-    progress: Progress | None = None,
 ) -> tuple[Pruning, tuple[Round, ...]]:
     """Prune and fine-tune, once per budget.
 
     The original teaches in all rounds, beside the labels if there are any.
 
     Args:
-        model: the original.
-        data: calibration samples.
+        bench: the original and calibration samples.
         budgets: what may go in each round, as a part of what is left then; see `Budget.rounds`.
         training: how each round trains.
-        train_on: training samples; those of `data` that judge no candidate if absent.
-        evaluation: samples for the last comparison, on which nothing is trained.
-        criterion: in which order layers go.
-        settings: how similarity is measured.
-        method: how to repair before training.
-        kernel: size of the convolutions of fitted adapters.
+        settings: in which order layers go, and how to repair before training.
         first: plan and analysis of the first round, if they are known.
-        options: device and threads.
-        report: called with the record of each epoch.
-        progress: called as work is done.
 
     Returns:
         The last model beside the original, and the rounds. A round that finds nothing to remove is the last.
@@ -79,47 +75,25 @@ def prune_in_rounds(
         InputError: see `plan` and `finetune`.
         NegativeVerdictError: a target can't be reached, or training diverged.
     """
-    seed = (settings or AnalysisSettings()).seed
-    train_on = train_on if train_on is not None else without_holdout(data, seed)
+    settings, progress = settings or PruneSettings(), training.watch.progress
+    samples = training.data if training.data is not None else without_holdout(bench.data, bench.seed)
     rounds: list[Round] = []
-    current, original = model, None
+    current, original = bench, None
     for number, budget in enumerate(budgets):
         if number == 0 and first is not None:
             chosen, analysis = first
         else:
-            chosen, analysis = plan(
-                current,
-                data,
-                budget,
-                criterion=criterion,
-                settings=settings,
-                method=method,
-                options=options,
-                progress=progress,
-            )
+            chosen, analysis = plan(current, budget, settings, progress=progress)
         original = original or analysis
         if not chosen.steps and rounds:
             break
-        pruned, repaired = rewrite(
-            current, data, chosen, analysis, method=method, kernel=kernel, options=options, progress=progress
-        )
-        tuned = finetune(
-            pruned, train_on, training, teacher=model, options=options, report=report, progress=progress
-        )
-        current = tuned.model
+        pruned, repaired = rewrite(current, chosen, settings, progress=progress)
+        trained_on = Workbench(pruned.model, samples, bench.options, seed=bench.seed)
+        tuned = finetune(trained_on, training.settings, teacher=bench.model, watch=training.watch)
+        current = bench.successor(tuned.model)
         rounds.append(Round(chosen, repaired, tuned))
     if original is None:
         raise InputError("a number of rounds must be at least 1")
     everything = replace(rounds[0].plan, steps=tuple(step for part in rounds for step in part.plan.steps))
-    pruning = compare(
-        model,
-        current,
-        data,
-        everything,
-        original,
-        rounds[-1].repair,
-        evaluation=evaluation,
-        options=options,
-        progress=progress,
-    )
+    pruning = compare(bench, current, everything, original, rounds[-1].repair, progress=progress)
     return pruning, tuple(rounds)

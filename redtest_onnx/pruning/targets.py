@@ -6,19 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError, NegativeVerdictError
-from redtest_onnx.graph.cost import model_cost
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.runtime.latency import measure_latency, measure_regions
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 QUANTITIES = ("params", "macs", "size", "memory", "latency")
 
@@ -26,31 +20,27 @@ _TRIES = 6  # plans that are timed
 _BELOW, _ABOVE = 0.04, 0.01  # how far from a latency target a timed plan may lie
 
 
-def plan_of(model: Model, criterion: str, chosen: Iterable[ScoredLayer]) -> Plan:
+def plan_of(bench: Workbench, criterion: str, chosen: Iterable[ScoredLayer]) -> Plan:
     """The plan that takes out some layers."""
     ordered = sorted(chosen, key=lambda item: item.layer.index)
-    return Plan(criterion, model.sha256, tuple(Step.of(item.layer, item.score) for item in ordered))
+    return Plan(criterion, bench.digest, tuple(Step.of(item.layer, item.score) for item in ordered))
 
 
 class Quantities:
     """What a plan leaves of the quantities that targets name.
 
     Args:
-        model: the original.
-        data: samples, for sizes and timings.
-        shapes: sizes of its tensors for one sample.
-        options: device and threads.
+        bench: the original, with its branches inlined.
     """
 
-    def __init__(self, model: Model, data: Dataset, shapes: Shapes, options: RunOptions) -> None:
-        self.model = model
-        self._data, self._shapes, self._options = data, shapes, options
-        cost = model_cost(GraphIndex(model.graph), shapes)
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        cost = bench.cost
         self._totals = {
             "params": cost.parameters,
             "macs": cost.macs,
             "memory": cost.peak_activation_bytes,
-            "size": model.file_bytes,
+            "size": bench.model.file_bytes,
         }
 
     def left(self, quantity: str, chosen: Sequence[ScoredLayer]) -> float:
@@ -60,19 +50,17 @@ class Quantities:
             InputError: the model's own quantity is unknown.
         """
         if quantity == "latency":
-            before, after = measure_latency([self.model, self._pruned(chosen)], self._data, self._options)
+            before, after = measure_latency([self._bench, self._pruned(chosen)])
             return after.p50 / before.p50
         total = self._totals[quantity]
         if not total:
-            raise InputError(f"the model's {quantity} are unknown", where=self.model.label)
+            raise InputError(f"the model's {quantity} are unknown", where=self._bench.label)
         if quantity in ("params", "macs"):
             return 1 - sum(self.saved(quantity, item.layer) for item in chosen)
         pruned = self._pruned(chosen)
         if quantity == "size":
-            return pruned.file_bytes / total
-        index = GraphIndex(pruned.graph)
-        cost = model_cost(index, resolve_shapes(pruned, index, self._data, self._options).shapes)
-        return (cost.peak_activation_bytes or total) / total
+            return pruned.model.file_bytes / total
+        return (pruned.cost.peak_activation_bytes or total) / total
 
     def saved(self, quantity: str, layer: Layer) -> float:
         """The share of a quantity that goes with one layer; parameters stand in for the file's size."""
@@ -86,10 +74,11 @@ class Quantities:
     def latencies(self, layers: Sequence[Layer]) -> list[float]:
         """The share of the model's latency that each layer takes, run by itself."""
         regions = [(layer.input or "", layer.exit) for layer in layers]
-        return measure_regions(self.model, regions, self._data, self._options)
+        return measure_regions(self._bench, regions)
 
-    def _pruned(self, chosen: Iterable[ScoredLayer]) -> Model:
-        return apply_plan(self.model, plan_of(self.model, "target", chosen), self._shapes)
+    def _pruned(self, chosen: Iterable[ScoredLayer]) -> Workbench:
+        bench = self._bench
+        return bench.successor(apply_plan(bench, plan_of(bench, "target", chosen)))
 
 
 class TargetSearch:
@@ -176,7 +165,7 @@ class TargetSearch:
     def _unreachable(self, quantity: str, share: float, left: float, count: int) -> NegativeVerdictError:
         return NegativeVerdictError(
             f"target {quantity}={share:g} can't be reached: without {count} layers {left:.2f} is left",
-            where=self._context.model.label,
+            where=self._context.bench.label,
             hint="a higher target, or fewer protected layers",
         )
 

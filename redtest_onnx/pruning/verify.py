@@ -6,74 +6,64 @@ from collections.abc import Iterator
 
 import onnx
 
-from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.runtime.session import Level, RunOptions, Session
+from redtest_onnx.runtime.session import Level
+from redtest_onnx.runtime.workbench import Workbench
 
 LEVELS: tuple[Level, ...] = ("none", "basic", "extended", "all")
 
 
-def verify(original: Model, rewritten: Model, data: Dataset, options: RunOptions) -> None:
+def verify(bench: Workbench, rewritten: Workbench) -> None:
     """Check a rewritten model against what it came from.
 
     Same inputs, outputs, operator sets, IR version and metadata; passes onnx.checker with full inference
     where the original does; loads in ONNX Runtime at every optimisation level and gives finite values where
     the original does.
 
+    Args:
+        bench: the original.
+        rewritten: what became of it.
+
     Raises:
         InternalError: the contract is broken. That is a bug of ours; the model must not be written.
         InputError: the removal makes values overflow that were finite.
     """
-    for what, before, after in _contract(original, rewritten):
+    for what, before, after in _contract(bench.model, rewritten.model):
         if before != after:
             raise InternalError(f"{what} changed from {before} to {after}")
-    if _passes(original) and not _passes(rewritten):
+    if _passes(bench.model) and not _passes(rewritten.model):
         raise InternalError("the rewritten model does not pass onnx.checker")
-    feeds = data.inputs(leading_indices(fixed_batch(original) or 1, len(data)))
-    reference = Session(original, options).run(feeds)
+    feeds = bench.sample
+    reference = bench.session().run(feeds)
     for level in LEVELS:
-        outputs = Session(rewritten, options, level=level).run(feeds)
+        outputs = rewritten.session(level).run(feeds)
         broken = [name for name in outputs if finite(reference[name]) and not finite(outputs[name])]
         if broken:
-            where = first_infinite(rewritten, feeds, options)
+            where = first_infinite(rewritten)
             begins = f" (it begins at {where})" if where else ""
             raise InputError(
                 f"without these layers {', '.join(broken)} overflows{begins}: the result would be of no use",
-                where=original.label,
+                where=bench.label,
                 hint="remove fewer layers, or other ones (--protect, --criterion)",
             )
 
 
-def verify_removal(
-    original: Model,
-    rewritten: Model,
-    plan: Plan,
-    data: Dataset,
-    options: RunOptions,
-    shapes: Shapes | None = None,
-) -> None:
+def verify_removal(bench: Workbench, rewritten: Model, plan: Plan) -> None:
     """Check that removing layers changed nothing else: what lies behind a gap follows from what it hands on.
 
     Args:
-        original: the model before.
+        bench: the model before, with its branches inlined.
         rewritten: the model without the plan's layers, before any repair.
         plan: what was taken out.
-        data: where the sample comes from.
-        options: device and threads.
-        shapes: sizes of the original's tensors, see `first_divergence`.
 
     Raises:
         InternalError: naming the first tensor that differs. That is a bug of ours.
     """
-    feeds = data.inputs(leading_indices(fixed_batch(original) or 1, len(data)))
-    found = first_divergence(original, rewritten, plan.steps, feeds, options, shapes)
+    found = first_divergence(bench, rewritten, plan.steps)
     if found is not None:
         raise InternalError(f"the rewritten model computes something else: {found}")
 

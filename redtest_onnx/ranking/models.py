@@ -8,20 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import open_data
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.opened import resolve_cost
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 
 _LATENCY_SECONDS = 0.5
@@ -63,30 +60,29 @@ class ModelMeasurement:
             shapes=dict(self.shapes),
             seed=self.settings.seed,
         )
-        cost = resolve_cost(model, data, self.options)
-        analysis = analyze(model, data, self.settings, self.options)
-        candidate = Candidate(
-            name=path,
-            accuracy=self._accuracy(model, data),
-            parameters=cost.parameters,
-            macs=cost.macs,
-            latency_ms=self._latency(model, data),
-            msrs=_defined(analysis),
-            layers=len(analysis.layers),
-            undefined=len(analysis.undefined),
-        )
+        with Workbench(model, data, self.options, seed=self.settings.seed) as bench:
+            analysis = analyze(bench, self.settings)
+            candidate = Candidate(
+                name=path,
+                accuracy=self._accuracy(bench),
+                parameters=bench.cost.parameters,
+                macs=bench.cost.macs,
+                latency_ms=self._latency(bench),
+                msrs=_defined(analysis),
+                layers=len(analysis.layers),
+                undefined=len(analysis.undefined),
+            )
         return replace(candidate, **_known(self.metrics, Path(path)))
 
-    def _accuracy(self, model: Model, data: Dataset) -> float | None:
-        if not data.labelled:
+    def _accuracy(self, bench: Workbench) -> float | None:
+        if not bench.data.labelled:
             return None
-        indices = sample_indices(data, self.settings.samples * self.settings.batches, self.settings.seed)
-        return Evaluator(model, data, indices, self.options).reference.accuracy
+        count = self.settings.samples * self.settings.batches
+        indices = sample_indices(bench.data, count, self.settings.seed)
+        return bench.evaluator(indices).reference.accuracy
 
-    def _latency(self, model: Model, data: Dataset) -> float | None:
-        if not self.latency:
-            return None
-        return measure_latency([model], data, self.options, seconds=_LATENCY_SECONDS)[0].p50
+    def _latency(self, bench: Workbench) -> float | None:
+        return measure_latency([bench], seconds=_LATENCY_SECONDS)[0].p50 if self.latency else None
 
 
 def find_models(paths: Iterable[Path]) -> Iterator[Path]:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.data.batching import Indices, batches, leading_indices
+from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import FLOAT, Model, TensorSpec, dtype_name, element_bits
 from redtest_onnx.graph.probe.exposure import (
     UnexposedTensor,
@@ -21,10 +21,8 @@ from redtest_onnx.graph.probe.exposure import (
     merge_specs,
     select_tensors,
 )
-from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.runtime.opened import inline_for_data
-from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 
 _MOST_BYTES = 1 << 27
 """Of the values of one run: what stays in memory at a time."""
@@ -83,36 +81,26 @@ class ActivationBatch:
 
 
 def expose_tensors(
-    model: Model,
-    data: Dataset,
-    patterns: Sequence[str] = ("all",),
-    options: RunOptions | None = None,
-    *,
-    dequantize: bool = False,
+    bench: Workbench, patterns: Sequence[str] = ("all",), *, dequantize: bool = False
 ) -> ExposedModel:
     """A model whose inner tensors are outputs, with their types and shapes declared.
 
     Args:
-        model: the model.
-        data: samples; what they hold decides which branches are taken, and where sizes can't be inferred the
-            model runs on one.
+        bench: the model with samples; what they hold decides which branches are taken, and where sizes can't
+            be inferred the model runs on one.
         patterns: globs over names of tensors, or "all".
-        options: device and threads.
         dequantize: give quantised tensors whose scale is known as float32.
 
     Raises:
         InputError: a pattern names no tensor, or ONNX Runtime does not know a tensor's type either.
     """
-    options = options or RunOptions()
-    view = inline_for_data(model, data)
-    current = view.model if view.choices else model
-    index = GraphIndex(current.graph)
-    selection = select_tensors(index, patterns)
-    resolved = resolve_shapes(current, index, data, options)
+    view = bench.view
+    current = view.model if view.choices else bench.model
+    selection = select_tensors(index_of(current), patterns)
     declared = declared_specs(current, selection.tensors)
     known = merge_specs(selection.tensors, declared)
     if open_ := [spec for spec in known if not spec.dtype or spec.shape is None]:
-        known = merge_specs(selection.tensors, declared, _seen_specs(current, open_, data, options))
+        known = merge_specs(selection.tensors, declared, _seen_specs(bench.successor(current), open_))
     tensors = [spec for spec in known if spec.dtype]
     others = [
         UnexposedTensor(spec.name, "not a tensor (a sequence, a map or an optional value)")
@@ -124,7 +112,7 @@ def expose_tensors(
     return ExposedModel(
         model=exposed,
         tensors=tuple(
-            ExposedTensor(spec.name, out.name, out.dtype, out.shape, resolved.batch_axes.get(spec.name))
+            ExposedTensor(spec.name, out.name, out.dtype, out.shape, bench.resolved.batch_axes.get(spec.name))
             for spec, out in zip(tensors, made, strict=True)
         ),
         others=(*selection.others, *others),
@@ -133,19 +121,21 @@ def expose_tensors(
 
 
 def iterate_activations(
-    exposed: ExposedModel,
-    data: Dataset,
-    indices: Indices,
-    options: RunOptions | None = None,
+    bench: Workbench, exposed: ExposedModel, indices: Indices
 ) -> Iterator[ActivationBatch]:
     """Run an exposed model over samples; at most some 128 MiB of values are in memory at a time.
+
+    Args:
+        bench: of the original, with the samples.
+        exposed: the model with its inner tensors as outputs.
+        indices: which samples, in which order.
 
     Raises:
         InputError: the model doesn't run on the data.
     """
     readable, names = _with_readable_types(exposed)
-    session = Session(readable, options or RunOptions(), level="basic")
-    fixed = fixed_batch(exposed.model)
+    session = Session(readable, bench.options, level="basic")
+    data, fixed = bench.data, bench.fixed_batch
     size = fixed or _batch_size(data, session, list(names.values()))
     for chosen, count in batches(indices, size, fixed=fixed is not None):
         found = session.run(data.inputs(chosen), list(names.values()))
@@ -171,18 +161,15 @@ def _batch_size(data: Dataset, session: Session, outputs: Sequence[str]) -> int:
     return max(1, min(_MOST_SAMPLES, _MOST_BYTES // each))
 
 
-def _seen_specs(
-    model: Model, specs: Sequence[TensorSpec], data: Dataset, options: RunOptions
-) -> dict[str, TensorSpec]:
+def _seen_specs(bench: Workbench, specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
     """What ONNX Runtime infers of tensors when it loads them as outputs, and the ranks that a run shows."""
     proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(bench.model.proto)
     proto.graph.output.extend(onnx.ValueInfoProto(name=spec.name) for spec in specs)
-    session = Session(model.edited(proto), options, level="none")
+    session = Session(bench.model.edited(proto), bench.options, level="none")
     loaded = session.output_specs
     names = [name for name, spec in loaded.items() if spec.dtype and _has_numpy_type(spec.dtype)]
-    feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
-    values = session.run(feeds, names) if names else {}
+    values = session.run(bench.sample, names) if names else {}
     return {
         name: replace(spec, shape=(None,) * values[name].ndim) if name in values else spec
         for name, spec in loaded.items()

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.batching import batches
+from redtest_onnx.data.dataset import Subset
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.agreement import Agreement, AgreementSum
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
 
 _BATCH = 64
 # Reference outputs up to this size are kept, so that many candidates can be held against them.
@@ -40,29 +39,29 @@ class Evaluator:
     """Evaluates candidates against one reference model.
 
     Args:
-        reference: the original model.
-        data: samples, with or without labels.
-        indices: which samples.
-        options: device and threads.
+        reference: the original model, ready to run.
+        samples: with or without labels.
+        fixed: number of samples that every run must have; None where that is open.
     """
 
-    def __init__(self, reference: Model, data: Dataset, indices: Indices, options: RunOptions) -> None:
-        self._reference = Session(reference, options)
-        self._data = data
-        self._options = options
-        fixed = fixed_batch(reference)
-        self._batches = list(batches(indices, fixed or _BATCH, fixed=fixed is not None))
+    def __init__(self, reference: Session, samples: Subset, fixed: int | None = None) -> None:
+        self._reference = reference
+        self._data = samples.data
+        self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
         self._cache: list[dict[str, Any]] = []
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
 
-    def evaluate(self, model: Model) -> Evaluation:
+    def evaluate(self, model: Model | Session) -> Evaluation:
         """Run a model with the reference's signature on the samples.
+
+        Args:
+            model: the model, or a session of it.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(Session(model, self._options))
+        return self._hold(model if isinstance(model, Session) else Session(model, self._reference.options))
 
     def _hold(self, session: Session) -> Evaluation:
         total = AgreementSum()

@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.subgraph import segment
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 
 _WARM_UP = 5
 _TURN = 5  # runs in a row
@@ -36,50 +32,45 @@ class Latency:
     runs: int
 
 
-def measure_latency(
-    models: Sequence[Model], data: Dataset, options: RunOptions, *, seconds: float = 3.0
-) -> list[Latency]:
+def measure_latency(benches: Sequence[Workbench], *, seconds: float = 3.0) -> list[Latency]:
     """Time models in turns on the same sample, so that other load on the machine hits all alike.
 
+    With the options of their workbenches, but one thread if they leave that open, since waking others up
+    costs small models more than their work and makes timings jump.
+
     Args:
-        models: models with the same signature.
-        data: the first sample (the first few, for a fixed batch) is what they run on.
-        options: device and threads; one thread if they leave that open, since waking others up costs small
-            models more than their work and makes timings jump.
+        benches: models with the same signature; the first sample (the first few, for a fixed batch) of the
+            first one is what they run on.
         seconds: time to spend on all of them together, if that allows 15 runs each.
     """
-    feeds = data.inputs(leading_indices(fixed_batch(models[0]) or 1, len(data)))
-    options = replace(options, threads=options.threads or 1)
-    return _timed([(Session(model, options), feeds) for model in models], seconds)
+    feeds = benches[0].sample
+    return _timed([(bench.session(threads=_threads(bench)), feeds) for bench in benches], seconds)
 
 
-def measure_regions(
-    model: Model, regions: Sequence[tuple[str, str]], data: Dataset, options: RunOptions
-) -> list[float]:
+def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> list[float]:
     """Time parts of a model, each by itself on what it reads in a run of the first sample.
 
     Args:
-        model: the model.
+        bench: the model; run as in `measure_latency`.
         regions: the tensor that enters and the one that leaves each part.
-        data: as in `measure_latency`.
-        options: as in `measure_latency`.
 
     Returns:
         The median of each part as a share of the whole model's.
     """
-    feeds = data.inputs(leading_indices(fixed_batch(model) or 1, len(data)))
-    options = replace(options, threads=options.threads or 1)
+    model, feeds = bench.model, bench.sample
+    options = replace(bench.options, threads=_threads(bench))
     entries = dict.fromkeys(entry for entry, _ in regions)
     known = {**feeds, **Session(expose(model, entries), options).run(feeds)}
-    index = GraphIndex(model.graph)
-    timed: list[tuple[Session, dict[str, Any]]] = [(Session(model, options), dict(feeds))]
+    timed: list[tuple[Session, dict[str, Any]]] = [(bench.session(threads=options.threads), dict(feeds))]
     for entry, exit_ in regions:
-        part = segment(
-            model, index, [exit_], {entry: onnx.helper.np_dtype_to_tensor_dtype(known[entry].dtype)}
-        )
+        part = segment(model, [exit_], {entry: onnx.helper.np_dtype_to_tensor_dtype(known[entry].dtype)})
         timed.append((Session(part, options), {spec.name: known[spec.name] for spec in part.inputs}))
     whole, *parts = _timed(timed, seconds=_REGION_SECONDS)
     return [part.p50 / whole.p50 for part in parts]
+
+
+def _threads(bench: Workbench) -> int:
+    return bench.options.threads or 1
 
 
 def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -> list[Latency]:

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.cost import peak_activation_bytes
 from redtest_onnx.graph.files import save
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import batch_axes, fixed_batch
-from redtest_onnx.runtime.session import RunOptions, onnxruntime
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.graph.signature import batch_axes
+from redtest_onnx.runtime.session import onnxruntime
+from redtest_onnx.runtime.workbench import Workbench
 
 _WANTED = 48 << 20  # bytes of activations: so much stands out from what else a process does
 _SECONDS = 120
@@ -32,29 +29,27 @@ print(run_and_watch(sys.argv[1], dict(np.load(sys.argv[2]))))
 """
 
 
-def measured_peak_activations(model: Model, data: Dataset, options: RunOptions) -> float | None:
+def measured_peak_activations(bench: Workbench) -> float | None:
     """Bytes that ONNX Runtime holds for one sample at its peak, inputs included.
 
     The model runs on a batch that is large enough to stand out, with the basic optimisations, one thread and
     no arena; resident memory above that before the run, divided by the samples, is the answer.
 
     Args:
-        model: a model whose batch size is open.
-        data: samples; the first one is repeated.
-        options: device and threads of the look at its shapes.
+        bench: a model whose batch size is open; its first sample is repeated.
 
     Returns:
         None where that can't be measured: outside Linux, for a fixed batch, if the run fails.
     """
-    if not sys.platform.startswith("linux") or fixed_batch(model) is not None:
+    model = bench.model
+    if not sys.platform.startswith("linux") or bench.fixed_batch is not None:
         return None
-    index = GraphIndex(model.graph)
-    expected = peak_activation_bytes(index, resolve_shapes(model, index, data, options).shapes)
+    expected = peak_activation_bytes(bench.index, bench.shapes)
     samples = max(1, _WANTED // max(expected or _WANTED, 1))
     axes = batch_axes(model)
     feeds = {
         name: value if axes[name] is None else np.repeat(value, samples, axis=axes[name])
-        for name, value in data.inputs(np.arange(1)).items()
+        for name, value in bench.sample.items()
     }
     with tempfile.TemporaryDirectory(prefix="redtest-onnx-") as folder:
         path, inputs = Path(folder) / "model.onnx", Path(folder) / "inputs.npz"

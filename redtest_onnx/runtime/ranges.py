@@ -7,34 +7,29 @@ from collections.abc import Iterable
 import numpy as np
 
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import PREFIX
 from redtest_onnx.graph.probe.taps import build_range_probe
-from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 
 _BATCH = 8
 
 
-def largest_magnitudes(
-    model: Model, names: Iterable[str], data: Dataset, indices: Indices, options: RunOptions
-) -> dict[str, float]:
+def largest_magnitudes(bench: Workbench, names: Iterable[str], indices: Indices) -> dict[str, float]:
     """Largest absolute value of floating-point tensors over some samples; NaN where one is not a number.
 
     Args:
-        model: the model.
+        bench: the model and its samples.
         names: tensors of a floating-point type.
-        data: samples.
-        indices: which of them.
-        options: device and threads.
+        indices: which of the samples.
     """
     wanted = list(dict.fromkeys(names))
-    session = Session(build_range_probe(model, wanted), options, level="basic", early_release=True)
+    probe = build_range_probe(bench.model, wanted)
+    session = Session(probe, bench.options, level="basic", early_release=True)
     found = dict.fromkeys(wanted, 0.0)
-    fixed = fixed_batch(model)
+    fixed = bench.fixed_batch
     for chosen, _ in batches(indices, fixed or _BATCH, fixed=fixed is not None):
-        values = session.run(data.inputs(chosen))
+        values = session.run(bench.data.inputs(chosen))
         for name in wanted:
             found[name] = float(np.maximum(found[name], values[f"{PREFIX}{name}"]))
     return found

@@ -16,6 +16,7 @@ import onnx
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
+from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -79,6 +80,7 @@ class Session:
         ort = onnxruntime()
         options = options or RunOptions()
         self.label = model.label
+        self.options = options
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
@@ -96,7 +98,7 @@ class Session:
             settings.optimized_model_filepath = os.fspath(save_optimised)
         providers = _providers(ort, options.device)
         try:
-            self._session = ort.InferenceSession(_source(model), settings, providers=providers)
+            self._session = ort.InferenceSession(loadable(model), settings, providers=providers)
         except _failures(ort) as error:
             raise InputError(
                 f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}",
@@ -254,13 +256,6 @@ def _providers(ort: Any, device: Device) -> list[Any]:
     # TF32 is on by default and moves similarities in the third digit.
     cuda = ("CUDAExecutionProvider", {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
     return [cuda, "CPUExecutionProvider"]
-
-
-def _source(model: Model) -> str | bytes:
-    """A path where the file is what we hold, so that its weights are read once, else the serialised proto."""
-    if model.path is not None:
-        return os.fspath(model.path)
-    return model.proto.SerializeToString()
 
 
 def _failures(ort: Any) -> tuple[type[BaseException], ...]:

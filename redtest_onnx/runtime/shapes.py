@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.dataset import Feeds
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe.reduction import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
@@ -39,14 +38,19 @@ class ResolvedShapes:
     batch_axes: Mapping[str, int]
 
 
-def resolve_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunOptions) -> ResolvedShapes:
+def resolve_shapes(model: Model, sample: Callable[[int], Feeds], options: RunOptions) -> ResolvedShapes:
     """Find the sizes of all activations; the model runs only if inference leaves one open.
+
+    Args:
+        model: the model.
+        sample: gives inputs of so many samples.
+        options: device and threads.
 
     Raises:
         InputError: the model doesn't run on the data.
     """
     batch = fixed_batch(model) or 1
-    small = _sizes(model, index, data, batch, options)
+    small = _sizes(model, sample(batch), options)
     if fixed_batch(model) is not None:
         # Nothing can grow: the samples are where inputs have them, in front as a rule.
         axes = {name: 0 for name, shape in small.sizes.items() if shape and shape[0] % batch == 0}
@@ -55,7 +59,7 @@ def resolve_shapes(model: Model, index: GraphIndex, data: Dataset, options: RunO
                 _batch_axes(infer_shapes(model, _inputs(model, 1)), infer_shapes(model, _inputs(model, 2)))
             )
         return ResolvedShapes(batch, small, axes)
-    large = _sizes(model, index, data, 2, options)
+    large = _sizes(model, sample(2), options)
     return ResolvedShapes(batch, small, _batch_axes(small, large))
 
 
@@ -100,8 +104,8 @@ def _inputs(model: Model, times: int) -> dict[str, Shape]:
     }
 
 
-def _sizes(model: Model, index: GraphIndex, data: Dataset, batch: int, options: RunOptions) -> Shapes:
-    feeds = data.inputs(leading_indices(batch, len(data)))
+def _sizes(model: Model, feeds: Feeds, options: RunOptions) -> Shapes:
+    index = index_of(model)
     shapes = infer_shapes(model, {name: array.shape for name, array in feeds.items()})
     _check_sizes(model, shapes)
     unknown = [

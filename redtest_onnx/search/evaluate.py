@@ -15,13 +15,14 @@ from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import open_data
 from redtest_onnx.graph.cost import count_macs
 from redtest_onnx.graph.files import save
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.ranking.accuracy import AccuracySource
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.search.images import TrainingData, open_training_data
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.recipe import Recipe
@@ -134,9 +135,10 @@ def _training_data(path: Path, images: ImageOptions, seed: int) -> TrainingData:
 
 def _macs(model: Model, task: ImageTask) -> int | None:
     shapes = infer_shapes(model, {"input": (1, task.channels, task.size, task.size)})
-    return count_macs(GraphIndex(model.graph), shapes)
+    return count_macs(index_of(model), shapes)
 
 
 def _latency(model: Model) -> float:
     options = RunOptions(device="cpu", threads=1)
-    return measure_latency([model], open_data(None, model), options, seconds=_LATENCY_SECONDS)[0].p50
+    bench = Workbench(model, open_data(None, model), options)
+    return measure_latency([bench], seconds=_LATENCY_SECONDS)[0].p50

@@ -13,18 +13,14 @@ from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import Pooling
-from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.layers.granularity import Granularity
-from redtest_onnx.layers.layer import Layer, every_activation, find_layers, has_branches
+from redtest_onnx.layers.layer import Layer, every_activation, has_branches
 from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
-from redtest_onnx.runtime.opened import inline_for_data
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
+from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
 from redtest_onnx.similarity.measure import Progress as Progress
 from redtest_onnx.similarity.reader import GramReader, TapTarget
@@ -172,58 +168,44 @@ class Analysis:
 
 
 def analyze(
-    model: Model,
-    data: Dataset,
-    settings: AnalysisSettings | None = None,
-    options: RunOptions | None = None,
-    progress: Progress | None = None,
+    bench: Workbench, settings: AnalysisSettings | None = None, progress: Progress | None = None
 ) -> Analysis:
     """Measure the similarity of all layers and the redundancy score.
 
     Args:
-        model: the model.
-        data: samples for its inputs.
+        bench: the model and samples for it.
         settings: what to measure and on how much data.
-        options: device and threads.
         progress: called after every batch.
 
     Raises:
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
     """
     settings = settings or AnalysisSettings()
-    options = options or RunOptions()
+    data = bench.data
     if settings.kernel != "linear" and settings.estimator == "exact":
         raise InputError("the exact estimator knows the linear kernel only", hint="--estimator minibatch")
     require_samples(data)
-    view = inline_for_data(model, data)
-    model = view.model
-    index = GraphIndex(model.graph)
-    seen = resolve_shapes(model, index, data, options)
-    series = find_layers(index, seen.shapes, view.choices)
     if settings.threshold is None:
-        settings = replace(settings, threshold=THRESHOLD_SKIPS if has_branches(series) else THRESHOLD_PLAIN)
-    if settings.granularity != "sub-layer":
-        series = find_layers(index, seen.shapes, view.choices, settings.granularity)
-    layers = measurable(select_layers(index, seen.shapes, series, settings.layers), seen)
+        skips = has_branches(bench.layers())
+        settings = replace(settings, threshold=THRESHOLD_SKIPS if skips else THRESHOLD_PLAIN)
+    layers = measured_layers(bench, settings)
     if len(layers) < 2:
         raise InputError(
             f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
-            where=model.label,
+            where=bench.label,
             hint="--layers all measures every activation; `inspect` shows what was found",
         )
     batches = batches_of(data, settings)
     reader = GramReader(
-        model,
-        targets_of(layers, seen),
+        bench.opened,
+        targets_of(layers, bench.resolved),
         len(batches[0]),
         settings.pooling,
-        options,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",
     )
     measured = measure(
         reader,
-        data,
         batches,
         estimator=settings.estimator,
         kernel=settings.kernel,
@@ -248,21 +230,20 @@ def analyze(
         without_largest=_without_largest(measured, similarity, settings),
         forward_s=measured.forward_s,
         metric_s=measured.metric_s,
-        branches=tuple(map(str, view.choices)),
+        branches=tuple(map(str, bench.view.choices)),
     )
 
 
-def select_layers(
-    index: GraphIndex, shapes: Shapes, series: tuple[Layer, ...], which: str
-) -> tuple[Layer, ...]:
+def select_layers(bench: Workbench, which: str, granularity: Granularity = "sub-layer") -> tuple[Layer, ...]:
     """The layers to measure: the series for "auto", every activation for "all", or those a glob names.
 
     Raises:
         InputError: no layer's name fits the glob.
     """
+    series = bench.layers(granularity)
     if which == "auto":
         return series
-    everything = every_activation(index, shapes, series)
+    everything = every_activation(bench.index, bench.shapes, series)
     if which == "all":
         return everything
     for pool in (series, everything):
@@ -274,12 +255,14 @@ def select_layers(
     )
 
 
-def measurable(layers: tuple[Layer, ...], seen: ResolvedShapes) -> tuple[Layer, ...]:
-    """The layers whose values belong to single samples."""
-    left = [layer for layer in layers if layer.tensor in seen.batch_axes]
+def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer, ...]:
+    """The chosen layers whose values belong to single samples."""
+    layers = select_layers(bench, settings.layers, settings.granularity)
+    axes = bench.resolved.batch_axes
     for layer in layers:
-        if layer.tensor not in seen.batch_axes:
+        if layer.tensor not in axes:
             log.warning("layer %s is left out: no axis of %r holds the samples", layer.name, layer.tensor)
+    left = (layer for layer in layers if layer.tensor in axes)
     return tuple(replace(layer, index=i) for i, layer in enumerate(left))
 
 

@@ -10,38 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset, require_samples
+from redtest_onnx.data.dataset import require_samples
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.arrays import Array, to_numpy
 from redtest_onnx.metrics.cka import cross_cka
 from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
 from redtest_onnx.metrics.packed import PackedGrams
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import resolve_shapes
 from redtest_onnx.runtime.threads import one_blas_thread
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import (
     AnalysisSettings,
     batches_of,
-    measurable,
-    select_layers,
+    measured_layers,
     targets_of,
 )
 from redtest_onnx.similarity.measure import Progress, pack_grams, read_all
 from redtest_onnx.similarity.reader import GramReader, Grams
 
 Float64s = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Side:
-    """A model and what it is fed."""
-
-    model: Model
-    data: Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +61,9 @@ class Comparison:
 
 
 def compare(
-    first: Side,
-    second: Side,
+    first: Workbench,
+    second: Workbench,
     settings: AnalysisSettings | None = None,
-    options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure the similarity of all layers of one side with all of the other.
@@ -87,13 +74,12 @@ def compare(
         first: a model and its data.
         second: likewise; the same model on other data, or another model on the same data.
         settings: what to measure and on how much data.
-        options: device and threads.
         progress: called after every batch.
 
     Raises:
         InputError: fewer than four samples, different numbers of them, or a model doesn't run on its data.
     """
-    settings, options = settings or AnalysisSettings(), options or RunOptions()
+    settings = settings or AnalysisSettings()
     require_samples(first.data)
     if len(first.data) != len(second.data):
         raise InputError(
@@ -103,13 +89,13 @@ def compare(
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
-        layers, reader = _open(side, len(batches[0]), settings, options)
+        layers, reader = _open(side, len(batches[0]), settings)
         readers.append(reader)
         names.append(tuple(layer.name for layer in layers))
     if settings.estimator == "exact":
-        similarity = _exactly(readers, (first.data, second.data), batches, progress)
+        similarity = _exactly(readers, batches, progress)
     else:
-        similarity = _in_batches(readers, (first.data, second.data), batches, settings, progress)
+        similarity = _in_batches(readers, batches, settings, progress)
     return Comparison(
         rows=names[0],
         columns=names[1],
@@ -162,21 +148,15 @@ def compare_arrays(
     return Comparison(rows, columns, similarity, used, sources, samples, 1)
 
 
-def _open(
-    side: Side, samples: int, settings: AnalysisSettings, options: RunOptions
-) -> tuple[tuple[Layer, ...], GramReader]:
-    index = GraphIndex(side.model.graph)
-    seen = resolve_shapes(side.model, index, side.data, options)
-    chosen = select_layers(index, seen.shapes, find_layers(index, seen.shapes), settings.layers)
-    layers = measurable(chosen, seen)
+def _open(side: Workbench, samples: int, settings: AnalysisSettings) -> tuple[tuple[Layer, ...], GramReader]:
+    layers = measured_layers(side, settings)
     if not layers:
-        raise InputError("no layer to compare", where=side.model.label, hint="see `inspect`")
+        raise InputError("no layer to compare", where=side.label, hint="see `inspect`")
     reader = GramReader(
-        side.model,
-        targets_of(layers, seen),
+        side.opened,
+        targets_of(layers, side.resolved),
         samples,
         settings.pooling,
-        options,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",
     )
@@ -185,7 +165,6 @@ def _open(
 
 def _in_batches(
     readers: Sequence[GramReader],
-    data: tuple[Dataset, Dataset],
     batches: Sequence[Indices],
     settings: AnalysisSettings,
     progress: Progress | None,
@@ -193,7 +172,7 @@ def _in_batches(
     """One ratio of sums over the batches; with the estimator "paper" the mean of the batches' ratios."""
     parts = []
     for done, indices in enumerate(batches):
-        grams = [reader.read(source, indices) for reader, source in zip(readers, data, strict=True)]
+        grams = [reader.read(indices) for reader in readers]
         with one_blas_thread():
             first, second = (pack_grams(side, settings.estimator, settings.kernel) for side in grams)
             parts.append(_hsic(first, second))
@@ -208,14 +187,13 @@ def _in_batches(
 
 def _exactly(
     readers: Sequence[GramReader],
-    data: tuple[Dataset, Dataset],
     batches: Sequence[Indices],
     progress: Progress | None,
 ) -> Float64s:
     with TemporaryDirectory(prefix="redtest-onnx-") as one, TemporaryDirectory(prefix="redtest-onnx-") as two:
         first, second = (
-            read_all(reader, source, batches, folder, progress)
-            for reader, source, folder in zip(readers, data, (one, two), strict=True)
+            read_all(reader, batches, folder, progress)
+            for reader, folder in zip(readers, (one, two), strict=True)
         )
         own = [np.diagonal(full_hsic(side)) for side in (first, second)]
         return _cross(full_hsic(first, second), *own)

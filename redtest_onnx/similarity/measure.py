@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.exact import full_hsic
@@ -59,7 +58,6 @@ class MeasurementResult:
 
 def measure(
     reader: GramReader,
-    data: Dataset,
     batches: Sequence[Indices],
     *,
     estimator: Estimator = "minibatch",
@@ -71,7 +69,6 @@ def measure(
 
     Args:
         reader: the model; with `keep_features` for the estimator "exact".
-        data: its samples.
         batches: the samples of each batch.
         estimator: "biased" centres Grams as H K H, the others without bias.
         kernel: of the Grams; "exact" knows the linear one only.
@@ -79,10 +76,10 @@ def measure(
         progress: called after every batch.
     """
     if estimator == "exact":
-        return _measure_exactly(reader, data, batches, seed, progress)
+        return _measure_exactly(reader, batches, seed, progress)
     hsic, largest, watch = [], _Largest(), _Watch()
     for done, indices in enumerate(batches):
-        grams = reader.read(data, indices)
+        grams = reader.read(indices)
         watch.forward()
         norms: list[Array] = []
         with one_blas_thread():
@@ -130,7 +127,6 @@ def pack_grams(
 
 def read_all(
     reader: GramReader,
-    data: Dataset,
     batches: Sequence[Indices],
     folder: str,
     progress: Progress | None = None,
@@ -141,7 +137,7 @@ def read_all(
     kept: list[Array] = []
     position = 0
     for done, indices in enumerate(batches):
-        parts = reader.read_features(data, indices)
+        parts = reader.read_features(indices)
         for k, part in enumerate(parts):
             if done == 0:
                 shape = (total, part.shape[1])
@@ -159,11 +155,11 @@ def read_all(
 
 
 def _measure_exactly(
-    reader: GramReader, data: Dataset, batches: Sequence[Indices], seed: int, progress: Progress | None
+    reader: GramReader, batches: Sequence[Indices], seed: int, progress: Progress | None
 ) -> MeasurementResult:
     watch = _Watch()
     with TemporaryDirectory(prefix="redtest-onnx-") as folder:
-        features = read_all(reader, data, batches, folder, progress)
+        features = read_all(reader, batches, folder, progress)
         watch.forward()
         hsic = full_hsic(features)
         order = np.random.default_rng(seed).permutation(len(features[0]))[: len(batches[0])]

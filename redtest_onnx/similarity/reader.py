@@ -10,15 +10,14 @@ from types import ModuleType
 import numpy as np
 
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.model import FLOAT, Model
+from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram
-from redtest_onnx.runtime.session import RunOptions, resolve_device
+from redtest_onnx.runtime.session import resolve_device
 from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
@@ -81,28 +80,26 @@ class GramReader:
     run as often as it takes; their features are put together outside.
 
     Args:
-        model: the model.
+        bench: the model and its samples, see `Workbench.opened`.
         targets: the activations.
         samples: samples per batch.
         pooling: as in `Tap`.
-        options: device and threads.
         seed: of the choice of tokens.
         keep_features: never make Grams in the graph, for `read_features`.
     """
 
     def __init__(
         self,
-        model: Model,
+        bench: Workbench,
         targets: Sequence[TapTarget],
         samples: int,
         pooling: Pooling,
-        options: RunOptions,
         *,
         seed: int = 0,
         keep_features: bool = False,
     ) -> None:
-        fixed = fixed_batch(model)
-        whole = resolve_device(options.device) == "cuda"
+        fixed, model = bench.fixed_batch, bench.model
+        whole = resolve_device(bench.options.device) == "cuda"
         opset = model.opsets.get("ai.onnx", 0)
         wanted = pooling == "none" and not keep_features
         in_graph = wanted and fixed in (None, samples) and opset >= OLDEST_GRAM_OPSET
@@ -114,16 +111,17 @@ class GramReader:
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets
         ]
-        self._session = open_probe(model, self._taps, options, seed)
+        self._session = open_probe(model, self._taps, bench.options, seed)
+        self._data = bench.data
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
 
-    def read(self, data: Dataset, indices: Indices) -> Grams:
+    def read(self, indices: Indices) -> Grams:
         """Run the model; Gram matrices of the activations on the given samples.
 
         Returns:
             Those of features less about their means, in the memory of the device that ran the model.
         """
-        seen = list(self._runs(data, indices))
+        seen = list(self._runs(indices))
         return Grams(self._grams(seen, len(indices)), len(self._taps), len(indices))
 
     def _grams(self, seen: list[dict[str, Array]], n: int) -> Iterator[Array]:
@@ -138,16 +136,16 @@ class GramReader:
             else:
                 yield linear_gram(_joined(xp, (run.pop(tap.output) for run in seen), n))
 
-    def read_features(self, data: Dataset, indices: Indices) -> list[Array]:
+    def read_features(self, indices: Indices) -> list[Array]:
         """Features of the activations, [n, p] per layer; only with `keep_features`."""
         n = len(indices)
-        seen = list(self._runs(data, indices))
+        seen = list(self._runs(indices))
         xp = namespace(next(iter(seen[0].values())))
         return [_joined(xp, (run.pop(tap.output) for run in seen), n) for tap in self._taps]
 
-    def _runs(self, data: Dataset, indices: Indices) -> Iterable[dict[str, Array]]:
+    def _runs(self, indices: Indices) -> Iterable[dict[str, Array]]:
         for chosen, _ in batches(indices, self._per_run, fixed=True):
-            yield self._session.run_in_place(data.inputs(chosen))
+            yield self._session.run_in_place(self._data.inputs(chosen))
 
 
 def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:

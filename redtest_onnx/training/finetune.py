@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,15 @@ from redtest_onnx.bridge.statistics import check_statistics
 from redtest_onnx.bridge.verify import Verification, verify
 from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.dataset import Dataset, Subset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError, InternalError
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
-from redtest_onnx.layers.layer import find_layers
-from redtest_onnx.runtime.evaluate import Evaluator
-from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.augment import augmentation
 from redtest_onnx.training.batches import Samples
 from redtest_onnx.training.checkpoint import Checkpoint
-from redtest_onnx.training.loop import Note, Report, Score, Trainer, TrainingTask
+from redtest_onnx.training.loop import Score, Trainer, TrainingTask, Watch
 from redtest_onnx.training.objective import TrainingObjective, common_features, make_objective
 from redtest_onnx.training.processes import ProcessGroup, processes
 from redtest_onnx.training.settings import TrainingSettings
@@ -87,183 +80,172 @@ class FineTuning:
     leads: bool = True
 
 
+@dataclass(frozen=True)
+class ValidationData:
+    """Samples beside those that are trained on.
+
+    Attributes:
+        validation: samples that choose the best epoch; a part of the training samples held out if None.
+        test: samples for a last judgement.
+    """
+
+    validation: Dataset | None = None
+    test: Dataset | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where the state of a run is kept until it is through.
+
+    Attributes:
+        path: the file, removed at the end.
+        resume: go on from it.
+    """
+
+    path: Path
+    resume: bool = False
+
+
 def finetune(
-    model: Model,
-    data: Dataset,
+    bench: Workbench,
     settings: TrainingSettings | None = None,
     *,
     teacher: Model | None = None,
-    validation: Dataset | None = None,
-    test: Dataset | None = None,
-    options: RunOptions | None = None,
-    checkpoint: os.PathLike[str] | str | None = None,
-    resume: bool = False,
-    after_step: Callable[[OnnxModule], None] | None = None,
-    report: Report | None = None,
-    progress: Note | None = None,
+    others: ValidationData | None = None,
+    checkpoint: CheckpointFile | None = None,
+    watch: Watch | None = None,
 ) -> FineTuning:
     """Train the weights of a model; its graph stays as it is.
 
     With labels it learns from them, with a teacher from what the teacher answers, with both from both. The
-    weights of the epoch with the best validation are kept; `test` is only looked at when training is over.
+    weights of the epoch with the best validation are kept; test samples are only looked at when training is
+    over.
 
     Args:
-        model: the model, pruned or not.
-        data: training samples.
+        bench: the model, pruned or not, and training samples.
         settings: see `TrainingSettings`.
         teacher: the model to imitate, usually the original.
-        validation: samples that choose the best epoch; a part of `data` held out if absent.
-        test: samples for a last judgement.
-        options: device and threads.
-        checkpoint: file for the state of the run, removed when it is through.
-        resume: go on from that file.
-        after_step: called with the module after each step.
-        report: called with the record of each epoch.
-        progress: called with steps done, all steps, and what is done.
+        others: samples that validate and test.
+        checkpoint: where the state of the run is kept.
+        watch: who is told what happens.
 
     Raises:
         InputError: operators that can't be trained, data that doesn't fit, or nothing to learn from.
         NegativeVerdictError: training diverged.
         OutputError: the checkpoint holds an interrupted run that was not asked for.
     """
-    settings, options = settings or TrainingSettings(), options or RunOptions()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    with processes(options.device) as group:
-        return _finetune(
+    settings = settings or TrainingSettings()
+    if bench.options.threads:
+        torch.set_num_threads(bench.options.threads)
+    with processes(bench.options.device) as group:
+        run = _Run(bench, settings, group, teacher, others or ValidationData(), watch or Watch())
+        return run(_checkpoint(checkpoint, bench, teacher, settings))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of fine-tuning; its attributes are the arguments of `finetune`, and the processes."""
+
+    bench: Workbench
+    settings: TrainingSettings
+    group: ProcessGroup
+    teacher: Model | None
+    others: ValidationData
+    watch: Watch
+
+    def __call__(self, checkpoint: Checkpoint | None) -> FineTuning:
+        model, settings, note = self.bench.model, self.settings, self.watch.note
+        note(0, 1, "converting to PyTorch")
+        task = self._task()
+        if settings.batch_norm == "train":
+            check_statistics(model)
+        module = to_torch(model, batch_norm=settings.batch_norm)
+        trainer = Trainer(module, model, task, settings, self.group, checkpoint=checkpoint, watch=self.watch)
+        _check_labels(trainer, model)
+        note(0, trainer.steps, "validating the model as it is")
+        start = trainer.score(task.validation)
+        done = trainer.run(start)
+        note(trainer.steps, trainer.steps, "verifying with ONNX Runtime")
+        trained = from_torch(module, model)
+        verification = verify(module, trained, _feeds(task.validation, module), tolerance=_TOLERANCE)
+        if not verification.agrees:
+            raise InternalError(
+                f"PyTorch and ONNX Runtime differ by {verification.largest:.2g} after training"
+            )
+        validated = self._judge(trained, trainer, task.validation)
+        tested = None
+        if self.others.test is not None:
+            everything = np.arange(len(self.others.test), dtype=np.int64)
+            tested = self._judge(trained, trainer, self._samples(self.others.test, everything, 1))
+        if checkpoint is not None and self.group.leads:
+            checkpoint.remove()
+        return FineTuning(
+            model=trained,
+            history=tuple(done.history),
+            best_epoch=done.best_epoch + 1,
+            start=start,
+            trained_on=len(task.samples),
+            validated=validated,
+            tested=tested,
+            verification=verification,
+            leads=self.group.leads,
+        )
+
+    def _task(self) -> TrainingTask:
+        model, data, settings, teacher = self.bench.model, self.bench.data, self.settings, self.teacher
+        if len(data) < _FEWEST:
+            raise InputError(
+                f"has {len(data)} samples, at least {_FEWEST} are needed to train", where=data.source
+            )
+        order = sample_indices(data, len(data), settings.seed)
+        chosen, judged = order, self.others.validation
+        if judged is None:
+            held = min(max(1, round(settings.validation * len(data))), _MOST_VALIDATION)
+            order, chosen, judged = order[held:], order[:held], data
+        else:
+            chosen = sample_indices(judged, min(len(judged), _MOST_VALIDATION), settings.seed)
+        objective = make_objective(
             model,
-            data,
             settings,
-            group,
-            options,
+            labelled=data.labelled and judged.labelled,
             teacher=teacher,
-            validation=validation,
-            test=test,
-            checkpoint=_checkpoint(checkpoint, model, data, teacher, settings, resume=resume),
-            after_step=after_step,
-            report=report,
-            note=progress or (lambda done, total, what: None),
+            features=self._features() if settings.feature_weight > 0 else (),
+        )
+        if teacher is not None and [s.name for s in teacher.inputs] != [s.name for s in model.inputs]:
+            raise InputError(
+                "the teacher takes other inputs than the model",
+                where=teacher.label,
+                hint="the teacher is the original model",
+            )
+        return TrainingTask(
+            self._samples(data, order, self.group.world),
+            self._samples(judged, np.sort(chosen), 1),
+            objective,
+            None if teacher is None else to_torch(teacher, batch_norm="frozen"),
+            augmentation(model, settings.augment),
         )
 
+    def _samples(self, data: Dataset, indices: Indices, world: int) -> Samples:
+        fixed = self.bench.fixed_batch
+        whole = (fixed or 1) * world
+        return Samples(data, indices, max(1, self.settings.batch_size // whole) * whole, fixed)
 
-def _finetune(
-    model: Model,
-    data: Dataset,
-    settings: TrainingSettings,
-    group: ProcessGroup,
-    options: RunOptions,
-    *,
-    teacher: Model | None,
-    validation: Dataset | None,
-    test: Dataset | None,
-    checkpoint: Checkpoint | None,
-    after_step: Callable[[OnnxModule], None] | None,
-    report: Report | None,
-    note: Note,
-) -> FineTuning:
-    note(0, 1, "converting to PyTorch")
-    task = _task(model, data, validation, settings, teacher, options, group.world)
-    if settings.batch_norm == "train":
-        check_statistics(model)
-    module = to_torch(model, batch_norm=settings.batch_norm)
-    trainer = Trainer(
-        module,
-        model,
-        task,
-        settings,
-        group,
-        checkpoint=checkpoint,
-        after_step=after_step,
-        report=report,
-        note=note,
-    )
-    _check_labels(trainer, model)
-    note(0, trainer.steps, "validating the model as it is")
-    start = trainer.score(task.validation)
-    done = trainer.run(start)
-    note(trainer.steps, trainer.steps, "verifying with ONNX Runtime")
-    trained = from_torch(module, model)
-    verification = verify(module, trained, _feeds(task.validation, module), tolerance=_TOLERANCE)
-    if not verification.agrees:
-        raise InternalError(f"PyTorch and ONNX Runtime differ by {verification.largest:.2g} after training")
-    validated = _judge(model, trained, trainer, task.validation, options)
-    tested = None
-    if test is not None:
-        everything = np.arange(len(test), dtype=np.int64)
-        tested = _judge(model, trained, trainer, _samples(test, everything, model, settings, 1), options)
-    if checkpoint is not None and group.leads:
-        checkpoint.remove()
-    return FineTuning(
-        model=trained,
-        history=tuple(done.history),
-        best_epoch=done.best_epoch + 1,
-        start=start,
-        trained_on=len(task.samples),
-        validated=validated,
-        tested=tested,
-        verification=verification,
-        leads=group.leads,
-    )
+    def _features(self) -> tuple[str, ...]:
+        """Outputs of layers that both models have."""
+        if self.teacher is None:
+            return ()
+        layers = self.bench.successor(self.teacher).unopened.layers()
+        return common_features(self.bench.model, self.teacher, tuple(layer.tensor for layer in layers))
 
-
-def _task(
-    model: Model,
-    data: Dataset,
-    validation: Dataset | None,
-    settings: TrainingSettings,
-    teacher: Model | None,
-    options: RunOptions,
-    world: int,
-) -> TrainingTask:
-    if len(data) < _FEWEST:
-        raise InputError(
-            f"has {len(data)} samples, at least {_FEWEST} are needed to train", where=data.source
+    def _judge(self, trained: Model, trainer: Trainer, samples: Samples) -> ValidationResult:
+        evaluator = self.bench.evaluator(Subset(samples.data, samples.indices))
+        return ValidationResult(
+            samples.data.source,
+            len(samples),
+            evaluator.reference.accuracy,
+            evaluator.evaluate(trained).accuracy,
+            trainer.score(samples).accuracy,
         )
-    order = sample_indices(data, len(data), settings.seed)
-    chosen = order
-    if validation is None:
-        held = min(max(1, round(settings.validation * len(data))), _MOST_VALIDATION)
-        order, chosen = order[held:], order[:held]
-    judged = data if validation is None else validation
-    if validation is not None:
-        chosen = sample_indices(validation, min(len(validation), _MOST_VALIDATION), settings.seed)
-    objective = make_objective(
-        model,
-        settings,
-        labelled=data.labelled and judged.labelled,
-        teacher=teacher,
-        features=_features(model, teacher, data, options) if settings.feature_weight > 0 else (),
-    )
-    if teacher is not None and [s.name for s in teacher.inputs] != [s.name for s in model.inputs]:
-        raise InputError(
-            "the teacher takes other inputs than the model",
-            where=teacher.label,
-            hint="the teacher is the original model",
-        )
-    return TrainingTask(
-        _samples(data, order, model, settings, world),
-        _samples(judged, np.sort(chosen), model, settings, 1),
-        objective,
-        None if teacher is None else to_torch(teacher, batch_norm="frozen"),
-        augmentation(model, settings.augment),
-    )
-
-
-def _samples(
-    data: Dataset, indices: Indices, model: Model, settings: TrainingSettings, world: int
-) -> Samples:
-    fixed = fixed_batch(model)
-    whole = (fixed or 1) * world
-    return Samples(data, indices, max(1, settings.batch_size // whole) * whole, fixed)
-
-
-def _features(model: Model, teacher: Model | None, data: Dataset, options: RunOptions) -> tuple[str, ...]:
-    """Outputs of layers that both models have."""
-    if teacher is None:
-        return ()
-    index = GraphIndex(teacher.graph)
-    layers = find_layers(index, resolve_shapes(teacher, index, data, options).shapes)
-    return common_features(model, teacher, tuple(layer.tensor for layer in layers))
 
 
 def _check_labels(trainer: Trainer, model: Model) -> None:
@@ -294,42 +276,22 @@ def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> in
     return int(scores[0].numel())
 
 
-def _judge(
-    before: Model, after: Model, trainer: Trainer, samples: Samples, options: RunOptions
-) -> ValidationResult:
-    evaluator = Evaluator(before, samples.data, samples.indices, options)
-    result = evaluator.evaluate(after)
-    return ValidationResult(
-        samples.data.source,
-        len(samples),
-        evaluator.reference.accuracy,
-        result.accuracy,
-        trainer.score(samples).accuracy,
-    )
-
-
 def _feeds(samples: Samples, module: OnnxModule) -> dict[str, np.ndarray]:
     batch = next(samples.in_order())
     return {name: batch.inputs[name].numpy() for name in module.input_names}
 
 
 def _checkpoint(
-    path: os.PathLike[str] | str | None,
-    model: Model,
-    data: Dataset,
-    teacher: Model | None,
-    settings: TrainingSettings,
-    *,
-    resume: bool,
+    file: CheckpointFile | None, bench: Workbench, teacher: Model | None, settings: TrainingSettings
 ) -> Checkpoint | None:
-    if path is None:
+    if file is None:
         return None
     identity = {
-        "model": model.sha256,
+        "model": bench.digest,
         "teacher": teacher.sha256 if teacher else None,
-        "data": [data.source, len(data)],
+        "data": [bench.data.source, len(bench.data)],
         "settings": settings.fixed(),
     }
-    checkpoint = Checkpoint(Path(path), identity, resume)
+    checkpoint = Checkpoint(file.path, identity, file.resume)
     checkpoint.check()
     return checkpoint

@@ -74,6 +74,31 @@ Report = Callable[[dict[str, Any]], None]
 Note = Callable[[int, int, str], None]
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what happens in a training.
+
+    Attributes:
+        report: called with the record of each finished epoch.
+        progress: called with work done, all work, and what is being done.
+        after_step: called with the module after each step, to hold weights at what they must be.
+    """
+
+    report: Report | None = None
+    progress: Note | None = None
+    after_step: Callable[[OnnxModule], None] | None = None
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Hand on the record of an epoch."""
+        if self.report is not None:
+            self.report(record)
+
+    def note(self, done: int, total: int, what: str) -> None:
+        """Hand on progress."""
+        if self.progress is not None:
+            self.progress(done, total, what)
+
+
 class Trainer:
     """Trains a module.
 
@@ -84,9 +109,7 @@ class Trainer:
         settings: see `TrainingSettings`.
         group: the processes that train together.
         checkpoint: where the state is kept; None to keep none.
-        after_step: called with the module after each step, to hold weights at what they must be.
-        report: called with the record of each finished epoch.
-        note: called with steps done, all steps, and what is done.
+        watch: who is told what happens.
     """
 
     def __init__(
@@ -98,18 +121,14 @@ class Trainer:
         group: ProcessGroup,
         *,
         checkpoint: Checkpoint | None = None,
-        after_step: Callable[[OnnxModule], None] | None = None,
-        report: Report | None = None,
-        note: Note | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.module = _placed(module, group)
         self.task = task
         self.settings = settings
         self.group = group
         self.checkpoint = checkpoint if group.leads else None
-        self.after_step = after_step
-        self.report = report or (lambda record: None)
-        self.note = note or (lambda done, total, what: None)
+        self.watch = watch or Watch()
         self.student = group.wrap(TappedModule(self.module, task.objective.names))
         self.teacher = None
         if task.teacher is not None:
@@ -170,7 +189,7 @@ class Trainer:
         )
         for batch in batches:
             total = state.epoch * task.samples.steps + state.step
-            self.note(total, self.steps, f"training, epoch {state.epoch + 1} of {self.settings.epochs}")
+            self.watch.note(total, self.steps, f"training, epoch {state.epoch + 1} of {self.settings.epochs}")
             torch.manual_seed((self.settings.seed * self.group.world + self.group.rank) * 2**32 + total)
             state.loss += self._step(batch.to(self.group.device))
             state.step += 1
@@ -198,8 +217,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
-        if self.after_step is not None:
-            self.after_step(self.module)
+        if self.watch.after_step is not None:
+            self.watch.after_step(self.module)
         return loss
 
     def _diverged(self, how: str) -> NegativeVerdictError:
@@ -226,7 +245,7 @@ class Trainer:
             if score.value > state.best_score:
                 state.best_epoch, state.best_score = state.epoch, score.value
                 state.best = _copy(weights)
-            self.report(record)
+            self.watch.record(record)
         state.best_epoch = self.group.agree(state.best_epoch)
         state.epoch, state.step, state.loss = state.epoch + 1, 0, 0.0
         self._save(every=0.0)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.data.splits import holdout_indices, sample_indices
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.verify import verify
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, Cut, compact
 from redtest_onnx.weight_sparsity.iterative.stages import Stage, measure_stages
@@ -54,53 +52,55 @@ class WeightPruning:
     evaluated: int
 
 
+@dataclass(frozen=True)
+class MaskedModel:
+    """A model some of whose weights are zero.
+
+    Attributes:
+        model: the model.
+        weights: the pruned tensors of the model before.
+        masks: what is left of each of them.
+        before: what was done to the original first, by the name of the stage.
+    """
+
+    model: Model
+    weights: Sequence[Weight]
+    masks: Sequence[Mask]
+    before: Mapping[str, Model] = field(default_factory=dict)
+
+
 def finish(
-    models: Mapping[str, Model],
-    weights: Sequence[Weight],
-    masks: Sequence[Mask],
-    data: Dataset,
-    *,
-    keep_channels: bool = False,
-    evaluation: Dataset | None = None,
-    seed: int = 0,
-    options: RunOptions | None = None,
-    progress: Progress | None = None,
+    bench: Workbench, masked: MaskedModel, *, keep_channels: bool = False, progress: Progress | None = None
 ) -> WeightPruning:
     """Remove zero channels from a masked model, verify the result, and measure all stages.
 
     Args:
-        models: by the name of their stage: the original first, the masked model last.
-        weights: the pruned tensors.
-        masks: what is left of them.
-        data: calibration samples.
+        bench: the original and calibration samples.
+        masked: what became of it.
         keep_channels: leave the graph as it is.
-        evaluation: samples for accuracy and agreement; held-out calibration samples if absent.
-        seed: of the choice of samples.
-        options: device and threads.
         progress: called as work is done.
 
     Raises:
         InternalError: the result doesn't verify.
     """
-    options = options or RunOptions()
     note = progress or (lambda done, total, what: None)
-    stages = dict(models)
-    compacted = CompactionResult(list(stages.values())[-1], ())
+    models = {**masked.before, ZEROED: masked.model}
+    stages = {ORIGINAL: bench, **{name: bench.successor(model) for name, model in models.items()}}
+    compacted = CompactionResult(masked.model, ())
     if not keep_channels:
         note(0, 3, "removing zero channels")
-        compacted = compact(compacted.model, data, options)
+        compacted = compact(stages[ZEROED])
     if compacted.cuts:
-        stages[COMPACTED] = compacted.model
+        stages[COMPACTED] = bench.successor(compacted.model)
     note(1, 3, "verifying")
-    verify(stages[ORIGINAL], compacted.model, data, options)
+    verify(bench, list(stages.values())[-1])
     note(2, 3, "comparing and timing")
-    samples, indices = data, holdout_indices(data, seed)
-    if evaluation is not None:
-        samples, indices = evaluation, sample_indices(evaluation, len(evaluation), seed)
-    measured = measure_stages(stages, samples, indices, options)
+    measured = measure_stages(stages)
     note(3, 3, "done")
     kept = tuple(
         Kept(weight.name, weight.operator, weight.elements, int(np.count_nonzero(mask)))
-        for weight, mask in zip(weights, masks, strict=True)
+        for weight, mask in zip(masked.weights, masked.masks, strict=True)
     )
-    return WeightPruning(compacted.model, measured, kept, compacted.cuts, samples.source, len(indices))
+    return WeightPruning(
+        compacted.model, measured, kept, compacted.cuts, bench.judging.source, len(bench.judging)
+    )

@@ -17,6 +17,7 @@ from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.activations import expose_tensors, iterate_activations
 from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "models").glob("*.onnx")), *sorted((ROOT / "tests" / "fixtures").rglob("*.onnx"))]
@@ -27,7 +28,7 @@ CPU = rt.RunOptions("cpu", 1)
 def test_all_tensors_of_a_model(path: Path, tmp_path: Path) -> None:
     model = rt.load(path)
     data = rt.open_data(None, model, count=4)
-    exposed = expose_tensors(model, data, ["all"], CPU)
+    exposed = expose_tensors(Workbench(model, data, CPU), ["all"])
     saved = rt.load(rt.save(exposed.model, tmp_path / "exposed.onnx").path or "")
     full_check(saved)
     assert [spec.name for spec in saved.outputs[: len(model.outputs)]] == [s.name for s in model.outputs]
@@ -40,7 +41,7 @@ def test_all_tensors_of_a_model(path: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(unoptimised[name], values)
 
     indices = leading_indices(fixed_batch(model) or 2, 2)
-    (batch,) = iterate_activations(exposed, data, indices, CPU)
+    (batch,) = iterate_activations(Workbench(model, data, CPU), exposed, indices)
     for tensor in exposed.tensors:
         values, expected = batch.values[tensor.output], unoptimised[tensor.output]
         if tensor.sample_axis is not None:
@@ -58,10 +59,10 @@ def test_values_are_those_of_the_reference() -> None:
     out = net("GlobalAveragePool", net.conv(first, 4, 5))
     model = net.model(out)
     data = rt.open_data(None, model, count=3)
-    exposed = expose_tensors(model, data, ["all"], CPU)
+    exposed = expose_tensors(Workbench(model, data, CPU), ["all"])
     feeds = data.inputs(np.arange(3))
     expected = ReferenceEvaluator(exposed.model.proto).run(None, feeds)
-    (batch,) = iterate_activations(exposed, data, np.arange(3), CPU)
+    (batch,) = iterate_activations(Workbench(model, data, CPU), exposed, np.arange(3))
     assert len(batch.values) == 3
     names = [spec.name for spec in exposed.model.outputs]
     for name, values in zip(names, expected, strict=True):
@@ -75,14 +76,14 @@ def test_shape_arithmetic_and_constants_are_listed() -> None:
     constant = net("Relu", net.store([[1.0, -1.0, 2.0, 3.0]]))
     out = net("Add", net("Reshape", net("Relu", "x"), size), constant)
     model = net.model(net("Neg", out))
-    exposed = expose_tensors(model, rt.open_data(None, model), ["all"], CPU)
+    exposed = expose_tensors(Workbench(model, rt.open_data(None, model), CPU), ["all"])
     reasons = {item.name: item.reason for item in exposed.others}
     assert "shape arithmetic" in reasons[size]
     assert "constant" in reasons[constant]
-    named = expose_tensors(model, rt.open_data(None, model), [size], CPU)
+    named = expose_tensors(Workbench(model, rt.open_data(None, model), CPU), [size])
     assert [(t.name, t.dtype) for t in named.tensors] == [(size, TensorProto.INT64)]
     with pytest.raises(rt.InputError, match="nothing_like_this"):
-        expose_tensors(model, rt.open_data(None, model), ["nothing_like_this*"], CPU)
+        expose_tensors(Workbench(model, rt.open_data(None, model), CPU), ["nothing_like_this*"])
 
 
 def test_quantised_tensors_can_be_dequantised() -> None:
@@ -92,11 +93,13 @@ def test_quantised_tensors_can_be_dequantised() -> None:
     out = net("DequantizeLinear", net("Reshape", quantised, net.store([-1, 2, 2], np.int64)), scale, zero)
     model = net.model(out)
     data = rt.open_data(None, model, count=5)
-    plain = expose_tensors(model, data, [quantised], CPU)
+    plain = expose_tensors(Workbench(model, data, CPU), [quantised])
     assert plain.tensors[0].dtype == TensorProto.UINT8
-    exposed = expose_tensors(model, data, [quantised], CPU, dequantize=True)
+    exposed = expose_tensors(Workbench(model, data, CPU), [quantised], dequantize=True)
     full_check(exposed.model)
-    (integers,), (reals,) = (list(iterate_activations(e, data, np.arange(5), CPU)) for e in (plain, exposed))
+    (integers,), (reals,) = (
+        list(iterate_activations(Workbench(model, data, CPU), e, np.arange(5))) for e in (plain, exposed)
+    )
     expected = 0.5 * (integers.values[quantised].astype(np.float32) - 3)
     np.testing.assert_array_equal(reals.values[quantised + "_dequantized"], expected)
 
@@ -113,7 +116,7 @@ def test_tensors_of_the_branch_that_is_taken() -> None:
     chosen = net("If", "flag", name="chosen", **branches)
     model = net.model(net("MatMul", chosen, net.weight(4, 2)))
     data = rt.open_data(None, model, count=2)
-    exposed = expose_tensors(model, data, ["all"], CPU)
+    exposed = expose_tensors(Workbench(model, data, CPU), ["all"])
     assert exposed.branches
     assert len({"inside", "outside"} & {tensor.name for tensor in exposed.tensors}) == 1
 
@@ -123,9 +126,9 @@ def test_types_without_arrays_are_read_as_float32() -> None:
     low = net("Cast", "x", to=TensorProto.BFLOAT16)
     model = net.model(net("Cast", low, to=TensorProto.FLOAT))
     data = rt.open_data(None, model, count=2)
-    exposed = expose_tensors(model, data, [low], CPU)
+    exposed = expose_tensors(Workbench(model, data, CPU), [low])
     assert exposed.model.outputs[-1].dtype == TensorProto.BFLOAT16
-    (batch,) = iterate_activations(exposed, data, np.arange(2), CPU)
+    (batch,) = iterate_activations(Workbench(model, data, CPU), exposed, np.arange(2))
     np.testing.assert_allclose(batch.values[low], data.inputs(np.arange(2))["x"], rtol=1e-2)
 
 
@@ -137,8 +140,11 @@ def test_few_samples_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     model = net.model(net("Neg", relu))
     data = rt.open_data(None, model, count=20)
     monkeypatch.setattr(activations, "_MOST_BYTES", 3 * 4000)
-    exposed = expose_tensors(model, data, [relu], CPU)
-    sizes = [len(batch.indices) for batch in iterate_activations(exposed, data, np.arange(20), CPU)]
+    exposed = expose_tensors(Workbench(model, data, CPU), [relu])
+    sizes = [
+        len(batch.indices)
+        for batch in iterate_activations(Workbench(model, data, CPU), exposed, np.arange(20))
+    ]
     assert sizes == [3] * 6 + [2]
 
 
@@ -149,7 +155,7 @@ def test_external_data_stays_outside(tmp_path: Path) -> None:
     source.parent.mkdir()
     onnx.save(model.proto, source, save_as_external_data=True, location="w.bin", size_threshold=0)
     loaded = rt.load(source)
-    exposed = expose_tensors(loaded, rt.open_data(None, loaded), ["all"], CPU)
+    exposed = expose_tensors(Workbench(loaded, rt.open_data(None, loaded), CPU), ["all"])
     saved = rt.load(rt.save(exposed.model, tmp_path / "exposed.onnx").path or "")
     assert (tmp_path / "exposed.onnx").stat().st_size < 4096
     assert len(saved.outputs) == 2

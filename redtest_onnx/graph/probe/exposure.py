@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Dim, Model, TensorSpec
 from redtest_onnx.graph.quantisation import scale_operands
 
@@ -90,7 +90,7 @@ def add_outputs(model: Model, specs: Iterable[TensorSpec], *, dequantize: bool =
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    graph, index = proto.graph, GraphIndex(model.graph)
+    graph, index = proto.graph, index_of(model)
     names = set()
     for spec in specs:
         if not spec.dtype:

@@ -17,9 +17,8 @@ from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis
 
 
@@ -28,28 +27,33 @@ class CriterionContext:
     """What a criterion can ask.
 
     Attributes:
-        model: the model.
+        bench: the model, with its branches inlined, and samples for it.
         analysis: its layers and their similarity.
-        shapes: sizes of its tensors for one sample.
-        data: calibration samples.
-        indices: the samples to judge by.
-        options: device and threads.
         allowed: whether a layer may go; protected ones may not.
-        seed: of random choices.
         worth: what taking a layer out is worth by itself, given what has been taken so far: 1 where layers
             are counted, its part in what is still missing where a size is to be reached. Criteria that go
             step by step ask for it anew each time.
     """
 
-    model: Model
+    bench: Workbench
     analysis: Analysis
-    shapes: Shapes
-    data: Dataset
-    indices: Indices
-    options: RunOptions
     allowed: Callable[[Layer], bool] = lambda layer: True
-    seed: int = 0
     worth: Callable[[Layer], float] = lambda layer: 1.0
+
+    @property
+    def model(self) -> Model:
+        """The model whose layers are ranked."""
+        return self.bench.model
+
+    @property
+    def data(self) -> Dataset:
+        """Calibration samples."""
+        return self.bench.data
+
+    @property
+    def indices(self) -> Indices:
+        """The samples to go by: those that are fitted to, none of which judges the result."""
+        return self.bench.splits.fit
 
     @property
     def candidates(self) -> list[Layer]:
@@ -135,7 +139,7 @@ def redtest_adjacent(context: CriterionContext) -> Iterable[ScoredLayer]:
 def random(context: CriterionContext) -> list[ScoredLayer]:
     """Any order: what every other criterion must beat."""
     candidates = context.candidates
-    scores = np.random.default_rng(context.seed).permutation(len(candidates)) / max(len(candidates), 1)
+    scores = np.random.default_rng(context.bench.seed).permutation(len(candidates)) / max(len(candidates), 1)
     scored = [ScoredLayer(layer, float(score)) for layer, score in zip(candidates, scores, strict=True)]
     return sorted(scored, key=lambda item: -item.score)
 

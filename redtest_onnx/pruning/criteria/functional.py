@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from redtest_onnx.data.batching import batches
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
@@ -29,7 +28,7 @@ def output_effect(context: CriterionContext) -> Iterator[ScoredLayer]:
     The score is minus the relative distance of the outputs from the original's with the layer and all
     before it gone.
     """
-    judge = Evaluator(context.model, context.data, context.indices[:_SAMPLES], context.options)
+    judge = context.bench.evaluator(context.indices[:_SAMPLES])
     gone: list[Layer] = []
     left = context.candidates
     while left:
@@ -58,7 +57,7 @@ def block_influence(context: CriterionContext) -> list[ScoredLayer]:
 
 def _effect(context: CriterionContext, judge: Evaluator, gone: list[Layer]) -> float:
     steps = tuple(Step.of(layer) for layer in sorted(gone, key=lambda layer: layer.index))
-    pruned = apply_plan(context.model, Plan("output-effect", context.model.sha256, steps), context.shapes)
+    pruned = apply_plan(context.bench, Plan("output-effect", context.bench.digest, steps))
     effect = judge.evaluate(pruned).agreement.relative_l2
     return effect if np.isfinite(effect) else float("inf")
 
@@ -72,8 +71,10 @@ def mean_cosines(context: CriterionContext, ends: Iterable[tuple[str, str]]) -> 
     """
     sums = {pair: np.zeros(2) for pair in ends}
     if sums:
-        session = Session(expose(context.model, (name for pair in sums for name in pair)), context.options)
-        fixed = fixed_batch(context.model)
+        session = Session(
+            expose(context.model, (name for pair in sums for name in pair)), context.bench.options
+        )
+        fixed = context.bench.fixed_batch
         for chosen, count in batches(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
             values = session.run(context.data.inputs(chosen))
             for (first, last), total in sums.items():

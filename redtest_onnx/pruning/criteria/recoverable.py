@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.refit import refit
-from redtest_onnx.runtime.evaluate import Evaluator
 
 _SAMPLES = 128  # to fit to, and as many to judge by
 
@@ -45,9 +44,7 @@ class _Prices:
         indices = context.indices
         half = min(_SAMPLES, max(len(indices) // 2, 1))
         self._fit, judged = indices[:half], indices[half : half + _SAMPLES]
-        self._judge = Evaluator(
-            context.model, context.data, judged if len(judged) else self._fit, context.options
-        )
+        self._judge = context.bench.evaluator(judged if len(judged) else self._fit)
         self._known: dict[Window, float] = {(): 0.0}
 
     def rise(self, gaps: Iterable[Window], layer: Layer) -> float:
@@ -61,12 +58,10 @@ class _Prices:
         return self._known[gap]
 
     def _measured(self, gap: Window) -> float:
-        context = self._context
-        plan = Plan("recoverable", context.model.sha256, tuple(map(Step.of, gap)))
-        pruned = apply_plan(context.model, plan, context.shapes)
-        fitted, _ = refit(
-            context.model, pruned, plan, context.data, self._fit, context.options, scope="gaps", rounds=0
-        )
+        bench = self._context.bench
+        plan = Plan("recoverable", bench.digest, tuple(map(Step.of, gap)))
+        pruned = AdapterInsertion(apply_plan(bench, plan))
+        fitted, _ = refit(bench, pruned, plan, self._fit, scope="gaps", rounds=0)
         effect = self._judge.evaluate(fitted).agreement.relative_l2
         return effect**2 if np.isfinite(effect) else float("inf")
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
@@ -86,8 +85,8 @@ def _features(context: CriterionContext) -> tuple[dict[str, Features], Labels]:
             hint="class subfolders, an array `labels`, or a criterion without labels such as redtest",
         )
     layers = context.analysis.layers
-    session = Session(expose(context.model, [layer.tensor for layer in layers]), context.options)
-    fixed = fixed_batch(context.model)
+    session = Session(expose(context.model, [layer.tensor for layer in layers]), context.bench.options)
+    fixed = context.bench.fixed_batch
     found: dict[str, list[Features]] = {layer.tensor: [] for layer in layers}
     for chosen, count in batches(indices, fixed or _BATCH, fixed=fixed is not None):
         values = session.run(context.data.inputs(chosen))

@@ -90,7 +90,6 @@ def joint_step(
     goals: Callable[[], Iterator[Values]],
     first: LinearOperator,
     second: LinearOperator,
-    options: RunOptions,
     samples: int,
     seed: int,
 ) -> JointStep | None:
@@ -101,11 +100,10 @@ def joint_step(
         goals: gives the second operator's goals, run by run.
         first: the first operator.
         second: the second.
-        options: device and threads.
         samples: number of samples.
         seed: of the positions that are taken.
     """
-    model = replay.model
+    model, options = replay.model, replay.options
     weight = effective_weight(second, model.value(second.weight_of(model)))
     slope = _Slope(model, first.target, second.input, options)
     equations = Equations(first, samples, seed)
@@ -186,7 +184,7 @@ class _Slope:
         """[...] float32 slopes at the values."""
         if self._session is None:
             given = {self._source: int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype))}
-            part = segment(self._model, GraphIndex(self._model.graph), [self._result], given)
+            part = segment(self._model, [self._result], given)
             self._session = Session(part, self._options)
         ends = []
         for shift in (_SLOPE_STEP, -_SLOPE_STEP):

@@ -10,11 +10,10 @@ import numpy as np
 import onnx
 
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import live, segment
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 
 _KEPT_BYTES = 1 << 29
 
@@ -26,31 +25,26 @@ class PartialRunner:
     tensors serve. So the memory does not grow with the number of samples beyond that.
 
     Args:
-        model: the model. Another one of the same structure may be put in its place at any time, if it
-            differs only in weights behind the kept tensors.
-        data: samples.
-        indices: which of them.
-        options: device and threads.
-        size: samples per run.
-        fixed: whether every run must have that size.
+        bench: the model and samples. Another model of the same structure may be put in its place (`model`) at
+            any time, if it differs only in weights behind the kept tensors.
+        indices: which of the samples.
+        size: samples per run, where the model doesn't fix that.
         limit: bytes to keep.
     """
 
     def __init__(
         self,
-        model: Model,
-        data: Dataset,
+        bench: Workbench,
         indices: Indices,
-        options: RunOptions,
         *,
         size: int,
-        fixed: bool,
         limit: int = _KEPT_BYTES,
     ) -> None:
-        self.model = model
-        self._data = data
-        self._options = options
-        self._runs = list(batches(indices, size, fixed=fixed))
+        self.model = bench.model
+        self.options = bench.options
+        self._data = bench.data
+        fixed = bench.fixed_batch
+        self._runs = list(batches(indices, fixed or size, fixed=fixed is not None))
         self._limit = limit
         self._kept: list[dict[str, Any]] = [{} for _ in self._runs]
         self._position = 0
@@ -59,7 +53,7 @@ class PartialRunner:
         """Keep the tensors in front of a node, if it lies behind those kept now and they aren't too large."""
         if node <= self._position:
             return
-        names = live(GraphIndex(self.model.graph), node)
+        names = live(index_of(self.model), node)
         kept: list[dict[str, Any]] = []
         size = 0
         for values, _ in self.values(names):
@@ -81,12 +75,11 @@ class PartialRunner:
         Yields:
             Arrays by name, and how many of the samples in them count.
         """
-        index = GraphIndex(self.model.graph)
         given = {name: _element_type(value) for name, value in self._kept[0].items()}
         inputs = {spec.name for spec in self.model.inputs}
         computed = [n for n in dict.fromkeys(names) if n not in given and n not in inputs]
-        part = segment(self.model, index, computed, given)
-        session = Session(part, self._options) if computed else None
+        part = segment(self.model, computed, given)
+        session = Session(part, self.options) if computed else None
         fed = [spec.name for spec in part.inputs]
         from_data = any(name not in given for name in (*fed, *names) if name in inputs)
         for (chosen, counting), kept in islice(zip(self._runs, self._kept, strict=True), count):

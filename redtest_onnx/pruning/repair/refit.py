@@ -19,17 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, Correction, Equations, corrected
 from redtest_onnx.pruning.repair.joint import joint_step, line_search, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
 Values = npt.NDArray[np.generic]
@@ -66,14 +65,11 @@ class Refit:
 
 
 def refit(
-    original: Model,
-    pruned: Model,
+    bench: Workbench,
+    pruned: AdapterInsertion,
     plan: Plan,
-    data: Dataset,
     indices: Indices,
-    options: RunOptions,
     *,
-    adapted: frozenset[str] = frozenset(),
     scope: Scope = "all",
     rounds: int = ROUNDS,
     progress: Progress | None = None,
@@ -81,13 +77,10 @@ def refit(
     """Solve the linear operators of a pruned model again.
 
     Args:
-        original: the model before.
+        bench: the model before and calibration samples; labels are not used.
         pruned: the model without the plan's layers.
         plan: what was taken out.
-        data: calibration samples; labels are not used.
-        indices: which of them.
-        options: device and threads.
-        adapted: exits of bypassed layers in whose place an adapter stands nevertheless.
+        indices: which of the samples.
         scope: "all" operators that see other values than before, or only those in front of "gaps".
         rounds: how often two operators with an activation function between them are solved together.
         progress: called after each operator.
@@ -95,10 +88,10 @@ def refit(
     Returns:
         The repaired model and what was done to each operator.
     """
-    old_index, index = GraphIndex(original.graph), GraphIndex(pruned.graph)
-    goals = gap_goals(old_index, plan, adapted)
+    old_index, index = bench.index, index_of(pruned.model)
+    goals = gap_goals(old_index, plan, pruned.exits)
     changed = changed_tensors(old_index, index)
-    operators = linear_operators(pruned, index)
+    operators = linear_operators(pruned.model)
     by_target = {operator.target: operator for operator in operators}
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
         "all": lambda operator: operator.input in changed or operator.target in goals,
@@ -109,12 +102,8 @@ def refit(
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
-    fixed = fixed_batch(original)
-    size = fixed or min(_BATCH, -(-len(indices) // CHECK_EVERY))
-    before, now = (
-        PartialRunner(model, data, indices, options, size=size, fixed=fixed is not None)
-        for model in (original, pruned)
-    )
+    size = min(_BATCH, -(-len(indices) // CHECK_EVERY))
+    before, now = (PartialRunner(side, indices, size=size) for side in (bench, bench.successor(pruned.model)))
     done: list[Refit] = []
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         now.advance(frontier[k])
@@ -125,7 +114,7 @@ def refit(
             now.model = corrected(now.model, operator, correction.weight, correction.bias)
             solved = 0
             if first is not None:
-                solved = _together(now, goal, first, operator, options, len(indices), rounds)
+                solved = _together(now, goal, first, operator, len(indices), rounds)
             name = index.nodes[operator.node].name or operator.output
             done.append(replace(_record(name, correction), rounds=solved))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
@@ -177,13 +166,12 @@ def _together(
     goals: Callable[[], Iterator[Values]],
     first: LinearOperator,
     second: LinearOperator,
-    options: RunOptions,
     samples: int,
     rounds: int,
 ) -> int:
     """Alternate between two operators; returns how many rounds brought something."""
     for done in range(rounds):
-        step = joint_step(replay, goals, first, second, options, samples, seed=done + 1)
+        step = joint_step(replay, goals, first, second, samples, seed=done + 1)
         model: Any = step and line_search(replay, goals, (first, second), step)
         if model is None:
             return done

@@ -7,15 +7,12 @@ from math import sqrt
 from typing import Literal
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
-from redtest_onnx.pruning.apply import apply_with_adapters
+from redtest_onnx.pruning.apply import AdapterInsertion, apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
-from redtest_onnx.runtime.evaluate import Evaluator
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
 Method = Literal["none", "adapter", "refit", "auto"]
@@ -46,70 +43,67 @@ class Repair:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What a repair works with.
+@dataclass(frozen=True, eq=False)
+class FitSettings:
+    """How one repair is fitted.
 
     Attributes:
-        data: calibration samples; their labels judge but are not fitted to.
-        fit: samples to fit to.
-        held_out: other samples, which judge.
-        options: device and threads.
+        method: "refit" or "adapter", see `repair`.
+        fit: the samples to fit to.
         kernel: size of the convolutions of fitted adapters.
+        rounds: of solving two operators together, see `refit`; none for adapters.
     """
 
-    data: Dataset
+    method: Fitted
     fit: Indices
-    held_out: Indices
-    options: RunOptions
     kernel: int = 1
+    rounds: int = ROUNDS
 
 
 def repair(
-    original: Model,
+    bench: Workbench,
     pruned: Model,
     plan: Plan,
-    shapes: Shapes,
-    calibration: Calibration,
     method: Method,
+    kernel: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Model, Repair]:
     """Fit what is left of a pruned model to what the original computes.
 
     Args:
-        original: the model before.
+        bench: the model before, with its branches inlined, and calibration samples, whose labels judge but
+            are not fitted to.
         pruned: the model without the plan's layers.
         plan: what was taken out.
-        shapes: sizes of the original's tensors for one sample.
-        calibration: samples and how they are used.
         method: "none"; "adapter", which puts a fitted linear operator into each gap and solves those behind
             once more; "refit", which solves the remaining operators again, pairs of them jointly; "auto",
             which keeps what loses least on held-out samples.
+        kernel: size of the convolutions of fitted adapters.
         progress: called as work is done.
 
     Returns:
         The model to keep and what was done.
     """
-    data = calibration.data
     if method == "none" or not plan.steps:
         return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
-    if method == "auto" and data.synthetic:
+    if method == "auto" and bench.data.synthetic:
         return pruned, Repair("none", reason="made-up inputs tell nothing about the data the model works on")
-    judge = Evaluator(original, data, calibration.held_out, calibration.options)
+    fit, held_out = bench.splits.fit, bench.splits.choose
+    judge = bench.evaluator(held_out)
 
     def judged(model: Model) -> tuple[float, float]:
         result = judge.evaluate(model)
         return drop(judge.reference, result), result.agreement.relative_l2
 
     plain = judged(pruned)
-    sizes = len(calibration.fit), len(calibration.held_out)
+    sizes = len(fit), len(held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
     tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
-        fitted, refits = fit_to_original(original, pruned, plan, shapes, calibration, name, progress=progress)
+        fitted, refits = fit_to_original(bench, pruned, plan, FitSettings(name, fit, kernel), progress)
         tried.append((judged(fitted), name, fitted, refits))
     loss, name, model, refits = tried[0]
     for other in tried[1:]:
@@ -128,40 +122,18 @@ def _standard_error(loss: float, samples: int) -> float:
 
 
 def fit_to_original(
-    original: Model,
-    pruned: Model,
-    plan: Plan,
-    shapes: Shapes,
-    calibration: Calibration,
-    method: Fitted,
-    *,
-    rounds: int | None = None,
-    progress: Progress | None = None,
+    bench: Workbench, pruned: Model, plan: Plan, settings: FitSettings, progress: Progress | None = None
 ) -> tuple[Model, tuple[Refit, ...]]:
     """One repair, whether it helps or not.
 
     Args:
-        original: the model before.
+        bench: as in `repair`.
         pruned: the model without the plan's layers.
         plan: what was taken out.
-        shapes: sizes of the original's tensors for one sample.
-        calibration: samples and how they are used.
-        method: "refit" or "adapter", see `repair`.
-        rounds: of "refit", see there.
+        settings: what is fitted, and to which samples.
         progress: called after each operator.
     """
-    exits: frozenset[str] = frozenset()
-    if method == "adapter":
-        adapted = apply_with_adapters(original, plan, shapes, calibration.kernel)
-        pruned, exits = adapted.model, adapted.exits
-    return refit(
-        original,
-        pruned,
-        plan,
-        calibration.data,
-        calibration.fit,
-        calibration.options,
-        adapted=exits,
-        rounds=0 if method == "adapter" else ROUNDS if rounds is None else rounds,
-        progress=progress,
-    )
+    adapters = settings.method == "adapter"
+    gaps = apply_with_adapters(bench, plan, settings.kernel) if adapters else AdapterInsertion(pruned)
+    rounds = 0 if adapters else settings.rounds
+    return refit(bench, gaps, plan, settings.fit, rounds=rounds, progress=progress)

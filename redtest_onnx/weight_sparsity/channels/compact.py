@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.weights import store
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.channels.follow import ChannelTensor, Consumer, Flags, Link, Values, follow
 from redtest_onnx.weight_sparsity.scope import Scope
 
@@ -56,7 +54,7 @@ class CompactionResult:
     cuts: tuple[Cut, ...]
 
 
-def compact(model: Model, data: Dataset, options: RunOptions) -> CompactionResult:
+def compact(bench: Workbench) -> CompactionResult:
     """Remove output channels that are constant, and those that nobody reads, where that is exact.
 
     A channel goes if all weights that make it are zero or all that read it are, and every operator from
@@ -65,23 +63,21 @@ def compact(model: Model, data: Dataset, options: RunOptions) -> CompactionResul
     stays. So do channels that a sum with a shortcut needs.
 
     Args:
-        model: the model; not changed.
-        data: samples that both models are run on.
-        options: device and threads.
+        bench: the model, which is not changed, and samples that both models are run on.
 
     Raises:
         InternalError: the outputs differ by more than rounding.
     """
     proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    smaller = model.edited(proto)
+    proto.CopyFrom(bench.model.proto)
     cuts: list[Cut] = []
-    while found := list(_pass(smaller)):
+    while found := list(_pass(bench.model.edited(proto))):
         cuts.extend(found)
     if not cuts:
-        return CompactionResult(model, ())
+        return CompactionResult(bench.model, ())
     _drop_orphans(proto.graph)
-    _check(model, smaller, data, options)
+    smaller = bench.model.edited(proto)
+    _check(bench, smaller)
     return CompactionResult(smaller, tuple(cuts))
 
 
@@ -89,13 +85,13 @@ def _pass(model: Model) -> Iterator[Cut]:
     """Cut every link that has something to lose, in place; what is gone may set others free."""
     cutter = _Cutter(model)
     for producer in sorted(cutter.index.weighted):
-        link = follow(model, cutter.scope, producer)
+        link = follow(cutter.model, cutter.scope, producer)
         if link is None:
             continue
-        goes = _goes(model, link, cutter.operators)
+        goes = _goes(cutter.model, link, cutter.operators)
         if goes.any():
             yield cutter.cut(link, goes)
-            cutter = _Cutter(model)
+            cutter = _Cutter(model.edited(model.proto))  # what was found out about the old graph is stale
 
 
 def _goes(model: Model, link: Link, operators: dict[int, LinearOperator]) -> Flags:
@@ -141,7 +137,7 @@ class _Cutter:
         self.graph = model.proto.graph
         self.scope = Scope(self.graph)
         self.index = self.scope.index
-        self.operators = {operator.node: operator for operator in linear_operators(model, self.index)}
+        self.operators = {operator.node: operator for operator in linear_operators(model)}
 
     def cut(self, link: Link, goes: Flags) -> Cut:
         """Take the channels out of everything on the link."""
@@ -262,9 +258,9 @@ def _drop_orphans(graph: onnx.GraphProto) -> None:
             return
 
 
-def _check(before: Model, after: Model, data: Dataset, options: RunOptions) -> None:
-    feeds = data.inputs(leading_indices(fixed_batch(before) or min(_SAMPLES, len(data)), len(data)))
-    expected, found = Session(before, options).run(feeds), Session(after, options).run(feeds)
+def _check(bench: Workbench, smaller: Model) -> None:
+    feeds = bench.leading(bench.fixed_batch or min(_SAMPLES, len(bench.data)))
+    expected, found = bench.session().run(feeds), Session(smaller, bench.options).run(feeds)
     for name, reference in expected.items():
         if not np.issubdtype(np.asarray(reference).dtype, np.floating):
             continue

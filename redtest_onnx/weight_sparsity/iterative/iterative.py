@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from redtest_onnx.data.dataset import Subset
 from redtest_onnx.errors import InternalError, NegativeVerdictError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.evaluate import Evaluator
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.weight_sparsity.iterative.loop import iterate
 from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import TrainingSplit
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight, find_weights
 
@@ -43,14 +44,12 @@ class IterativePruning:
 
 
 def prune_iteratively(
-    model: Model,
+    bench: Workbench,
     weights: Sequence[Weight],
-    split: TrainingSplit,
     settings: LoopSettings,
     *,
     max_drop: float = 0.01,
     folder: Path | None = None,
-    options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> IterativePruning:
     """Train and prune in turns, and keep the sparsest result within `max_drop`.
@@ -58,13 +57,12 @@ def prune_iteratively(
     It is held against the better of the model itself and its dense training, on the validation samples.
 
     Args:
-        model: where every training starts.
+        bench: the model that every training starts from, and samples with labels; those of the split for
+            judging validate, all others train.
         weights: of the model: those that are pruned.
-        split: samples.
         settings: how.
         max_drop: accuracy that may be lost.
         folder: see `iterate`.
-        options: device and threads for ONNX Runtime.
         progress: called as work is done.
 
     Raises:
@@ -74,11 +72,10 @@ def prune_iteratively(
     """
     from redtest_onnx.bridge import from_torch, to_torch
 
-    options = options or RunOptions()
-    reference = _accuracy(model, split, options)
+    reference = _accuracy(bench, bench.session())
     best: IterationState | None = None
     records: list[Iteration] = []
-    for step in iterate(model, weights, split, settings, folder, options.device):
+    for step in iterate(bench, weights, settings, folder):
         record = step.record
         records.append(record)
         if record.number == 0:
@@ -91,33 +88,32 @@ def prune_iteratively(
     if best is None:
         raise NegativeVerdictError(
             f"no iteration stays within {max_drop:.1%} of an accuracy of {reference:.2%}",
-            where=model.label,
+            where=bench.label,
             hint="allow a larger --max-drop, train longer with --epochs, or prune less in an iteration",
         )
-    module = to_torch(model, batch_norm=settings.training.batch_norm)
+    module = to_torch(bench.model, batch_norm=settings.training.batch_norm)
     module.load_state_dict(best.state)
-    written = from_torch(module, model)
-    _check(written, weights, best, split, options)
+    written = from_torch(module, bench.model)
+    _check(bench, written, weights, best)
     return IterativePruning(written, best.masks, tuple(records), best.record, reference)
 
 
-def _accuracy(model: Model, split: TrainingSplit, options: RunOptions) -> float:
+def _accuracy(bench: Workbench, session: Session) -> float:
     """Of a model in ONNX Runtime, on the validation samples; 0 without labels, which training refuses."""
-    return Evaluator(model, split.data, split.validation, options).reference.accuracy or 0.0
+    samples = Subset(bench.data, bench.splits.judge)
+    return Evaluator(session, samples, bench.fixed_batch).reference.accuracy or 0.0
 
 
 def _kept(step: IterationState) -> int:
     return step.record.kept
 
 
-def _check(
-    model: Model, weights: Sequence[Weight], step: IterationState, split: TrainingSplit, options: RunOptions
-) -> None:
+def _check(bench: Workbench, model: Model, weights: Sequence[Weight], step: IterationState) -> None:
     """The file must hold the masks' zeros and give the module's answers."""
     fresh = {weight.name: weight for weight in find_weights(model)[0]}
     for weight, mask in zip(weights, step.masks, strict=True):
         if np.any(fresh[weight.name].rows(model)[~mask]):
             raise InternalError(f"{weight.name} has weights where it is masked")
-    found = _accuracy(model, split, options)
+    found = _accuracy(bench, Session(model, bench.options))
     if abs(found - step.record.accuracy) > _TURNED:
         raise InternalError(f"the written model's accuracy is {found}, in training {step.record.accuracy}")

@@ -14,45 +14,42 @@ from typing import Any
 
 import numpy as np
 
-from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
-from redtest_onnx.runtime.session import Device
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.apply import full_masks
 from redtest_onnx.weight_sparsity.iterative.checkpoints import Checkpoints
 from redtest_onnx.weight_sparsity.iterative.masked import MaskedModule
 from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import Training, TrainingSplit
+from redtest_onnx.weight_sparsity.iterative.training import Training
 from redtest_onnx.weight_sparsity.masks import Mask, Rows, prune_smallest
 from redtest_onnx.weight_sparsity.measure import Pair
 from redtest_onnx.weight_sparsity.weights import Weight
 
 
 def iterate(
-    model: Model,
+    bench: Workbench,
     weights: Sequence[Weight],
-    split: TrainingSplit,
     settings: LoopSettings,
     folder: Path | None = None,
-    device: Device = "cpu",
 ) -> Iterator[IterationState]:
     """Train, measure, prune, rewind; yields after every training, `iterations + 1` times.
 
     Args:
-        model: the weights to rewind to; untrained ones for the papers' setting.
+        bench: the weights to rewind to, untrained ones for the papers' setting, and samples with labels;
+            those of the split for judging validate, all others train.
         weights: of the model: those that are pruned.
-        split: samples.
         settings: how.
         folder: where every iteration is kept; what lies there from a run that was broken off is used, and
             the result is the same as if it had not been.
-        device: where to train.
 
     Raises:
         InputError: no labels, a weight can't be trained, training diverges, or `folder` is of another run.
     """
     from redtest_onnx.training.processes import processes
 
-    with processes(device) as group:
-        training = Training(model, split, settings.training, group)
+    model = bench.model
+    with processes(bench.options.device) as group:
+        training = Training(bench, settings.training, group)
         module = training.module
         masked = MaskedModule(model, module, weights)
         initial = deepcopy(module.state_dict())

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
-from redtest_onnx.runtime.opened import resolve_cost
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.weights import find_weights
 
 _CHUNK = 1 << 20
@@ -48,32 +44,27 @@ class Stage:
     same: float | None
 
 
-def measure_stages(
-    models: Mapping[str, Model], data: Dataset, indices: Indices, options: RunOptions
-) -> tuple[Stage, ...]:
-    """Measure models with the same signature; the first is the original.
+def measure_stages(benches: Mapping[str, Workbench]) -> tuple[Stage, ...]:
+    """Measure models with the same signature; the first is the original, on whose samples all are judged.
 
     Args:
-        models: by the name of the stage.
-        data: samples for accuracy and agreement.
-        indices: which of them.
-        options: device and threads.
+        benches: by the name of the stage.
     """
-    original = next(iter(models.values()))
-    evaluator = Evaluator(original, data, indices, options)
-    latencies = measure_latency(list(models.values()), data, options)
+    original = next(iter(benches.values()))
+    evaluator = original.evaluator()
+    latencies = measure_latency(list(benches.values()))
     stages = []
-    for (name, model), latency in zip(models.items(), latencies, strict=True):
-        evaluation = evaluator.evaluate(model)
-        weights, nonzero = count_weights(model)
+    for (name, bench), latency in zip(benches.items(), latencies, strict=True):
+        evaluation = evaluator.evaluate(bench.session())
+        weights, nonzero = count_weights(bench.model)
         stages.append(
             Stage(
                 name=name,
                 weights=weights,
                 nonzero=nonzero,
-                cost=resolve_cost(model, data, options),
-                file_bytes=model.file_bytes,
-                compressed_bytes=compressed_bytes(model),
+                cost=bench.cost,
+                file_bytes=bench.model.file_bytes,
+                compressed_bytes=compressed_bytes(bench.model),
                 latency=latency,
                 accuracy=evaluation.accuracy,
                 same=evaluation.agreement.top1,
@@ -97,7 +88,7 @@ def compressed_bytes(model: Model) -> int:
 
 
 def _content(model: Model) -> Iterator[bytes]:
-    yield model.proto.SerializeToString(deterministic=True)
+    yield model.serialised()
     for path in model.external_files:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):

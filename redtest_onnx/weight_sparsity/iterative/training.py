@@ -8,26 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.data.splits import holdout_indices
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from redtest_onnx.bridge import OnnxModule
     from redtest_onnx.training.processes import ProcessGroup
-
-
-@dataclass(frozen=True)
-class TrainingSplit:
-    """Samples with labels, and which of them train and which judge."""
-
-    data: Dataset
-    training: Indices
-    validation: Indices
 
 
 @dataclass(frozen=True)
@@ -43,18 +30,12 @@ class TrainingOutcome:
     accuracy: float
 
 
-def split_samples(data: Dataset, seed: int) -> TrainingSplit:
-    """Hold samples back that judge the trained models."""
-    judged = holdout_indices(data, seed)
-    return TrainingSplit(data, np.setdiff1d(np.arange(len(data)), judged), judged)
-
-
 class Training:
     """Trains a module again and again on the same samples.
 
     Args:
-        model: what the module is made of.
-        split: samples.
+        bench: what the module is made of, and samples with labels; those of the split for judging validate,
+            all others train.
         settings: how.
         group: where it computes.
 
@@ -65,9 +46,7 @@ class Training:
         InputError: no labels, or a model that can't be trained.
     """
 
-    def __init__(
-        self, model: Model, split: TrainingSplit, settings: TrainingSettings, group: ProcessGroup
-    ) -> None:
+    def __init__(self, bench: Workbench, settings: TrainingSettings, group: ProcessGroup) -> None:
         from redtest_onnx.bridge import to_torch
         from redtest_onnx.bridge.statistics import check_statistics
         from redtest_onnx.training.augment import augmentation
@@ -75,19 +54,20 @@ class Training:
         from redtest_onnx.training.loop import TrainingTask
         from redtest_onnx.training.objective import make_objective
 
-        if not split.data.labelled:
+        model, data, judged = bench.model, bench.data, bench.splits.judge
+        if not data.labelled:
             raise InputError(
                 "has no labels, which training needs",
-                where=split.data.source,
+                where=data.source,
                 hint="add an array `labels`, or prune without training: --method one-shot",
             )
         check_statistics(model)
-        fixed = fixed_batch(model)
+        fixed = bench.fixed_batch
         size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
         self._model, self._settings, self._group = model, settings, group
         self._task = TrainingTask(
-            Samples(split.data, split.training, size, fixed),
-            Samples(split.data, split.validation, size, fixed),
+            Samples(data, np.setdiff1d(np.arange(len(data)), judged), size, fixed),
+            Samples(data, judged, size, fixed),
             make_objective(model, settings, labelled=True, teacher=None, features=()),
             None,
             augmentation(model, settings.augment),
@@ -101,11 +81,16 @@ class Training:
             number: which training it is: each has random numbers of its own.
             hold: called after each step of the optimiser.
         """
-        from redtest_onnx.training.loop import Trainer
+        from redtest_onnx.training.loop import Trainer, Watch
 
         settings = replace(self._settings, seed=self._settings.seed + number)
         trainer = Trainer(
-            self.module, self._model, self._task, settings, self._group, after_step=lambda module: hold()
+            self.module,
+            self._model,
+            self._task,
+            settings,
+            self._group,
+            watch=Watch(after_step=lambda module: hold()),
         )
         hold()
         progress = trainer.run(trainer.score(self._task.validation))

@@ -1,0 +1,247 @@
+"""One model with its data and how it is run: every fact about them is found once, when it is asked for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from redtest_onnx.data.batching import Indices, leading_indices
+from redtest_onnx.data.dataset import Dataset, Feeds, Subset
+from redtest_onnx.data.splits import Splits, sample_indices
+from redtest_onnx.graph.branches import InlinedModel, inline_branches
+from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
+from redtest_onnx.graph.index import GraphIndex, index_of
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reinsert import InlinedBranch
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.signature import batch_axes, fixed_batch
+from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.session import Level, RunOptions, Session
+from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
+
+_SESSIONS = 2  # kept open per model; each holds the weights once more
+_EVALUATORS = 2  # each holds the outputs of the reference on its samples
+
+
+class Workbench:
+    """A model, samples for it and the options to run it with, and what follows from them.
+
+    Stages take a workbench instead of these three. Nothing that it found about its model is computed twice;
+    a model that was made of it gets a workbench of its own by `successor`.
+
+    Args:
+        model: the model; never changed.
+        data: samples for its inputs.
+        options: device and threads.
+        seed: of the choice of samples and of every other random choice.
+        evaluation: other samples that judge results; samples of `data` that were held out if None.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        options: RunOptions | None = None,
+        *,
+        seed: int = 0,
+        evaluation: Dataset | None = None,
+    ) -> None:
+        self.model = model
+        self.data = data
+        self.options = options or RunOptions()
+        self.seed = seed
+        self.evaluation = evaluation
+        self._source = model
+        self._inlined: InlinedModel | None = None
+        self._layers: dict[Granularity, tuple[Layer, ...]] = {}
+        self._sessions: OrderedDict[Hashable, Session] = OrderedDict()
+        self._evaluators: OrderedDict[Hashable, Evaluator] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"Workbench({self.model.label!r}, {self.data.source!r}, {self.options}, seed={self.seed})"
+
+    @property
+    def label(self) -> str:
+        """What messages call the model."""
+        return self._source.label
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model as it was given, also where its branches are inlined."""
+        return self._source.sha256
+
+    @cached_property
+    def view(self) -> InlinedModel:
+        """The model with local functions and the branches it takes for this data inlined.
+
+        Raises:
+            InputError: the data can't be read, or a local function can't be inlined.
+        """
+        if self._inlined is not None:
+            return self._inlined
+        shared = [name for name, axis in batch_axes(self.model).items() if axis is None]
+        if not shared or not any(node.op_type == "If" for node in self.model.graph.node):
+            return inline_branches(self.model)
+        return inline_branches(self.model, {name: self.sample[name] for name in shared})
+
+    @cached_property
+    def opened(self) -> Workbench:
+        """The workbench of the view's model: what layers are found in, measured on and taken out of."""
+        return self if self.view.model is self.model else self._beside(self.view.model, self.view.choices)
+
+    @cached_property
+    def unopened(self) -> Workbench:
+        """The workbench of the graph as the file has it, with its functions and branches closed."""
+        flat = not self.model.proto.functions and all(node.op_type != "If" for node in self.model.graph.node)
+        return self if flat or self._inlined is not None else self._beside(self.model, ())
+
+    def _beside(self, model: Model, choices: tuple[InlinedBranch, ...]) -> Workbench:
+        """A workbench of this model in another form, which is not inlined any further."""
+        bench = self.successor(model)
+        bench._source, bench._inlined = self._source, InlinedModel(model, model, choices)
+        return bench
+
+    def successor(self, model: Model) -> Workbench:
+        """The workbench of a model that was made of this one: same data, samples and options.
+
+        Args:
+            model: takes the same inputs.
+        """
+        bench = Workbench(model, self.data, self.options, seed=self.seed, evaluation=self.evaluation)
+        bench.__dict__["splits"] = self.splits
+        return bench
+
+    @property
+    def index(self) -> GraphIndex:
+        """Look-ups over the main graph of the view."""
+        return index_of(self.view.model)
+
+    @cached_property
+    def resolved(self) -> ResolvedShapes:
+        """Sizes of all tensors of the view, and the axes that hold samples.
+
+        Raises:
+            InputError: the model doesn't run on the data.
+        """
+        return resolve_shapes(self.view.model, self.leading, self.options)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Sizes and types of the view's tensors for the smallest batch that the model takes."""
+        return self.resolved.shapes
+
+    def layers(self, granularity: Granularity = "sub-layer") -> tuple[Layer, ...]:
+        """The series of layers of the view.
+
+        Args:
+            granularity: how much a layer holds, see `layers.granularity.regroup`.
+        """
+        if granularity not in self._layers:
+            found = find_layers(self.index, self.shapes, self.view.choices, granularity)
+            self._layers[granularity] = found
+        return self._layers[granularity]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the model stores, and what a run through the branches it takes costs."""
+        cost = model_cost(self.index, self.shapes)
+        if self.view.model is self.model:
+            return cost
+        stored = index_of(self.model)
+        return replace(cost, parameters=count_parameters(stored), parameter_bytes=parameter_bytes(stored))
+
+    @cached_property
+    def fixed_batch(self) -> int | None:
+        """Number of samples that every run must have; None where the model leaves it open."""
+        return fixed_batch(self.model)
+
+    @cached_property
+    def sample(self) -> Feeds:
+        """Inputs of the smallest run: the first sample, or the first few for a fixed batch.
+
+        Raises:
+            InputError: the data can't be read.
+        """
+        return self._leading(self.fixed_batch or 1)
+
+    def leading(self, count: int) -> Feeds:
+        """Inputs for the first `count` samples, again from the start where there are fewer."""
+        return self.sample if count == (self.fixed_batch or 1) else self._leading(count)
+
+    def _leading(self, count: int) -> Feeds:
+        return self.data.inputs(leading_indices(count, len(self.data)))
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Which samples are fitted to, chosen by and judged on."""
+        return Splits.of(self.data, self.seed)
+
+    @cached_property
+    def judging(self) -> Subset:
+        """The samples that judge results: those of `evaluation`, else the split for it."""
+        if self.evaluation is None:
+            return Subset(self.data, self.splits.judge)
+        everything = sample_indices(self.evaluation, len(self.evaluation), self.seed)
+        return Subset(self.evaluation, everything)
+
+    def evaluator(self, samples: Subset | Indices | None = None) -> Evaluator:
+        """What holds other models against this one.
+
+        Args:
+            samples: of this workbench's data by their indices, or others; `judging` if None.
+        """
+        if samples is None:
+            samples = self.judging
+        if isinstance(samples, np.ndarray):
+            samples = Subset(self.data, samples)
+        key = id(samples.data), samples.indices.tobytes()
+        if key not in self._evaluators:
+            _make_room(self._evaluators, _EVALUATORS)
+            self._evaluators[key] = Evaluator(self.session(), samples, self.fixed_batch)
+        self._evaluators.move_to_end(key)
+        return self._evaluators[key]
+
+    def session(self, level: Level = "all", *, threads: int | None = None) -> Session:
+        """The model as given, ready to run; kept open for the next who asks, until others take its place.
+
+        Args:
+            level: graph optimisation.
+            threads: as in `RunOptions`; those of the workbench if None.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model.
+        """
+        options = self.options if threads is None else replace(self.options, threads=threads)
+        key = level, options
+        if key not in self._sessions:
+            _make_room(self._sessions, _SESSIONS)
+            self._sessions[key] = Session(self.model, options, level=level)
+        self._sessions.move_to_end(key)
+        return self._sessions[key]
+
+    def close(self) -> None:
+        """Free the sessions and the outputs of evaluators; what is asked for later is made anew."""
+        self._sessions.clear()
+        self._evaluators.clear()
+        for name in ("opened", "unopened"):
+            other = self.__dict__.get(name)
+            if other is not None and other is not self:
+                other.close()
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _make_room(kept: OrderedDict[Hashable, Any], limit: int) -> None:
+    while len(kept) >= limit:
+        kept.popitem(last=False)
