@@ -1,8 +1,8 @@
 """Distil a pruned model from its original: the original teaches on unlabelled samples.
 
-Least squares fits features one operator at a time; which errors matter for the output only the output can say.
-So a short gradient descent behind it, in coordinates in which it can't tear down what was fitted, wins two to five
-points where the closed form is at its end (docs/depth-pruning.md).
+Least squares fits features one operator at a time; which errors matter for the output only the output can
+say. So a short gradient descent behind it, in coordinates in which it can't tear down what was fitted, goes
+on where the closed form is at its end (docs/depth-pruning.md has figures).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Distillation:
     """A distilled model.
 
     Attributes:
-        model: with trained weights where they lowered the loss on samples that were not learnt from, else as given.
-        kept: whether they did.
+        model: with trained weights where they lowered the loss on samples that were not learnt from.
+        kept: whether they did; otherwise the model is the one that was given.
         steps: steps that were taken.
         loss_before: on those samples, before.
         loss_after: likewise, after.
@@ -206,7 +206,7 @@ def _shifted(images: npt.NDArray[np.generic], by: npt.NDArray[np.int64]) -> npt.
     moved = np.zeros_like(images)
     source = tuple(slice(max(-b, 0), size - max(b, 0)) for b, size in zip(by, images.shape[2:], strict=True))
     target = tuple(slice(max(b, 0), size - max(-b, 0)) for b, size in zip(by, images.shape[2:], strict=True))
-    moved[(..., *target)] = images[(..., *source)]
+    moved[:, :, target[0], target[1]] = images[:, :, source[0], source[1]]
     return moved
 
 

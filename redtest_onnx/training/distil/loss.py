@@ -21,8 +21,8 @@ class DistilTarget:
 
     Attributes:
         name: of the tensor; of class scores the logits, in front of a softmax.
-        kind: "classes" compares distributions over `axis`, "embedding" directions of vectors, "values" numbers,
-            "feature" values inside the model.
+        kind: "classes" compares distributions over `axis`, "embedding" directions of vectors, "values"
+            numbers, "feature" values inside the model.
         axis: of the classes or of the embedding.
     """
 

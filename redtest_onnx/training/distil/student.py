@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from redtest_onnx.bridge.convert import to_torch
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -92,9 +92,9 @@ class Student(nn.Module):
 
 def trainable_operators(model: Model) -> list[LinearOperator]:
     """Linear operators whose weights and additive constants nobody else reads."""
-    index = GraphIndex(model.graph)
+    index = index_of(model)
     found = []
-    for operator in linear_operators(model, index):
+    for operator in linear_operators(model):
         constant = operator.bias_of(model)
         own = [operator.weight_of(model), *([constant] if constant is not None else [])]
         if all(len(index.readers.get(tensor.name, ())) == 1 for tensor in own):

@@ -1,9 +1,9 @@
 """Whitened coordinates of linear operators: a step of equal size changes every output equally.
 
-For an operator that adds W u to its target, u = (input row, 1), let A = E[u u'] + ridge. Its weights are written
-as W = W0 + V R with R = A^(-1/2) and V = 0 at the start: the coordinates R u are uncorrelated and of variance 1,
-so that no direction of the input is learnt faster than another, and what least squares has fitted is not torn
-down by the first steps of an optimiser that scales each weight by itself.
+For an operator that adds W u to its target, u = (input row, 1), let A = E[u u'] + ridge. Its weights are
+written as W = W0 + V R with R = A^(-1/2) and V = 0 at the start: the coordinates R u are uncorrelated and of
+variance 1, so that no direction of the input is learnt faster than another, and what least squares has fitted
+is not torn down by the first steps of an optimiser that scales each weight by itself.
 """
 
 from __future__ import annotations
@@ -83,6 +83,12 @@ class WhitenedOperator(nn.Module):
         bias: its stored additive constant; None where it has none.
         whitener: R, [G, u, u], see `Moments`.
     """
+
+    weight: Tensor
+    bias: Tensor | None
+    whitener: Tensor
+    inverse_scale: Tensor
+    inverse_bias_scale: Tensor
 
     def __init__(
         self, operator: LinearOperator, weight: Tensor, bias: Tensor | None, whitener: Tensor
