@@ -2,31 +2,107 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from redtest_onnx.text import plain
+
+Words = Callable[[str, str], str]
+"""Words for an argument, given its name and the value that is spoken of, or nothing."""
+
+# In texts `@name` and `@name=value` stand for an argument of ours, which the command line calls by its flag.
+_ARGUMENT = re.compile(r"(?<![^\s(\"'`])@([a-z_]+)(?:=([^\s,;:)]+))?")
+
 
 class RedtestError(Exception):
     """A failure with a cause outside this package; shown as one message, without a traceback.
 
     Args:
-        what: what was found and what was asked for, in one sentence.
+        what: what was found and what was asked for, in one sentence; `@name` stands for an argument.
         where: the file, node or tensor it concerns.
-        hint: what to try next.
+        hint: what to try next; likewise.
     """
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(what)
-        self.what = what
+        self._what = what
         self.where = where
-        self.hint = hint
+        self._hint = hint
+
+    @property
+    def what(self) -> str:
+        """What was found, in one sentence."""
+        return _worded(self._what, _as_argument)
+
+    @property
+    def hint(self) -> str | None:
+        """What to try next."""
+        return None if self._hint is None else _worded(self._hint, _as_argument)
+
+    def worded(self, words: Words) -> str:
+        """The message with arguments in the words of whoever shows it, such as flags of a command line."""
+        what = _worded(self._what, words)
+        text = plain(f"{self.where}: {what}" if self.where else what)
+        return f"{text}\n  try: {plain(_worded(self._hint, words))}" if self._hint else text
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  try: {self.hint}" if self.hint else text
+        return self.worded(_as_argument)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.__dict__)
+
+
+def _again(kind: type[RedtestError], state: dict[str, Any]) -> RedtestError:
+    """An error that came from another process."""
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    error.args = (state["_what"],)
+    return error
+
+
+def _worded(text: str, words: Words) -> str:
+    return _ARGUMENT.sub(lambda found: words(found[1], found[2] or ""), text)
+
+
+def _as_argument(name: str, value: str) -> str:
+    return f"{name}={value!r}" if value else f"`{name}`"
 
 
 class InputError(RedtestError):
     """A model, data set, plan or option that can't be used as given."""
+
+
+class SettingError(InputError, ValueError):
+    """A setting with a value that it can't have.
+
+    Attributes:
+        argument: name of the setting.
+        value: what it was given.
+        allowed: the values it can have, or in words which those are.
+    """
+
+    def __init__(self, argument: str, value: object, allowed: Iterable[object] | str) -> None:
+        self.argument, self.value = argument, value
+        self.allowed = allowed if isinstance(allowed, str) else tuple(allowed)
+        words = self.allowed
+        if not isinstance(words, str):
+            words = f"one of {', '.join(map(repr, words))}"
+        super().__init__(f"@{argument} is {value!r}; it must be {words}", hint=self._nearest())
+
+    def _nearest(self) -> str | None:
+        near = nearest(str(self.value), self.allowed) if not isinstance(self.allowed, str) else None
+        return None if near is None else f"@{self.argument}={near}"
+
+
+def nearest(word: str, known: Iterable[object]) -> str | None:
+    """What was probably meant by a word that is none of those known."""
+    names = {str(name).lower(): str(name) for name in known}
+    found = get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return names[found[0]] if found else None
 
 
 class OutputError(RedtestError):

@@ -11,13 +11,12 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
-from redtest_onnx.graph.files import full_check, load
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.layer import find_layers
+from redtest_onnx.graph.files import load
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 FOLDER = Path(__file__).parent / "fixtures" / "interop"
 FILES = sorted(FOLDER.glob("*.onnx"))
@@ -71,13 +70,12 @@ def test_analyze_measures_them(path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_layer_is_removed_and_verified(path: Path) -> None:
     model = rt.load(path)
     data = rt.open_data(None, model, count=8)
-    index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, data, CPU).shapes
-    for layer in [layer for layer in find_layers(index, shapes) if layer.removable][:1]:
+    bench = Workbench(model, data, CPU)
+    for layer in [layer for layer in bench.layers() if layer.removable][:1]:
         plan = Plan("test", model.sha256, (Step.of(layer),))
-        pruned = apply_plan(model, plan, shapes)
-        verify_removal(model, pruned, plan, data, CPU)
-        verify(model, pruned, data, CPU)
+        pruned = apply_plan(bench, plan)
+        verify_removal(bench, pruned, plan)
+        verify(bench, bench.successor(pruned))
 
 
 # Latencies take seconds, so the whole command runs on one model of each framework only.

@@ -10,8 +10,9 @@ from references import activations, slow_cka
 import redtest_onnx as rt
 from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.errors import InputError
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Side, compare
+from redtest_onnx.similarity.compare import compare
 
 CPU = rt.RunOptions("cpu")
 EVERYTHING = AnalysisSettings(pooling="none", layers="all", samples=30, batches=1)
@@ -76,7 +77,7 @@ def test_a_last_batch_of_few_samples_is_left_out(count: int) -> None:
 def test_two_data_sets_of_different_length_are_refused() -> None:
     model = network()
     with pytest.raises(InputError, match="must belong"):
-        compare(Side(model, data(30)), Side(model, data(20)), EVERYTHING, CPU)
+        compare(Workbench(model, data(30), CPU), Workbench(model, data(20), CPU), EVERYTHING)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -124,16 +124,13 @@ def _feed_forward(net: Writer, name: str, x: str, width: int, layers: int) -> st
 REWRITE = """
 import sys
 import redtest_onnx as rt
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.layer import find_layers
-from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import load_plan
 
 model = rt.load(sys.argv[1])
-shapes = infer_shapes(model, {"tokens": (1, int(sys.argv[4]))})
-plan = load_plan(__import__("pathlib").Path(sys.argv[2]), model, find_layers(GraphIndex(model.graph), shapes))
-rt.save(apply_plan(model, plan, shapes), sys.argv[3])
+bench = rt.open_workbench(model, shapes={"tokens": (1, int(sys.argv[4]))})
+plan = load_plan(__import__("pathlib").Path(sys.argv[2]), model, bench.layers())
+rt.save(apply_plan(bench, plan), sys.argv[3])
 """
 
 

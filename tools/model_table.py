@@ -18,19 +18,17 @@ from pathlib import Path
 
 import redtest_onnx as rt
 from redtest_onnx.errors import RedtestError
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.opened import inline_for_data
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[1]
 CPU = rt.RunOptions("cpu", 1)
 HEAD = """# What is found in models of many kinds
 
-Written by `python tools/model_table.py`. Each file is inspected with made-up inputs; then every removable
+Written by `python tools/model_table.py`. Each file is inspected with synthetic inputs; then every removable
 layer is taken out alone, and what comes out is verified: same signature, passes the full check of
 onnx.checker if the original does, loads in ONNX Runtime at every optimisation level, and every tensor behind
 the gap is what the original computes from what the gap hands on. *Analyzed* says whether similarities could
@@ -77,20 +75,19 @@ def row(path: Path) -> Row:
     """Everything about one model."""
     model = rt.load(path)
     data = rt.open_data(None, model, count=16)
-    view = inline_for_data(model, data)
-    index = GraphIndex(view.model.graph)
-    shapes = resolve_shapes(view.model, index, data, CPU).shapes
-    layers = find_layers(index, shapes, view.choices)
+    bench = Workbench(model, data, CPU)
+    layers = bench.layers()
     verified = 0
     for layer in layers:
         if layer.removable:
             plan = Plan("table", model.sha256, (Step.of(layer),))
-            pruned = apply_plan(view.model, plan, shapes)
-            verify_removal(view.model, pruned, plan, data, CPU)
-            closed = view.close(pruned)
-            verify(model, closed, data, CPU)
+            pruned = apply_plan(bench.opened, plan)
+            verify_removal(bench.opened, pruned, plan)
+            closed = bench.view.close(pruned)
+            verify(bench, bench.successor(closed))
             with tempfile.TemporaryDirectory() as folder:
-                verify(model, rt.load(rt.save(closed, Path(folder) / "m.onnx").path or ""), data, CPU)
+                saved = rt.load(rt.save(closed, Path(folder) / "m.onnx").path or "")
+                verify(bench, bench.successor(saved))
             verified += 1
     opsets = ", ".join(f"{domain} {version}" for domain, version in model.opsets.items())
     removable = sum(layer.removable for layer in layers)

@@ -10,7 +10,7 @@ from redtest_onnx.auditing.findings import Problem, Severity
 from redtest_onnx.auditing.subject import Subject
 
 Check = Callable[[Subject], Iterable[Problem]]
-_TOPICS = ("validity", "target", "weights", "numerics", "budgets", "hygiene")
+_TOPICS = ("validity", "target", "provider", "weights", "numerics", "budgets", "hygiene")
 
 
 @dataclass(frozen=True)

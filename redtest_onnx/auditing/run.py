@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
+from time import perf_counter
 from typing import Any, Literal
 
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.findings import Finding, Problem, Severity, fingerprint
 from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.registry import Rule, rules
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import operator_counts
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.workbench import Workbench
@@ -22,8 +26,8 @@ FailOn = Literal["error", "warning", "note"]
 _RANK: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Result):
     """What an audit found.
 
     Attributes:
@@ -34,6 +38,7 @@ class Audit:
         measured: facts by name, in the units of their names.
         known: fingerprints that a baseline knows.
         fail_on: the mildest severity that fails.
+        seconds: time that each rule took, by its id; a rule pays for what it is the first to measure.
     """
 
     model: Model
@@ -43,6 +48,29 @@ class Audit:
     measured: Mapping[str, Any]
     known: frozenset[str] = frozenset()
     fail_on: FailOn = "error"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """The verdict and the number of findings."""
+        verdict = "passed" if self.passed else f"failed by {len(self.failing)} of them"
+        return f"{len(self.findings)} findings for {self.profile.name}, {verdict}"
+
+    def to_dict(self) -> Document:
+        """The document of `audit --json`."""
+        return audit_document([self])
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per finding."""
+        return [
+            {
+                "rule": finding.rule,
+                "severity": finding.severity,
+                "message": finding.message,
+                "fix": finding.fix,
+                "suppressed": finding.suppressed,
+            }
+            for finding in self.findings
+        ]
 
     @property
     def failing(self) -> tuple[Finding, ...]:
@@ -88,14 +116,19 @@ def audit(
     subject = Subject(bench, profile, timed)
     found: list[Finding] = []
     every = rules()
+    seconds: dict[str, float] = {}
     for done, rule in enumerate(every):
         severity = profile.severities.get(rule.id, rule.severity)
+        begin = perf_counter()
         if severity != "off" and (subject.runs or not rule.runs):
             found.extend(_judged(rule, problem, severity, profile, today) for problem in rule.check(subject))
+        seconds[rule.id] = perf_counter() - begin
         if progress:
             progress(done + 1, len(every), "auditing")
     found.sort(key=lambda finding: (_RANK[finding.severity], finding.rule))
-    return Audit(bench.model, profile, tuple(found), subject.cost, _measured(subject), known, fail_on)
+    return Audit(
+        bench.model, profile, tuple(found), subject.cost, _measured(subject), known, fail_on, seconds
+    )
 
 
 def _judged(
@@ -140,5 +173,6 @@ def _measured(subject: Subject) -> dict[str, Any]:
         "pq_index": subject.pq_index,
         "fallback_share": None if split is None else split.share,
         "partitions": None if split is None else split.partitions,
+        "provider": None if not subject.runs or subject.provider is None else subject.provider.to_dict(),
         "synthetic_inputs": subject.data.synthetic,
     }

@@ -13,7 +13,7 @@ from redtest_onnx.auditing.profile import DeploymentTarget
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import subgraphs
-from redtest_onnx.runtime.session import support_table
+from redtest_onnx.runtime.library import support_table
 
 _FILES = {
     "nnapi": "nnapi_supported_ops.md",
@@ -83,6 +83,11 @@ def split(nodes: Sequence[onnx.NodeProto], taken: frozenset[str]) -> ProviderPar
             left.setdefault(name, []).append(label(node))
             inside = False
     return ProviderPartition(count, {name: tuple(found) for name, found in left.items()}, partitions)
+
+
+def count_of(number: int, one: str, several: str) -> str:
+    """A number with its noun, in the singular or the plural."""
+    return f"{number} {one if number == 1 else several}"
 
 
 def label(node: onnx.NodeProto) -> str:

@@ -15,6 +15,7 @@ from redtest_onnx.bridge.stored import StoredTensor, is_constant, stored_tensors
 from redtest_onnx.bridge.untie import split
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.reduced import without_functions, without_weights
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,7 @@ def prepare(model: Model, untied: Collection[str]) -> PreparedGraph:
     _refuse_sparse(model)
     proto = _without_weights(model)
     copies = split(proto.graph, untied)
-    if proto.functions:
-        proto = _inlined(proto, model.label)
-    proto = _expanded(proto)
+    proto = _expanded(without_functions(proto, model.label))
     stored = {
         name: StoredTensor(name, name, model.graph, tensor) for name, tensor in model.initializers.items()
     }
@@ -83,29 +82,11 @@ def _refuse_sparse(model: Model) -> None:
 def _without_weights(model: Model) -> onnx.ModelProto:
     """The model with its initializers declared as inputs instead: nodes only, cheap to copy."""
     source = model.graph
-    proto = onnx.ModelProto(ir_version=model.proto.ir_version)
-    proto.opset_import.extend(model.proto.opset_import)
-    proto.functions.extend(model.proto.functions)
-    graph = proto.graph
-    graph.name = source.name or "graph"
-    graph.node.extend(source.node)
-    graph.input.extend(value for value in source.input if value.name not in model.initializers)
-    graph.output.extend(source.output)
-    graph.value_info.extend(source.value_info)
-    for tensor in source.initializer:
-        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    fed = (value for value in source.input if value.name not in model.initializers)
+    proto = without_weights(model, fed)
+    proto.graph.output.extend(source.output)
+    proto.graph.value_info.extend(source.value_info)
     return proto
-
-
-def _inlined(proto: onnx.ModelProto, label: str) -> onnx.ModelProto:
-    try:
-        return onnx.inliner.inline_local_functions(proto)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"its local functions can't be inlined: {error}",
-            where=label,
-            hint="export the model without functions",
-        ) from error
 
 
 def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:

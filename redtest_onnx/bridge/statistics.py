@@ -25,6 +25,6 @@ def check_statistics(model: Model) -> None:
                     raise InputError(
                         f"the running statistics {name!r} are shared with other tensors",
                         where=model.label,
-                        hint="keep them with --batch-norm frozen, or export the network after a first epoch, "
+                        hint="keep them with @batch_norm=frozen, or export the network after a first epoch, "
                         "when no two are equal",
                     )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from redtest_onnx.bridge.device import full_float32
 from redtest_onnx.bridge.dtypes import to_tensor
 from redtest_onnx.bridge.write_back import unwrapped
 from redtest_onnx.graph.model import Model
@@ -58,7 +59,7 @@ def verify(module: nn.Module, model: Model, inputs: Arrays, *, tolerance: float 
     training = source.training
     source.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             results = source(
                 **{name: to_tensor(np.asarray(value)).to(device) for name, value in inputs.items()}
             )

@@ -11,23 +11,31 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
+from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.report.cautions import cautions
-from redtest_onnx.report.documents import analyze_document, write_json
+from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
-from redtest_onnx.report.html import save_page
+from redtest_onnx.report.model_explorer import explorer_files, write_explorer
+from redtest_onnx.report.page.layers import analysis_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.documents import analyze_document
 
 
 @click.command("analyze")
 @click.argument("model", type=options.FilePath)
 @options.measure_options
 @click.option(
-    "--threshold", type=float, help="Similarity of a redundant pair. [default: .8 with skips, else .7]"
+    "--threshold", type=float, help="Similarity of a redundant pair. [default: 0.8 with skips, else 0.7]"
 )
 @click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
 @click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")
@@ -35,11 +43,17 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 @ranking_options.engine_options
 @options.data_options
 @options.run_options
+@options.latency_option
+@options.explorer_option
+@options.format_option
 @options.output_options
 def command(
     model: Path,
     html: Path | None,
     png: Path | None,
+    layer_latency: bool,
+    explorer: Path | None,
+    form: TableFormat,
     json_path: str | None,
     force: bool,
     verbose: int,
@@ -52,14 +66,21 @@ def command(
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([html, png, json_path], force=force)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
+    check_figure(png)
+    named = {"--html": html, "--png": png, "--json": json_path}
+    explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
+    outputs = Outputs.of({**named, **explored}, force=force)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
-    if model.is_dir():
-        if html or png:
-            raise InputError("--html and --png are for one model", where=str(model), hint="use --json")
+    outputs.spare(given.data)
+    outputs.spare_models(model)
+    if model.is_dir() and not is_model_folder(model):
+        if html or png or explorer:
+            raise InputError(
+                "--html, --png and --model-explorer are for one model", where=str(model), hint="use --json"
+            )
         work = FolderAnalysis(given, AnalysisSettings(**values), run)
         analyze_folder(model, work, engine, screen, json_path)
         return
@@ -69,9 +90,14 @@ def command(
     screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
         analysis = analyze(bench, settings, progress)
-    screen.show(layer_table(analysis.layers, [None, *analysis.adjacent]), *_summary(analysis))
+    latency = measure_layers(bench, analysis.layers) if layer_latency else None
+    table = layer_table(analysis.layers, [None, *analysis.adjacent], latency_ms=latency)
+    screen.show(table, *_summary(analysis))
     if html:
-        save_page(analysis, f"Redundancy of {model.name}", html)
+        page = analysis_page(loaded, bench.cost, analysis, provenance(), latency_ms=latency)
+        save_page(page, html)
+    if explorer:
+        write_explorer(explorer, analysis.layers, analysis.adjacent)
     if png:
         save_heatmap(analysis, model.name, png)
     if json_path:
@@ -83,8 +109,8 @@ def _summary(analysis: Analysis) -> list[str]:
     redundancy = analysis.redundancy
     spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
     lines = [
-        f"MSRS {redundancy.value:.1f}{spread}: of {redundancy.pairs} pairs of layers about "
-        f"{redundancy.value:.0f} compute nearly the same (similarity above {redundancy.threshold:g}).",
+        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer "
+        f"pairs are near-duplicates (similarity above {redundancy.threshold:g}).",
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
         *(f"The layers are those of {branch}." for branch in analysis.branches),

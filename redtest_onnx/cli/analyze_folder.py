@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import DataOptions
+from redtest_onnx.documents.base import Document, tool, write_json
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.ranking.models import find_models
-from redtest_onnx.report.documents import Document, analyze_document, tool, write_json
-from redtest_onnx.report.tables import count
+from redtest_onnx.report.table import Column, Table
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
+from redtest_onnx.similarity.documents import analyze_document
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ def analyze_folder(
     models = [found[path] for path in paths if path in found]
     if any(model["data"]["synthetic"] for model in models):
         screen.note(
-            "Made-up inputs: no --data was given. Similarities on noise say little about real inputs."
+            "Synthetic (random) inputs: no --data was given. Similarities on noise say little about real "
+            "inputs."
         )
     lines = [f"  {name}: {why}" for name, why in sorted(failed.items())]
     screen.show(_table(models), *([f"{len(failed)} could not be analysed:", *lines] if failed else []))
@@ -83,18 +82,18 @@ def analyze_folder(
 
 
 def _table(models: list[Document]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("model", overflow="fold")
-    for name in ("parameters", "MACs", "layers", "pairs", "MSRS"):
-        table.add_column(name, justify="right")
+    columns = (
+        Column("model", "model", "name"),
+        Column("parameters", "parameters", "count", drop=2),
+        Column("macs", "MACs", "count", drop=3),
+        Column("layers", "layers", "integer", drop=4),
+        Column("pairs", "pairs", "integer", drop=5),
+        Column("msrs", "MSRS", "decimal"),
+    )
+    rows = []
     for model in models:
         head, score = model["model"], model["msrs"]
-        table.add_row(
-            escape(head["path"]),
-            count(head["parameters"]),
-            count(head["macs"]),
-            str(len(model["layers"])),
-            str(score["pairs"]),
-            "undefined" if score["value"] is None else f"{score['value']:.1f}",
-        )
-    return table
+        msrs = math.nan if score["value"] is None else score["value"]
+        layers = len(model["layers"])
+        rows.append((head["path"], head["parameters"], head["macs"], layers, score["pairs"], msrs))
+    return Table("models", "Models", columns, tuple(rows))

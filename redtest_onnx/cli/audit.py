@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from redtest_onnx.auditing.baseline import Change, Known, compare, known_of, read_baseline
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import DEFAULT, load_profile, shipped
 from redtest_onnx.auditing.reduced_build import write_config
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import RedtestError
-from redtest_onnx.graph.files import load, write_atomic
+from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model import Model
-from redtest_onnx.report.audits import (
-    audit_document,
-    audit_junit,
-    audit_markdown,
-    audit_sarif,
-    places,
-    plain,
-)
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.tables import count, size
+from redtest_onnx.graph.writing import write_atomic
+from redtest_onnx.report.audit_reports import AUDIT_FORMATS, AuditFormat, audit_report, report_files
+from redtest_onnx.report.audits import audit_facts, places, verdict
+from redtest_onnx.report.numbers import plural
 from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.text import plain
 
-_FORMATS = ("text", "json", "sarif", "junit", "markdown")
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -48,9 +45,21 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
     help="Where the model will run: a TOML file, or one of --list-profiles.",
 )
 @click.option(
-    "--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True, help="Of the report."
+    "--format",
+    "form",
+    type=click.Choice(AUDIT_FORMATS),
+    default="text",
+    show_default=True,
+    help="Format of the report on stdout: github for annotations, gitlab for a code quality report.",
 )
-@click.option("--output", type=options.FilePath, help="Write the report to this file. [default: stdout]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FilePath,
+    multiple=True,
+    help="Write a report, too; may be repeated. The suffix tells its format: .txt .json .sarif .xml (JUnit) "
+    ".md .html; with --format gitlab or sarif a .json file is that.",
+)
 @click.option("--baseline", type=options.FilePath, help="An earlier --json; what it knows does not fail.")
 @click.option(
     "--fail-on",
@@ -67,6 +76,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.option("--list-profiles", is_flag=True, help="Show the shipped profiles and stop.")
 @options.data_options
 @options.run_options
+@options.deployment_options
 @options.output_options
 @click.pass_context
 def command(
@@ -74,8 +84,8 @@ def command(
     /,
     models: tuple[Path, ...],
     profile: str,
-    form: str,
-    output: Path | None,
+    form: AuditFormat,
+    output: tuple[Path, ...],
     baseline: Path | None,
     fail_on: FailOn,
     no_latency: bool,
@@ -93,18 +103,24 @@ def command(
     Exit code 0: passed; 1: failed; 2: could not be audited.
     """
     options.configure_logging(verbose, quiet)
-    to_stdout = form != "text" and output is None
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or to_stdout)
+    reports = report_files(output, form)
+    on_stdout = form != "text" and form not in [kind for _, kind in reports]
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or on_stdout)
     if list_rules or list_profiles:
         _show_lists(screen, list_rules, list_profiles)
         return
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
-    check_outputs([output, write_operators, json_path], force=force)
+    written = {f"--output {path}": path for path in output}
+    named = {**written, "--write-operators": write_operators, "--json": json_path}
+    outputs = Outputs.of(named, force=force)
     target = load_profile(profile)
     known = read_baseline(baseline) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    required = target.target.required_operators
+    outputs.spare(source.data, baseline, Path(profile), None if required is None else Path(required))
+    outputs.spare_models(*models)
     audits: list[Audit] = []
     failed: RedtestError | None = None
     with screen.progress() as progress:
@@ -125,7 +141,15 @@ def command(
                 failed = error
                 screen.note(f"could not be audited: {plain(str(error))}")
     if audits:
-        _report(screen, audits, form, output)
+        if form == "text":
+            for one in audits:
+                _show(screen, one)
+        elif on_stdout and json_path != "-":
+            sys.stdout.write(audit_report(audits, form, provenance()))
+        for path, kind in reports:
+            text = audit_report(audits, kind, provenance())
+            write_atomic(path, partial(Path.write_text, data=text, encoding="utf-8"))
+            screen.note(f"{kind} written to {path}")
         if json_path:
             write_json(audit_document(audits), json_path)
         if write_operators:
@@ -137,27 +161,8 @@ def command(
     context.exit(0 if all(one.passed for one in audits) else 1)
 
 
-def _report(screen: Screen, audits: list[Audit], form: str, output: Path | None) -> None:
-    if form == "text" and output is None:
-        for one in audits:
-            _show(screen, one)
-        return
-    text = {
-        "text": lambda: _plain_text(audits),
-        "json": lambda: json.dumps(audit_document(audits), indent=2, allow_nan=False) + "\n",
-        "sarif": lambda: json.dumps(audit_sarif(audits), indent=2) + "\n",
-        "junit": lambda: audit_junit(audits),
-        "markdown": lambda: audit_markdown(audits),
-    }[form]()
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        write_atomic(output, lambda path: path.write_text(text, encoding="utf-8"))
-        screen.show(f"Report written to {output}")
-
-
 def _show(screen: Screen, one: Audit) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold", show_lines=False)
+    table = RichTable(box=None, pad_edge=False, header_style="bold", show_lines=False)
     for column in ("rule", "severity", "what", "where"):
         table.add_column(column, overflow="fold")
     shown = [finding for finding in one.findings if finding.suppressed is None]
@@ -169,50 +174,12 @@ def _show(screen: Screen, one: Audit) -> None:
             Text(f"{plain(finding.message)}\n{plain(finding.fix)}"),
             Text(places(finding)),
         )
-    screen.show(f"{plain(one.model.label)}, audited for {one.profile.name}", _facts(one))
+    screen.show(f"{plain(one.model.label)}, audited for {one.profile.name}", audit_facts(one))
     if shown:
         screen.show(table)
-    hidden = len(one.findings) - len(shown)
-    if hidden:
-        screen.show(f"{hidden} findings are suppressed by the profile.")
-    screen.show(f"PASSED: {plain(one.model.label)}" if one.passed else _failed(one))
-
-
-def _failed(one: Audit) -> str:
-    found = ", ".join(sorted({finding.rule for finding in one.failing}))
-    return f"FAILED: {plain(one.model.label)}, {len(one.failing)} findings ({found})"
-
-
-def _facts(one: Audit) -> str:
-    facts = [
-        f"{count(one.cost.parameters)} parameters",
-        f"{count(one.cost.macs)} MACs",
-        f"file {size(one.measured['file_bytes'])}",
-        f"activations {size(one.cost.peak_activation_bytes)}",
-    ]
-    if latency := one.measured["latency_ms"]:
-        facts.append(f"latency p50 {latency['p50']:.3g} ms, p99 {latency['p99']:.3g} ms")
-    if one.measured["fallback_share"] is not None:
-        facts.append(
-            f"{1 - one.measured['fallback_share']:.0%} of the nodes on {one.profile.target.provider} "
-            f"in about {one.measured['partitions']} pieces"
-        )
-    return "  " + ", ".join(facts)
-
-
-def _plain_text(audits: list[Audit]) -> str:
-    lines = []
-    for one in audits:
-        lines += [f"{plain(one.model.label)}, audited for {one.profile.name}", _facts(one)]
-        for finding in one.findings:
-            if finding.suppressed is None:
-                where = places(finding)
-                lines.append(
-                    f"  {finding.rule} {finding.severity}: {plain(finding.message)} {where}".rstrip()
-                )
-                lines.append(f"    {plain(finding.fix)}")
-        lines.append(f"PASSED: {plain(one.model.label)}" if one.passed else _failed(one))
-    return "\n".join(lines) + "\n"
+    if hidden := len(one.findings) - len(shown):
+        screen.show(f"{plural(hidden, 'finding is', 'findings are')} suppressed by the profile.")
+    screen.show(verdict(one))
 
 
 def _show_change(screen: Screen, change: Change) -> None:

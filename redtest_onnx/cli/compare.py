@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.arrays import load_arrays
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.report.comparisons import compare_document, match_table, save_cross_heatmap
-from redtest_onnx.report.documents import write_json
+from redtest_onnx.report.comparisons import (
+    compare_github,
+    compare_gitlab,
+    compare_markdown,
+    match_table,
+    save_cross_heatmap,
+)
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.file_comparisons import files_notes, files_table, tensor_table, tensor_words
+from redtest_onnx.report.page.others import compare_page
+from redtest_onnx.report.page.provenance import file_facts
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table_formats import TABLE_FORMATS, TableFormat
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
+from redtest_onnx.similarity.documents import compare_document, files_document
+from redtest_onnx.similarity.files import FileComparison, compare_files
+from redtest_onnx.similarity.tensors import DIVERGES_BELOW
+
+_TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
+    "markdown": compare_markdown,
+    "github": compare_github,
+    "gitlab": compare_gitlab,
+}
 
 
 @click.command("compare")
@@ -28,42 +51,91 @@ from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
     "--other-data", type=options.FilePath, help="Samples for SECOND, or for FIRST again; pairs with --data."
 )
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option(
+    "--diverges-below",
+    type=float,
+    default=DIVERGES_BELOW,
+    show_default=True,
+    metavar="DB",
+    help="Signal-to-noise ratio of a tensor below which it diverges.",
+)
+@click.option("--all-tensors", is_flag=True, help="List every matching tensor, not only the worst.")
+@click.option("--html", type=options.FilePath, help="Write a page with the heat map and all matches.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*TABLE_FORMATS, "github", "gitlab"]),
+    default="table",
+    show_default=True,
+    help="Format of the result on stdout; markdown is a summary for pull requests, github an annotation, "
+    "gitlab a code quality report.",
+)
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.output_options
 def command(
     first: Path,
     second: Path | None,
     other_data: Path | None,
     png: Path | None,
+    diverges_below: float,
+    all_tensors: bool,
+    html: Path | None,
+    form: str,
     json_path: str | None,
     force: bool,
     verbose: int,
     quiet: bool,
     **values: Any,
 ) -> None:
-    """Measure the similarity of all layers of FIRST with all of SECOND.
+    """Hold SECOND against FIRST: size, speed, outputs, every matching tensor, similarity of all layers.
 
-    Both are models on the same --data; or, without SECOND, FIRST is one model on --data and on --other-data;
-    or both are .npz files of activations, one array [n, ...] per layer.
+    Both are models on the same --data, such as a float model and its int8 version: the first tensor that
+    diverges is named. Without SECOND, FIRST is one model on --data and on --other-data; or both are .npz
+    files of activations, one array [n, ...] per layer. Then only the similarity of layers is measured.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([png, json_path], force=force)
+    tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or tables is None, form=tables or "table")
+    check_figure(png)
+    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, other_data)
+    outputs.spare_models(first, *([] if second is None else [second]))
     settings = AnalysisSettings(**values)
+    files: FileComparison | None = None
     if first.suffix.lower() == ".npz":
-        comparison = _arrays(first, second or first, settings)
+        layers: Comparison | None = _arrays(first, second or first, settings)
     else:
-        comparison = _models(screen, first, second, source, other_data, settings, run)
-    screen.show(match_table(comparison), *_summary(comparison))
+        sides = _sides(screen, first, second, source, other_data, settings, run)
+        with screen.progress() as progress:
+            if second is None:
+                layers = compare(*sides, settings, progress)
+            else:
+                files = compare_files(*sides, settings, diverges_below=diverges_below, progress=progress)
+                layers = files.layers
     titles = first.name, (second or other_data or first).name
-    if png:
-        save_cross_heatmap(comparison, titles, png)
-    if json_path:
-        write_json(compare_document(comparison, titles), json_path)
+    if files is not None:
+        screen.detail(files_table(files.files, titles))
+        screen.show(*files_notes(files.files))
+        screen.detail(tensor_table(files.tensors, every=all_tensors))
+        screen.show(*tensor_words(files.tensors))
+    if layers is not None:
+        if tables is None and json_path != "-":
+            click.echo(_TEXTS[form](layers, titles), nl=False)
+        screen.show(match_table(layers), *_summary(layers))
+        if html:
+            facts = (*file_facts("Rows", first), *file_facts("Columns", second or first))
+            save_page(compare_page(layers, titles, provenance(), facts), html)
+        if png:
+            save_cross_heatmap(layers, titles, png)
+    if json_path and files is not None:
+        write_json(files_document(files, titles), json_path)
+    elif json_path and layers is not None:
+        write_json(compare_document(layers, titles), json_path)
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
@@ -74,7 +146,7 @@ def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison
     return compare_arrays(load_arrays(first), load_arrays(second), settings, (str(first), str(second)))
 
 
-def _models(
+def _sides(
     screen: Screen,
     first: Path,
     second: Path | None,
@@ -82,7 +154,7 @@ def _models(
     other_data: Path | None,
     settings: AnalysisSettings,
     run: RunOptions,
-) -> Comparison:
+) -> tuple[Workbench, Workbench]:
     if second is None and other_data is None:
         raise InputError(
             "there is nothing to compare it with",
@@ -95,8 +167,7 @@ def _models(
     two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
     for side in (one, two):
         screen.warn_synthetic(side.data)
-    with screen.progress() as progress:
-        return compare(one, two, settings, progress)
+    return one, two
 
 
 def _summary(comparison: Comparison) -> list[str]:

@@ -4,96 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
+from redtest_onnx.cli.console import LineFormatter
+from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
 from redtest_onnx.data.arrays import splits
-from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.data.images import ImageOptions
+from redtest_onnx.data.dataset import Dataset, WithMask
+from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
 from redtest_onnx.data.open import open_data
+from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
+from redtest_onnx.report.table_formats import TABLE_FORMATS
+from redtest_onnx.runtime.outputs.kinds import KINDS, parse_output_kind
+from redtest_onnx.runtime.providers import Provider, require
 from redtest_onnx.runtime.session import RunOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
 
 
-class Numbers(click.ParamType[Any]):
-    """Numbers separated by commas; fractions such as 1/255 are welcome."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Parse the text."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(_fraction(part) for part in str(value).split(","))
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no list of numbers such as 0.485,0.456,0.406", param, ctx)
-
-
-class Size(click.ParamType[Any]):
-    """HxW, or one number for both."""
-
-    name = "HxW"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Parse the text."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = [int(part) for part in str(value).lower().split("x")]
-        except ValueError:
-            numbers = []
-        if len(numbers) not in (1, 2) or min(numbers) < 1:
-            self.fail(f"{value!r} is no size such as 224x224", param, ctx)
-        return numbers[0], numbers[-1]
-
-
-class InputShape(click.ParamType[Any]):
-    """NAME:D,D,D."""
-
-    name = "NAME:SIZES"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """Parse the text."""
-        if isinstance(value, tuple):
-            return value
-        name, _, sizes = str(value).rpartition(":")
-        try:
-            return name, tuple(int(part) for part in sizes.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
-
-
-def _images(
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    scale: tuple[float, ...],
-    size: tuple[int, int] | None,
-    layout: Literal["auto", "nchw", "nhwc"],
-) -> ImageOptions:
+def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "auto") -> ImageOptions:
+    """The image options among a command's values, which are taken out."""
+    scale = values.pop("scale")
     if len(scale) > 1:
         raise InputError("--scale takes one number, such as 1/255")
-    return ImageOptions(mean, std, scale[0] if scale else None, size, layout)
-
-
-def _fraction(text: str) -> float:
-    above, slash, below = text.partition("/")
-    return float(above) / float(below) if slash else float(above)
+    found = {name: values.pop(name) for name in ("mean", "std", "size", "resize", "crop", "pad")}
+    interpolation: Interpolation = values.pop("interpolation") or "bilinear"
+    return ImageOptions(
+        **found, scale=scale[0] if scale else None, layout=layout, interpolation=interpolation
+    )
 
 
 @dataclass(frozen=True)
@@ -101,28 +47,35 @@ class DataOptions:
     """What the data options say."""
 
     data: Path | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: tuple[float, ...]
-    size: tuple[int, int] | None
-    layout: Literal["auto", "nchw", "nhwc"]
+    images: ImageOptions
+    preprocess: Path | None
+    sample_rate: int | None
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
-
-    @property
-    def images(self) -> ImageOptions:
-        """How image files become inputs."""
-        return _images(self.mean, self.std, self.scale, self.size, self.layout)
+    text: TextOptions = field(default_factory=TextOptions)
 
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
-        images = self.images
         shapes = dict(self.input_shape)
         unknown = set(shapes) - {spec.name for spec in model.inputs}
         if unknown:
             names = ", ".join(spec.name for spec in model.inputs)
             raise InputError(f"--input-shape names {', '.join(sorted(unknown))}; the inputs are {names}")
-        return open_data(path or self.data, model, split=split, images=images, shapes=shapes, seed=self.seed)
+        found = open_data(
+            path or self.data,
+            model,
+            split=split,
+            images=self.images,
+            sample_rate=self.sample_rate,
+            preprocess=self.preprocess,
+            text=self.text,
+            shapes=shapes,
+            seed=self.seed,
+        )
+        if said := getattr(found, "preparation", ""):
+            log.warning("%s: %s", found.source, said)
+        asked = self.text.mask
+        return WithMask(found, asked) if asked and getattr(found, "mask", None) is None else found
 
     def has_split(self, name: str, path: Path | None = None) -> bool:
         """Whether the .npz at `path`, or that of --data, has a split of that name."""
@@ -142,10 +95,26 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
     return None if path is None else source.open(model, path=path)
 
 
+log = logging.getLogger(__name__)
+
+_TEXT_OPTIONS = (
+    click.option("--text-column", help="Column of the texts in a table. [default: text, sentence, ...]"),
+    click.option("--pair-column", help="Column of second texts, as rerankers take them."),
+    click.option("--label-column", help="Column of the classes. [default: label, if there is one]"),
+    click.option("--tokenizer", type=FilePath, help="tokenizer.json. [default: the one beside the model]"),
+    click.option("--max-length", type=click.IntRange(min=1), help="Longest sequence in tokens."),
+    click.option("--mask", help="Input that says which positions count. [default: found by name and use]"),
+)
 _IMAGE_OPTIONS = (
     click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
     click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
     click.option("--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"),
+    click.option("--resize", type=Resize(), help="Resize images: the shorter side, or both."),
+    click.option("--crop", type=Size(), help="Cut the middle of images to this, after --resize."),
+    click.option(
+        "--interpolation", type=click.Choice(INTERPOLATIONS), help="Of resizing. [default: bilinear]"
+    ),
+    click.option("--pad", is_flag=True, help="Fit whole images in and fill up with zeros."),
 )
 
 
@@ -154,18 +123,38 @@ def data_options(function: Command) -> Command:
     return apply(
         function,
         click.option(
-            "--data", type=FilePath, help=".npz, .npy, or a folder or .zip of images; made up if absent."
+            "--data",
+            type=FilePath,
+            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
+            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if absent.",
         ),
         *_IMAGE_OPTIONS,
-        click.option("--size", type=Size(), help="Resize images to this. [default: the model's size]"),
-        click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto"),
+        click.option(
+            "--size",
+            type=Size(),
+            help="Size that images are given: resized to cover it, the middle taken. [default: the model's]",
+        ),
+        click.option(
+            "--preprocess",
+            type=FilePath,
+            help="File that says how images were prepared in training. [default: preprocessor_config.json or "
+            "timm's config.json beside MODEL]",
+        ),
+        click.option("--sample-rate", type=click.IntRange(min=1), help="Of sounds for the model, in Hz."),
+        click.option(
+            "--layout",
+            type=click.Choice(["auto", "nchw", "nhwc"]),
+            default="auto",
+            help="Order of the axes of image inputs. [default: what the shape says]",
+        ),
+        *_TEXT_OPTIONS,
         click.option(
             "--input-shape",
             type=InputShape(),
             multiple=True,
-            help="Sizes of a made-up input; may be repeated.",
+            help="Sizes of a synthetic input; may be repeated.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
 
 
@@ -176,18 +165,45 @@ def training_data_options(function: Command) -> Command:
         click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
         *_IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize image files to this. [default: 32x32]"),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of every random choice."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
+
+
+device_option = click.option(
+    "--device",
+    type=DeviceName(),
+    default="auto",
+    show_default=True,
+    help="cuda:1 is the second GPU; auto takes the first where it can be used.",
+)
 
 
 def run_options(function: Command) -> Command:
     """Where the model runs."""
     return apply(
         function,
+        device_option,
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: all cores)."),
+    )
+
+
+def deployment_options(function: Command) -> Command:
+    """What the model will run on: latency and comparisons of outputs are measured there."""
+    return apply(
+        function,
         click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+            "--provider",
+            "providers",
+            multiple=True,
+            metavar="NAME[:KEY=VALUE,...]",
+            help="Execution provider of ONNX Runtime to measure latency and outputs on: openvino, dml, "
+            "coreml, qnn, xnnpack, tensorrt, migraphx, ...; library=FILE registers a plug-in. Repeatable.",
         ),
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores."),
+        click.option(
+            "--latency-command",
+            metavar="COMMAND",
+            help="Prints a model's latency in ms; {model} stands for the file.",
+        ),
     )
 
 
@@ -238,9 +254,15 @@ def measure_options(function: Command) -> Command:
         ),
         click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
         click.option(
-            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Per batch."
+            "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per batch."
         ),
-        click.option("--batches", type=click.IntRange(min=1), default=10, show_default=True),
+        click.option(
+            "--batches",
+            type=click.IntRange(min=1),
+            default=10,
+            show_default=True,
+            help="Batches at most, as far as the data reaches.",
+        ),
         layer_options,
     )
 
@@ -256,26 +278,91 @@ def output_options(function: Command) -> Command:
     )
 
 
+def output_kind_option(function: Command) -> Command:
+    """What outputs are, where the graph does not tell."""
+    return apply(
+        function,
+        click.option(
+            "--output-kind",
+            multiple=True,
+            metavar="NAME=KIND[:AXIS]",
+            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}. "
+            "[default: found from the graph]",
+        ),
+    )
+
+
+def latency_option(function: Command) -> Command:
+    """Time of each layer."""
+    return apply(
+        function,
+        click.option(
+            "--layer-latency",
+            is_flag=True,
+            help="Time each layer by itself, too, for the page and the table.",
+        ),
+    )
+
+
+def explorer_option(function: Command) -> Command:
+    """Node data for Model Explorer."""
+    return apply(
+        function,
+        click.option(
+            "--model-explorer",
+            "explorer",
+            type=FilePath,
+            help="Write node data for Google's Model Explorer: PATH.similarity.json, .macs.json and "
+            ".removed.json.",
+        ),
+    )
+
+
+def format_option(function: Command) -> Command:
+    """How tables are printed."""
+    return apply(
+        function,
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(TABLE_FORMATS),
+            default="table",
+            show_default=True,
+            help="Format of the table on stdout; numbers in full but for table and markdown.",
+        ),
+    )
+
+
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
-    return RunOptions(values.pop("device"), values.pop("threads"))
+    kinds = tuple(map(parse_output_kind, values.pop("output_kind", ())))
+    providers = tuple(map(Provider.parse, values.pop("providers", ())))
+    require(providers)
+    command = values.pop("latency_command", None)
+    return RunOptions(values.pop("device"), values.pop("threads"), providers, command, kinds)
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
-    names = ("data", "mean", "std", "scale", "size", "layout", "input_shape")
-    return DataOptions(**{name: values.pop(name) for name in names}, seed=values["seed"])
+    images = _images(values, values.pop("layout"))
+    names = ("data", "preprocess", "sample_rate", "input_shape")
+    found = {name: values.pop(name) for name in names}
+    words = ("text_column", "pair_column", "label_column", "tokenizer", "max_length", "mask")
+    text = TextOptions(**{name: values.pop(name) for name in words})
+    return DataOptions(images=images, **found, seed=values["seed"], text=text)
 
 
 def images_of(values: dict[str, Any]) -> ImageOptions:
     """Take the options for images to train with out of a command's values."""
-    return _images(values.pop("mean"), values.pop("std"), values.pop("scale"), values.pop("size"), "auto")
+    return _images(values)
 
 
 def configure_logging(verbose: int, quiet: bool) -> None:
     """Warnings on stderr; with -v what is converted or left out, with -vv everything."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", force=True)
+    logging.basicConfig(level=level, force=True)
+    for handler in logging.root.handlers:
+        handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
 
 
 def apply(function: Command, *options: Callable[[Command], Command]) -> Command:

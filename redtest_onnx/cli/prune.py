@@ -9,23 +9,34 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.cli.unfinished import kept_if_interrupted
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import load, save, write_atomic
+from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
 from redtest_onnx.pruning.criteria import base as criteria
+from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
-from redtest_onnx.pruning.repair.repair import METHODS, Method, Repair
-from redtest_onnx.pruning.targets import QUANTITIES
-from redtest_onnx.report.documents import plan_document, prune_document, write_json
-from redtest_onnx.report.html import save_page
-from redtest_onnx.report.saved import load_analysis
-from redtest_onnx.report.tables import comparison_rows, comparison_table, layer_table
+from redtest_onnx.pruning.repair.repair import METHODS, Method
+from redtest_onnx.pruning.targets import QUANTITIES, Quantity
+from redtest_onnx.report.agreement import agreement_notes
+from redtest_onnx.report.model_explorer import explorer_files, write_explorer
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.page.layers import analysis_page, prune_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words
+from redtest_onnx.report.table_formats import TableFormat
+from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.saved import load_analysis
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
@@ -33,7 +44,12 @@ if TYPE_CHECKING:
 
 @click.command("prune")
 @click.argument("model", type=options.FilePath)
-@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .pruned.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FilePath,
+    help="File, or folder for a MODEL folder. [default: MODEL with .pruned]",
+)
 @click.option(
     "--criterion", default="redtest", show_default=True, help=f"One of {', '.join(criteria.names())}."
 )
@@ -100,6 +116,11 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
+@options.deployment_options
+@options.latency_option
+@options.explorer_option
+@options.format_option
 @options.output_options
 def command(
     model: Path,
@@ -121,53 +142,77 @@ def command(
     eval_data: Path | None,
     analysis_path: Path | None,
     html: Path | None,
+    layer_latency: bool,
+    explorer: Path | None,
+    form: TableFormat,
     json_path: str | None,
     force: bool,
     verbose: int,
     quiet: bool,
     **values: Any,
-) -> None:
+) -> int | None:
     """Remove redundant layers of MODEL without training, and prove what that did.
 
     With nothing but MODEL it removes as many layers as it can while accuracy (with labels) or agreement with
     the original stays within one point on held-out samples.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    output = output or model.with_suffix(".pruned.onnx")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or form == "markdown", form=form)
+    output = output or default_output(model)
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    written = [plan_path] if dry_run else [output, html]
-    check_outputs([*written, json_path], force=force)
-    loaded = load(model)
+    named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
+    named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
+    if dry_run:
+        named["--plan"] = plan_path
+    elif not model.is_dir():
+        named["--output"] = output
+    outputs = Outputs.of(named, force=force)
+    if not dry_run:
+        check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare_models(model)
+    loaded = load(model)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
-    how = PruneSettings(criterion, settings, repair, int(adapter_kernel))
+    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1)
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
     screen.warn_synthetic(data)
+    _ = bench.outputs  # wrong --output-kind shows before any work is done
     if _nothing_removable(screen, bench, settings, json_path):
-        return
-    with screen.progress() as progress:
+        return 1
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        analysis = saved or analyze(bench, settings, progress)
+        unfinished.analysis = None if saved else analysis
         if plan_path and not dry_run:
-            analysis = saved or analyze(bench, settings, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
-            chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
-    _show_plan(screen, chosen, analysis)
-    if dry_run:
+            chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
+    _show_plan(screen, chosen, analysis, alone=dry_run)
+    if explorer and chosen.steps:
+        removed = frozenset(step.region for step in chosen.steps)
+        write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
+    latency = measure_layers(bench, analysis.layers) if layer_latency and html else None
+    if dry_run or not chosen.steps:
+        plan_path = plan_path if dry_run and chosen.steps else None
+        if html and chosen.steps:
+            page = analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen, latency_ms=latency)
+            save_page(page, html)
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
-        return
+        return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
-    with screen.progress() as progress:
-        if epochs is None or not chosen.steps:
-            pruning = prune(bench, chosen, analysis, how, progress=progress)
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        unfinished.analysis = None if saved else analysis
+        unfinished.plan = None if plan_path else chosen
+        if epochs is None:
+            pruning = prune(bench, chosen, analysis, how, targets=budget.targets, progress=progress)
         else:
             from redtest_onnx.pruning.rounds import RoundTraining, prune_in_rounds
             from redtest_onnx.training.loop import Watch
@@ -179,19 +224,24 @@ def command(
                 Watch(epoch_reporter(screen), progress),
             )
             pruning, rounds = prune_in_rounds(bench, budgets, training, how, first=(chosen, analysis))
-    save(pruning.model, output, force=force)
+    notes = save_pruned(bench, pruning, model, output, force=force)
     if rounds:
         screen.show(*map(_round_in_words, rounds))
     else:
-        screen.show(_repair_in_words(pruning.repair))
-    screen.show(comparison_table(pruning))
-    screen.show(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
+        screen.show(repair_words(pruning.repair))
+    screen.show(comparison_table(pruning), *agreement_notes(pruning.agreement.outputs))
+    if pruning.provider is not None:
+        screen.show(f"The pruned model: {pruning.provider}.")
+    if form == "markdown" and json_path != "-":
+        click.echo(prune_markdown(pruning, model.name, output), nl=False)
+    screen.show(
+        f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.", *notes
+    )
     if html:
-        rows = comparison_rows(pruning)
-        names = [step.region for step in pruning.plan.steps]
-        save_page(analysis, f"Pruning of {model.name}", html, removed=names, comparison=rows)
+        save_page(prune_page(loaded, pruning, output, provenance(), latency_ms=latency), html)
     if json_path:
-        write_json(prune_document(loaded, pruning, output, rounds), json_path)
+        write_json(prune_document(pruning, output, rounds), json_path)
+    return None
 
 
 def _budget(
@@ -201,26 +251,22 @@ def _budget(
     max_drop: float | None,
     protect: tuple[str, ...],
 ) -> Budget:
-    asked = [remove is not None, threshold is not None, bool(target)]
-    if sum(asked) > 1:
-        raise InputError("--remove, --threshold and --target exclude each other", hint="give one of them")
-    if not any(asked) and max_drop is None:
-        max_drop = DEFAULT_MAX_DROP
     return Budget(remove, threshold, tuple(map(_target, target)), max_drop, protect)
 
 
-def _target(text: str) -> tuple[str, float]:
+def _target(text: str) -> tuple[Quantity, float]:
     quantity, _, share = text.partition("=")
     try:
         value = float(share)
     except ValueError:
         value = -1.0
-    if quantity not in QUANTITIES or not 0 < value <= 1:
+    found = next((known for known in QUANTITIES if known == quantity), None)
+    if found is None or not 0 < value <= 1:
         raise InputError(
             f"--target {text!r} is not understood",
             hint=f"{' or '.join(QUANTITIES)} and the share that may stay, such as macs=0.6",
         )
-    return quantity, value
+    return found, value
 
 
 def _check_training(
@@ -238,7 +284,7 @@ def _nothing_removable(
     settings: AnalysisSettings,
     json_path: str | None,
 ) -> bool:
-    """Give the reasons where no layer can go; nothing is written then but the JSON."""
+    """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
     layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
@@ -249,14 +295,15 @@ def _nothing_removable(
     return True
 
 
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, *, alone: bool) -> None:
     if not plan.steps:
-        screen.show("Nothing is removed: no candidate keeps within the limits.")
+        screen.show("Nothing is removed and nothing is written: no candidate keeps within the limits.")
         return
-    screen.show(f"{len(plan.steps)} of {len(analysis.layers)} layers go (criterion {plan.criterion}):")
-    for step in plan.steps:
-        score = "" if step.score is None else f", score {step.score:.4f}"
-        screen.show(f"  {step.region}: {step.action}{score}, {step.parameters:,} parameters")
+    screen.show(
+        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
+        f"(criterion {plan.criterion}):"
+    )
+    (screen.show if alone else screen.detail)(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
@@ -266,23 +313,7 @@ def _round_in_words(done: Round) -> str:
     quality = f"validation loss {tuning.start.loss:.4f} before training"
     if judged.before is not None and judged.after is not None:
         quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
-    return f"Without {names}: {_repair_in_words(done.repair)} {len(tuning.history)} epochs: {quality}."
-
-
-def _repair_in_words(repair: Repair) -> str:
-    if repair.reason is not None:
-        return f"Not repaired: {repair.reason}."
-    what = "operators were solved again" if repair.method == "refit" else "adapters were fitted"
-    words = (
-        f"{len(repair.refits)} {what} on {repair.fitted_on} samples: the loss on "
-        f"{repair.held_out} others went from {repair.loss_plain:.2%} to {repair.loss:.2%}."
-    )
-    if poor := [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]:
-        words += (
-            f" {len(poor)} of them had too few samples for their unknowns ({poor[0].operator}: "
-            f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit them better."
-        )
-    return words
+    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
 
 
 def _finish_dry_run(
@@ -294,7 +325,7 @@ def _finish_dry_run(
     json_path: str | None,
 ) -> None:
     if plan_path:
-        write_atomic(plan_path, plan.save)
+        plan.save(plan_path, force=True)  # `Outputs` asked before any work
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
         write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

@@ -9,14 +9,20 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.engines.run import EngineOptions, run_all
 from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.page.others import ranking_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.rankings import save_ranking_figure
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.similarity.analyze import AnalysisSettings, Progress
 
@@ -33,17 +39,21 @@ _RUNS = frozenset({".sqlite", ".db"})
 @click.option(
     "--png", type=options.FilePath, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
 )
+@click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.benchmark_option
 @ranking_options.engine_options
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.format_option
 @options.output_options
 def command(
     models: tuple[Path, ...],
     metrics: Path | None,
     png: Path | None,
+    html: Path | None,
+    form: TableFormat,
     top: int,
     json_path: str | None,
     force: bool,
@@ -56,14 +66,17 @@ def command(
     The order is by accuracy, cost and redundancy. Accuracy comes from labels in --data or from --metrics.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     if metrics:
         read_table(metrics)  # its mistakes are not those of each model
-    check_outputs([png, json_path], force=force)
+    check_figure(png)
+    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
+    outputs.spare(data.data, metrics)
+    outputs.spare_models(*models)
     measurement = ModelMeasurement(
         data=data.data,
         images=data.images,
@@ -77,6 +90,8 @@ def command(
         candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
     ranking = rank_candidates(candidates, settings, failed)
     ranking_options.show_ranking(screen, ranking, top)
+    if html:
+        save_page(ranking_page(ranking, provenance()), html)
     if png:
         save_ranking_figure(ranking, png)
     if json_path:

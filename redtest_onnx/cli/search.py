@@ -10,14 +10,23 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import DeviceName
+from redtest_onnx.data.user_code import names_function
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.rankings import ranking_document, save_ranking_figure
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.page.others import ranking_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.rankings import save_ranking_figure
+from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.search import SearchBudget, SearchResult, search
 from redtest_onnx.search.settings import SearchSettings
@@ -25,10 +34,14 @@ from redtest_onnx.search.space import get_space
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.search.strategies import STRATEGIES
 
-# What may differ from run to run of the same search.
+# Options that name what a search reads and writes.
+_PLACES = ("data", "metrics", "benchmark", "models")
+
+# What may be given from run to run of the same search.
 _FREE = frozenset(
-    {"resume", "evaluations", "seconds", "target", "expected", "top", "engine", "workers", "address"}
-    | {"png", "json_path", "force", "verbose", "quiet"}
+    {*_PLACES, "resume", "evaluations", "seconds", "target", "expected", "top"}
+    | {"engine", "workers", "address"}
+    | {"png", "html", "form", "json_path", "force", "verbose", "quiet"}
 )
 _ENDS = {
     "evaluations": "",
@@ -104,10 +117,19 @@ _ENDS = {
     show_default=True,
     help="Proposals open at a time, unless random; more workers than that have nothing to do.",
 )
+@click.option(
+    "--device",
+    type=DeviceName(),
+    default="cpu",
+    show_default=True,
+    help="Where networks are trained; latency is always the CPU's.",
+)
 @click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
+@click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.engine_options
 @options.training_data_options
+@options.format_option
 @options.output_options
 @click.pass_context
 def command(
@@ -118,6 +140,8 @@ def command(
     evaluations: int,
     seconds: float | None,
     png: Path | None,
+    html: Path | None,
+    form: TableFormat,
     top: int,
     json_path: str | None,
     force: bool,
@@ -131,8 +155,12 @@ def command(
     --resume goes on after an interruption.
     """
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
-    check_outputs([png, json_path], force=force)
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
+    check_figure(png)
+    path = resume or output or Path("search.sqlite")
+    new, old = (None, path) if resume else (path, None)
+    named = {"--png": png, "--html": html, "--json": json_path, "--output": new}
+    outputs = Outputs.of(named, force=force, kept={"--resume": old})
     require_torch()
     engine = ranking_options.engine_options_of(values)
     benchmark_data = values["benchmark_data"]
@@ -144,11 +172,11 @@ def command(
         _refuse_changes(context)
         store = Store.open(resume)
         settings = SearchSettings.from_json(store.settings, resume)
+        _check_places(screen, settings, resume, values)
     else:
         settings = _settings(values, *ranking.weights, cost=ranking.cost, by=ranking.by)
-        path = output or Path("search.sqlite")
-        check_outputs([path], force=force)
         store = Store.create(path, settings.as_json(), force=force)
+    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics) if place))
     with store, screen.progress() as progress:
         found = search(
             settings.evaluation(),
@@ -161,7 +189,7 @@ def command(
             engine=engine,
             progress=progress,
         )
-    _report(screen, found, settings.ranking(ranking.target, ranking.expected), top, png, json_path)
+    _report(screen, found, settings.ranking(ranking.target, ranking.expected), top, png, html, json_path)
 
 
 def _settings(values: dict[str, Any], exponent: float, beta: float, **score: Any) -> SearchSettings:
@@ -201,12 +229,45 @@ def _refuse_changes(context: click.Context) -> None:
         )
 
 
+def _check_places(screen: Screen, settings: SearchSettings, file: Path, given: dict[str, Any]) -> None:
+    """Show what a search file makes this run read and write, and refuse what the user did not allow.
+
+    The file may come from anywhere. What it names may lie below its own folder; everything else has to be
+    named again, and so has what runs code: a benchmark, whose files
+    are pickles, and a function of a Python file.
+
+    Raises:
+        InputError: naming the option that allows it.
+    """
+    for name in _PLACES:
+        place: str | None = getattr(settings, name)
+        again: Path | None = given[name]
+        if again is not None and str(again.resolve()) != place:
+            raise InputError(
+                f"the search in it was begun with {f'--{name} {place}' if place else f'no --{name}'}",
+                where=str(file),
+                hint="name the same, or begin a new search with --output",
+            )
+        if place is None:
+            continue
+        inside = Path(place).resolve().is_relative_to(file.resolve().parent)
+        runs = name == "benchmark" or names_function(place)
+        if again is None and (runs or not inside):
+            raise InputError(
+                f"it takes --{name} from {place}",
+                where=str(file),
+                hint=f"if that is yours, say so: --{name} {place}",
+            )
+        screen.note(f"--{name} as the file says: {place}")
+
+
 def _report(
     screen: Screen,
     found: SearchResult,
     settings: RankingSettings,
     top: int,
     png: Path | None,
+    html: Path | None,
     json_path: str | None,
 ) -> None:
     candidates = [outcome for outcome in found.outcomes if isinstance(outcome, MeasuredCandidate)]
@@ -215,10 +276,13 @@ def _report(
     proxies = correlations(candidates)
     ranking_options.show_ranking(screen, ranking, top)
     table = f"{len(found.outcomes)} are in the table"
-    screen.show(f"Evaluated {found.evaluated} architectures, {table}.{_ENDS[found.reason]}")
+    ended = f"Evaluated {plural(found.evaluated, 'architecture')}, {table}.{_ENDS[found.reason]}"
+    screen.show(ended)
     if proxies:
         told = ", ".join(f"{item.proxy} {item.spearman:+.2f}" for item in proxies)
         screen.show(f"Rank correlation (Spearman) with accuracy: {told}.")
+    if html:
+        save_page(ranking_page(ranking, provenance(), title="Search", notes=[ended]), html)
     if png:
         save_ranking_figure(ranking, png)
     if json_path:

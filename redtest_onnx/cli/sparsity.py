@@ -10,25 +10,22 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import Numbers
 from redtest_onnx.cli.prune_weights import prune_weights
 from redtest_onnx.cli.sparsity_options import Request, pruning_options, refuse_unused
+from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.cost import Cost, model_cost
+from redtest_onnx.graph.declared import declared_cost
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes, infer_shapes
-from redtest_onnx.graph.signature import plan_inputs
-from redtest_onnx.report.documents import write_json
-from redtest_onnx.report.figures import save_figure
-from redtest_onnx.report.sparsity import (
-    draw_sparsity,
-    save_sparsity_page,
-    sparsity_document,
-    sparsity_table,
-    sparsity_words,
-)
+from redtest_onnx.report.figures import check_figure, save_figure
+from redtest_onnx.report.page.others import sparsity_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.sparsity import draw_sparsity, sparsity_table, sparsity_words
+from redtest_onnx.report.table import Table
+from redtest_onnx.report.table_formats import TableFormat
+from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 
@@ -37,7 +34,7 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @click.argument("model", type=options.FilePath)
 @click.option(
     "--pq",
-    type=options.Numbers(),
+    type=Numbers(),
     multiple=True,
     metavar="P,Q",
     help="Exponents of the PQ Index; may be repeated. [default: 0.5,1 and 1,2]",
@@ -50,6 +47,7 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @pruning_options
 @options.data_options
 @options.run_options
+@options.format_option
 @options.output_options
 def command(
     model: Path,
@@ -57,6 +55,7 @@ def command(
     eta: float,
     figure: Path | None,
     html: Path | None,
+    form: TableFormat,
     method: Method | None,
     output: Path | None,
     json_path: str | None,
@@ -72,17 +71,24 @@ def command(
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     pairs = _pairs(pq)
-    check_outputs([figure, html, json_path], force=force)
-    if method is None:
+    stages: tuple[Table, ...] = ()
+    check_figure(figure)
+    chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
+    named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
+    outputs = Outputs.of(named, force=force)
+    outputs.spare(values["data"], values["eval_data"])
+    outputs.spare_models(model)
+    if method is None or chosen is None:
         refuse_unused({**values, "output": output}, None)
         loaded = load(model)
     else:
-        chosen = output or model.with_suffix(".sparse.onnx")
         request = Request.of(method, chosen, pairs, {**values, "eta": eta})
         refuse_unused(values, request)
-        loaded = prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        loaded, stages = prune_weights(
+            screen, model, request, values, outputs, json_path=json_path, force=force
+        )
         if not (figure or html):
             return
     with screen.progress() as progress:
@@ -93,10 +99,10 @@ def command(
     if figure:
         save_figure(draw_sparsity(sparsity, title), figure)
     if html:
-        save_sparsity_page(sparsity, title, html)
+        save_page(sparsity_page(loaded, sparsity, provenance(), stages), html)
     if json_path and method is None:
         total = perf_counter() - begin
-        write_json(sparsity_document(loaded, _cost(loaded), sparsity, total), json_path)
+        write_json(sparsity_document(loaded, declared_cost(loaded), sparsity, total), json_path)
 
 
 def _pairs(given: tuple[tuple[float, ...], ...]) -> tuple[Pair, ...]:
@@ -104,13 +110,3 @@ def _pairs(given: tuple[tuple[float, ...], ...]) -> tuple[Pair, ...]:
         if len(numbers) != 2:
             raise InputError(f"--pq takes two numbers, got {len(numbers)}", hint="such as --pq 0.5,1")
     return tuple((p, q) for p, q in given)
-
-
-def _cost(model: Model) -> Cost:
-    """What the model costs as far as its declared shapes tell; it is not run for that."""
-    index = GraphIndex(model.graph)
-    try:
-        sizes = {plan.name: plan.shape for plan in plan_inputs(model, 1)}
-    except InputError:
-        return model_cost(index, Shapes())
-    return model_cost(index, infer_shapes(model, sizes))

@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from redtest_onnx.cli import options
+from redtest_onnx.documents.base import Document
 from redtest_onnx.errors import InputError
-from redtest_onnx.report.documents import Document
 from redtest_onnx.training.settings import AUGMENTATIONS, OPTIMIZERS
 from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound, PruningRule, Scope

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -16,18 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
+from redtest_onnx.data.inflated import InflatedArray
+from redtest_onnx.data.npy import NpyHeader
 from redtest_onnx.data.npz import Npz
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
-from redtest_onnx.graph.signature import batch_axes
+from redtest_onnx.graph.reading import require_file
+from redtest_onnx.graph.signature import batch_axes, takes_one_sample
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels"
 # What NumPy and zipfile let through from broken or encrypted files.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
-    *(struct.error, KeyError, NotImplementedError),
+    *(struct.error, KeyError, NotImplementedError, OverflowError, MemoryError, RecursionError, TypeError),
 )
 CALIBRATION = "calibration"
 
@@ -40,15 +43,22 @@ class InputArray:
         values: of all samples, in the layout of the input and perhaps in a wider type.
         axis: axis of the samples; None for values that all of them share.
         dtype: what the input takes.
+        lifted: whether the axis of samples is none of the input, which takes one sample a run.
     """
 
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] | InflatedArray
     axis: int | None
     dtype: np.dtype[Any]
+    lifted: bool = False
 
     def take(self, indices: Chosen) -> npt.NDArray[Any]:
         """The chosen samples in the type of the input."""
-        chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
+        if self.lifted:
+            one = self.values.take(np.asarray(indices[:1]), 0)[0]
+            return np.asarray(one, self.dtype).copy(order="C")
+        if self.axis is None:
+            return np.array(self.values, self.dtype, order="C")
+        chosen = self.values.take(np.asarray(indices), self.axis)
         return np.asarray(chosen, self.dtype).copy(order="C")
 
 
@@ -83,10 +93,15 @@ class ArrayData:
 
     def inputs(self, indices: Chosen) -> Feeds:
         """The chosen samples of every array."""
-        feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        try:
+            feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        except UNREADABLE as error:
+            raise InputError(f"can't be read: {error}", where=self.source, hint="write it again") from error
         for name, values in feeds.items():
-            axis = self.arrays[name].axis
-            check_finite(name, values if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
+            axis = None if self.arrays[name].lifted else self.arrays[name].axis
+            check_finite(
+                name, values[None] if axis is None else np.moveaxis(values, axis, 0), indices, self.source
+            )
         return feeds
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
@@ -117,28 +132,56 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     inside = [name.removeprefix(prefix) for name in file.names if name.startswith(prefix)]
     names = [name for name in inside if "/" not in name]
     source = f"{path}:{split}" if split else str(path)
-    wanted = [spec.name for spec in model.inputs]
-    if missing := [name for name in wanted if name not in names]:
-        raise InputError(
-            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
-            where=source,
-            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
-        )
-    if unused := [name for name in names if name not in (*wanted, LABELS)]:
-        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
-    axes = batch_axes(model)
+    _wanted(model, names, source)
+    axes, one = batch_axes(model), takes_one_sample(model)
     try:
         arrays = {
-            spec.name: _fit(file.read(prefix + spec.name), spec, axes[spec.name], source)
+            spec.name: fit_array(file.read(prefix + spec.name), spec, axes[spec.name], source, lifted=one)
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
-    except _UNREADABLE as error:
+        labels = labels if labels is None or isinstance(labels, np.ndarray) else np.asarray(labels)
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
-    count = _count(arrays, source)
-    return ArrayData(source, arrays, None if labels is None else _classes(labels, count, source), count)
+    count = count_samples(arrays, source)
+    return ArrayData(source, arrays, None if labels is None else check_labels(labels, count, source), count)
+
+
+def open_arrays(
+    given: npt.ArrayLike | Mapping[str, npt.ArrayLike], model: Model, source: str = "arrays"
+) -> ArrayData:
+    """Samples that are in memory.
+
+    Args:
+        given: arrays [n, ...] by name of the model's input, perhaps with `labels` [n]; or one array for a
+            model with one input.
+        model: what they are for.
+        source: what messages call them.
+
+    Raises:
+        InputError: they don't fit the model's inputs.
+    """
+    if not isinstance(given, Mapping):
+        if len(model.inputs) != 1:
+            names = ", ".join(spec.name for spec in model.inputs)
+            raise InputError(
+                f"is one array, the model has {len(model.inputs)} inputs",
+                where=source,
+                hint=f"give a dictionary of arrays named {names}",
+            )
+        given = {model.inputs[0].name: given}
+    arrays = {name: np.asarray(values) for name, values in given.items()}
+    _wanted(model, list(arrays), source)
+    axes = batch_axes(model)
+    inputs = {
+        spec.name: fit_array(arrays[spec.name], spec, axes[spec.name], source, lifted=takes_one_sample(model))
+        for spec in model.inputs
+    }
+    count = count_samples(inputs, source)
+    labels = arrays.get(LABELS)
+    return ArrayData(source, inputs, None if labels is None else check_labels(labels, count, source), count)
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -147,10 +190,10 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         InputError: unreadable.
     """
+    file = _open(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+        return {name: np.asarray(file.read(name)) for name in file.names}
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -170,20 +213,45 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             hint=f"write an .npz with arrays named {names}",
         )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
+        with path.open("rb") as file:
+            header = NpyHeader.read(file)
+            if header.offset + header.nbytes > file.seek(0, 2):
+                raise ValueError("it is shorter than it says")
+        order: Any = "F" if header.fortran else "C"
+        array = (
+            np.memmap(path, header.dtype, "r", offset=header.offset, shape=header.shape, order=order)
+            if header.nbytes
+            else np.zeros(header.shape, header.dtype)
+        )
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    arrays = {spec.name: _fit(array, spec, batch_axes(model)[spec.name], str(path))}
-    return ArrayData(str(path), arrays, None, _count(arrays, str(path)))
+    one = takes_one_sample(model)
+    arrays = {spec.name: fit_array(array, spec, batch_axes(model)[spec.name], str(path), lifted=one)}
+    return ArrayData(str(path), arrays, None, count_samples(arrays, str(path)))
+
+
+def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
+    """Names of the model's inputs, after a check that there is an array for each."""
+    wanted = [spec.name for spec in model.inputs]
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(
+            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
+            where=source,
+            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
+        )
+    if unused := [name for name in names if name not in (*wanted, LABELS)]:
+        log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
+    return wanted
 
 
 def _open(path: Path) -> Npz:
+    require_file(path)
     try:
         return Npz(path)
-    except (OSError, BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
 
 
@@ -191,7 +259,7 @@ def _splits(file: Npz) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.split("/")[0] for name in file.names if "/" in name))
 
 
-def _count(arrays: Mapping[str, InputArray], source: str) -> int:
+def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:
     """Number of samples, the same in all arrays that have any."""
     counts = {name: a.values.shape[a.axis] for name, a in arrays.items() if a.axis is not None}
     if len(set(counts.values())) > 1:
@@ -199,9 +267,32 @@ def _count(arrays: Mapping[str, InputArray], source: str) -> int:
     return next(iter(counts.values()), 1)
 
 
-def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
-    """The array for an input, after a check of its shape and type."""
+def fit_array(
+    array: npt.NDArray[Any] | InflatedArray,
+    spec: TensorSpec,
+    axis: int | None,
+    source: str,
+    *,
+    lifted: bool = False,
+) -> InputArray:
+    """The array for an input, after a check of its shape and type.
+
+    Args:
+        array: of all samples.
+        spec: the input.
+        axis: axis of the samples; None where all share the values.
+        source: what messages call the data.
+        lifted: whether the model takes one sample a run, so that samples may lie along an axis in front.
+
+    Raises:
+        InputError: shape or type doesn't fit.
+    """
     shape = spec.shape or ()
+    if lifted and array.ndim == len(shape) + 1:
+        if not array.shape[0]:
+            raise InputError(f"{spec.name!r} has no samples", where=source)
+        one = fit_array(array.take(np.zeros(1, np.int64), 0)[0], spec, None, source)
+        return InputArray(array, 0, one.dtype, lifted=True)
     declared = f"input {spec.name!r} is {spec}"
     if array.ndim != len(shape) or not all(
         not isinstance(dim, int) or dim == size
@@ -216,6 +307,8 @@ def _fit(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: st
     target = spec.numpy_dtype
     if array.dtype == target:
         return InputArray(array, axis, target)
+    if array.dtype.kind == "f" and target.kind == "V":
+        return InputArray(array, axis, target)  # bfloat16 and narrower, which .npz files can't hold
     if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
         log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
         if target.kind in "iu" and array.size:
@@ -238,7 +331,12 @@ def _layout(spec: TensorSpec, axis: int | None) -> str:
     return f"keep the order of the dimensions; samples are counted along dimension {axis}"
 
 
-def _classes(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+def check_labels(labels: npt.NDArray[Any], count: int, source: str) -> npt.NDArray[np.int64]:
+    """Labels as integers, one per sample.
+
+    Raises:
+        InputError: they are something else.
+    """
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"its labels are {labels.dtype}{list(labels.shape)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ Feeds: TypeAlias = dict[str, npt.NDArray[Any]]
 _FEWEST = 4  # the unbiased estimator divides by n - 3
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Samples for a model's inputs, read when asked for."""
 
@@ -84,6 +85,45 @@ class Subset:
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
         """Class of each of the given samples of the subset."""
         return self.data.labels(self.indices[np.asarray(indices)])
+
+
+@dataclass(frozen=True)
+class WithMask:
+    """A data set whose user says which input is the mask.
+
+    Attributes:
+        data: the data set.
+        mask: name of the input that says which positions of a sequence count.
+    """
+
+    data: Dataset
+    mask: str
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return self.data.source
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the samples are made up."""
+        return self.data.synthetic
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.data.labelled
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def inputs(self, indices: Chosen) -> Feeds:
+        """One array per model input for the given samples."""
+        return self.data.inputs(indices)
+
+    def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
+        """Class of each of the given samples."""
+        return self.data.labels(indices)
 
 
 def require_samples(data: Dataset) -> None:

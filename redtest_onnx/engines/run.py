@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.engines.base import Engine, JobResult, Result, Work
 from redtest_onnx.engines.local import Inline, Processes
 from redtest_onnx.engines.ray import RayEngine
@@ -24,8 +25,11 @@ class EngineOptions:
     """
 
     engine: EngineName = "local"
-    workers: int = 1
+    workers: Positive = 1
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def open(self, work: Work[Result]) -> Engine[Result]:
         """The engine for a kind of work.

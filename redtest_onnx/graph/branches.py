@@ -10,20 +10,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 import onnx
-from onnx import helper, inliner
+from onnx import helper
 
 from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.cache_edits import close_up
+from redtest_onnx.graph.caches import find_caches
+from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.folding import Folding
 from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.reduced import without_functions
 from redtest_onnx.graph.reinsert import InlinedBranch, reinsert_branch
 from redtest_onnx.graph.shapes import declared_shapes
 
+_TWINS = 0.7  # of the matrices; the cross-attention's keys are made in one branch only
 _BRANCHES = ("else_branch", "then_branch")  # by the truth of the condition
+
+
+class Rewrite(Protocol):
+    """A change of the whole graph that makes its layers visible, and that is taken back when it is closed."""
+
+    def undo(self, edited: Model) -> Model:
+        """The edited model without the change."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +46,35 @@ class InlinedModel:
         original: the model as it was given.
         model: the same without local functions and known branches; `original` where there are none.
         choices: branches that are taken for the values fed, in the order they were opened.
+        rewrites: what else was changed to make layers visible, in order.
     """
 
     original: Model
     model: Model
     choices: tuple[InlinedBranch, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     def close(self, edited: Model) -> Model:
-        """The edited model with the opened branches put back beside those not taken."""
-        if edited is self.model:
-            return self.original
+        """The edited model with the opened branches put back beside those not taken.
+
+        The caches of removed layers leave the signature, see `close_up`.
+
+        Raises:
+            InputError: a removed layer's cache is still needed elsewhere.
+        """
+        return self.original if edited is self.model else self.close_up(self.reassemble(edited))
+
+    def reassemble(self, edited: Model) -> Model:
+        """The edited model with its branches and all else put back, but the signature as it was."""
+        for rewrite in reversed(self.rewrites):
+            edited = rewrite.undo(edited)
         for choice in reversed(self.choices):
-            edited = edited.edited(reinsert_branch(edited.proto, choice))
+            edited = finished(edited, reinsert_branch(edited.proto, choice))
         return edited
+
+    def close_up(self, edited: Model) -> Model:
+        """The reassembled model without the inputs of caches whose layer is gone, see `cache_edits`."""
+        return close_up(self.original, edited, find_caches(self.original))
 
 
 def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = None) -> InlinedModel:
@@ -61,11 +89,11 @@ def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = N
     """
     if not model.proto.functions and not any(node.op_type == "If" for node in model.graph.node):
         return InlinedModel(model, model)
-    proto = _without_functions(model.proto)
+    proto = _without_functions(model.proto, model.label)
     choices: list[InlinedBranch] = []
     changed = len(model.proto.functions) > 0
     while True:
-        current = Model(proto, data_folder=model.folder, origin=model.label)
+        current = model.edited(proto)
         found = _decided(current, fed or {})
         if not found:
             return InlinedModel(model, current if changed else model, tuple(choices))
@@ -84,12 +112,12 @@ def _around(outer: InlinedBranch, opened: InlinedBranch) -> InlinedBranch:
     return replace(outer, inside=outer.inside | opened.inside)
 
 
-def _without_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _without_functions(proto: onnx.ModelProto, label: str) -> onnx.ModelProto:
     if not proto.functions:
         copied = onnx.ModelProto()
         copied.CopyFrom(proto)
         return copied
-    inlined = inliner.inline_local_functions(proto)
+    inlined = without_functions(proto, label)
     del inlined.opset_import[:]
     inlined.opset_import.extend(proto.opset_import)
     return inlined
@@ -113,9 +141,22 @@ def _decided(model: Model, fed: Mapping[str, npt.NDArray[Any]]) -> dict[str, tup
 
 
 def _editable(model: Model, node: onnx.NodeProto, other: str) -> bool:
-    """Whether the branch not taken needs nothing but the model's inputs: then no edit can hurt it."""
+    """Whether the branch not taken needs nothing but the model's inputs: then no edit can hurt it.
+
+    Or whether it holds the same network: then it is edited alike.
+    """
     inputs = {spec.name for spec in model.inputs}
-    return all(name in inputs for name in captured(_branch(node, other)))
+    return are_twins(model, node) or all(name in inputs for name in captured(_branch(node, other)))
+
+
+def are_twins(model: Model, node: onnx.NodeProto) -> bool:
+    """Whether both branches of an If apply the same stored matrices, as those of a merged decoder do."""
+    stored = model.initializers
+    one, other = (
+        {name for name in captured(_branch(node, branch)) if name in stored and len(stored[name].dims) > 1}
+        for branch in _BRANCHES
+    )
+    return len(one & other) > 1 and len(one & other) >= _TWINS * max(len(one), len(other))
 
 
 def _branch(node: onnx.NodeProto, name: str) -> onnx.GraphProto:

@@ -132,18 +132,34 @@ class GraphIndex:
         sources = [i for i in sorted(self.weighted) if not self.activation_inputs(i)]
         found = []
         for name in (v.name for v in self.graph.input if v.name not in self.initializers):
-            reached = self._reached(name)
+            reached = self.reached(name)
             if any(not reached.isdisjoint(self.reads[i]) for i in sources):
                 found.append(frozenset(reached & self.activations))
         return tuple(dict.fromkeys(found)) if len(found) > 1 else (self.activations,)
 
-    def _reached(self, tensor: str) -> set[str]:
+    def reached(self, tensor: str) -> set[str]:
         """A tensor and all whose values depend on it."""
         reached = {tensor}
         for i, node in enumerate(self.nodes):
             if ops.qualified(node) not in ops.SIZE_ONLY and not reached.isdisjoint(self.reads[i]):
                 reached.update(name for name in node.output if name)
         return reached
+
+    def with_feeders(self, nodes: frozenset[int]) -> frozenset[int]:
+        """Nodes with those that make constants for them alone, such as weights put together on the way."""
+        found = set(nodes)
+        stack = list(nodes)
+        while stack:
+            for name in self.reads[stack.pop()]:
+                maker = self.producer.get(name)
+                if maker is None or maker in found or name in self.activations:
+                    continue
+                makes = [made for made in self.nodes[maker].output if made]
+                inside = all(found.issuperset(self.readers.get(made, ())) for made in makes)
+                if inside and not any(made in self.outputs or made in self.activations for made in makes):
+                    found.add(maker)
+                    stack.append(maker)
+        return frozenset(found)
 
     def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""

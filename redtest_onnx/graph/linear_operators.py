@@ -80,6 +80,12 @@ class LinearOperator:
     geometry: Geometry | None
     groups: int = 1
 
+    def unknowns(self, shape: tuple[int, ...]) -> int:
+        """Values that one output is a sum over, for an input of the given sizes: p of its equations."""
+        if self.geometry is None:
+            return shape[-1]
+        return shape[1] // self.groups * self.geometry.kernel[0] * self.geometry.kernel[1]
+
     def weight_of(self, model: Model) -> onnx.TensorProto:
         """Its weights in a model of the same structure; a repair may have given it weights of its own."""
         return model.initializers[model.graph.node[self.node].input[1]]

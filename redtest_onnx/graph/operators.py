@@ -38,8 +38,13 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     MS + "MatMulBnb4": (1,),
     MS + "MatMulIntegerToFloat": (1,),
     MS + "DynamicQuantizeMatMul": (1,),
+    MS + "DynamicQuantizeLSTM": (1, 2),
+    MS + "GatherBlockQuantized": (0,),
     MS + "EmbedLayerNormalization": (2, 3, 4),
     MS + "MoE": (2, 4),
+    MS + "QMoE": (2, 5),
+    MS + "GatherBlockQuantized": (0,),
+    MS + "MatMulFpQ4": (1,),
 }
 
 # Classical models keep their weights in attributes.
@@ -56,10 +61,12 @@ WEIGHT_ATTRIBUTES: frozenset[str] = frozenset(
     )
 )
 
-RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN"})
+RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN", MS + "DynamicQuantizeLSTM"})
 ATTENTION: frozenset[str] = frozenset(
     {"Softmax", "Attention", MS + "Attention", MS + "QAttention", MS + "MultiHeadAttention"}
-    | {MS + "GroupQueryAttention", MS + "PackedAttention"}
+    | {MS + "GroupQueryAttention", MS + "PackedAttention", MS + "PackedMultiHeadAttention"}
+    | {MS + "DecoderMaskedMultiHeadAttention", MS + "DecoderMaskedSelfAttention", MS + "PagedAttention"}
+    | {MS + "SparseAttention", MS + "LinearAttention"}
 )
 CONVOLUTION: frozenset[str] = frozenset(op for op in WEIGHT_INPUTS if "Conv" in op)
 
@@ -73,10 +80,15 @@ NORMALISATION: frozenset[str] = frozenset(
     | {"RMSNormalization", "LpNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"}
     | {MS + "LayerNormalization", MS + "SimplifiedLayerNormalization", MS + "GroupNorm"}
 )
+# Hand their input on, at most in another type.
+CARRIERS: frozenset[str] = frozenset({"Identity", "Cast"})
+# The same values in another shape.
+RESHAPES: frozenset[str] = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 # One value in, one value of the same shape out (the other operands are constants or the value itself).
 POINTWISE: frozenset[str] = ACTIVATION | frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Min", "Max"}
-    | {"Where", "Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear"}
+    | CARRIERS
+    | {"Where", "Dropout", "QuantizeLinear", "DequantizeLinear"}
     | {"Floor", "Ceil", "Round", "Sign"}
 )
 REDUCTION: frozenset[str] = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"})
@@ -95,6 +107,11 @@ NO_TENSOR: frozenset[str] = frozenset(
         "SplitToSequence",
     }
     | {"Optional", "ai.onnx.ml:ZipMap"}
+)
+
+# What stands around a linear operator on integers: rounding to them, and scaling back.
+QUANTISATION: frozenset[str] = frozenset(
+    {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "Cast", "Mul", "Reshape", "Unsqueeze"}
 )
 
 CONTROL_FLOW: frozenset[str] = frozenset({"If", "Loop", "Scan"})

@@ -75,6 +75,25 @@ def reinsert_branch(edited: onnx.ModelProto, choice: InlinedBranch) -> onnx.Mode
     return proto
 
 
+def _with_needed(
+    nodes: list[onnx.NodeProto], inner: list[onnx.NodeProto], outer: list[onnx.NodeProto], before: set[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """The same division, but new nodes that the branch needs, and that read nothing of it, lie in it too."""
+    wanted = {name for node in inner for name in reads(node)}
+    moved: set[str] = set()
+    for node in reversed(outer):
+        if not wanted.isdisjoint(node.output) and before.isdisjoint(node.output):
+            wanted.update(reads(node))
+            moved.add(node.output[0])
+    if not moved:
+        return inner, outer
+    inside = {node.output[0] for node in inner} | moved
+    return (
+        [node for node in nodes if node.output[0] in inside],
+        [node for node in nodes if node.output[0] not in inside],
+    )
+
+
 def _belongs(node: onnx.NodeProto, choice: InlinedBranch) -> bool:
     """Whether a node lies in the branch, or hands on what it makes under the name of a result."""
     made = any(name in choice.inside for name in node.output)
@@ -95,7 +114,7 @@ def _divide(
             inner.append(node)
         else:
             outer.append(node)
-    return inner, outer
+    return _with_needed(nodes, inner, outer, {name for node in choice.before.node for name in node.output})
 
 
 def _results(

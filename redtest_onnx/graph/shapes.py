@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import onnx
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.model import Model, subgraphs, tensor_elements
+from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.reduced import without_weights
 
 Shape = tuple[int, ...]
 Symbols = tuple[int | str, ...]
@@ -22,6 +23,8 @@ LOW_BIT_TYPES = frozenset(
     for name, code in onnx.TensorProto.DataType.items()
     if name.removeprefix("U").startswith(("INT8", "INT4", "INT2"))
 )
+
+_FAILURES = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError)
 
 # Larger constants can't be shapes or axes: inference needs their dimensions only.
 _LARGEST_SHAPE_CONSTANT = 1024
@@ -61,7 +64,7 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(model, inputs), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except _FAILURES:
         return Shapes(dict(inputs), {spec.name: spec.dtype for spec in model.inputs})
     sizes: dict[str, Shape] = {}
     dtypes: dict[str, int] = {}
@@ -73,6 +76,8 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
                 dtypes[info.name] = tensor.elem_type
             if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
                 shape = tuple(d.dim_value for d in tensor.shape.dim)
+                if any(size < 0 for size in shape):
+                    continue  # an input too small for its kernels; ONNX Runtime would refuse it
                 if sizes.setdefault(info.name, shape) != shape:
                     clashing.add(info.name)
         for stored in graph.initializer:
@@ -92,7 +97,7 @@ def declared_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
     """What can be told of the dimensions of tensors for every input the signature allows; None is open."""
     try:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except _FAILURES:
         return {}
     found: dict[str, tuple[int | None, ...]] = {}
     for info in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
@@ -117,7 +122,7 @@ def _found_symbols(model: Model) -> dict[str, Symbols]:
     skeleton.graph.value_info.extend(model.graph.value_info)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except _FAILURES:
         return {}
     found: dict[str, Symbols] = {}
     for info in inferred.graph.value_info:
@@ -133,21 +138,12 @@ def _found_symbols(model: Model) -> dict[str, Symbols]:
 def _skeleton(model: Model, inputs: Mapping[str, Shape]) -> onnx.ModelProto:
     """The model without its large weights and without declared inner shapes, inputs at the given sizes."""
     source = model.graph
-    skeleton = onnx.ModelProto(ir_version=model.proto.ir_version)
-    skeleton.opset_import.extend(model.proto.opset_import)
-    skeleton.functions.extend(model.proto.functions)
+    fed = (
+        onnx.helper.make_tensor_value_info(spec.name, spec.dtype, inputs.get(spec.name, spec.shape))
+        for spec in model.inputs
+    )
+    skeleton = without_weights(model, fed, _LARGEST_SHAPE_CONSTANT)
     graph = skeleton.graph
-    graph.name = source.name or "graph"
-    graph.node.extend(source.node)
-    for spec in model.inputs:
-        shape = inputs.get(spec.name, spec.shape)
-        graph.input.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, shape))
-    for tensor in source.initializer:
-        if tensor_elements(tensor.dims) > _LARGEST_SHAPE_CONSTANT:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            graph.input.append(info)
-        else:
-            graph.initializer.append(tensor)
     for spec in model.outputs:
         graph.output.append(onnx.helper.make_tensor_value_info(spec.name, spec.dtype, None))
     unknown = {name for node in source.node if ops.is_unknown(node) for name in node.output}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 
@@ -28,12 +29,16 @@ def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[
         changes: new values by (index of the node, name of the initializer it reads), of the same shape and
             type. An initializer that other nodes read, too, stays as it is for them.
     """
+    if not changes:
+        return model
     readers = index_of(model).readers
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     for (node, name), value in changes.items():
         tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
+        tensor.doc_string = stored[name].doc_string
+        tensor.metadata_props.extend(stored[name].metadata_props)
         if readers[name] == (node,):
             stored[name].CopyFrom(tensor)
             continue
@@ -43,4 +48,4 @@ def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[
         for k, read in enumerate(inputs):
             if read == name:
                 inputs[k] = tensor.name
-    return model.edited(proto)
+    return finished(model, proto)

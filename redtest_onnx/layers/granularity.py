@@ -14,6 +14,7 @@ from redtest_onnx.layers.regions import Region
 Granularity = Literal["operator", "sub-layer", "block", "stage"]
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 
+_HANDED_ON = frozenset({"Cast", "Identity", "Dropout"})
 _TAIL = ops.POINTWISE | ops.NORMALISATION
 
 
@@ -71,12 +72,23 @@ def _joined(
     """Regions that lie directly behind one another and belong together, as one."""
     groups: list[list[Region]] = []
     for region in regions:
-        behind = bool(groups) and region.entry == groups[-1][-1].exit and groups[-1][0].entry is not None
+        behind = bool(groups) and groups[-1][0].entry is not None
+        behind = behind and _directly_behind(index, groups[-1][-1].exit, region.entry)
         if behind and belongs(groups[-1], region):
             groups[-1].append(region)
         else:
             groups.append([region])
     return tuple(_join(index, group) for group in groups)
+
+
+def _directly_behind(index: GraphIndex, exit_: str, entry: str | None) -> bool:
+    """Whether a region starts from what another gives, perhaps through casts that an exporter left."""
+    while entry is not None and entry != exit_:
+        producer = index.producer.get(entry)
+        if producer is None or ops.qualified(index.nodes[producer]) not in _HANDED_ON:
+            return False
+        entry = index.nodes[producer].input[0]
+    return entry is not None
 
 
 def _join(index: GraphIndex, group: list[Region]) -> Region:

@@ -19,14 +19,14 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     """One unique name per region: the innermost scope that holds all its nodes, else its tensor's name.
 
     Regions of one scope, such as attention and feed-forward of a transformer block, are told apart by the
-    scope inside it that most of their nodes belong to.
+    scope inside it that most of their operators with weights belong to.
     """
     regions = list(regions)
     scopes = [_scopes(index, region) for region in regions]
     names = [_dotted(_common(found)) for found in scopes]
     finer = [
-        _dotted(_main_child(found)) if names.count(name) > 1 else name
-        for name, found in zip(names, scopes, strict=True)
+        _dotted(_main_child(found, _scopes(index, region, weighted=True))) if names.count(name) > 1 else name
+        for name, found, region in zip(names, scopes, regions, strict=True)
     ]
     return [
         name if name and finer.count(name) == 1 else region.tensor
@@ -39,8 +39,9 @@ def common_scope(index: GraphIndex, regions: Iterable[Region]) -> tuple[str, ...
     return _common([_common(_scopes(index, region)) for region in regions])
 
 
-def _scopes(index: GraphIndex, region: Region) -> list[tuple[str, ...]]:
-    return [scope for node in sorted(region.core) if (scope := node_scope(index.nodes[node]))]
+def _scopes(index: GraphIndex, region: Region, *, weighted: bool = False) -> list[tuple[str, ...]]:
+    nodes = sorted(region.core & index.weighted if weighted else region.core)
+    return [scope for node in nodes if (scope := node_scope(index.nodes[node]))]
 
 
 def _common(scopes: list[tuple[str, ...]]) -> tuple[str, ...]:
@@ -48,9 +49,11 @@ def _common(scopes: list[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(level[0] for level in levels)
 
 
-def _main_child(scopes: list[tuple[str, ...]]) -> tuple[str, ...]:
+def _main_child(scopes: list[tuple[str, ...]], weighted: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The scope inside the common one that most nodes with weights lie in, else most nodes."""
     depth = len(_common(scopes)) + 1
-    children = Counter(scope[:depth] for scope in scopes if len(scope) >= depth)
+    children = Counter(scope[:depth] for scope in weighted if len(scope) >= depth)
+    children = children or Counter(scope[:depth] for scope in scopes if len(scope) >= depth)
     return children.most_common(1)[0][0] if children else ()
 
 

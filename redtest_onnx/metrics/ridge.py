@@ -1,127 +1,410 @@
-"""Ridge least squares from accumulated normal equations, in float64."""
+"""Ridge least squares for several groups of equations: from sums over rows, or from the rows if they are few.
+
+Products of single-precision rows are taken in single precision, from rows shifted by the mean of the first
+ones, and added up in float64: the normal matrix differs from that of float64 products by about 1e-7 of its
+largest entry, far less than the smallest penalty.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Float64s = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.generic]
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_CHUNK = 4096  # rows whose products are summed in the precision of the rows
 
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """A linear map y ~ x W + b.
+    """Linear maps y ~ x W + b, one per group.
 
     Attributes:
-        weight: [p, q] float64.
-        bias: [q] float64.
-        explained: share of the targets' energy that the map explains, on the rows it was fitted to.
-        condition: condition number of the regularised normal matrix.
-        rank: number of directions of x that carry more than the regularisation.
+        weight: [groups, p, q] float64.
+        bias: [groups, q] float64.
+        explained: [groups] share of the targets' energy that the map explains, on the rows it was fitted to.
+        penalty: [groups] what was added to the diagonal of the normal matrix.
     """
 
     weight: Float64s
     bias: Float64s
-    explained: float
+    explained: Float64s
+    penalty: Float64s
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How well a fit is determined.
+
+    Attributes:
+        condition: condition number (1-norm, LAPACK's estimate) of the worst regularised normal matrix.
+        rank: directions of x that carry more than the penalty, over all groups.
+    """
+
     condition: float
     rank: int
 
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+class LeastSquares(Protocol):
+    """Equations y ~ x W + b that rows are added to."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    def add(self, x: Rows, y: Rows) -> None:
+        """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
+
+    def merged(self, other: Self) -> Self:
+        """These equations and others of the same kind and sizes."""
+
+    def residual(self, fit: RidgeFit) -> Float64s:
+        """[groups] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
+
+    def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
+        """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
+        variance of x. With no rows at all the map is zero."""
+
+    def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
+        """How well a fit to these rows is determined."""
 
 
-def best_fit(train: NormalEquations, check: NormalEquations, *, intercept: bool = True) -> RidgeFit | None:
-    """Choose the penalty on rows that the fit does not see, then fit to all rows.
+Equations = TypeVar("Equations", bound=LeastSquares)
+
+
+def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> RidgeFit | None:
+    """Choose each group's penalty on rows that the fit does not see, then fit to all rows.
+
+    Penalties are tried from the smallest on, until the error on `check` has risen in every group.
 
     Args:
-        train: rows to fit to; the rows of `check` are added to it.
-        check: rows to judge the penalties on.
+        train: rows to fit to.
+        check: rows to judge the penalties on; they are fitted to in the end, too.
         intercept: whether a bias is fitted.
 
     Returns:
-        The fit; None where no penalty gives less error on `check` than no correction at all.
+        The fit, zero in groups where no penalty gives less error on `check` than no correction at all; None
+        where that is so in all of them.
     """
-    errors = {ridge: check.residual(train.solve(ridge, intercept=intercept)) for ridge in PENALTIES}
-    best = min(errors, key=lambda ridge: errors[ridge])
-    if not errors[best] < 1:
+    least: Float64s | None = None
+    chosen: Float64s = np.zeros(0)
+    for ridge in PENALTIES:
+        error = check.residual(train.solve(ridge, intercept=intercept))
+        error = np.where(np.isfinite(error), error, np.inf)
+        if least is None:
+            least, chosen = error, np.full(len(error), ridge)
+            continue
+        better = error < least
+        if not better.any():
+            break
+        least, chosen = np.where(better, error, least), np.where(better, ridge, chosen)
+    assert least is not None
+    useful = least < 1
+    if not useful.any():
         return None
-    train.merge(check)
-    return train.solve(best, intercept=intercept)
+    fit: RidgeFit = train.merged(check).solve(chosen, intercept=intercept)
+    if useful.all():
+        return fit
+    weight, bias = fit.weight * useful[:, None, None], fit.bias * useful[:, None]
+    return RidgeFit(weight, bias, fit.explained * useful, fit.penalty)
 
 
 class NormalEquations:
-    """Sums over rows of x [n, p] and y [n, q] that are all a least-squares fit needs.
+    """Sums over rows that are all a least-squares fit needs.
 
-    Memory is that of p x (p + q) numbers, whatever the number of rows.
+    Memory is that of groups x p x (p + q) numbers, whatever the number of rows.
+
+    Args:
+        inputs: p, size of x in one group.
+        outputs: q, size of y in one group.
+        groups: number of groups.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
         self.rows = 0
-        self._xx = np.zeros((inputs, inputs))
-        self._xy = np.zeros((inputs, outputs))
-        self._x = np.zeros(inputs)
-        self._y = np.zeros(outputs)
-        self._yy = 0.0
+        self.shift: npt.NDArray[Any] | None = None
+        """[groups, p] what is taken off x before products are formed; all sums that are merged share it."""
+        self.xx: npt.NDArray[Any] = np.zeros((groups, inputs, inputs))
+        self.xy: npt.NDArray[Any] = np.zeros((groups, inputs, outputs))
+        self.x: Float64s = np.zeros((groups, inputs))
+        self.y: Float64s = np.zeros((groups, outputs))
+        self.yy: Float64s = np.zeros(groups)
 
-    def add(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None:
-        """Add rows; those with values that are not finite are left out."""
-        a: Float64s = x.astype(np.float64)
-        b: Float64s = y.astype(np.float64)
-        finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-        if not finite.all():
-            a, b = a[finite], b[finite]
-        self.rows += len(a)
-        self._xx += a.T @ a
-        self._xy += a.T @ b
-        self._x += a.sum(axis=0)
-        self._y += b.sum(axis=0)
-        self._yy += float(np.square(b).sum())
+    def add(self, x: Rows, y: Rows) -> None:
+        """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
+        for start in range(0, len(x), _CHUNK):
+            self.include(self.sums(x[start : start + _CHUNK], y[start : start + _CHUNK]))
 
-    def merge(self, other: NormalEquations) -> None:
-        """Add another set of rows of the same sizes."""
-        self.rows += other.rows
-        self._xx += other._xx
-        self._xy += other._xy
-        self._x += other._x
-        self._y += other._y
-        self._yy += other._yy
+    def sums(self, x: Rows, y: Rows, *, targets_only: bool = False) -> NormalEquations:
+        """The sums of some rows alone, in the precision of the rows; may run beside others in a thread.
 
-    def residual(self, fit: RidgeFit) -> float:
-        """|y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
-        if self._yy <= 0:
-            return 1.0
-        w, b = fit.weight, fit.bias
-        error = self._yy - 2 * np.sum(w * self._xy) - 2 * b @ self._y + np.sum(w * (self._xx @ w))
-        error += 2 * (self._x @ w) @ b + self.rows * (b @ b)
-        return float(error / self._yy)
-
-    def solve(self, ridge: float, *, intercept: bool = True) -> RidgeFit:
-        """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` times the mean variance of x.
-
-        The eigenvalues of the normal matrix are bounded below by lambda, so constant, collinear and too few
-        rows all give finite values; with no rows at all the map is zero.
+        Args:
+            x: [n, groups, p].
+            y: [n, groups, q].
+            targets_only: leave out what depends on x alone.
         """
+        a, b = _same_float(x), _same_float(y)
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspect = not (np.isfinite(_column_sums(a)).all() and np.isfinite(_column_sums(b)).all())
+        if suspect:
+            finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
+            a, b = a[finite], b[finite]
+        if self.shift is None:
+            self.shift = _column_sums(a).reshape(a.shape[1:]) / max(len(a), 1)
+        found = object.__new__(NormalEquations)
+        found.rows, found.shift = len(a), self.shift
+        with np.errstate(over="ignore", invalid="ignore"):
+            found._multiply(a, b, targets_only)
+            if not (np.isfinite(found.xx).all() and np.isfinite(found.xy).all()):
+                found._multiply(a.astype(np.float64), b.astype(np.float64), targets_only)
+        return found
+
+    def _multiply(self, x: npt.NDArray[Any], y: npt.NDArray[Any], targets_only: bool) -> None:
+        """Set the sums to those of these rows, with products in their precision."""
+        assert self.shift is not None
+        a = np.ascontiguousarray((x - self.shift.astype(x.dtype)).transpose(1, 0, 2))
+        b = np.ascontiguousarray(y.transpose(1, 0, 2))
+        across = a.transpose(0, 2, 1)
+        empty = np.zeros(0)
+        # One group: the product of a matrix with its own transpose takes half the work.
+        self.xx = empty if targets_only else (across[0] @ a[0])[None] if len(a) == 1 else across @ a
+        ones = np.ones((1, a.shape[1]), a.dtype)
+        self.x = np.zeros((0, 0)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
+        self.xy = across @ b
+        self.y = b.sum(axis=1, dtype=np.float64)
+        self.yy = np.square(b, dtype=np.float64).sum(axis=(1, 2))
+
+    def include(self, part: NormalEquations) -> None:
+        """Add the sums of further rows, which `sums` made."""
+        self.shift = part.shift
+        if len(part.xx):
+            self.rows += part.rows
+            self.xx += part.xx
+            self.x += part.x
+        self.xy += part.xy
+        self.y += part.y
+        self.yy += part.yy
+
+    def without_targets(self) -> NormalEquations:
+        """The same rows of x, to which other targets can be added."""
+        found = NormalEquations(self.xx.shape[1], self.xy.shape[2], len(self.xx))
+        found.rows, found.shift, found.xx, found.x = self.rows, self.shift, self.xx, self.x
+        return found
+
+    def merged(self, other: Self) -> Self:
+        """These and other rows of the same sizes."""
+        groups, inputs, outputs = self.xy.shape
+        found = type(self)(inputs, outputs, groups)
+        found.shift = self.shift if self.shift is not None else other.shift
+        found.rows = self.rows + other.rows
+        for name in ("xx", "xy", "x", "y", "yy"):
+            setattr(found, name, getattr(self, name) + getattr(other, name))
+        if other.rows and self.rows and not np.array_equal(self._offset, other._offset):
+            found = self._shifted_together(other, found)
+        return found
+
+    @property
+    def _offset(self) -> Float64s:
+        """[groups, p] the shift in float64; zero where there are no rows."""
+        if self.shift is None:
+            return np.zeros_like(self.x)
+        offset: Float64s = self.shift.astype(np.float64)
+        return offset
+
+    def _shifted_together(self, other: Self, found: Self) -> Self:
+        """Sums of both about the shift of the first."""
+        d = other._offset - self._offset
+        cross = other.x[:, :, None] * d[:, None, :]
+        found.xx += cross + cross.transpose(0, 2, 1) + other.rows * d[:, :, None] * d[:, None, :]
+        found.xy += d[:, :, None] * other.y[:, None, :]
+        found.x += other.rows * d
+        return found
+
+    def residual(self, fit: RidgeFit) -> Float64s:
+        """[groups] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
+        w = fit.weight
+        b = fit.bias + np.einsum("gp,gpq->gq", self._offset, w)
+        error = self.yy - 2 * np.einsum("gpq,gpq->g", w, self.xy) - 2 * (b * self.y).sum(axis=1)
+        error += np.einsum("gpq,gpq->g", w, self.xx @ w) + self.rows * np.square(b).sum(axis=1)
+        error += 2 * np.einsum("gp,gpq,gq->g", self.x, w, b, optimize=True)
+        return np.where(self.yy > 0, error / np.where(self.yy > 0, self.yy, 1), 1.0)
+
+    def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
+        """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
+        variance of x. With no rows at all the map is zero."""
+        xx, xy, mean_x, mean_y = self._centred(intercept)
+        scale = np.maximum(np.trace(xx, axis1=1, axis2=2) / max(xx.shape[1], 1), 0)
+        penalty: Float64s = np.broadcast_to(ridge * scale, scale.shape)
+        weight = _solved(xx, penalty, xy, scale > 0)
+        energy = self.yy - max(self.rows, 1) * np.square(mean_y).sum(axis=1)
+        bias = mean_y - np.einsum("gp,gpq->gq", mean_x, weight)
+        return RidgeFit(weight, bias, _explained(weight, xy, penalty, energy), penalty)
+
+    def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
+        """How well a fit to these rows is determined."""
+        return _diagnosis(self._centred(intercept)[0], fit.penalty, self.xx.shape[1])
+
+    def _centred(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
+        """The normal matrix and right-hand sides about the means, and the means; about zero without bias."""
         count = max(self.rows, 1)
-        mean_x = self._x / count if intercept else np.zeros_like(self._x)
-        mean_y = self._y / count if intercept else np.zeros_like(self._y)
-        xx = self._xx - count * np.outer(mean_x, mean_x)
-        xy = self._xy - count * np.outer(mean_x, mean_y)
-        values, vectors = np.linalg.eigh(xx)
-        values = np.maximum(values, 0)
-        scale = float(values.mean()) if len(values) else 0.0
-        penalty = ridge * scale
-        if scale <= 0:
-            weight = np.zeros_like(xy)
-            return RidgeFit(weight, mean_y, 0.0, 1.0, 0)
-        weight = vectors @ ((vectors.T @ xy) / (values + penalty)[:, None])
-        energy = self._yy - count * float(mean_y @ mean_y)
-        explained = 2 * float(np.sum(weight * xy)) - float(np.sum(weight * (xx @ weight)))
-        return RidgeFit(
-            weight,
-            mean_y - mean_x @ weight,
-            explained / energy if energy > 0 else 0.0,
-            float((values[-1] + penalty) / (values[0] + penalty)),
-            int(np.sum(values > penalty)),
-        )
+        mean_y = self.y / count
+        if intercept:
+            near = self.x / count  # from the shift
+            xx = self.xx - self.x[:, :, None] * near[:, None, :]
+            return xx, self.xy - self.x[:, :, None] * mean_y[:, None, :], near + self._offset, mean_y
+        d = self._offset
+        cross = self.x[:, :, None] * d[:, None, :]
+        xx = self.xx + cross + cross.transpose(0, 2, 1) + self.rows * d[:, :, None] * d[:, None, :]
+        xy = self.xy + d[:, :, None] * self.y[:, None, :]
+        return xx, xy, np.zeros_like(self.x), np.zeros_like(self.y)
+
+
+class FewRows:
+    """Equations of one group with fewer rows than unknowns, solved in the space of the rows.
+
+    The solution is that of `NormalEquations` (W = X' (X X' + lambda I)^-1 Y), from a system of n x n numbers.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Float64s, Float64s]] = []
+        self._known: tuple[int, bool, Float64s] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(len(x) for x, _ in self._parts)
+
+    def add(self, x: Rows, y: Rows) -> None:
+        """Add rows x [n, 1, p] and y [n, 1, q]; those with values that are not finite are left out."""
+        a, b = x[:, 0].astype(np.float64), y[:, 0].astype(np.float64)
+        finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+        self._parts.append((a, b) if finite.all() else (a[finite], b[finite]))
+
+    def merged(self, other: Self) -> Self:
+        """These and other rows of the same sizes."""
+        found = type(self)()
+        found._parts = [*self._parts, *other._parts]
+        return found
+
+    def _values(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
+        """x and y about their means, and the means; about zero without bias."""
+        x, y = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        mean_x, mean_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
+        if intercept and len(x):
+            mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+            x -= mean_x
+            y -= mean_y
+        return x, y, mean_x, mean_y
+
+    def _gram(self, x: Float64s, intercept: bool) -> Float64s:
+        """[n, n] inner products of the rows, formed once."""
+        if self._known is None or self._known[:2] != (len(x), intercept):
+            self._known = len(x), intercept, x @ x.T
+        return self._known[2]
+
+    def residual(self, fit: RidgeFit) -> Float64s:
+        """[1] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
+        error = total = 0.0
+        weight = fit.weight[0]
+        for x, y in self._parts:
+            total += float(np.square(y).sum())
+            error += float(np.square(y - x @ weight - fit.bias[0]).sum())
+        return np.array([error / total if total > 0 else 1.0])
+
+    def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
+        """As that of `NormalEquations`."""
+        x, y, mean_x, mean_y = self._values(intercept)
+        gram = self._gram(x, intercept)
+        scale = float(np.trace(gram)) / max(x.shape[1], 1)
+        penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
+        dual = _solved(gram[None], penalty, y[None], np.array([scale > 0]))[0]
+        weight: Float64s = x.T @ dual
+        # Of W = X' D: <W, X' Y> + lambda |W|^2 in the space of the rows.
+        explained = float(np.vdot(gram @ dual, y)) + float(penalty[0]) * float(np.vdot(dual, gram @ dual))
+        energy = float(np.square(y).sum())
+        share = np.array([explained / energy if energy > 0 else 0.0])
+        return RidgeFit(weight[None], (mean_y - mean_x @ weight)[None], share, penalty)
+
+    def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
+        """How well a fit to these rows is determined."""
+        x = self._values(intercept)[0]
+        return _diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
+
+
+def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[columns] sums over the rows of [n, ...]; not finite where a value isn't."""
+    flat = values.reshape(len(values), -1)
+    sums: npt.NDArray[Any] = np.ones(len(flat), flat.dtype) @ flat
+    return sums
+
+
+def _same_float(values: Rows) -> npt.NDArray[Any]:
+    """Values in single precision, or in float64 if they are wider."""
+    return np.asarray(values, np.float64 if values.dtype.itemsize > 4 else np.float32)
+
+
+def _solved(matrix: Float64s, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
+    """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    found = np.zeros_like(right)
+    regular = matrix + penalty[:, None, None] * np.eye(matrix.shape[1])
+    for group in np.flatnonzero(usable):
+        try:
+            factor = cho_factor(regular[group], lower=True, overwrite_a=False, check_finite=False)
+            found[group] = cho_solve(factor, right[group], check_finite=False)
+        except np.linalg.LinAlgError:
+            found[group] = _by_spectrum(matrix[group], float(penalty[group]), right[group])
+    return found
+
+
+def _by_spectrum(matrix: Float64s, penalty: float, right: Float64s) -> Float64s:
+    """The same where rounding left eigenvalues below zero that the penalty doesn't lift."""
+    values, vectors = np.linalg.eigh(matrix)
+    values = np.maximum(values, 0) + penalty
+    floor = values[-1] * len(values) * np.finfo(np.float64).eps
+    inverse = np.where(values > floor, 1 / np.where(values > floor, values, 1), 0)
+    found: Float64s = vectors @ ((vectors.T @ right) * inverse[:, None])
+    return found
+
+
+def _explained(weight: Float64s, xy: Float64s, penalty: Float64s, energy: Float64s) -> Float64s:
+    """Share of the energy that a solution explains: 2 <W, xy> - <W, xx W>, where xx W = xy - lambda W."""
+    gained = np.einsum("gpq,gpq->g", weight, xy) + penalty * np.square(weight).sum(axis=(1, 2))
+    return np.where(energy > 0, gained / np.where(energy > 0, energy, 1), 0.0)
+
+
+def _diagnosis(matrix: Float64s, penalty: Float64s, unknowns: int) -> Diagnosis:
+    """Condition of the regularised matrices, and how many eigenvalues exceed the penalty.
+
+    The count is the inertia of matrix - penalty I (Sylvester's law), read off its LDL' factors.
+    """
+    from scipy.linalg import lapack
+
+    condition, rank = 1.0, 0
+    identity = np.eye(matrix.shape[1])
+    factor: Callable[..., Any] = lapack.dpotrf
+    for values, ridge in zip(matrix, penalty, strict=True):
+        if not values.size or np.trace(values) <= 0:
+            continue
+        regular = values + ridge * identity
+        lower, info = factor(regular, lower=1)
+        if info == 0:
+            reciprocal, _ = lapack.dpocon(lower, np.abs(regular).sum(axis=0).max(), uplo="L")
+            condition = max(condition, 1 / max(float(reciprocal), np.finfo(np.float64).tiny))
+        ldl, pivots, _ = lapack.dsytrf(values - ridge * identity, lower=1)
+        rank += _positive(ldl, pivots)
+    return Diagnosis(condition, min(rank, unknowns * len(matrix)))
+
+
+def _positive(ldl: Float64s, pivots: npt.NDArray[np.int32]) -> int:
+    """Number of positive eigenvalues of the block-diagonal factor; a block of two has one of each sign."""
+    diagonal = np.diagonal(ldl)
+    pairs = int(np.sum(pivots < 0)) // 2
+    return int(np.sum((pivots > 0) & (diagonal > 0))) + pairs

@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
+from typing import Annotated, Any
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.checks import Between, Natural, Share, check, check_settings
+from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
+from redtest_onnx.pruning.halving import Trial, longest, tolerated
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.targets import Quantities, TargetSearch, plan_of
+from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
-from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, Progress
+
+DEFAULT_MAX_DROP = 0.01
+"""What accuracy or agreement may lose where nothing else limits the pruning."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What limits the pruning. With none of the first three set, `max_drop` decides alone.
+    """What limits the pruning: one of `remove`, `threshold` and `targets`, or `max_drop` alone.
 
     Attributes:
         remove: number of layers to take out.
         threshold: take out what the criterion scores at least so high; for redtest, Algorithm 3.
         targets: quantities with the share of them that may stay, such as (("params", 0.5),): "params",
             "macs", "size" of the file, "memory" of activations at their peak, or measured "latency".
-        max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples.
+        max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples; if
+            nothing else limits the pruning, `DEFAULT_MAX_DROP` where None.
         protect: globs of layers that stay.
     """
 
-    remove: int | None = None
+    remove: Natural | None = None
     threshold: float | None = None
-    targets: tuple[tuple[str, float], ...] = ()
-    max_drop: float | None = None
+    targets: tuple[tuple[Quantity, Annotated[float, Between(0, 1, above=True)]], ...] = ()
+    max_drop: Share | None = None
     protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for quantity, _ in self.targets:
+            check("target", quantity, Quantity)
+        check_settings(self)
+        limits = [self.remove is not None, self.threshold is not None, bool(self.targets)]
+        if sum(limits) > 1:
+            raise InputError("@remove, @threshold and @target exclude each other", hint="give one of them")
+        if not any(limits) and self.max_drop is None:
+            object.__setattr__(self, "max_drop", DEFAULT_MAX_DROP)
+
+    @classmethod
+    def of(cls, **limits: Any) -> Budget:
+        """A budget from keywords, with targets as a mapping and globs as text or any iterable, too.
+
+        Raises:
+            SettingError: no such limit, or a value that it can't have.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in limits:
+            if name not in names:
+                raise SettingError("limit", name, names)
+        if "targets" in limits:
+            given = limits["targets"]
+            limits["targets"] = tuple(given.items() if isinstance(given, Mapping) else map(tuple, given))
+        if "protect" in limits:
+            given = limits["protect"]
+            limits["protect"] = (given,) if isinstance(given, str) else tuple(given)
+        return cls(**limits)
 
     def rounds(self, count: int) -> tuple[Budget, ...]:
         """The budget in equal parts for `count` rounds of pruning, each of what the last one left."""
@@ -47,16 +82,16 @@ class Budget:
         )
 
 
-DEFAULT_MAX_DROP = 0.01
-
-
 def drop(reference: Evaluation, candidate: Evaluation) -> float:
-    """What a candidate loses: accuracy where there are labels, else agreement with the original."""
-    if reference.accuracy is not None and candidate.accuracy is not None:
+    """What a candidate loses: accuracy where labels tell something, else agreement with the original.
+
+    Agreement is that of the output that agrees least, by its kind. Infinite where nothing can be judged: no
+    tolerance lets it pass.
+    """
+    if reference.accuracy_steers and reference.accuracy is not None and candidate.accuracy is not None:
         return reference.accuracy - candidate.accuracy
-    if candidate.agreement.top1 is not None:
-        return 1.0 - candidate.agreement.top1
-    return 1.0 - candidate.agreement.cosine
+    agreement = candidate.agreement.value
+    return float("inf") if agreement is None else 1.0 - agreement
 
 
 @dataclass(frozen=True)
@@ -64,8 +99,8 @@ class Losses:
     """What plans lose on held-out samples.
 
     Attributes:
-        plain: by removal alone.
-        repaired: with repair; None where nothing will be repaired.
+        plain: by removal alone; infinite if that is known to be too much.
+        repaired: with repair, likewise; None where nothing will be repaired.
     """
 
     plain: Callable[[Plan], float]
@@ -94,7 +129,8 @@ def make_plan(
         NegativeVerdictError: a target can't be reached.
     """
     bench, analysis = context.bench, context.analysis
-    context = replace(context, allowed=_allowed(analysis, budget.protect))
+    protected, asked = _allowed(analysis, budget.protect), context.allowed
+    context = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     search = TargetSearch(context, criterion, budget.targets, Quantities(bench))
     ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
     if budget.threshold is not None:
@@ -105,7 +141,7 @@ def make_plan(
     elif budget.remove is not None:
         chosen = list(islice(ranking, budget.remove))
         if budget.remove > len(chosen):
-            raise InputError(
+            raise NegativeVerdictError(
                 f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
                 where=bench.label,
                 hint="`inspect` gives the reason for each layer that stays",
@@ -116,51 +152,14 @@ def make_plan(
         chosen = list(ranking)
     if losses is None or budget.max_drop is None:
         return plan_of(bench, criterion, chosen)
-    plain = _tolerated(bench, criterion, chosen, losses.plain, budget.max_drop, progress)
+    trial = Trial(bench, criterion, chosen, budget.max_drop, progress)
+    kept = tolerated(trial, losses.plain)
+    plain = trial.plan(kept)
     if losses.repaired is None:
         return plain
-    repaired = _longest(bench, criterion, chosen, losses.repaired, budget.max_drop, progress)
+    sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
+    repaired = trial.plan(chosen[: longest(trial, losses.repaired, sure)])
     return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
-
-
-def _tolerated(
-    bench: Workbench,
-    criterion: str,
-    candidates: Sequence[ScoredLayer],
-    loss: Callable[[Plan], float],
-    max_drop: float,
-    progress: Progress | None,
-) -> Plan:
-    """Take candidate after candidate; one that costs too much together with those before it stays."""
-    kept: list[ScoredLayer] = []
-    for done, candidate in enumerate(candidates):
-        if loss(plan_of(bench, criterion, [*kept, candidate])) <= max_drop:
-            kept.append(candidate)
-        if progress:
-            progress(done + 1, len(candidates), "trying removals")
-    return plan_of(bench, criterion, kept)
-
-
-def _longest(
-    bench: Workbench,
-    criterion: str,
-    candidates: Sequence[ScoredLayer],
-    loss: Callable[[Plan], float],
-    max_drop: float,
-    progress: Progress | None,
-) -> Plan:
-    """The longest beginning of the ranking that stays tolerable, found by bisection: each try is a repair."""
-    good, bad, tries = 0, len(candidates) + 1, 0
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if loss(plan_of(bench, criterion, candidates[:middle])) <= max_drop:
-            good = middle
-        else:
-            bad = middle
-        tries += 1
-        if progress:
-            progress(tries, tries + (bad - good - 1).bit_length(), "trying removals with repair")
-    return plan_of(bench, criterion, candidates[:good])
 
 
 def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:
@@ -168,7 +167,7 @@ def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bo
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
-                f"--protect {pattern!r} fits no layer",
+                f"@protect {pattern!r} fits no layer",
                 hint=f"`inspect` lists the layers, such as {names[-1]!r}",
             )
     return lambda layer: not any(fnmatchcase(layer.name, pattern) for pattern in protect)

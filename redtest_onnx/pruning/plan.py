@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import read_json
 from redtest_onnx.layers.layer import Layer
 
 
@@ -56,8 +58,8 @@ class Step:
         )
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Result):
     """The steps for one model, in the order of the graph.
 
     Attributes:
@@ -70,10 +72,25 @@ class Plan:
     model_sha256: str
     steps: tuple[Step, ...]
 
-    def save(self, path: Path) -> None:
-        """Write the plan as JSON that a person can edit."""
-        document = {"schema": SCHEMA, **asdict(self)}
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    def summary(self) -> str:
+        """Number of steps and what they save."""
+        parameters = sum(step.parameters for step in self.steps)
+        count = f"{len(self.steps)} layer{'s' * (len(self.steps) != 1)}"
+        return f"remove {count} with {parameters:,} parameters, by {self.criterion}"
+
+    def to_dict(self) -> Document:
+        """The plan as a person can edit it; `load_plan` reads what `save` writes."""
+        steps = [asdict(step) for step in self.steps]
+        return {
+            "schema": SCHEMA,
+            "criterion": self.criterion,
+            "model_sha256": self.model_sha256,
+            "steps": steps,
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per step."""
+        return [asdict(step) for step in self.steps]
 
 
 SCHEMA = "redtest-onnx/plan/1"
@@ -93,7 +110,7 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
         raise InputError(
             f"was made for another model than {model.label}",
             where=str(path),
-            hint="make a plan for this model with prune --dry-run --plan FILE",
+            hint="make a plan for this model with @plan",
         )
     by_name = {layer.name: layer for layer in layers}
     steps = []
@@ -113,12 +130,7 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    document: Any = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise InputError("is not a plan: it has no list `steps`", where=str(path))
     if document.get("schema", SCHEMA) != SCHEMA:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.checks import check_settings
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
+from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
-from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, Losses, drop, make_plan
-from redtest_onnx.pruning.criteria.base import CriterionContext
+from redtest_onnx.pruning.budget import Budget, Losses, make_plan
+from redtest_onnx.pruning.candidates import Candidates
+from redtest_onnx.pruning.criteria.base import CriterionContext, names
+from redtest_onnx.pruning.documents import prune_document
+from redtest_onnx.pruning.follow import close_with_twin
+from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, fit_to_original, repair
+from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
+from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
+from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
+
+log = logging.getLogger(__name__)
 
 _FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
@@ -40,8 +56,8 @@ class Measures:
     accuracy: float | None
 
 
-@dataclass(frozen=True)
-class Pruning:
+@dataclass(frozen=True, repr=False)
+class Pruning(Result):
     """A pruned model with its proof.
 
     Attributes:
@@ -54,6 +70,9 @@ class Pruning:
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        analysis_after: of the pruned model; None with fewer than two layers left.
+        original: the model before.
+        provider: the pruned model on the execution providers of the options; None if there are none.
     """
 
     model: Model
@@ -65,6 +84,36 @@ class Pruning:
     agreement: Agreement
     evaluated_on: str
     evaluated: int
+    analysis_after: Analysis | None = None
+    original: Model | None = field(default=None, compare=False)
+    provider: ProviderReport | None = None
+
+    @property
+    def signature_changes(self) -> tuple[SignatureChange, ...]:
+        """Caches that left the signature with their layers, and new numbers of the others."""
+        return () if self.original is None else signature_changes(self.original, self.model)
+
+    def summary(self) -> str:
+        """What was removed, and what that did."""
+        share = 1 - self.after.cost.parameters / max(self.before.cost.parameters, 1)
+        quality = "outputs that can't be judged"
+        if self.agreement.value is not None:
+            quality = f"{self.agreement.value:.2%} agreement"
+        if self.before.accuracy is not None and self.after.accuracy is not None:
+            quality = f"accuracy {self.before.accuracy:.2%} -> {self.after.accuracy:.2%}"
+        return (
+            f"{len(self.plan.steps)} of {len(self.analysis.layers)} layers removed, "
+            f"{share:.1%} of the parameters; {quality} on {self.evaluated} samples of {self.evaluated_on}"
+        )
+
+    def to_dict(self) -> Document:
+        """The document of `prune --json`."""
+        return prune_document(self, None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per quantity: before, after."""
+        sides = [{**asdict(side.cost), **_figures(side)} for side in (self.before, self.after)]
+        return [{"quantity": name, "before": sides[0][name], "after": sides[1][name]} for name in sides[0]]
 
 
 @dataclass(frozen=True)
@@ -81,9 +130,15 @@ class PruneSettings:
     criterion: str = "redtest"
     similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
     repair: Method = "auto"
-    kernel: int = 1
+    kernel: Literal[1, 3] = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.criterion not in names():
+            raise SettingError("criterion", self.criterion, names())
 
 
+@one_blas_thread(solvers=True)
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -107,30 +162,25 @@ def plan(
     """
     settings = settings or PruneSettings()
     analysis = analysis or analyze(bench, settings.similarity, progress)
-    context = CriterionContext(bench.opened, analysis)
-    losses = _losses(bench.opened, settings) if budget.max_drop is not None else None
+    # Without data nothing could be fitted: an adapter would be a guess.
+    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    context = CriterionContext(
+        bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
+    )
+    limit = budget.max_drop
+    losses = _losses(bench.opened, settings, limit) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
 
-def _losses(bench: Workbench, settings: PruneSettings) -> Losses:
+def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
     """What plans lose on held-out samples, plainly and after a quick repair."""
-    evaluator = bench.evaluator(bench.splits.choose)
-
-    def loss(candidate: Plan) -> float:
-        pruned = apply_plan(bench, candidate)
-        return drop(evaluator.reference, evaluator.evaluate(pruned))
-
+    candidates = Candidates(bench, max_drop)
     if settings.repair == "none" or bench.data.synthetic:
-        return Losses(loss)
+        return Losses(candidates.loss)
     method: Fitted = "adapter" if settings.repair == "adapter" else "refit"
-    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1)
-
-    def repaired_loss(candidate: Plan) -> float:
-        fitted, _ = fit_to_original(bench, apply_plan(bench, candidate), candidate, quick)
-        return drop(evaluator.reference, evaluator.evaluate(fitted))
-
-    return Losses(loss, repaired_loss)
+    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1, density=SEARCHING_ROWS)
+    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
 def prune(
@@ -139,6 +189,7 @@ def prune(
     analysis: Analysis,
     settings: PruneSettings | None = None,
     *,
+    targets: Targets = (),
     progress: Progress | None = None,
 ) -> Pruning:
     """Take the plan's layers out of the model, verify the result and measure both.
@@ -148,20 +199,26 @@ def prune(
         chosen: what to take out.
         analysis: of the model.
         settings: how to repair what is left.
+        targets: quantities with the share that may stay of them, repairs included.
         progress: called as work is done.
 
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
+        NegativeVerdictError: the result misses a target, or would be larger than the original.
     """
-    pruned, repaired = rewrite(bench, chosen, settings, progress=progress)
+    limits = Limits(bench, targets)
+    pruned, repaired = rewrite(bench, chosen, settings, limits=limits, progress=progress)
+    limits.require(pruned, chosen.steps)
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
+@one_blas_thread(solvers=True)
 def rewrite(
     bench: Workbench,
     chosen: Plan,
     settings: PruneSettings | None = None,
     *,
+    limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> tuple[Workbench, Repair]:
     """Take the plan's layers out of the model, repair what is left and verify that it runs.
@@ -170,6 +227,8 @@ def rewrite(
         bench: the model and calibration samples.
         chosen: what to take out.
         settings: how to repair.
+        limits: what the result must keep to; repairs that break it are left out. Without any, no larger than
+            the model.
         progress: called as work is done.
 
     Returns:
@@ -183,12 +242,20 @@ def rewrite(
     opened = bench.opened
     pruned = apply_plan(opened, chosen)
     verify_removal(opened, pruned, chosen)
-    pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
-    closed = bench.successor(bench.view.close(pruned))
+    kept = limits or Limits(bench)
+
+    def allows(candidate: Model) -> bool:
+        return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
+
+    pruned, repaired = repair(
+        *(opened, pruned, chosen, settings.repair, settings.kernel), allows=allows, progress=progress
+    )
+    closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
     return closed, repaired
 
 
+@one_blas_thread()
 def compare(
     bench: Workbench,
     pruned: Workbench,
@@ -211,10 +278,12 @@ def compare(
     note = progress or _silent
     note(1, 4, "comparing outputs")
     evaluator = bench.evaluator()
-    result = evaluator.evaluate(pruned.session())
+    result = evaluator.match_sets(pruned.session())
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
+    provider = check_provider(pruned, timed=False) if bench.options.providers else None
     note(3, 4, "measuring redundancy")
+    remeasured = _analysis_of(pruned, analysis.settings)
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -226,7 +295,7 @@ def compare(
         pruned.cost,
         pruned.model.file_bytes,
         latency[1],
-        _redundancy(pruned, analysis.settings),
+        None if remeasured is None else remeasured.redundancy.value,
         result.accuracy,
     )
     note(4, 4, "done")
@@ -240,15 +309,27 @@ def compare(
         agreement=result.agreement,
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
+        analysis_after=remeasured,
+        original=bench.model,
+        provider=provider,
     )
+
+
+def _figures(side: Measures) -> dict[str, Any]:
+    return {
+        "file_bytes": side.file_bytes,
+        "latency_ms": side.latency.p50,
+        "msrs": side.msrs,
+        "accuracy": side.accuracy,
+    }
 
 
 def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody watches."""
 
 
-def _redundancy(bench: Workbench, settings: AnalysisSettings) -> float | None:
+def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
     try:
-        return analyze(bench, settings).redundancy.value
+        return analyze(bench, settings)
     except InputError:
         return None  # fewer than two layers are left to compare

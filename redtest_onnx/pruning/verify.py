@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import onnx
 
 from redtest_onnx.errors import InputError, InternalError
-from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes, unpaired
+from redtest_onnx.graph.caches import find_caches
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.session import Level
@@ -20,7 +22,8 @@ LEVELS: tuple[Level, ...] = ("none", "basic", "extended", "all")
 def verify(bench: Workbench, rewritten: Workbench) -> None:
     """Check a rewritten model against what it came from.
 
-    Same inputs, outputs, operator sets, IR version and metadata; passes onnx.checker with full inference
+    Same inputs and outputs but for the caches of removed layers, see `check_signature`; same operator sets,
+    IR version and metadata; passes onnx.checker with full inference
     where the original does; loads in ONNX Runtime at every optimisation level and gives finite values where
     the original does.
 
@@ -32,6 +35,7 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
         InternalError: the contract is broken. That is a bug of ours; the model must not be written.
         InputError: the removal makes values overflow that were finite.
     """
+    check_signature(bench.model, rewritten.model)
     for what, before, after in _contract(bench.model, rewritten.model):
         if before != after:
             raise InternalError(f"{what} changed from {before} to {after}")
@@ -41,15 +45,39 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
     reference = bench.session().run(feeds)
     for level in LEVELS:
         outputs = rewritten.session(level).run(feeds)
-        broken = [name for name in outputs if finite(reference[name]) and not finite(outputs[name])]
+        before = {name: reference[rewritten.model.origin_of(name)] for name in outputs}
+        broken = [name for name in outputs if finite(before[name]) and not finite(outputs[name])]
         if broken:
             where = first_infinite(rewritten)
             begins = f" (it begins at {where})" if where else ""
             raise InputError(
                 f"without these layers {', '.join(broken)} overflows{begins}: the result would be of no use",
                 where=bench.label,
-                hint="remove fewer layers, or other ones (--protect, --criterion)",
+                hint="remove fewer layers, or other ones (@protect, @criterion)",
             )
+
+
+def check_signature(original: Model, rewritten: Model) -> tuple[SignatureChange, ...]:
+    """Check that the signature is the same but for caches that left it in pairs, and the others' numbers.
+
+    Returns:
+        Those changes; none where no layer with a cache was removed.
+
+    Raises:
+        InternalError: anything else changed. That is a bug of ours.
+    """
+    if rewritten.renamed is None or rewritten.renamed == original.renamed:
+        for what in ("inputs", "outputs"):
+            if (before := getattr(original, what)) != (after := getattr(rewritten, what)):
+                raise InternalError(f"{what} changed from {before} to {after}")
+        return ()
+    try:
+        changes = signature_changes(original, rewritten)
+    except InputError as error:
+        raise InternalError(error.what) from error
+    if half := list(unpaired(changes, find_caches(original))):
+        raise InternalError(f"only one side of the cache {half[0]!r} was removed")
+    return changes
 
 
 def verify_removal(bench: Workbench, rewritten: Model, plan: Plan) -> None:
@@ -69,8 +97,7 @@ def verify_removal(bench: Workbench, rewritten: Model, plan: Plan) -> None:
 
 
 def _contract(original: Model, rewritten: Model) -> Iterator[tuple[str, object, object]]:
-    for what in ("inputs", "outputs", "opsets"):
-        yield what, getattr(original, what), getattr(rewritten, what)
+    yield "opsets", original.opsets, rewritten.opsets
     for what in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
         yield what, getattr(original.proto, what), getattr(rewritten.proto, what)
     for before, after in ((original.proto, rewritten.proto), (original.graph, rewritten.graph)):

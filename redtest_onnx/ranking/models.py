@@ -61,28 +61,39 @@ class ModelMeasurement:
             seed=self.settings.seed,
         )
         with Workbench(model, data, self.options, seed=self.settings.seed) as bench:
-            analysis = analyze(bench, self.settings)
-            candidate = Candidate(
-                name=path,
-                accuracy=self._accuracy(bench),
-                parameters=bench.cost.parameters,
-                macs=bench.cost.macs,
-                latency_ms=self._latency(bench),
-                msrs=_defined(analysis),
-                layers=len(analysis.layers),
-                undefined=len(analysis.undefined),
-            )
+            candidate = measure_candidate(path, bench, self.settings, timed=self.latency)
         return replace(candidate, **_known(self.metrics, Path(path)))
 
-    def _accuracy(self, bench: Workbench) -> float | None:
-        if not bench.data.labelled:
-            return None
-        count = self.settings.samples * self.settings.batches
-        indices = sample_indices(bench.data, count, self.settings.seed)
-        return bench.evaluator(indices).reference.accuracy
 
-    def _latency(self, bench: Workbench) -> float | None:
-        return measure_latency([bench], seconds=_LATENCY_SECONDS)[0].p50 if self.latency else None
+def measure_candidate(
+    name: str, bench: Workbench, settings: AnalysisSettings, *, timed: bool = False
+) -> Candidate:
+    """Accuracy, cost and redundancy of one model.
+
+    Args:
+        name: what the candidate is called.
+        bench: the model and samples for it; accuracy needs labels.
+        settings: of the similarity analysis, and how many samples tell the accuracy.
+        timed: whether to measure latency.
+
+    Raises:
+        InputError: the model does not run on the data, or has fewer than two layers.
+    """
+    analysis = analyze(bench, settings)
+    accuracy = None
+    if bench.data.labelled:
+        indices = sample_indices(bench.data, settings.samples * settings.batches, settings.seed)
+        accuracy = bench.evaluator(indices).reference.accuracy
+    return Candidate(
+        name=name,
+        accuracy=accuracy,
+        parameters=bench.cost.parameters,
+        macs=bench.cost.macs,
+        latency_ms=measure_latency([bench], seconds=_LATENCY_SECONDS)[0].p50 if timed else None,
+        msrs=_defined(analysis),
+        layers=len(analysis.layers),
+        undefined=len(analysis.undefined),
+    )
 
 
 def find_models(paths: Iterable[Path]) -> Iterator[Path]:

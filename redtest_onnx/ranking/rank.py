@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
+from typing import Annotated, Any
 
+from redtest_onnx.checks import Between, check_settings
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.candidate import Candidate, CostName
+from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.expected import ExpectedMsrs, fit_expected
 from redtest_onnx.ranking.pareto import pareto_front
 from redtest_onnx.ranking.score import PAPER_CONSTANTS, PAPER_EXPECTED, SCORES, ScoreName, ScoreWeights
@@ -33,9 +38,12 @@ class RankingSettings:
     by: ScoreName = "S3"
     exponent: float | None = None
     beta: float | None = None
-    target: float | None = None
-    expected: float | None = None
+    target: Annotated[float, Between(0, above=True)] | None = None
+    expected: Annotated[float, Between(0, above=True)] | None = None
     benchmark: BenchmarkData | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -80,8 +88,8 @@ class UnrankedEntry:
     reason: str
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Result):
     """Candidates by score.
 
     Attributes:
@@ -96,6 +104,27 @@ class Ranking:
     unranked: tuple[UnrankedEntry, ...]
     settings: RankingSettings
     fit: ExpectedMsrs | None
+
+    def summary(self) -> str:
+        """The best candidate."""
+        best = f"best is {self.rows[0].candidate.name}" if self.rows else "none has a place"
+        return f"{len(self.rows)} candidates by {self.settings.by}, {best}"
+
+    def to_dict(self) -> Document:
+        """The document of `rank --json`."""
+        return ranking_document("rank", self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per candidate, the best first."""
+        return [
+            {
+                "place": entry.place,
+                **asdict(entry.candidate),
+                **{str(kind): score for kind, score in entry.scores.items()},
+                "pareto": entry.pareto,
+            }
+            for entry in self.rows
+        ]
 
 
 def rank_candidates(
@@ -162,9 +191,9 @@ def _preference(candidate: Candidate, cost: CostName) -> tuple[float, float, flo
 
 def _reason(candidate: Candidate, settings: RankingSettings) -> str:
     if candidate.accuracy is None:
-        return "its accuracy is unknown: give --data with labels, or --metrics"
+        return "its accuracy is unknown: give @data with labels, or @metrics"
     if not candidate.cost(settings.cost):
         return f"its {settings.cost} is unknown"
     if candidate.layers:
         return f"its MSRS is undefined: {candidate.undefined} of {candidate.layers} layers do not vary"
-    return "its MSRS was not measured: give --data"
+    return "its MSRS was not measured: give @data"

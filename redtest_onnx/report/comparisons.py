@@ -2,67 +2,123 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import hashlib
+import json
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from redtest_onnx.graph.files import write_atomic
-from redtest_onnx.report.documents import Document, number, tool
+from redtest_onnx.report.annotations import annotation
+from redtest_onnx.report.figures import fold_title, save_figure, shown_labels
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.table import Column, Table
+from redtest_onnx.report.table_formats import markdown_text, table_markdown
 from redtest_onnx.similarity.compare import Comparison
+from redtest_onnx.text import plain
 
-_MOST_LABELS = 40
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def match_table(comparison: Comparison) -> Table:
     """Each layer of the first side beside the most similar one of the second."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("layer")
-    table.add_column("most similar to")
-    table.add_column("similarity", justify="right")
-    for name, best, values in zip(comparison.rows, comparison.best, comparison.similarity, strict=True):
-        match = "" if best is None else escape(comparison.columns[best])
-        table.add_row(escape(name), match, "undefined" if best is None else f"{values[best]:.4f}")
-    return table
+    columns = (
+        Column("index", "#", "integer", drop=1),
+        Column("layer", "layer", "name"),
+        Column("match", "most similar to", "name"),
+        Column("similarity", "similarity", "similarity", bar=True),
+    )
+    rows = []
+    for k, (name, best, values) in enumerate(
+        zip(comparison.rows, comparison.best, comparison.similarity, strict=True)
+    ):
+        match = "" if best is None else comparison.columns[best]
+        rows.append((k, name, match, math.nan if best is None else float(values[best])))
+    return Table("matches", "Most similar layers", columns, tuple(rows))
 
 
-def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
-    """What `compare` measured."""
-    sides = zip(titles, comparison.sources, (comparison.rows, comparison.columns), strict=True)
-    return {
-        "schema": "redtest-onnx/compare/1",
-        "tool": tool(),
-        "sides": [{"name": name, "source": source, "layers": list(layers)} for name, source, layers in sides],
-        "cka": [[number(value) for value in row] for row in comparison.similarity],
-        "best": list(comparison.best),
-        "data": {"samples": comparison.samples, "batches": comparison.batches},
-        "settings": asdict(comparison.settings),
+def compare_markdown(comparison: Comparison, titles: tuple[str, str]) -> str:
+    """A summary for pull requests: in a sentence, and the layers folded away."""
+    one, two = map(markdown_text, titles)
+    return "\n".join(
+        [
+            f"### {one} and {two}",
+            "",
+            markdown_text(compare_headline(comparison)),
+            "",
+            "<details><summary>Most similar layers</summary>",
+            "",
+            table_markdown(match_table(comparison)),
+            "</details>",
+            "",
+        ]
+    )
+
+
+def compare_github(comparison: Comparison, titles: tuple[str, str]) -> str:
+    """A workflow command that GitHub shows as an annotation."""
+    return annotation("notice", f"{titles[0]} and {titles[1]}", compare_headline(comparison), titles[1])
+
+
+def compare_gitlab(comparison: Comparison, titles: tuple[str, str]) -> str:
+    """GitLab's code quality report with an entry for the comparison."""
+    mark = hashlib.sha256("\n".join(("compare", *titles)).encode("utf-8", "surrogatepass")).hexdigest()
+    entry = {
+        "description": plain(f"{titles[0]} and {titles[1]}: {compare_headline(comparison)}"),
+        "check_name": "redtest-onnx compare",
+        "fingerprint": mark[:32],
+        "severity": "info",
+        "location": {"path": plain(titles[1]), "lines": {"begin": 1}},
     }
+    return json.dumps([entry], indent=2) + "\n"
+
+
+def compare_headline(comparison: Comparison) -> str:
+    """How alike the two sides are, in a sentence."""
+    values = [
+        float(row[best])
+        for row, best in zip(comparison.similarity, comparison.best, strict=True)
+        if best is not None
+    ]
+    measured = (
+        f"measured on {plural(comparison.batches, 'batch', 'batches')} of "
+        f"{plural(comparison.samples, 'sample')}"
+    )
+    sizes = f"{plural(len(comparison.rows), 'layer')} and {plural(len(comparison.columns), 'layer')}"
+    if not values:
+        return f"{sizes}, {measured}: no similarity is defined."
+    low, middle = min(values), sorted(values)[len(values) // 2]
+    return (
+        f"{sizes}, {measured}. The best match of a layer has a median similarity of {middle:.3f}; "
+        f"the lowest is {low:.3f}."
+    )
 
 
 def save_cross_heatmap(comparison: Comparison, titles: tuple[str, str], path: Path) -> None:
     """Write the heat map; the suffix of `path` tells the format (.png, .svg, .pdf)."""
+    save_figure(draw_cross_heatmap(comparison, titles), path)
+
+
+def draw_cross_heatmap(comparison: Comparison, titles: tuple[str, str]) -> Figure:
+    """CKA of all layers of one side (rows) with all of the other (columns), filling the figure."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.2, 7.4), layout="constrained")
+    rows, columns = shown_labels(comparison.rows), shown_labels(comparison.columns)
+    longest = max(len(name) for _, name in (*rows, *columns))
+    height = min(12.0, max(4.5, 0.19 * len(rows) + 0.065 * longest + 1.6))
+    figure = Figure(figsize=(9.0, height), layout="constrained")
     axes = figure.subplots()
-    colours = colormaps["magma"].with_extremes(bad="0.8")
+    colours = colormaps["viridis"].with_extremes(bad="0.8")
     values = np.ma.masked_invalid(comparison.similarity)
-    image = axes.imshow(values, vmin=0, vmax=1, cmap=colours, interpolation="nearest")
-    axes.set_title(f"{titles[0]} (rows) and {titles[1]} (columns)", fontsize=11, parse_math=False)
-    rows, columns = (
-        range(0, len(names), max(1, -(-len(names) // _MOST_LABELS)))
-        for names in (comparison.rows, comparison.columns)
+    image = axes.imshow(values, vmin=0, vmax=1, cmap=colours, interpolation="nearest", aspect="auto")
+    figure.suptitle(
+        fold_title(f"{titles[0]} (rows) and {titles[1]} (columns)"), fontsize=11, parse_math=False
     )
-    labels = [f"{comparison.rows[k]}  {k}"[-34:] for k in rows]
-    axes.set_yticks(rows, labels=labels, fontsize=7, parse_math=False)
-    labels = [f"{comparison.columns[k]}  {k}"[-34:] for k in columns]
-    axes.set_xticks(columns, labels=labels, fontsize=7, rotation=90, parse_math=False)
-    figure.colorbar(image, ax=axes, label=f"CKA, {comparison.settings.estimator}", shrink=0.8)
-    write_atomic(
-        path, lambda target: figure.savefig(target, format=path.suffix.lstrip(".") or "png", dpi=160)
-    )
+    style: dict[str, Any] = {"fontsize": 7, "parse_math": False}
+    axes.set_yticks([k for k, _ in rows], labels=[name for _, name in rows], **style)
+    axes.set_xticks([k for k, _ in columns], labels=[name for _, name in columns], rotation=90, **style)
+    figure.colorbar(image, ax=axes, label=f"CKA, {comparison.settings.estimator}", pad=0.02, fraction=0.05)
+    return figure

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from redtest_onnx.documents.base import Document, tool
 from redtest_onnx.graph.model import Model, TensorSpec
-from redtest_onnx.report.documents import Document, tool
 from redtest_onnx.runtime.activations import ExposedModel, ExposedTensor
 
 _MOST_ROWS = 40

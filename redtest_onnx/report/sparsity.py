@@ -1,24 +1,16 @@
-"""What `sparsity` found in the weights of a model: table, words, JSON, figure and page."""
+"""What `sparsity` found in the weights of a model: table, words, JSON and figure."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.model import Model
-from redtest_onnx.report.documents import Document, document_head, number
-from redtest_onnx.report.figures import figure_svg
-from redtest_onnx.report.html import save_rendered
-from redtest_onnx.report.tables import count
-from redtest_onnx.weight_sparsity.measure import Group, Neurons, Sparsity, TensorSparsity
+from redtest_onnx.report.figures import fold_title, shown_labels
+from redtest_onnx.report.numbers import count, plural
+from redtest_onnx.report.table import Cell, Column, Table
+from redtest_onnx.weight_sparsity.measure import Sparsity, TensorSparsity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,24 +22,27 @@ _UNDEFINED = "undefined"
 
 def sparsity_table(sparsity: Sparsity) -> Table:
     """One row a tensor: its index, what its bound retains, and the middle half of its neurons."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("tensor", "operator", "shape"):
-        table.add_column(name, overflow="fold")
-    for name in ("weights", "zeros"):
-        table.add_column(name, justify="right")
+    columns = [
+        Column("tensor", "tensor", "name"),
+        Column("operator", "operator", drop=6),
+        Column("shape", "shape", drop=5),
+        Column("weights", "weights", "integer", drop=2),
+        Column("zeros", "zeros", "share", drop=3),
+    ]
     for group in sparsity.overall:
-        table.add_column(f"PQI p={group.p:g} q={group.q:g}", justify="right")
-        table.add_column("retained", justify="right")
-        table.add_column("neurons", justify="right")
-    for tensor in sparsity.tensors:
-        table.add_row(*map(escape, _cells(tensor)))
-    return table
+        pair, label = f"p{group.p:g}_q{group.q:g}", f"p={group.p:g} q={group.q:g}"
+        columns += [
+            Column(f"pq_index_{pair}", f"PQI {label}", "decimal", drop=1, bar=True),
+            Column(f"retained_{pair}", f"retained {label}", "share", drop=4),
+            Column(f"neurons_{pair}", f"neurons {label}", drop=7),
+        ]
+    return Table("tensors", "Tensors", tuple(columns), tuple(map(_cells, sparsity.tensors)))
 
 
 def sparsity_words(sparsity: Sparsity) -> list[str]:
     """The result in a practitioner's words."""
     lines = [
-        f"{sparsity.elements:,} weights in {len(sparsity.tensors)} tensors, "
+        f"{plural(sparsity.elements, 'weight')} in {plural(len(sparsity.tensors), 'tensor')}, "
         f"{sparsity.zeros:,} of them exactly zero. PQ Index: 0 where all weights of a group have the same "
         "magnitude, towards 1 the fewer weights carry it. Neurons: the middle half of them."
     ]
@@ -69,57 +64,15 @@ def sparsity_words(sparsity: Sparsity) -> list[str]:
     return lines
 
 
-def sparsity_document(model: Model, cost: Cost, sparsity: Sparsity, total_s: float) -> Document:
-    """What `sparsity` measured."""
-    return {
-        **document_head("sparsity", model, cost),
-        "weights": sparsity.elements,
-        "zeros": sparsity.zeros,
-        "eta": sparsity.eta,
-        "overall": [
-            {
-                **_group(group, sparsity.elements),
-                "retained_share_by_scope": sparsity.retained(k),
-            }
-            for k, group in enumerate(sparsity.overall)
-        ],
-        "tensors": [
-            {
-                **{key: value for key, value in asdict(tensor).items() if key not in ("groups", "neurons")},
-                "groups": [
-                    {**_group(group, tensor.elements), "neurons": _neurons(neurons)}
-                    for group, neurons in zip(tensor.groups, tensor.neurons, strict=True)
-                ],
-            }
-            for tensor in sparsity.tensors
-        ],
-        "histogram": asdict(sparsity.histogram),
-        "skipped": [asdict(item) for item in sparsity.skipped],
-        "timing": {"total_s": total_s},
-    }
-
-
-def save_sparsity_page(sparsity: Sparsity, title: str, path: Path) -> None:
-    """Write a page with the figure and all tensors."""
-    save_rendered(
-        path,
-        "sparsity.html.j2",
-        title=title,
-        words=sparsity_words(sparsity),
-        figure=figure_svg(draw_sparsity(sparsity, title)),
-        pairs=[f"p={group.p:g} q={group.q:g}" for group in sparsity.overall],
-        rows=[_cells(tensor) for tensor in sparsity.tensors],
-    )
-
-
 def draw_sparsity(sparsity: Sparsity, title: str) -> Figure:
     """PQ Index of every tensor above, magnitudes of all weights below."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.2, 7.6), layout="constrained")
+    figure = Figure(figsize=(9.0, 8.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[3, 2])
-    above.set_title(
-        f"{title}: {count(sparsity.elements)} weights, {sparsity.zeros / sparsity.elements:.1%} zeros",
+    zeros = f"{sparsity.zeros / sparsity.elements:.1%} zeros"
+    figure.suptitle(
+        fold_title(f"{title}: {count(sparsity.elements)} weights, {zeros}"),
         fontsize=11,
         parse_math=False,  # names may hold dollar signs
     )
@@ -143,45 +96,25 @@ def _draw_tensors(axes: Axes, sparsity: Sparsity) -> None:
         axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(places, index, ".-", color=colour, label=f"p={group.p:g}, q={group.q:g}")
         axes.axhline(group.index, color=colour, linestyle=":", linewidth=1)
-    step = max(1, -(-len(places) // _MOST_LABELS))
-    names = [tensor.name[-24:] for tensor in sparsity.tensors[::step]]
-    axes.set_xticks(places[::step], labels=names, rotation=90, fontsize=6, parse_math=False)
+    labels = shown_labels([tensor.name for tensor in sparsity.tensors], _MOST_LABELS)
+    axes.set_xticks(
+        [k for k, _ in labels], labels=[name for _, name in labels], rotation=90, fontsize=7, parse_math=False
+    )
     axes.set_ylim(bottom=0)
     axes.set_ylabel("PQ Index (band: middle half of neurons)", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
 
 
-def _cells(tensor: TensorSparsity) -> list[str]:
-    cells = [
+def _cells(tensor: TensorSparsity) -> tuple[Cell, ...]:
+    cells: list[Cell] = [
         tensor.name,
         f"{tensor.kind} ({tensor.dtype})" if tensor.dtype != "float" else tensor.kind,
         "x".join(map(str, tensor.shape)),
-        f"{tensor.elements:,}",
-        f"{tensor.zeros / tensor.elements:.1%}",
+        tensor.elements,
+        tensor.zeros / tensor.elements,
     ]
     for group, neurons in zip(tensor.groups, tensor.neurons, strict=True):
-        cells.append(_UNDEFINED if math.isnan(group.index) else f"{group.index:.4f}")
-        cells.append(f"{group.retained / tensor.elements:.1%}")
         _, low, _, high, _ = neurons.quantiles
+        cells += [group.index, group.retained / tensor.elements]
         cells.append(_UNDEFINED if math.isnan(low) else f"{low:.2f}-{high:.2f}")
-    return cells
-
-
-def _group(group: Group, elements: int) -> Document:
-    return {
-        "p": group.p,
-        "q": group.q,
-        "pq_index": number(group.index),
-        "retained": group.retained,
-        "retained_share": group.retained / elements,
-    }
-
-
-def _neurons(neurons: Neurons) -> Document:
-    names = ("min", "quarter", "median", "three_quarters", "max")
-    return {
-        "count": neurons.count,
-        "undefined": neurons.undefined,
-        "pq_index": dict(zip(names, map(number, neurons.quantiles), strict=True)),
-        "retained": neurons.retained,
-    }
+    return tuple(cells)

@@ -1,107 +1,147 @@
-"""Tables for the terminal."""
+"""Tables of layers, and of a model before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from math import isfinite
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
+from redtest_onnx.report import numbers
+from redtest_onnx.report.agreement import EMPTY, agreement_rows
+from redtest_onnx.report.table import Cell, Column, Shown, Table
+from redtest_onnx.runtime.latency import Latency
+
+_LEAST_MSRS = 0.05  # below it a score is shown as nothing
+
+_LAYER_COLUMNS = (
+    Column("index", "#", "integer"),
+    Column("name", "layer", "name"),
+    Column("kind", "kind", drop=3),
+    Column("shape", "shape", drop=5),
+    Column("parameters", "parameters", "count", drop=2, bar=True),
+    Column("macs", "MACs", "count", drop=4, bar=True),
+)
+_SIMILARITY = Column("similarity", "similarity", "similarity", bar=True)
+_LATENCY = Column("latency_ms", "latency", "milliseconds", drop=2, bar=True)
+_REMOVABLE = Column("removable", "removable", "reason", drop=1)
 
 
-def layer_table(layers: Iterable[Layer], similarity: Sequence[float | None] | None = None) -> Table:
-    """The series of layers, with the similarity to the layer before where it was measured."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("#", "layer", "kind", "shape", "parameters", "MACs"):
-        table.add_column(name, justify="right" if name in ("#", "parameters", "MACs") else "left")
-    if similarity is not None:
-        table.add_column("similarity", justify="right")
-    table.add_column("removable", overflow="fold")
-    for layer in layers:
-        cells = [
-            str(layer.index),
-            escape(layer.name),
+def layer_table(
+    layers: Iterable[Layer],
+    similarity: Sequence[float | None] | None = None,
+    *,
+    latency_ms: Sequence[float | None] | None = None,
+    removed: Collection[str] = (),
+) -> Table:
+    """The series of layers.
+
+    Args:
+        layers: the series, L layers.
+        similarity: [L], each layer's CKA with the layer before; NaN where undefined, None for the first.
+        latency_ms: [L], time of each layer where it was measured.
+        removed: names of layers that were taken out.
+    """
+    columns, rows, marked = [*_LAYER_COLUMNS], [], set()
+    columns += [_SIMILARITY] * (similarity is not None) + [_LATENCY] * (latency_ms is not None)
+    for i, layer in enumerate(layers):
+        cells: list[Cell] = [
+            layer.index,
+            layer.name,
             layer.kind,
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
-            count(layer.parameters),
-            count(layer.macs),
+            _parameters(layer),
+            layer.macs,
         ]
-        if similarity is not None:
-            value = similarity[layer.index]
-            cells.append("" if value is None else "undefined" if value != value else f"{value:.4f}")
-        table.add_row(*cells, _removable(layer))
-    return table
+        cells += [series[i] for series in (similarity, latency_ms) if series is not None]
+        gone = layer.name in removed
+        if gone:
+            marked.add(i)
+        rows.append((*cells, "removed" if gone else removable(layer)))
+    return Table("layers", "Layers", (*columns, _REMOVABLE), tuple(rows), frozenset(marked))
+
+
+def removable(layer: Layer) -> str:
+    """Whether a layer can be taken out: "yes", or how or why not behind a colon."""
+    if layer.action == "bypass":
+        return "yes"
+    if layer.action == "adapter":
+        return f"with an adapter: {layer.reason or 'its shapes differ'}"
+    return f"no: {layer.reason or ''}"
 
 
 def comparison_table(pruning: Pruning) -> Table:
     """The original and the pruned model side by side."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in ("original", "pruned", "change"):
-        table.add_column(name, justify="right")
-    for row in comparison_rows(pruning):
-        table.add_row(*row)
-    return table
-
-
-def comparison_rows(pruning: Pruning) -> list[tuple[str, str, str, str]]:
-    """Rows of name, original, pruned, change."""
     a, b = pruning.before, pruning.after
-    rows = [
-        _row("parameters", a.cost.parameters, b.cost.parameters, count),
-        _row("MACs", a.cost.macs, b.cost.macs, count),
-        _row("file size", a.file_bytes, b.file_bytes, size),
-        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, size),
-        _row("latency p50", a.latency.p50, b.latency.p50, _ms),
-        _row("latency p90", a.latency.p90, b.latency.p90, _ms),
-        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
+    rows: list[tuple[Cell, ...]] = [
+        *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
+        row_of("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
+        *accuracy_rows(a.accuracy, b.accuracy),
+        *agreement_rows(pruning.agreement),
     ]
-    if a.accuracy is not None and b.accuracy is not None:
-        points = (b.accuracy - a.accuracy) * 100
-        rows.append(("accuracy", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{points:+.2f} points"))
-    if pruning.agreement.top1 is not None:
-        rows.append(("same answer as the original", "", f"{pruning.agreement.top1:.2%}", ""))
-    rows.append(("output difference (relative)", "", f"{pruning.agreement.relative_l2:.4f}", ""))
-    return rows
+    if isfinite(pruning.agreement.relative_l2):
+        difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
+        rows.append(("output difference (relative)", EMPTY, difference, EMPTY))
+    return Table("before_after", "Before and after", change_columns("original", "pruned"), tuple(rows))
 
 
-def count(value: float | None) -> str:
-    """A number of things in thousands or millions."""
-    if value is None:
-        return "?"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return str(int(value))
+def change_columns(before: str, after: str) -> tuple[Column, ...]:
+    """Columns of a measure on two sides and its change."""
+    return (
+        Column("measure", "", "name"),
+        Column("original", before, "decimal"),
+        Column("pruned" if after == "pruned" else "other", after, "decimal"),
+        Column("change", "change", "decimal"),
+    )
 
 
-def size(value: float | None) -> str:
-    """Bytes in KiB or MiB."""
-    if value is None:
-        return "?"
-    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return f"{int(value)} B"
+def _parameters(layer: Layer) -> Cell:
+    """The layer's own learned values, with those it shares with others."""
+    if layer.shared_parameters <= layer.parameters // 100:
+        return layer.parameters
+    shared = numbers.count(layer.shared_parameters)
+    return Shown(layer.parameters, f"{numbers.count(layer.parameters)} (+ {shared} shared)")
 
 
-def _ms(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f} ms"
+def at_sizes(cost: Cost) -> str:
+    """What stands behind numbers that depend on guessed sizes, such as " at x 1x3x64x64 (a guess)"."""
+    return "" if cost.at is None else f" {cost.at} (a guess)"
 
 
-def _row(
-    name: str, before: float | None, after: float | None, show: Callable[[float | None], str]
-) -> tuple[str, str, str, str]:
-    change = "" if not before or after is None else f"{after / before - 1:+.1%}"
-    return name, show(before), show(after), change
+def cost_rows(before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency]) -> list[tuple[Cell, ...]]:
+    """What two models store and take, each given as its cost, bytes of its file and latency."""
+    (a, a_bytes, a_latency), (b, b_bytes, b_latency) = before, after
+    memory = f"activation peak{at_sizes(a)}"
+    return [
+        row_of("parameters", a.parameters, b.parameters, numbers.count),
+        row_of(f"MACs{at_sizes(a)}", a.macs, b.macs, numbers.count),
+        row_of("file size", a_bytes, b_bytes, numbers.size),
+        row_of(memory, a.peak_activation_bytes, b.peak_activation_bytes, numbers.size),
+        row_of("latency p50", a_latency.p50, b_latency.p50, numbers.milliseconds),
+        row_of("latency p90", a_latency.p90, b_latency.p90, numbers.milliseconds),
+    ]
 
 
-def _removable(layer: Layer) -> str:
-    if layer.action == "bypass":
-        return "yes"
-    if layer.action == "adapter":
-        return f"with an adapter: {escape(layer.reason or '')}"
-    return f"no: {escape(layer.reason or '')}"
+def accuracy_rows(before: float | None, after: float | None) -> list[tuple[Cell, ...]]:
+    """The accuracies of two models; nothing where one is unknown."""
+    if before is None or after is None:
+        return []
+    points = (after - before) * 100
+    shown = [Shown(value, f"{value:.2%}") for value in (before, after)]
+    return [("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points"))]
+
+
+def row_of(
+    name: str,
+    before: float | None,
+    after: float | None,
+    show: Callable[[float | None], str],
+    least: float = 0.0,
+) -> tuple[Cell, ...]:
+    """Name, before, after and change in per cent; no change where `before` is no more than `least`."""
+    change = EMPTY
+    # Of nearly nothing a percentage would only be large.
+    if before is not None and abs(before) > least and after is not None:
+        change = Shown(after / before - 1, f"{after / before - 1:+.1%}")
+    return name, Shown(before, show(before)), Shown(after, show(after)), change

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-
-from redtest_onnx.graph.model import Model
-from redtest_onnx.report.documents import Document, document_head, number
-from redtest_onnx.report.tables import count, size
+from redtest_onnx.report.numbers import count, milliseconds, size
+from redtest_onnx.report.table import Cell, Column, Shown, Table
+from redtest_onnx.weight_sparsity.documents import stage_shares
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning
 from redtest_onnx.weight_sparsity.iterative.stages import Stage
 from redtest_onnx.weight_sparsity.pipeline import COMPACTED, WeightPruning
@@ -23,18 +18,7 @@ _NOISE = 0.05
 
 
 def stage_table(pruning: WeightPruning) -> Table:
-    """One column a stage."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for stage in pruning.stages:
-        table.add_column(stage.name, justify="right")
-    for row in stage_rows(pruning):
-        table.add_row(*row)
-    return table
-
-
-def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
-    """Rows of a name and a cell for each stage, with the change from the original."""
+    """One column a stage, with the change from the original."""
     stages = pruning.stages
     rows = [
         _row("weights that are not zero", stages, lambda s: s.nonzero, count),
@@ -42,54 +26,36 @@ def stage_rows(pruning: WeightPruning) -> list[tuple[str, ...]]:
         _row("MACs", stages, lambda s: s.cost.macs, count),
         _row("file size", stages, lambda s: s.file_bytes, size),
         _row("compressed (zlib)", stages, lambda s: s.compressed_bytes, size),
-        _row("latency p50", stages, lambda s: s.latency.p50, lambda v: "?" if v is None else f"{v:.3f} ms"),
+        _row("latency p50", stages, lambda s: s.latency.p50, milliseconds),
     ]
     if all(stage.accuracy is not None for stage in stages):
-        rows.append(("accuracy", *(f"{stage.accuracy:.2%}" for stage in stages)))
+        rows.append(("accuracy", *(Shown(stage.accuracy, f"{stage.accuracy:.2%}") for stage in stages)))
     if all(stage.same is not None for stage in stages):
-        rows.append(("same answer as the original", *(f"{stage.same:.2%}" for stage in stages)))
-    return rows
-
-
-def stage_shares(pruning: WeightPruning) -> list[tuple[str, float, float]]:
-    """Of what was saved in weights and in compressed bytes, the share of each step."""
-    stages = pruning.stages
-    nonzero = stages[0].nonzero - stages[-1].nonzero
-    packed = stages[0].compressed_bytes - stages[-1].compressed_bytes
-    return [
-        (
-            stage.name,
-            (before.nonzero - stage.nonzero) / nonzero if nonzero else 0.0,
-            (before.compressed_bytes - stage.compressed_bytes) / packed if packed else 0.0,
-        )
-        for before, stage in pairwise(stages)
+        rows.append(("agreement with the original", *(Shown(s.same, f"{s.same:.2%}") for s in stages)))
+    columns = [
+        Column("measure", "", "name"),
+        *(Column(s.name.replace(" ", "_"), s.name, "decimal") for s in stages),
     ]
+    return Table("stages", "Stage by stage", tuple(columns), tuple(rows))
 
 
 def iteration_table(found: IterativePruning) -> Table:
     """One row a training; the chosen one is marked."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("iteration", "weights left", "PQ Index of what is left", "validation accuracy", ""):
-        table.add_column(name, justify="right")
+    columns = (
+        Column("iteration", "iteration", "integer"),
+        Column("kept", "weights left", "share"),
+        Column("pq_index", "PQ Index of what remains", drop=1),
+        Column("validation_accuracy", "validation accuracy", "share"),
+        Column("chosen", ""),
+    )
+    rows = []
     for record in found.iterations:
         index = ", ".join(
             "undefined" if math.isnan(v["global"]) else f"{v['global']:.3f}" for v in record.pq_index
         )
-        cells = (f"{record.kept / record.weights:.2%}", index, f"{record.accuracy:.2%}")
-        table.add_row(str(record.number), *cells, "chosen" if record == found.chosen else "")
-    return table
-
-
-def iteration_documents(found: IterativePruning) -> list[Document]:
-    """Figures of all trainings."""
-    return [
-        {
-            **asdict(record),
-            "pq_index": [{scope: number(v) for scope, v in pair.items()} for pair in record.pq_index],
-            "chosen": record == found.chosen,
-        }
-        for record in found.iterations
-    ]
+        chosen = "chosen" if record == found.chosen else ""
+        rows.append((record.number, record.kept / record.weights, index, record.accuracy, chosen))
+    return Table("iterations", "Iterations", columns, tuple(rows))
 
 
 def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
@@ -110,26 +76,6 @@ def pruning_words(pruning: WeightPruning, output: Path) -> list[str]:
         lines.append(_channel_words(pruning))
     lines.append(f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {output}.")
     return lines
-
-
-def pruning_document(
-    model: Model, pruning: WeightPruning, settings: Document, output: Path, iterations: list[Document]
-) -> Document:
-    """What `sparsity --method` did."""
-    return {
-        **document_head("sparsity", model, pruning.stages[0].cost),
-        "settings": settings,
-        "stages": [_stage(stage) for stage in pruning.stages],
-        "shares": [
-            {"stage": name, "weights": weights, "compressed_bytes": packed}
-            for name, weights, packed in stage_shares(pruning)
-        ],
-        "tensors": [asdict(kept) for kept in pruning.tensors],
-        "removed_channels": [asdict(cut) for cut in pruning.cuts],
-        "iterations": iterations,
-        "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
-        "output": str(output),
-    }
 
 
 def _latency_words(pruning: WeightPruning) -> str:
@@ -175,25 +121,11 @@ def _row(
     stages: tuple[Stage, ...],
     value: Callable[[Stage], float | None],
     show: Callable[[float | None], str],
-) -> tuple[str, ...]:
+) -> tuple[Cell, ...]:
     original = value(stages[0])
-    cells = [show(original)]
+    cells = [Shown(original, show(original))]
     for stage in stages[1:]:
         new = value(stage)
         change = f" ({new / original - 1:+.1%})" if original and new is not None else ""
-        cells.append(show(new) + change)
+        cells.append(Shown(new, show(new) + change))
     return name, *cells
-
-
-def _stage(stage: Stage) -> Document:
-    return {
-        "name": stage.name,
-        "weights": stage.weights,
-        "nonzero": stage.nonzero,
-        **asdict(stage.cost),
-        "file_bytes": stage.file_bytes,
-        "compressed_bytes": stage.compressed_bytes,
-        "latency_ms": asdict(stage.latency),
-        "accuracy": number(stage.accuracy),
-        "same_answer": number(stage.same),
-    }

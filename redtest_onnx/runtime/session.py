@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,34 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
+from redtest_onnx.runtime import devices
+from redtest_onnx.runtime.device_arrays import array_taker, synchronise
+from redtest_onnx.runtime.devices import Device as Device
+from redtest_onnx.runtime.devices import check_device, execution_providers, resolve_device, resolve_place
+from redtest_onnx.runtime.interrupt import stoppable
+from redtest_onnx.runtime.library import (
+    failures,
+    is_out_of_memory,
+    onnxruntime,
+    out_of_memory,
+    quiet_stdout,
+)
+from redtest_onnx.runtime.outputs.kinds import OutputKind
+from redtest_onnx.runtime.providers import Provider, assigned_nodes, open_session
 
-Device = Literal["auto", "cpu", "cuda"]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 Level = Literal["none", "basic", "extended", "all"]
 
 log = logging.getLogger(__name__)
+
+_BFLOAT16 = onnx.TensorProto.BFLOAT16
 
 _LEVELS: dict[Level, str] = {
     "none": "ORT_DISABLE_ALL",
@@ -43,12 +60,32 @@ class RunOptions:
     """How models are run.
 
     Attributes:
-        device: "auto" takes a CUDA device where ONNX Runtime can use one, and the CPU otherwise.
+        device: "auto" takes the first CUDA device where ONNX Runtime can use one, and the CPU otherwise;
+            "cpu"; "cuda" is the first GPU, "cuda:1" the second.
         threads: threads within an operator; 0 lets ONNX Runtime take all cores.
+        providers: execution providers that the model is deployed on, in order of preference: latency and
+            comparisons of outputs are measured on them; similarities are not.
+        latency_command: a command that tells the latency of a model instead, see `run_latency_command`.
+        output_kinds: what the user says of outputs, by name; what is not said is found from the graph.
+
+    Raises:
+        InputError: no such device, or a negative number of threads.
     """
 
     device: Device = "auto"
-    threads: int = 0
+    threads: Natural = 0
+    providers: tuple[Provider, ...] = ()
+    latency_command: str | None = None
+    output_kinds: tuple[tuple[str, OutputKind], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        check_device(self.device)
+
+
+def runs_elsewhere(options: RunOptions) -> bool:
+    """Whether a deployed session differs from others: by its providers, or on a GPU by its kernels."""
+    return bool(options.providers) or resolve_device(options.device) != "cpu"
 
 
 class Session:
@@ -61,6 +98,8 @@ class Session:
             of the higher levels would move reductions away from what they reduce.
         early_release: run operators in breadth-first order, which frees activations as soon as they are
             reduced, and keep no second set of buffers.
+        deployed: run the model as its users will: on the providers that were asked for, and with a long
+            search for the fastest kernels, which pays for sessions that run often.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it.
 
     Raises:
@@ -75,12 +114,15 @@ class Session:
         *,
         level: Level = "all",
         early_release: bool = False,
+        deployed: bool = False,
         save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
         options = options or RunOptions()
         self.label = model.label
+        self.model = model
         self.options = options
+        self._renamed = model.renamed
         settings = ort.SessionOptions()
         settings.log_severity_level = 4
         settings.intra_op_num_threads = options.threads
@@ -96,27 +138,60 @@ class Session:
             settings.enable_mem_pattern = False
         if save_optimised is not None:
             settings.optimized_model_filepath = os.fspath(save_optimised)
-        providers = _providers(ort, options.device)
+        self.provider_names: tuple[str, ...] = ()
+        self.output_names: tuple[str, ...] = ()
+        if any(spec.dtype == _BFLOAT16 for spec in (*model.inputs, *model.outputs)):
+            model = _with_kernels(model)
+        if deployed and options.providers:
+            self.place = devices.Place("cpu")  # feeds and outputs are the host's
+            self._session = open_session(ort, loadable(model), settings, options.providers, model.label)
+            self.provider_names = tuple(self._session.get_providers())
+            self.output_names = tuple(o.name for o in self._session.get_outputs())
+            return
+        self.place = resolve_place(options.device)
+        providers = execution_providers(self.place, exhaustive=deployed)
         try:
-            self._session = ort.InferenceSession(loadable(model), settings, providers=providers)
-        except _failures(ort) as error:
+            with quiet_stdout():
+                self._session = self._open(ort, model, settings, providers)
+        except failures(ort) as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error, model.label, str(self.place)) from error
             raise InputError(
                 f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}",
                 where=model.label,
                 hint="export it for an opset and operators that this version supports, or update onnxruntime",
             ) from error
-        self.device: Literal["cpu", "cuda"] = "cpu"
-        if "CUDAExecutionProvider" in self._session.get_providers():
-            self.device = "cuda"
-        elif options.device == "auto" and cuda_available():
-            log.warning("running on the CPU: ONNX Runtime could not load CUDA or found no device")
-        if options.device == "cuda" and self.device != "cuda":
+        if self.place.kind == "cuda" and devices.CUDA_PROVIDER not in self._session.get_providers():
             raise RuntimeUnavailableError(
-                "ONNX Runtime fell back to the CPU although --device cuda was asked for",
+                f"ONNX Runtime fell back to the CPU although a trial ran on {self.place}",
                 where=model.label,
-                hint="check that the CUDA and cuDNN libraries can be loaded, or use --device cpu",
+                hint="check that the GPU is still there and has free memory, or run on the CPU",
             )
-        self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.output_names = tuple(o.name for o in self._session.get_outputs())
+
+    def assigned_nodes(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """Name and operator of the nodes that each provider took; of deployed sessions with providers.
+
+        Raises:
+            RuntimeUnavailableError: this ONNX Runtime does not tell.
+        """
+        return assigned_nodes(self._session)
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """The kind of device it runs on."""
+        return self.place.kind
+
+    def _open(self, ort: Any, model: Model, settings: Any, providers: list[Any]) -> Any:
+        """The session; where kernels for bfloat16 are missing, that of the model in float32."""
+        # Without its own fallback a device that fails at a run would be replaced silently.
+        try:
+            return ort.InferenceSession(loadable(model), settings, providers=providers, enable_fallback=0)
+        except failures(ort):
+            if not holds_bfloat16(model):
+                raise
+            source = loadable(_with_kernels(model))
+            return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
 
     @property
     def output_specs(self) -> dict[str, TensorSpec]:
@@ -128,6 +203,13 @@ class Session:
             dims = tuple(dim if isinstance(dim, int) else dim or None for dim in output.shape)
             found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
         return found
+
+    def _own_feeds(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """What is fed, by the names of this model's inputs, where removed layers took their caches along."""
+        if self._renamed is None:
+            return dict(feeds)
+        names = {i.name: self._renamed.get(i.name, i.name) for i in self._session.get_inputs()}
+        return {name: feeds[before] for name, before in names.items() if before in feeds}
 
     def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
@@ -143,9 +225,16 @@ class Session:
             InputError: the run fails, with ONNX Runtime's reason.
         """
         names = list(outputs or self.output_names)
-        with self._reported(feeds):
-            values = self._session.run(names, dict(feeds))
+        feeds = self._own_feeds(feeds)
+        with self._reported(feeds), stoppable(onnxruntime().RunOptions()) as run_options:
+            values = self._session.run(names, self._fed(feeds), run_options)
         return dict(zip(names, values, strict=True))
+
+    def _fed(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """What goes into the run: bfloat16 in float32."""
+        if all(array.dtype.kind != "V" for array in feeds.values()):
+            return dict(feeds)
+        return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in feeds.items()}
 
     def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
         """Run once and leave the outputs where they were made.
@@ -154,23 +243,29 @@ class Session:
             feeds: one array per model input.
 
         Returns:
-            Arrays by output name, without a copy: read-only NumPy arrays on the CPU, CuPy arrays on CUDA
-            (NumPy where CuPy is not installed).
+            Arrays by output name, without a copy where ONNX Runtime has DLPack: read-only NumPy arrays on the
+            CPU, CuPy arrays on CUDA (NumPy where CuPy can't be used). On CUDA they must be used up before the
+            session runs again, which waits for CuPy's kernels but not for arrays that are still held.
 
         Raises:
             InputError: as `run`.
         """
-        take = array_from_dlpack(self.device)
-        place = self.device if take is not None else "cpu"
+        take = array_taker(self.place)
+        on_device = self.place.kind == "cuda" and take is not None
+        memory = (devices.CUDA_MEMORY, self.place.index) if on_device else ("cpu", 0)
+        take = take or array_taker(devices.Place("cpu"))
+        assert take is not None
+        synchronise(self.place)
         binding = self._session.io_binding()
+        feeds = self._own_feeds(feeds)
         with self._reported(feeds):
-            for name, array in feeds.items():
+            for name, array in self._fed(feeds).items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in self.output_names:
-                binding.bind_output(name, place)
-            self._session.run_with_iobinding(binding)
+                binding.bind_output(name, *memory)
+            with stoppable(onnxruntime().RunOptions()) as run_options:
+                self._session.run_with_iobinding(binding, run_options)
             binding.synchronize_outputs()
-        take = take or np.from_dlpack
         return {
             name: take(value) for name, value in zip(self.output_names, binding.get_outputs(), strict=True)
         }
@@ -180,7 +275,9 @@ class Session:
         """ONNX Runtime's failures as errors that users understand."""
         try:
             yield
-        except _failures(onnxruntime()) as error:
+        except failures(onnxruntime()) as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error, self.label, str(self.place)) from error
             given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
             raise InputError(
                 f"the run failed: {first_line(error)}",
@@ -189,87 +286,13 @@ class Session:
             ) from error
 
 
-def array_from_dlpack(device: Literal["cpu", "cuda"]) -> Callable[[Any], Array] | None:
-    """What makes an array of a device's value without a copy; None where CuPy is missing."""
-    if device == "cpu":
-        return np.from_dlpack
-    try:
-        import cupy
-    except ImportError as error:
-        log.warning("similarities are computed on the CPU: CuPy can't be loaded (%s)", first_line(error))
-        return None
-    return cupy.from_dlpack  # type: ignore[no-any-return]
-
-
-def onnxruntime() -> Any:
-    """The onnxruntime module.
-
-    Raises:
-        RuntimeUnavailableError: neither the CPU nor the GPU package is installed.
-    """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"ONNX Runtime is not installed ({error})",
-            hint='pip install "redtest-onnx[cpu]", or "redtest-onnx[gpu]" on a machine with an NVIDIA GPU',
-        ) from error
-    return ort
-
-
-def cuda_available() -> bool:
-    """Whether the installed ONNX Runtime was built for CUDA."""
-    return "CUDAExecutionProvider" in onnxruntime().get_available_providers()
-
-
-def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Where models run: what was asked for, and for "auto" CUDA where it can be used."""
-    if device != "auto":
-        return device
-    if cuda_available():
-        return "cuda"
-    log.info("running on the CPU: this ONNX Runtime has no CUDA support")
-    return "cpu"
-
-
-def version() -> str:
-    """Version of ONNX Runtime."""
-    return str(onnxruntime().__version__)
-
-
-def support_table(name: str) -> str | None:
-    """One of the tables of supported operators that the wheel ships; None if it doesn't."""
-    path = Path(onnxruntime().__file__).parent / "tools" / "mobile_helpers" / name
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _providers(ort: Any, device: Device) -> list[Any]:
-    if resolve_device(device) == "cpu":
-        return ["CPUExecutionProvider"]
-    if not cuda_available():
-        raise RuntimeUnavailableError(
-            "this ONNX Runtime has no CUDA support",
-            hint='pip uninstall onnxruntime, then pip install "redtest-onnx[gpu]"; or use --device cpu',
+def _with_kernels(model: Model) -> Model:
+    """A bfloat16 model in float32, which is made once."""
+    if "float32" not in model.facts:
+        log.warning(
+            "%s is run in float32: ONNX Runtime lacks kernels or arrays for its bfloat16 here", model.label
         )
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # CUDA from Python packages is found only this way
-    # TF32 is on by default and moves similarities in the third digit.
-    cuda = ("CUDAExecutionProvider", {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
-    return [cuda, "CPUExecutionProvider"]
-
-
-def _failures(ort: Any) -> tuple[type[BaseException], ...]:
-    state = ort.capi.onnxruntime_pybind11_state
-    kinds: Iterable[str] = (
-        "EPFail",
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "ModelLoaded",
-        "NoModel",
-        "NoSuchFile",
-        "NotImplemented",
-        "RuntimeException",
-    )
-    return (*(getattr(state, kind) for kind in kinds), onnx.checker.ValidationError, ValueError, RuntimeError)
+        model.facts["float32"] = in_float32(model)
+    converted = model.facts["float32"]
+    assert isinstance(converted, Model)
+    return converted

@@ -1,25 +1,74 @@
-"""One pool of threads at a time."""
+"""Threads: one pool at a time, and never more of them than the user allows.
+
+Linear algebra stays on the calling thread everywhere. Its own pool spins between products, which costs many
+times the work as soon as another program wants the cores; and the matrices of one layer are small. What is
+independent, such as blocks of samples, is spread over threads here instead: NumPy releases the interpreter
+lock inside products.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Keep NumPy's linear algebra on the calling thread.
+def one_blas_thread(*, solvers: bool = False) -> Iterator[None]:
+    """Keep linear algebra on the calling thread; also a decorator of functions.
 
-    The matrices of one layer are small. Several threads bring them little, and where another program wants
-    the cores, too, their spinning makes each product many times slower.
+    Args:
+        solvers: SciPy will be used, whose own BLAS must be there to be limited.
     """
-    with _pools().limit(limits=1, user_api="blas"):
+    if solvers:
+        import scipy.linalg  # noqa: F401
+    with _pools("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas"):
         yield
 
 
 @cache
-def _pools() -> ThreadpoolController:
+def _pools(with_scipy: bool) -> ThreadpoolController:
+    """The pools that are loaded, looked up again once there are more."""
     return ThreadpoolController()
+
+
+def thread_count(threads: int) -> int:
+    """How many threads `RunOptions.threads` allows: itself, or for 0 the cores this process may use."""
+    if threads:
+        return threads
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Results of a function for each item, in order, computed on so many threads.
+
+    No more items are taken than threads work on, so that memory does not grow with their number.
+
+    Args:
+        function: what releases the interpreter lock for most of its time.
+        items: its arguments.
+        threads: see `RunOptions.threads`.
+    """
+    count = thread_count(threads)
+    if count == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(count) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            if len(waiting) == count:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(function, item))
+        while waiting:
+            yield waiting.popleft().result()

@@ -13,17 +13,24 @@ import numpy as np
 from redtest_onnx.data.batching import Indices, leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
 from redtest_onnx.data.splits import Splits, sample_indices
-from redtest_onnx.graph.branches import InlinedModel, inline_branches
+from redtest_onnx.data.text import Texts
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.branches import InlinedModel, are_twins, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of
+from redtest_onnx.graph.masks import Mask, find_mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reinsert import InlinedBranch
-from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
+from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
-from redtest_onnx.runtime.session import Level, RunOptions, Session
+from redtest_onnx.runtime.inputs import fit_inputs, may_be_ours, sizes_note
+from redtest_onnx.runtime.outputs.find import find_outputs
+from redtest_onnx.runtime.outputs.kinds import ModelOutput
+from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
 _SESSIONS = 2  # kept open per model; each holds the weights once more
@@ -42,6 +49,7 @@ class Workbench:
         options: device and threads.
         seed: of the choice of samples and of every other random choice.
         evaluation: other samples that judge results; samples of `data` that were held out if None.
+        splits: which samples serve which purpose; the seed decides if None.
     """
 
     def __init__(
@@ -52,12 +60,15 @@ class Workbench:
         *,
         seed: int = 0,
         evaluation: Dataset | None = None,
+        splits: Splits | None = None,
     ) -> None:
+        self.options = options or RunOptions()
+        model, data = fit_inputs(model, data, self.options)
         self.model = model
         self.data = data
-        self.options = options or RunOptions()
         self.seed = seed
         self.evaluation = evaluation
+        self._splits = splits
         self._source = model
         self._inlined: InlinedModel | None = None
         self._layers: dict[Granularity, tuple[Layer, ...]] = {}
@@ -81,6 +92,8 @@ class Workbench:
     def view(self) -> InlinedModel:
         """The model with local functions and the branches it takes for this data inlined.
 
+        What ties layers together apart from activations is out of the way, see `with_separate_layers`.
+
         Raises:
             InputError: the data can't be read, or a local function can't be inlined.
         """
@@ -88,8 +101,9 @@ class Workbench:
             return self._inlined
         shared = [name for name, axis in batch_axes(self.model).items() if axis is None]
         if not shared or not any(node.op_type == "If" for node in self.model.graph.node):
-            return inline_branches(self.model)
-        return inline_branches(self.model, {name: self.sample[name] for name in shared})
+            return with_separate_layers(inline_branches(self.model))
+        fed = {name: self.sample[self.model.origin_of(name)] for name in shared}
+        return with_separate_layers(inline_branches(self.model, fed))
 
     @cached_property
     def opened(self) -> Workbench:
@@ -97,10 +111,27 @@ class Workbench:
         return self if self.view.model is self.model else self._beside(self.view.model, self.view.choices)
 
     @cached_property
+    def twin(self) -> Workbench | None:
+        """The workbench of the other branch of a merged decoder, which holds the same network; else None."""
+        if len(self.view.choices) != 1 or self._inlined is not None:
+            return None
+        choice = self.view.choices[0]
+        if not are_twins(self.model, choice.node):
+            return None
+        fed = {name: np.asarray(self.sample[self.model.origin_of(name)]) for name in choice.values}
+        flipped = {name: np.logical_not(value).astype(value.dtype) for name, value in fed.items()}
+        other = inline_branches(self.model, flipped)
+        if len(other.choices) != 1 or other.choices[0].branch == choice.branch:
+            return None
+        bench = self.successor(self.model)
+        bench.__dict__["view"] = with_separate_layers(other)
+        return bench
+
+    @cached_property
     def unopened(self) -> Workbench:
         """The workbench of the graph as the file has it, with its functions and branches closed."""
-        flat = not self.model.proto.functions and all(node.op_type != "If" for node in self.model.graph.node)
-        return self if flat or self._inlined is not None else self._beside(self.model, ())
+        same = self.view.model is self.model
+        return self if same or self._inlined is not None else self._beside(self.model, ())
 
     def _beside(self, model: Model, choices: tuple[InlinedBranch, ...]) -> Workbench:
         """A workbench of this model in another form, which is not inlined any further."""
@@ -114,9 +145,14 @@ class Workbench:
         Args:
             model: takes the same inputs.
         """
-        bench = Workbench(model, self.data, self.options, seed=self.seed, evaluation=self.evaluation)
-        bench.__dict__["splits"] = self.splits
-        return bench
+        return Workbench(
+            model,
+            self.data,
+            self.options,
+            seed=self.seed,
+            evaluation=self.evaluation,
+            splits=self.splits,
+        )
 
     @property
     def index(self) -> GraphIndex:
@@ -131,6 +167,33 @@ class Workbench:
             InputError: the model doesn't run on the data.
         """
         return resolve_shapes(self.view.model, self.leading, self.options)
+
+    def infer_if_failing(self) -> InputError | None:
+        """Be content with what inference tells of the sizes, where the model can't be run to see the others.
+
+        Returns:
+            Why it can't be run; None if it can, or needn't be.
+
+        Raises:
+            InputError: it can't be run, and that is not for synthetic inputs that are a guess.
+        """
+        try:
+            self.resolved  # noqa: B018
+        except InputError as error:
+            if not may_be_ours(self.model, self.data):
+                raise
+            self._infer_only()
+            return error
+        return None
+
+    def _infer_only(self) -> None:
+        try:
+            sizes = {name: array.shape for name, array in self.sample.items()}
+        except InputError:
+            sizes = {}
+        self.__dict__["resolved"] = ResolvedShapes(
+            self.fixed_batch or 1, infer_shapes(self.view.model, sizes), {}
+        )
 
     @property
     def shapes(self) -> Shapes:
@@ -151,11 +214,24 @@ class Workbench:
     @cached_property
     def cost(self) -> Cost:
         """What the model stores, and what a run through the branches it takes costs."""
-        cost = model_cost(self.index, self.shapes)
+        cost = replace(model_cost(self.index, self.shapes), at=sizes_note(self.data))
         if self.view.model is self.model:
             return cost
         stored = index_of(self.model)
         return replace(cost, parameters=count_parameters(stored), parameter_bytes=parameter_bytes(stored))
+
+    @cached_property
+    def outputs(self) -> tuple[ModelOutput, ...]:
+        """What each output holds and how two models are compared there, see `find_outputs`.
+
+        Raises:
+            InputError: the options name an output or an axis that is not there.
+        """
+        return find_outputs(
+            *(self.view.model, self.index, self.shapes, self.resolved.batch_axes),
+            kinds=dict(self.options.output_kinds),
+            labelled=self.data.labelled,
+        )
 
     @cached_property
     def fixed_batch(self) -> int | None:
@@ -176,12 +252,25 @@ class Workbench:
         return self.sample if count == (self.fixed_batch or 1) else self._leading(count)
 
     def _leading(self, count: int) -> Feeds:
-        return self.data.inputs(leading_indices(count, len(self.data)))
+        # Texts are as long as the longest of a run: one sample again and again keeps its length.
+        available = 1 if isinstance(self.data, Texts) else len(self.data)
+        return self.data.inputs(leading_indices(count, available))
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """The input that says which positions of a sequence count; None where all do.
+
+        Raises:
+            InputError: the input that the data names is none.
+        """
+        asked = getattr(self.data, "mask", None)
+        found = find_mask(self._source, asked, getattr(self.data, "pad", None))
+        return found if found is not None and found.input in self.sample else None
 
     @cached_property
     def splits(self) -> Splits:
         """Which samples are fitted to, chosen by and judged on."""
-        return Splits.of(self.data, self.seed)
+        return self._splits or Splits.of(self.data, self.seed)
 
     @cached_property
     def judging(self) -> Subset:
@@ -204,25 +293,27 @@ class Workbench:
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
             _make_room(self._evaluators, _EVALUATORS)
-            self._evaluators[key] = Evaluator(self.session(), samples, self.fixed_batch)
+            self._evaluators[key] = Evaluator(self.session(), samples, self.outputs, self.fixed_batch)
         self._evaluators.move_to_end(key)
         return self._evaluators[key]
 
-    def session(self, level: Level = "all", *, threads: int | None = None) -> Session:
+    def session(self, level: Level = "all", *, threads: int | None = None, deployed: bool = False) -> Session:
         """The model as given, ready to run; kept open for the next who asks, until others take its place.
 
         Args:
             level: graph optimisation.
             threads: as in `RunOptions`; those of the workbench if None.
+            deployed: as in `Session`.
 
         Raises:
             InputError: ONNX Runtime refuses the model.
         """
         options = self.options if threads is None else replace(self.options, threads=threads)
-        key = level, options
+        deployed = deployed and runs_elsewhere(options)
+        key = level, options, deployed
         if key not in self._sessions:
             _make_room(self._sessions, _SESSIONS)
-            self._sessions[key] = Session(self.model, options, level=level)
+            self._sessions[key] = Session(self.model, options, level=level, deployed=deployed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
 

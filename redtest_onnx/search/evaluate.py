@@ -20,6 +20,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.ranking.accuracy import AccuracySource
 from redtest_onnx.ranking.candidate import MeasuredCandidate
+from redtest_onnx.runtime.devices import Device
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
@@ -50,6 +51,7 @@ class CandidateEvaluation:
         seed: of weights and of the order of images.
         source: where accuracy is looked up; short training tells it if None.
         models: folder for the trained networks as ONNX files; None keeps none.
+        device: where they are trained and compared; latency is always the CPU's.
     """
 
     space: Space
@@ -59,6 +61,7 @@ class CandidateEvaluation:
     seed: int = 0
     source: AccuracySource | None = None
     models: Path | None = None
+    device: Device = "cpu"
 
     def __call__(self, architecture: str) -> MeasuredCandidate:
         """Build and measure one architecture.
@@ -97,6 +100,7 @@ class CandidateEvaluation:
         )
 
     def _measure(self, network: nn.Module, data: TrainingData) -> dict[str, Any]:
+        from redtest_onnx.bridge.device import torch_device
         from redtest_onnx.search.networks import proxies
         from redtest_onnx.search.networks.redundancy import redundancy
         from redtest_onnx.search.networks.training import accuracy, train
@@ -107,9 +111,10 @@ class CandidateEvaluation:
             "jacob_cov": proxies.jacob_cov(network, few),
             "naswot": proxies.naswot(network, few),
         }
+        network.to(torch_device(self.device))
         train(network, data.train, self.recipe, self.seed)
         found = redundancy(network, data.train.images)
-        return {
+        trained = {
             **measures,
             "accuracy": accuracy(network, data.validation),
             "test_accuracy": accuracy(network, data.test) if data.test else None,
@@ -117,6 +122,8 @@ class CandidateEvaluation:
             "layers": found.layers,
             "undefined": found.undefined,
         }
+        network.cpu()
+        return trained
 
     def _export(self, network: nn.Module, task: ImageTask, key: str) -> Model:
         from redtest_onnx.search.networks.export import export

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from redtest_onnx.checks import Between, Natural, Positive, Share, check_settings
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,11 @@ class Recipe:
         weight_decay: on all parameters.
     """
 
-    epochs: int = 12
-    batch: int = 50
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Natural = 12
+    batch: Positive = 50
+    learning_rate: Annotated[float, Between(0)] = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Between(0)] = 5e-4
+
+    def __post_init__(self) -> None:
+        check_settings(self)

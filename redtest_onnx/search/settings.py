@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from redtest_onnx.checks import Natural, Positive, check_settings
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import first_line
 from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.score import ScoreName, ScoreWeights
+from redtest_onnx.runtime.devices import Device, check_device
 from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
 from redtest_onnx.search.search import Fitness
@@ -43,26 +48,32 @@ class SearchSettings:
         exponent: weight of cost.
         beta: weight of redundancy.
         seed: of everything.
+        device: where networks are trained; on a GPU the same seed need not find the same weights.
     """
 
     space: str
     data: str | None
     images: Mapping[str, Any]
-    epochs: int
-    batch_size: int
+    epochs: Natural
+    batch_size: Positive
     metrics: str | None
     benchmark: str | None
     benchmark_data: BenchmarkData
     models: str | None
     strategy: StrategyName
-    population: int
-    tournament: int
-    window: int | None
+    population: Positive
+    tournament: Positive
+    window: Positive | None
     cost: CostName
     by: ScoreName
     exponent: float
     beta: float
-    seed: int
+    seed: Natural
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        check_device(self.device)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: Path) -> SearchSettings:
@@ -72,29 +83,41 @@ class SearchSettings:
             InputError: the file was written by another version.
         """
         try:
-            return cls(**values)
-        except TypeError as error:
+            found = TypeAdapter(cls).validate_python(dict(values))
+            found.image_options()
+        except (TypeError, ValueError, InputError) as error:
             raise InputError(
-                f"was written by another version of this tool ({error})", where=str(where)
+                f"was written by another version of this tool, or is damaged ({first_line(error)})",
+                where=str(where),
             ) from error
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return asdict(self)
 
-    def evaluation(self) -> CandidateEvaluation:
-        """What is done with each architecture."""
-        images: dict[str, Any] = {
+    def image_options(self) -> ImageOptions:
+        """How image files become inputs; JSON has no tuples.
+
+        Raises:
+            InputError: a value that can't be.
+        """
+        given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in self.images.items()
         }
+        return ImageOptions(**given)
+
+    def evaluation(self) -> CandidateEvaluation:
+        """What is done with each architecture."""
         return CandidateEvaluation(
             space=get_space(self.space),
             data=Path(self.data) if self.data else None,
-            images=ImageOptions(**images),
+            images=self.image_options(),
             recipe=Recipe(self.epochs, self.batch_size),
             seed=self.seed,
             source=self._source(),
             models=Path(self.models) if self.models else None,
+            device=self.device,
         )
 
     def make_strategy(self) -> Strategy:

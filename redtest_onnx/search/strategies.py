@@ -116,5 +116,5 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise InputError("--strategy tpe needs Optuna", hint='pip install "redtest-onnx[nas]"') from error
+        raise InputError("@strategy=tpe needs Optuna", hint='pip install "redtest-onnx[nas]"') from error
     return optuna

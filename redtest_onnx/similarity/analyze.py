@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.checks import Between, Natural, Positive, check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
-from redtest_onnx.errors import InputError
+from redtest_onnx.data.text import Texts
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
+from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.graph.cost import Cost
+from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import Pooling
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, every_activation, has_branches
 from redtest_onnx.metrics.cka import Estimator, cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
-from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.measure import Kernel, MeasurementResult, measure
 from redtest_onnx.similarity.measure import Progress as Progress
 from redtest_onnx.similarity.reader import GramReader, TapTarget
@@ -60,12 +69,17 @@ class AnalysisSettings:
     granularity: Granularity = "sub-layer"
     estimator: Estimator = "minibatch"
     kernel: Kernel = "linear"
-    alpha: float = 100.0
+    alpha: Annotated[float, Between(0, above=True)] = 100.0
     threshold: float | None = None
     gate: bool = False
-    samples: int = 256
-    batches: int = 10
-    seed: int = 0
+    samples: Positive = 256
+    batches: Positive = 10
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.kernel != "linear" and self.estimator == "exact":
+            raise SettingError("kernel", self.kernel, "'linear' with the estimator 'exact'")
 
 
 @dataclass(frozen=True)
@@ -111,8 +125,8 @@ class WithoutLargest:
     adjacent: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Result):
     """What was measured on a model.
 
     Attributes:
@@ -136,6 +150,8 @@ class Analysis:
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
         branches: branches of If that were opened because of what is fed, in words.
+        model: what was measured; None for an analysis that was read from a file.
+        cost: of the model; likewise.
     """
 
     layers: tuple[Layer, ...]
@@ -155,11 +171,63 @@ class Analysis:
     forward_s: float
     metric_s: float
     branches: tuple[str, ...] = ()
+    model: Model | None = field(default=None, compare=False)
+    cost: Cost | None = field(default=None, compare=False)
+
+    def summary(self) -> str:
+        """Layers and score."""
+        score = self.redundancy
+        return (
+            f"{len(self.layers)} layers, MSRS {score.value:.1f} above {score.threshold:g}, "
+            f"{sum(layer.removable for layer in self.layers)} layers can be removed; "
+            f"{self.batches} x {self.samples} samples of {self.source}"
+        )
+
+    def to_dict(self) -> Document:
+        """The document of `analyze --json`; without `model` if the analysis was read from a file."""
+        return analyze_document(self.model, self.cost, self, self.forward_s + self.metric_s)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per layer, with its similarity to the one before it."""
+        before = (None, *self.adjacent)
+        return [
+            {
+                "layer": layer.name,
+                "kind": layer.kind,
+                "parameters": layer.parameters,
+                "macs": layer.macs,
+                "similarity": value,
+                "removable": layer.removable,
+                "reason": layer.reason,
+            }
+            for layer, value in zip(self.layers, before, strict=True)
+        ]
 
     @property
     def adjacent(self) -> tuple[float, ...]:
         """Similarity of each layer with the next one, [L - 1]."""
         return tuple(float(v) for v in np.diagonal(self.similarity, offset=1))
+
+    def repeated(
+        self, threshold: float, removable: Callable[[Layer], bool]
+    ) -> tuple[tuple[Layer, float], ...]:
+        """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
+
+        Args:
+            threshold: similarity from which on a layer repeats the one before.
+            removable: whether a layer may go; those that may not are kept and compared with.
+
+        Returns:
+            The layers that go, each with its similarity to the last kept one.
+        """
+        kept, found = self.layers[0], []
+        for layer in self.layers[1:]:
+            similarity = float(self.similarity[kept.index, layer.index])
+            if removable(layer) and similarity >= threshold:
+                found.append((layer, similarity))
+            else:
+                kept = layer
+        return tuple(found)
 
     @property
     def undefined(self) -> tuple[Layer, ...]:
@@ -167,6 +235,7 @@ class Analysis:
         return tuple(layer for layer in self.layers if np.isnan(self.similarity[layer.index, layer.index]))
 
 
+@one_blas_thread()
 def analyze(
     bench: Workbench, settings: AnalysisSettings | None = None, progress: Progress | None = None
 ) -> Analysis:
@@ -181,9 +250,10 @@ def analyze(
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
     """
     settings = settings or AnalysisSettings()
+    if settings.pooling == "none" and isinstance(bench.data, Texts):
+        # All values of a sequence are compared position by position: all batches must be as long.
+        bench = Workbench(bench.model, bench.data.fixed_length(), bench.options, seed=bench.seed)
     data = bench.data
-    if settings.kernel != "linear" and settings.estimator == "exact":
-        raise InputError("the exact estimator knows the linear kernel only", hint="--estimator minibatch")
     require_samples(data)
     if settings.threshold is None:
         skips = has_branches(bench.layers())
@@ -193,12 +263,12 @@ def analyze(
         raise InputError(
             f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
             where=bench.label,
-            hint="--layers all measures every activation; `inspect` shows what was found",
+            hint="@layers=all measures every activation; `inspect` shows what was found",
         )
     batches = batches_of(data, settings)
     reader = GramReader(
         bench.opened,
-        targets_of(layers, bench.resolved),
+        targets_of(layers, bench),
         len(batches[0]),
         settings.pooling,
         seed=settings.seed,
@@ -231,6 +301,8 @@ def analyze(
         forward_s=measured.forward_s,
         metric_s=measured.metric_s,
         branches=tuple(map(str, bench.view.choices)),
+        model=bench.model,
+        cost=bench.cost,
     )
 
 
@@ -251,7 +323,7 @@ def select_layers(bench: Workbench, which: str, granularity: Granularity = "sub-
             return tuple(replace(layer, index=i) for i, layer in enumerate(chosen))
     raise InputError(
         f"no layer is called {which!r}",
-        hint="`inspect --layers all` lists all names; * stands for any part of one",
+        hint="`inspect` with @layers=all lists all names; * stands for any part of one",
     )
 
 
@@ -266,9 +338,15 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
     return tuple(replace(layer, index=i) for i, layer in enumerate(left))
 
 
-def targets_of(layers: tuple[Layer, ...], seen: ResolvedShapes) -> list[TapTarget]:
-    """What a reader needs to know of the layers."""
-    return [TapTarget.seen(layer.tensor, seen, layer.convolutional) for layer in layers]
+def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
+    """What a reader needs to know of the layers: sizes, layout, and the mask where they hold its positions."""
+    seen, mask = bench.resolved, bench.mask
+    found = []
+    for layer in layers:
+        fits = mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor])
+        target = TapTarget.seen(layer.tensor, seen, layer.convolutional, mask if fits else None)
+        found.append(replace(target, channels_last=layer.channels_last and not target.lifted))
+    return found
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import require_samples
+from redtest_onnx.data.dataset import Dataset, require_samples
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.arrays import Array, to_numpy
 from redtest_onnx.metrics.cka import cross_cka
 from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
 from redtest_onnx.metrics.packed import PackedGrams
+from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import (
@@ -26,14 +30,15 @@ from redtest_onnx.similarity.analyze import (
     measured_layers,
     targets_of,
 )
+from redtest_onnx.similarity.documents import compare_document
 from redtest_onnx.similarity.measure import Progress, pack_grams, read_all
 from redtest_onnx.similarity.reader import GramReader, Grams
 
 Float64s = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
     """Similarity between the layers of two sides.
 
     Attributes:
@@ -53,6 +58,26 @@ class Comparison:
     sources: tuple[str, str]
     samples: int
     batches: int
+
+    def summary(self) -> str:
+        """Numbers of layers and samples."""
+        shape = f"{len(self.rows)} layers with {len(self.columns)}"
+        return f"{shape}, on {self.batches} x {self.samples} samples of {' and '.join(self.sources)}"
+
+    def to_dict(self) -> Document:
+        """The document of `compare --json`."""
+        return compare_document(self, self.sources)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per layer of the first side, with the most similar one of the second."""
+        return [
+            {
+                "layer": name,
+                "most_similar": None if best is None else self.columns[best],
+                "similarity": None if best is None else float(values[best]),
+            }
+            for name, best, values in zip(self.rows, self.best, self.similarity, strict=True)
+        ]
 
     @property
     def best(self) -> tuple[int | None, ...]:
@@ -81,21 +106,18 @@ def compare(
     """
     settings = settings or AnalysisSettings()
     require_samples(first.data)
-    if len(first.data) != len(second.data):
-        raise InputError(
-            f"{first.data.source} has {len(first.data)} samples, {second.data.source} has {len(second.data)}",
-            hint="sample k of one side must belong to sample k of the other",
-        )
+    require_same_samples(first.data, second.data)
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
         layers, reader = _open(side, len(batches[0]), settings)
         readers.append(reader)
         names.append(tuple(layer.name for layer in layers))
-    if settings.estimator == "exact":
-        similarity = _exactly(readers, batches, progress)
-    else:
-        similarity = _in_batches(readers, batches, settings, progress)
+    with device_errors(first.data.source):
+        if settings.estimator == "exact":
+            similarity = _exactly(readers, batches, progress)
+        else:
+            similarity = _in_batches(readers, batches, settings, progress)
     return Comparison(
         rows=names[0],
         columns=names[1],
@@ -105,6 +127,19 @@ def compare(
         samples=len(batches[0]),
         batches=len(batches),
     )
+
+
+def require_same_samples(first: Dataset, second: Dataset) -> None:
+    """Check that samples can be told to belong together.
+
+    Raises:
+        InputError: different numbers of samples.
+    """
+    if len(first) != len(second):
+        raise InputError(
+            f"{first.source} has {len(first)} samples, {second.source} has {len(second)}",
+            hint="sample k of one side must belong to sample k of the other",
+        )
 
 
 def compare_arrays(
@@ -154,7 +189,7 @@ def _open(side: Workbench, samples: int, settings: AnalysisSettings) -> tuple[tu
         raise InputError("no layer to compare", where=side.label, hint="see `inspect`")
     reader = GramReader(
         side.opened,
-        targets_of(layers, side.resolved),
+        targets_of(layers, side),
         samples,
         settings.pooling,
         seed=settings.seed,
@@ -190,7 +225,7 @@ def _exactly(
     batches: Sequence[Indices],
     progress: Progress | None,
 ) -> Float64s:
-    with TemporaryDirectory(prefix="redtest-onnx-") as one, TemporaryDirectory(prefix="redtest-onnx-") as two:
+    with scratch_folder() as one, scratch_folder() as two:
         first, second = (
             read_all(reader, batches, folder, progress)
             for reader, folder in zip(readers, (one, two), strict=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Literal, TypeAlias
 
@@ -13,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
+from redtest_onnx.graph.scratch import allocated, scratch_folder
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import centre_gram, centred_norms, linear_gram, rbf_of_linear
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null
+from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.similarity.reader import GramReader, Grams
 
@@ -74,9 +75,25 @@ def measure(
         kernel: of the Grams; "exact" knows the linear one only.
         seed: of the shuffled null.
         progress: called after every batch.
+
+    Raises:
+        InputError: a run fails, or memory is used up.
+        RuntimeUnavailableError: the GPU fails.
     """
-    if estimator == "exact":
-        return _measure_exactly(reader, batches, seed, progress)
+    with device_errors(reader.source):
+        if estimator == "exact":
+            return _measure_exactly(reader, batches, seed, progress)
+        return _measure_batches(reader, batches, estimator, kernel, seed, progress)
+
+
+def _measure_batches(
+    reader: GramReader,
+    batches: Sequence[Indices],
+    estimator: Estimator,
+    kernel: Kernel,
+    seed: int,
+    progress: Progress | None,
+) -> MeasurementResult:
     hsic, largest, watch = [], _Largest(), _Watch()
     for done, indices in enumerate(batches):
         grams = reader.read(indices)
@@ -128,7 +145,7 @@ def pack_grams(
 def read_all(
     reader: GramReader,
     batches: Sequence[Indices],
-    folder: str,
+    folder: Path,
     progress: Progress | None = None,
 ) -> list[Array]:
     """Features of all samples, [n, p] per layer; in files in `folder` where they are many."""
@@ -145,7 +162,7 @@ def read_all(
                 kept.append(
                     np.empty(shape, np.float32)
                     if in_memory
-                    else np.memmap(file, np.float32, "w+", shape=shape)
+                    else np.memmap(allocated(file, total * part.shape[1] * 4), np.float32, "r+", shape=shape)
                 )
             kept[k][position : position + len(indices)] = to_numpy(part)
         position += len(indices)
@@ -158,7 +175,7 @@ def _measure_exactly(
     reader: GramReader, batches: Sequence[Indices], seed: int, progress: Progress | None
 ) -> MeasurementResult:
     watch = _Watch()
-    with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+    with scratch_folder() as folder:
         features = read_all(reader, batches, folder, progress)
         watch.forward()
         hsic = full_hsic(features)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 
@@ -14,7 +13,9 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
-from redtest_onnx.runtime.session import RunOptions, Session, resolve_device
+from redtest_onnx.graph.scratch import scratch_folder
+from redtest_onnx.runtime.devices import resolve_device
+from redtest_onnx.runtime.session import RunOptions, Session
 
 # Rewriting stores the weights once more for a moment. Where they are larger than this, the operators are
 # large, too, and gain little from it.
@@ -40,7 +41,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         InputError: ONNX Runtime refuses the model.
     """
     if resolve_device(options.device) == "cpu" and model.file_bytes <= _LARGEST:
-        with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+        with scratch_folder() as folder:
             path = Path(folder) / "probe.onnx"
             try:
                 Session(build_outline(model, taps, seed), options, save_optimised=path)
@@ -50,10 +51,10 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
             else:
                 complete(proto, taps, model.opsets["ai.onnx"])
                 # By path the weights are read once; from memory, external ones are found beside the model.
-                rewritten = Model(proto, data_folder=model.folder)
+                rewritten = Model(proto, data_folder=model.folder, renamed=model.renamed)
                 if not model.external_files:
                     onnx.save(proto, path)
-                    rewritten = Model(onnx.ModelProto(), path)
+                    rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
                 return Session(rewritten, options, level="none", early_release=True)
     return Session(build_probe(model, taps, seed), options, level="basic", early_release=True)

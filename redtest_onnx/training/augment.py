@@ -1,4 +1,4 @@
-"""Random changes to training images, by kornia."""
+"""Random changes to training images: shifted crops and mirrored halves, each sample by itself."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.training.settings import Augmentation
 
@@ -26,29 +27,16 @@ def augmentation(model: Model, names: Sequence[Augmentation]) -> Augment:
 
     Raises:
         InputError: the model takes no images.
-        RuntimeUnavailableError: kornia is not installed.
     """
     if not names:
         return lambda inputs: inputs
     images = {spec.name: _channels_first(spec) for spec in model.inputs if _is_image(spec)}
     if not images:
         raise InputError("no input takes images, which could be augmented", where=model.label)
-    try:
-        from kornia.augmentation import RandomCrop, RandomHorizontalFlip
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"kornia, which augments images, is not installed ({error})",
-            hint="pip install 'redtest-onnx[torch]'",
-        ) from error
 
     def change(image: Tensor) -> Tensor:
-        size = (int(image.shape[2]), int(image.shape[3]))
         for name in names:
-            if name == "crop":
-                pad = tuple(max(1, round(side * _PADDING)) for side in size)
-                image = RandomCrop(size, padding=(pad[1], pad[0], pad[1], pad[0]))(image)
-            else:
-                image = RandomHorizontalFlip()(image)
+            image = random_crop(image) if name == "crop" else random_flip(image)
         return image
 
     def augment(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -59,6 +47,26 @@ def augmentation(model: Model, names: Sequence[Augmentation]) -> Augment:
             }
 
     return augment
+
+
+def random_crop(images: Tensor) -> Tensor:
+    """Pad images [n, C, H, W] by an eighth of their sides with zeros and cut the old size out anywhere."""
+    n, _, height, width = images.shape
+    high, wide = (max(1, round(side * _PADDING)) for side in (height, width))
+    padded = functional.pad(images, (wide, wide, high, high))
+    places = [
+        torch.randint(2 * margin + 1, (n, 1), device=images.device) + torch.arange(side, device=images.device)
+        for margin, side in ((high, height), (wide, width))
+    ]
+    sample = torch.arange(n, device=images.device)[:, None, None]
+    rows, columns = places[0][:, :, None], places[1][:, None, :]
+    return padded[sample, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+def random_flip(images: Tensor) -> Tensor:
+    """Mirror each of the images [n, C, H, W] with a probability of one half."""
+    mirrored = torch.rand(len(images), device=images.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def _moved(change: Callable[[Tensor], Tensor], image: Tensor, first: bool) -> Tensor:

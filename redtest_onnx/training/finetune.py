@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, Subset
 from redtest_onnx.data.splits import sample_indices
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, InternalError
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.augment import augmentation
 from redtest_onnx.training.batches import Samples
 from redtest_onnx.training.checkpoint import Checkpoint
+from redtest_onnx.training.documents import finetune_document, training_document
 from redtest_onnx.training.loop import Score, Trainer, TrainingTask, Watch
 from redtest_onnx.training.objective import TrainingObjective, common_features, make_objective
 from redtest_onnx.training.processes import ProcessGroup, processes
@@ -53,8 +57,8 @@ class ValidationResult:
     after_torch: float | None
 
 
-@dataclass(frozen=True)
-class FineTuning:
+@dataclass(frozen=True, repr=False)
+class FineTuning(Result):
     """A fine-tuned model and how it came about.
 
     Attributes:
@@ -67,6 +71,9 @@ class FineTuning:
         tested: the model on samples that had no part in training; None if none were given.
         verification: PyTorch against ONNX Runtime on the written weights.
         leads: whether this process is the one that writes files.
+        settings: how it was trained.
+        original: the model that was given.
+        cost: of the model.
     """
 
     model: Model
@@ -78,6 +85,29 @@ class FineTuning:
     tested: ValidationResult | None
     verification: Verification
     leads: bool = True
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    original: Model | None = field(default=None, compare=False)
+    cost: Cost | None = field(default=None, compare=False)
+
+    def summary(self) -> str:
+        """Epochs and what they brought."""
+        judged = self.validated
+        quality = f"validation loss {self.start.loss:.4f} before"
+        if judged.before is not None and judged.after is not None:
+            quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%}"
+        return f"{len(self.history)} epochs, the best is {self.best_epoch}; {quality}"
+
+    def document(self) -> Document:
+        """What the training brought, as a part of other documents."""
+        return training_document(self)
+
+    def to_dict(self) -> Document:
+        """The document of `finetune --json`."""
+        return finetune_document(self, None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per epoch."""
+        return list(self.history)
 
 
 @dataclass(frozen=True)
@@ -189,6 +219,9 @@ class _Run:
             tested=tested,
             verification=verification,
             leads=self.group.leads,
+            settings=settings,
+            original=model,
+            cost=self.bench.cost,
         )
 
     def _task(self) -> TrainingTask:
@@ -271,7 +304,7 @@ def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> in
         raise InputError(
             f"labels are one class per sample, the output {objective.scores[0]!r} is {list(scores.shape)}",
             where=model.label,
-            hint="--teacher with --task regression learns from another model instead",
+            hint="@teacher with @task=regression learns from another model instead",
         )
     return int(scores[0].numel())
 

@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from redtest_onnx.bridge.device import full_float32
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.errors import NegativeVerdictError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.training.augment import Augment
 from redtest_onnx.training.batches import Batch, Samples
-from redtest_onnx.training.checkpoint import Checkpoint, Progress
+from redtest_onnx.training.checkpoint import Checkpoint, Progress, damage_reported
 from redtest_onnx.training.objective import TappedModule, TrainingObjective
 from redtest_onnx.training.optimisation import make_optimizer, make_schedule, precision_of
 from redtest_onnx.training.processes import ProcessGroup
@@ -168,7 +170,7 @@ class Trainer:
         self.group.share_buffers(self.module)
         self.module.eval()
         loss, right, seen = 0.0, 0, 0
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             for batch in samples.in_order((self.group.rank, self.group.world)):
                 batch = batch.to(self.group.device)
                 values = _cut(tapped(**batch.inputs), batch)
@@ -224,7 +226,7 @@ class Trainer:
     def _diverged(self, how: str) -> NegativeVerdictError:
         return NegativeVerdictError(
             f"{how} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
-            hint="a lower --lr, or a longer --warmup",
+            hint="a lower @lr, or a longer @warmup",
         )
 
     def _finish_epoch(self) -> None:
@@ -270,10 +272,14 @@ class Trainer:
         if found is None:
             return
         self.progress, parts = found
-        self.module.load_state_dict(parts["module"])
-        self.optimizer.load_state_dict(parts["optimizer"])
-        self.schedule.load_state_dict(parts["schedule"])
-        self.scaler.load_state_dict(parts["scaler"])
+        path = self.checkpoint.path if self.checkpoint else Path()
+        with damage_reported(path):
+            if self.progress.best:
+                self.module.load_state_dict(self.progress.best)
+            self.module.load_state_dict(parts["module"])
+            self.optimizer.load_state_dict(parts["optimizer"])
+            self.schedule.load_state_dict(parts["schedule"])
+            self.scaler.load_state_dict(parts["scaler"])
         log.info("resumed in epoch %d, step %d", self.progress.epoch + 1, self.progress.step + 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:

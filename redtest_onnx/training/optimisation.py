@@ -79,5 +79,5 @@ def precision_of(precision: Precision, device: torch.device) -> torch.dtype | No
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if fast else None
     if precision == "float16" and device.type == "cpu":
-        raise RuntimeUnavailableError("--precision float16 needs a GPU", hint="--precision bfloat16")
+        raise RuntimeUnavailableError("@precision=float16 needs a GPU", hint="@precision=bfloat16")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from redtest_onnx.errors import RuntimeUnavailableError
+from redtest_onnx.bridge.device import torch_device
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,16 @@ def processes(device: str) -> Iterator[ProcessGroup]:
     """Join the other processes of a torchrun, or stand alone.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda", or "cuda:N".
 
     Raises:
         RuntimeUnavailableError: CUDA was asked for and PyTorch has none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeUnavailableError(
-            "this PyTorch finds no CUDA device", hint="use --device cpu, or install PyTorch for CUDA"
-        )
-    gpu = device != "cpu" and torch.cuda.is_available()
+    chosen = torch_device(device)
+    gpu = chosen.type == "cuda"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield ProcessGroup(0, 1, torch.device("cuda", 0) if gpu else torch.device("cpu"))
+        yield ProcessGroup(0, 1, chosen)
         return
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
     if gpu:

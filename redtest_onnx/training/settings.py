@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.checks import Between, Natural, Positive, Share, check_settings
 
 Optimizer: TypeAlias = Literal["auto", "sgd", "adamw"]
 Schedule: TypeAlias = Literal["cosine", "steps", "constant"]
@@ -13,11 +13,11 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Augmentation: TypeAlias = Literal["crop", "flip"]
 Task: TypeAlias = Literal["auto", "classification", "regression"]
 
-OPTIMIZERS: tuple[Optimizer, ...] = ("auto", "sgd", "adamw")
-SCHEDULES: tuple[Schedule, ...] = ("cosine", "steps", "constant")
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
-AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip")
-TASKS: tuple[Task, ...] = ("auto", "classification", "regression")
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @dataclass(frozen=True)
@@ -48,52 +48,31 @@ class TrainingSettings:
         seed: of every random choice.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
+    epochs: Positive = 20
+    batch_size: Positive = 64
     optimizer: Optimizer = "auto"
-    lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float | None = None
+    lr: Annotated[float, Between(1e-12, 1e3)] | None = None
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Between(0, 10)] | None = None
     schedule: Schedule = "cosine"
-    warmup: float = 0.05
+    warmup: Share = 0.05
     augment: tuple[Augmentation, ...] = ()
-    label_smoothing: float = 0.0
-    teacher_weight: float = 0.5
-    temperature: float = 2.0
-    feature_weight: float = 0.0
-    clip: float = 5.0
+    label_smoothing: Share = 0.0
+    teacher_weight: Share = 0.5
+    temperature: Annotated[float, Between(1e-3, 1e3)] = 2.0
+    feature_weight: Annotated[float, Between(0)] = 0.0
+    clip: Annotated[float, Between(1e-6)] = 5.0
     batch_norm: Literal["train", "frozen"] = "train"
     precision: Precision = "auto"
     task: Task = "auto"
-    validation: float = 0.1
-    patience: int | None = None
-    seed: int = 0
+    validation: Annotated[float, Between(0.001, 0.9)] = 0.1
+    patience: Positive | None = None
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise InputError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+        check_settings(self)
 
     def fixed(self) -> dict[str, Any]:
         """The settings as plain values, to be held against those of an interrupted run."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-
-
-_RANGES = (
-    ("epochs", 1, 1e6),
-    ("batch_size", 1, 1e6),
-    ("lr", 1e-12, 1e3),
-    ("momentum", 0, 1),
-    ("weight_decay", 0, 10),
-    ("warmup", 0, 1),
-    ("label_smoothing", 0, 1),
-    ("teacher_weight", 0, 1),
-    ("temperature", 1e-3, 1e3),
-    ("feature_weight", 0, 1e6),
-    ("clip", 1e-6, 1e9),
-    ("validation", 0.001, 0.9),
-    ("patience", 1, 1e6),
-    ("seed", 0, 2**31),
-)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.declared import declared_cost
 from redtest_onnx.graph.model import Model, dtype_name
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 from redtest_onnx.similarity.analyze import Progress
+from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.weights import UnprunedTensor, Weight, find_weights
 
 Pair = tuple[float, float]
@@ -110,8 +114,8 @@ class Histogram:
     zeros: int
 
 
-@dataclass(frozen=True)
-class Sparsity:
+@dataclass(frozen=True, repr=False)
+class Sparsity(Result):
     """The weights of a model.
 
     Attributes:
@@ -120,6 +124,7 @@ class Sparsity:
         histogram: of their magnitudes.
         skipped: weights that could not be measured.
         eta: share of the q-norm that the retained bound may lose.
+        model: what was measured.
     """
 
     tensors: tuple[TensorSparsity, ...]
@@ -127,6 +132,30 @@ class Sparsity:
     histogram: Histogram
     skipped: tuple[UnprunedTensor, ...]
     eta: float
+    model: Model | None = field(default=None, compare=False)
+
+    def summary(self) -> str:
+        """Weights and their index."""
+        indices = ", ".join(f"PQ Index {g.index:.4f} (p={g.p:g}, q={g.q:g})" for g in self.overall)
+        return f"{self.elements:,} weights in {len(self.tensors)} tensors, {self.zeros:,} zero; {indices}"
+
+    def to_dict(self) -> Document:
+        """The document of `sparsity --json`."""
+        cost = None if self.model is None else declared_cost(self.model)
+        return sparsity_document(self.model, cost, self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per tensor."""
+        return [
+            {
+                "tensor": tensor.name,
+                "operator": tensor.operator,
+                "weights": tensor.elements,
+                "zeros": tensor.zeros,
+                **{f"pq_index_{g.p:g}_{g.q:g}": g.index for g in tensor.groups},
+            }
+            for tensor in self.tensors
+        ]
 
     @property
     def elements(self) -> int:
@@ -197,7 +226,7 @@ def measure_sparsity(
     overall = tuple(_group(reduce(PowerSums.merged, parts), eta) for parts in totals)
     empty = sum(tensor.zeros for tensor in tensors)
     histogram = Histogram(tuple(map(float, _EDGES)), tuple(map(int, counts)), empty)
-    return Sparsity(tuple(tensors), overall, histogram, tuple(skipped), eta)
+    return Sparsity(tuple(tensors), overall, histogram, tuple(skipped), eta, model)
 
 
 def _tensor(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from redtest_onnx.documents.base import Document
+from redtest_onnx.documents.result import Result
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.verify import verify
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, Cut, compact
+from redtest_onnx.weight_sparsity.documents import pruning_document
 from redtest_onnx.weight_sparsity.iterative.stages import Stage, measure_stages
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight
@@ -31,8 +35,8 @@ class Kept:
     kept: int
 
 
-@dataclass(frozen=True)
-class WeightPruning:
+@dataclass(frozen=True, repr=False)
+class WeightPruning(Result):
     """A model with fewer weights, and its proof.
 
     Attributes:
@@ -42,6 +46,7 @@ class WeightPruning:
         cuts: channels that were removed.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        original: the model before.
     """
 
     model: Model
@@ -50,6 +55,30 @@ class WeightPruning:
     cuts: tuple[Cut, ...]
     evaluated_on: str
     evaluated: int
+    original: Model | None = field(default=None, compare=False)
+
+    def summary(self) -> str:
+        """What is left."""
+        first, last = self.stages[0], self.stages[-1]
+        return f"{last.nonzero:,} of {first.nonzero:,} weights are left ({last.nonzero / first.nonzero:.1%})"
+
+    def to_dict(self) -> Document:
+        """The document of `sparsity --method --json`."""
+        return pruning_document(self, {}, None, [])
+
+    def records(self) -> list[dict[str, Any]]:
+        """One entry per stage."""
+        return [
+            {
+                "stage": stage.name,
+                "nonzero": stage.nonzero,
+                "file_bytes": stage.file_bytes,
+                "compressed_bytes": stage.compressed_bytes,
+                "latency_ms": stage.latency.p50,
+                "accuracy": stage.accuracy,
+            }
+            for stage in self.stages
+        ]
 
 
 @dataclass(frozen=True)
@@ -102,5 +131,11 @@ def finish(
         for weight, mask in zip(masked.weights, masked.masks, strict=True)
     )
     return WeightPruning(
-        compacted.model, measured, kept, compacted.cuts, bench.judging.source, len(bench.judging)
+        model=compacted.model,
+        stages=measured,
+        tensors=kept,
+        cuts=compacted.cuts,
+        evaluated_on=bench.judging.source,
+        evaluated=len(bench.judging),
+        original=bench.model,
     )

@@ -15,8 +15,7 @@ from redtest_onnx.graph.shapes import FLOAT_TYPES
 _DEQUANTIZE = {"DequantizeLinear", ops.MS + "DequantizeLinear"}
 _QUANTIZE = {"QuantizeLinear", ops.MS + "QuantizeLinear"}
 # They hand a tensor on as it is.
-_CARRIERS = {"Identity", "Cast"}
-_MOVES = {"Transpose", "Unsqueeze", "Reshape"} | _CARRIERS | _DEQUANTIZE | _QUANTIZE
+_MOVES = {"Transpose", "Unsqueeze", "Reshape"} | ops.CARRIERS | _DEQUANTIZE | _QUANTIZE
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Scope:
         """The stored tensor behind a name, also behind Identity and Cast."""
         while name and name not in self._stored:
             node = self._producer.get(name)
-            if node is None or node.op_type not in _CARRIERS:
+            if node is None or node.op_type not in ops.CARRIERS:
                 return None
             name = node.input[0]
         return self._stored.get(name)

@@ -23,6 +23,7 @@ from redtest_onnx.auditing.rules.weights import int8_decibels
 from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run
 from redtest_onnx.metrics.pqi import pq_index
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
@@ -209,6 +210,7 @@ CASES = {
     "RT043": Case(with_weight(np.full((4, 4), np.nan, np.float32))),
     "RT044": Case(with_weight(np.full((4, 4), 1e5, np.float32))),
     "RT045": Case(with_weight(outlier())),
+    "RT047": Case(with_weight(np.full((4, 4), 1e-9, np.float32))),
     "RT046": Case(with_weight(np.eye(16, dtype=np.float32))),
     "RT050": Case(plain, budget(file_mb=1e-6), good_profile=budget(file_mb=1)),
     "RT051": Case(plain, budget(weights_mb=1e-6), good_profile=budget(weights_mb=1)),
@@ -241,7 +243,9 @@ def audited(proto: Proto, folder: Path, profile: dict[str, Any], **options: Any)
     document = {"name": "test", **profile, "target": facts}
     model = rt.load(path)
     timed = bool({"latency_ms", "cold_start_ms"} & set(profile.get("budgets", {})))
-    return audit(model, rt.open_data(None, model), Profile.model_validate(document), options=CPU, timed=timed)
+    return audit(
+        Workbench(model, rt.open_data(None, model), CPU), Profile.model_validate(document), timed=timed
+    )
 
 
 def found(result: Audit) -> set[str]:
@@ -290,7 +294,7 @@ def execute(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def share_of(name: str, quantity: str, share: float) -> dict[str, Any]:
     model = rt.load(MODELS / f"{name}_digits.onnx")
     result = audit(
-        model, rt.open_data(None, model), load_profile("onnxruntime-cpu"), options=CPU, timed=False
+        Workbench(model, rt.open_data(None, model), CPU), load_profile("onnxruntime-cpu"), timed=False
     )
     found_ = {
         "file_mb": result.measured["file_bytes"],
@@ -339,7 +343,7 @@ def test_a_reduced_build_for_this_model_has_what_it_needs(tmp_path: Path) -> Non
     assert run(arguments) == 0
     model = rt.load(tmp_path / "model.onnx")
     profile = Profile.model_validate({"name": "t", "target": {"required_operators": str(config)}})
-    again = audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    again = audit(Workbench(model, rt.open_data(None, model), CPU), profile, timed=False)
     assert "RT028" not in found(again)
 
 
@@ -368,7 +372,7 @@ def test_embedded_models_are_audited_for_every_shipped_profile(name: str) -> Non
     profile = load_profile(name)
     assert profile.sources
     model = rt.load(MODELS / "vit_digits.onnx")
-    result = audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    result = audit(Workbench(model, rt.open_data(None, model), CPU), profile, timed=False)
     assert "RT001" not in found(result)
     assert "RT084" not in found(result)
     if profile.target.support or profile.target.operators:
@@ -391,7 +395,7 @@ def test_findings_on_models_of_the_wild_are_those_seen_by_hand(name: str) -> Non
     if not path.exists():
         pytest.skip(f"{name} is not here")
     model = rt.load(path)
-    result = audit(model, rt.open_data(None, model), load_profile("nnapi"), options=CPU, timed=False)
+    result = audit(Workbench(model, rt.open_data(None, model), CPU), load_profile("nnapi"), timed=False)
     expected, operators = BY_HAND[name]
     assert found(result) == expected
     left = {
@@ -413,7 +417,7 @@ def test_findings_on_models_of_the_wild_are_those_seen_by_hand(name: str) -> Non
 @pytest.mark.parametrize("path", sorted(SHARED.rglob("*.onnx")), ids=lambda path: path.stem)
 def test_every_file_of_the_wild_can_be_audited(path: Path) -> None:
     model = rt.load(path)
-    result = audit(model, rt.open_data(None, model), load_profile("coreml"), options=CPU, timed=False)
+    result = audit(Workbench(model, rt.open_data(None, model), CPU), load_profile("coreml"), timed=False)
     assert not {"RT001", "RT002", "RT043", "RT060", "RT062"} & found(result)
 
 
@@ -444,5 +448,5 @@ def test_numpy_helper_round_trip_is_not_needed_for_constants() -> None:
     h = net("Gemm", "x", net.weight(4, 4))
     proto = finished(net, net("Dropout", h, net.store(0.5), flag, name="y"))
     model = rt.Model(proto)
-    result = audit(model, rt.open_data(None, model), Profile(name="t"), options=CPU, timed=False)
+    result = audit(Workbench(model, rt.open_data(None, model), CPU), Profile(name="t"), timed=False)
     assert "RT080" in found(result)

@@ -221,7 +221,7 @@ def test_states_and_vectors_do_not_fix_the_batch() -> None:
 
 def test_a_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path)
-    with pytest.raises(rt.InputError, match="--size 8x4"):
+    with pytest.raises(rt.InputError, match="size='8x4'"):
         rt.open_data(tmp_path, IMAGES, images=rt.ImageOptions(size=(8, 4)))
     assert rt.open_data(tmp_path, IMAGES, images=rt.ImageOptions(size=(4, 4))).inputs([0])
 

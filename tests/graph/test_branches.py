@@ -12,13 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.branches import InlinedModel, inline_branches
-from redtest_onnx.graph.files import full_check
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer, find_layers
-from redtest_onnx.runtime.opened import inline_for_data
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 SILERO = Path(__file__).parents[3] / "shared" / "models" / "wild" / "silero_vad.onnx"
 CPU = rt.RunOptions("cpu", 1)
@@ -72,8 +70,8 @@ def outputs(model: rt.Model, mode: int, batch: int = 3) -> np.ndarray:
 
 
 def layers(view: InlinedModel) -> list[Layer]:
-    index, data = GraphIndex(view.model.graph), rt.open_data(None, view.model)
-    return list(find_layers(index, resolve_shapes(view.model, index, data, CPU).shapes, view.choices))
+    bench = Workbench(view.model, rt.open_data(None, view.model), CPU).unopened
+    return list(find_layers(bench.index, bench.shapes, view.choices))
 
 
 @pytest.mark.parametrize("clash", [False, True])
@@ -199,8 +197,7 @@ def test_local_functions_are_inlined() -> None:
     data = rt.open_data(None, model)
     found = rt.analyze(model, data, rt.AnalysisSettings(samples=8, batches=1)).layers
     assert [layer.kind for layer in found] == ["MatMul"] * 3
-    plan, analysis = rt.plan(model, data, rt.Budget(remove=1), analysis=None)
-    result = rt.prune(model, data, plan, analysis).model
+    result = rt.prune(model, data, remove=1).model
     full_check(result)
     assert result.opsets == model.opsets
 
@@ -209,13 +206,13 @@ def test_local_functions_are_inlined() -> None:
 def test_the_network_inside_silero_is_found_and_pruned() -> None:
     model = rt.load(SILERO)
     data = rt.open_data(None, model, count=64)
-    view = inline_for_data(model, data)
+    view = Workbench(model, data).view
     found = layers(view)
     assert [layer.kind for layer in found].count("Conv") == 5
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=16, batches=1))
     assert "sr = 16000" in analysis.branches[0]
-    plan, analysis = rt.plan(model, data, rt.Budget(remove=1), analysis=analysis)
-    pruned = rt.prune(model, data, plan, analysis).model
+    plan = rt.plan(model, data, remove=1, analysis=analysis)
+    pruned = rt.prune(model, data, plan=plan, analysis=analysis).model
     assert plan.steps[0].region in {layer.name for layer in found}
     rng = np.random.default_rng(0)
     feeds = {

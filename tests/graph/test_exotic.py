@@ -13,13 +13,12 @@ from onnx import TensorProto, helper
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
-from redtest_onnx.graph.files import full_check
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.graph.validity import full_check
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 CPU = rt.RunOptions("cpu", 1)
 
@@ -137,8 +136,7 @@ CASES = {
 
 def found(model: rt.Model) -> tuple[list[Layer], rt.Dataset]:
     data = rt.open_data(None, model, count=16)
-    index = GraphIndex(model.graph)
-    return list(find_layers(index, resolve_shapes(model, index, data, CPU).shapes)), data
+    return list(Workbench(model, data, CPU).layers()), data
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -148,15 +146,14 @@ def test_layers_are_found_removed_and_verified(name: str) -> None:
     layers, data = found(model)
     assert [layer.tensor for layer in layers] == tensors
     assert [layer.tensor for layer in layers if layer.removable] == removable
-    index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, data, CPU).shapes
+    bench = Workbench(model, data, CPU)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for layer in layers:
         if layer.removable:
             plan = Plan("test", model.sha256, (Step.of(layer),))
-            pruned = apply_plan(model, plan, shapes)
-            verify_removal(model, pruned, plan, data, CPU)
-            verify(model, pruned, data, CPU)
+            pruned = apply_plan(bench, plan)
+            verify_removal(bench, pruned, plan)
+            verify(bench, bench.successor(pruned))
             full_check(pruned)
             # Packed weights, scales and zero points are those of the file, bit for bit.
             for tensor in pruned.graph.initializer:

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import Removal, remove_regions
-from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.graph.validity import full_check
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "interop"
 CPU = rt.RunOptions("cpu", 1)
@@ -35,8 +34,7 @@ NAMES = tuple(
 def case(name: str) -> tuple[rt.Model, dict[str, Any], tuple[Layer, ...]]:
     model = rt.load(FOLDER / f"{name}.onnx")
     data = rt.open_data(None, model, seed=1)
-    index = GraphIndex(model.graph)
-    layers = find_layers(index, resolve_shapes(model, index, data, CPU).shapes)
+    layers = Workbench(model, data, CPU).layers()
     return model, data.inputs([0, 1]), tuple(layer for layer in layers if layer.action == "bypass")
 
 

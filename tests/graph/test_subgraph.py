@@ -38,7 +38,7 @@ def test_a_segment_computes_what_the_whole_does(start: int) -> None:
     names = live(index, start)
     inner = [name for name in names if name != "x"]
     values = {"x": x, **(Session(expose(model, inner), CPU).run({"x": x}) if inner else {})}
-    part = segment(model, index, ["y"], dict.fromkeys(names, 1))
+    part = segment(model, ["y"], dict.fromkeys(names, 1))
     assert {spec.name for spec in part.inputs} == set(names)
     assert len(part.graph.node) == 5 - start
     found = Session(part, CPU).run({name: values[name] for name in names})["y"]
@@ -47,11 +47,11 @@ def test_a_segment_computes_what_the_whole_does(start: int) -> None:
 
 def test_a_segment_holds_only_the_weights_it_reads() -> None:
     model = net_with_skip().model("y")
-    part = segment(model, GraphIndex(model.graph), ["y"], {"d": 1})
+    part = segment(model, ["y"], {"d": 1})
     assert len(part.graph.initializer) == 1
 
 
 def test_what_is_not_given_is_computed_from_the_inputs() -> None:
     model = net_with_skip().model("y")
-    part = segment(model, GraphIndex(model.graph), ["d"], {"b": 1})
+    part = segment(model, ["d"], {"b": 1})
     assert {spec.name for spec in part.inputs} == {"b", "x"}

@@ -14,12 +14,11 @@ from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import AdapterOperator, Removal, remove_regions
-from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.graph.validity import full_check
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"
@@ -37,8 +36,7 @@ def case(path: str) -> tuple[rt.Model, dict[str, np.ndarray], tuple[Layer, ...]]
         pytest.skip(f"{Path(path).name} is not here")
     model = rt.load(path)
     data = rt.open_data(None, model)
-    index = GraphIndex(model.graph)
-    layers = find_layers(index, resolve_shapes(model, index, data, CPU).shapes)
+    layers = Workbench(model, data, CPU).layers()
     return model, data.inputs([0, 1] if "face" not in path else [0]), layers
 
 

@@ -18,6 +18,7 @@ from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal
+from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
 CPU = rt.RunOptions("cpu", 1)
@@ -80,17 +81,17 @@ def test_operators_take_only_their_own_bias_and_activation_along() -> None:
 @pytest.mark.parametrize("granularity", ["operator", "block", "stage"])
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_layers_of_every_size_are_removed_and_verified(name: str, granularity: Granularity) -> None:
-    model, _, shapes = network(name)
-    data = rt.open_data(None, model)
+    model, _, _ = network(name)
+    bench = Workbench(model, rt.open_data(None, model), CPU)
     removable = [layer for layer in series(name, granularity) if layer.removable]
     rng = np.random.default_rng(0)
     for _ in range(2):
         chosen = rng.permutation(len(removable))[: max(1, len(removable) // 4)]
         steps = tuple(Step.of(removable[k]) for k in sorted(chosen))
         plan = Plan("test", model.sha256, steps)
-        pruned = apply_plan(model, plan, shapes)
-        verify_removal(model, pruned, plan, data, CPU)
-        verify(model, pruned, data, CPU)
+        pruned = apply_plan(bench, plan)
+        verify_removal(bench, pruned, plan)
+        verify(bench, bench.successor(pruned))
 
 
 def test_cross_attention_belongs_to_its_block() -> None:

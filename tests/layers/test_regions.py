@@ -10,11 +10,12 @@ from nets import Net
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.cost import count_macs, count_parameters, peak_activation_bytes
+from redtest_onnx.graph.cost import count_macs, count_parameters
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.layers.layer import find_layers
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"
@@ -176,7 +177,7 @@ def test_positions_and_masks_are_no_activations() -> None:
 def test_embedded_models(name: str, count: int) -> None:
     model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
     index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
+    shapes = Workbench(model, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
     layers = find_layers(index, shapes)
     assert len(layers) == count
     assert sum(layer.removable for layer in layers) == count - 1
@@ -198,7 +199,7 @@ def test_shared_models(file: str, count: int) -> None:
         pytest.skip(f"{file} is not beside the checkout")
     model = rt.load(SHARED / file)
     index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
+    shapes = Workbench(model, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
     layers = find_layers(index, shapes)
     assert len(layers) == count
     assert all(layer.removable or layer.reason for layer in layers)
@@ -336,5 +337,5 @@ def test_lists_of_tensors_behind_the_layers() -> None:
     model = net.model("x")
     model.graph.output[0].CopyFrom(value)
     index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
+    shapes = Workbench(model, rt.open_data(None, model), rt.RunOptions("cpu")).shapes
     assert [layer.tensor for layer in find_layers(index, shapes)] == ["a", "b"]

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redtest_onnx.metrics.ridge import NormalEquations, best_fit
+from redtest_onnx.metrics.ridge import FewRows, NormalEquations, best_fit
 
 
 def equations(x: np.ndarray, y: np.ndarray, batch: int = 7) -> NormalEquations:
-    sums = NormalEquations(x.shape[1], y.shape[1])
+    return filled(NormalEquations(x.shape[1], y.shape[1]), x, y, batch)
+
+
+def filled(sums: Any, x: np.ndarray, y: np.ndarray, batch: int = 7) -> Any:
     for start in range(0, len(x), batch):
-        sums.add(x[start : start + batch], y[start : start + batch])
+        sums.add(x[start : start + batch, None], y[start : start + batch, None])
     return sums
 
 
@@ -26,15 +31,15 @@ def test_fit_is_the_least_squares_solution(problem: tuple[np.ndarray, np.ndarray
     x, y = problem
     fit = equations(x, y).solve(0.0)
     expected = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y, rcond=None)[0]
-    np.testing.assert_allclose(fit.weight, expected[:-1], rtol=1e-8)
-    np.testing.assert_allclose(fit.bias, expected[-1], rtol=1e-8)
-    assert fit.rank == 5
+    np.testing.assert_allclose(fit.weight[0], expected[:-1], rtol=1e-8)
+    np.testing.assert_allclose(fit.bias[0], expected[-1], rtol=1e-8)
+    assert equations(x, y).diagnose(fit).rank == 5
 
 
 def test_fit_without_intercept(problem: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = problem
     fit = equations(x, y).solve(0.0, intercept=False)
-    np.testing.assert_allclose(fit.weight, np.linalg.lstsq(x, y, rcond=None)[0], rtol=1e-8)
+    np.testing.assert_allclose(fit.weight[0], np.linalg.lstsq(x, y, rcond=None)[0], rtol=1e-8)
     assert not fit.bias.any()
 
 
@@ -44,13 +49,13 @@ def test_penalty_shrinks_towards_zero(problem: tuple[np.ndarray, np.ndarray]) ->
     normal = x_c.T @ x_c
     penalty = 0.5 * np.trace(normal) / 5
     expected = np.linalg.solve(normal + penalty * np.eye(5), x_c.T @ y_c)
-    np.testing.assert_allclose(equations(x, y).solve(0.5).weight, expected, rtol=1e-8)
+    np.testing.assert_allclose(equations(x, y).solve(0.5).weight[0], expected, rtol=1e-8)
 
 
 def test_residual_is_that_of_the_rows(problem: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = problem
     fit = equations(x[:100], y[:100]).solve(0.1)
-    error = y[100:] - x[100:] @ fit.weight - fit.bias
+    error = y[100:] - x[100:] @ fit.weight[0] - fit.bias[0]
     expected = np.square(error).sum() / np.square(y[100:]).sum()
     assert equations(x[100:], y[100:]).residual(fit) == pytest.approx(expected, rel=1e-6)
 
@@ -58,7 +63,7 @@ def test_residual_is_that_of_the_rows(problem: tuple[np.ndarray, np.ndarray]) ->
 def test_explained_share(problem: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = problem
     fit = equations(x, y).solve(0.0)
-    error = y - x @ fit.weight - fit.bias
+    error = y - x @ fit.weight[0] - fit.bias[0]
     expected = 1 - np.square(error).sum() / np.square(y - y.mean(0)).sum()
     assert fit.explained == pytest.approx(expected)
 
@@ -77,10 +82,11 @@ def test_degenerate_rows_give_finite_values(kind: str) -> None:
         x, y = x[:0], y[:0]
     else:
         x[:] = 0
-    fit = equations(x, y).solve(1e-4)
+    sums = equations(x, y)
+    fit = sums.solve(1e-4)
     assert np.isfinite(fit.weight).all()
     assert np.isfinite(fit.bias).all()
-    assert np.isfinite(fit.condition)
+    assert np.isfinite(sums.diagnose(fit).condition)
 
 
 def test_rows_that_are_not_finite_are_left_out(problem: tuple[np.ndarray, np.ndarray]) -> None:
@@ -104,7 +110,7 @@ def test_best_fit_uses_all_rows(problem: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = problem
     fit = best_fit(equations(x[:150], y[:150]), equations(x[150:], y[150:]))
     assert fit is not None
-    np.testing.assert_allclose(fit.weight, equations(x, y).solve(1e-4).weight, rtol=1e-9)
+    np.testing.assert_allclose(fit.weight[0], equations(x, y).solve(1e-4).weight[0], rtol=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -114,3 +120,81 @@ def test_sums_do_not_depend_on_batches(p: int, q: int, seed: int, ridge: float) 
     x, y = rng.normal(size=(30, p)), rng.normal(size=(30, q))
     one, many = equations(x, y, 30).solve(ridge), equations(x, y, 4).solve(ridge)
     np.testing.assert_allclose(one.weight, many.weight, rtol=1e-6, atol=1e-9)
+
+
+def reference(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """By the spectrum of the centred normal matrix, in float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    a, b = x - x.mean(0), y - y.mean(0)
+    values, vectors = np.linalg.eigh(a.T @ a)
+    penalty = ridge * values.mean()
+    weight = vectors @ ((vectors.T @ (a.T @ b)) / (np.maximum(values, 0) + penalty)[:, None])
+    return weight, y.mean(0) - x.mean(0) @ weight
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 60), st.integers(0, 2**31), st.floats(1e-4, 1.0))
+def test_few_rows_give_the_solution_of_the_normal_equations(
+    rows: int, p: int, seed: int, ridge: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(rows, p)) + 2, rng.normal(size=(rows, 3))
+    weight, bias = reference(x, y, ridge)
+    few, many = filled(FewRows(), x, y), equations(x, y)
+    for kind in (few, many):
+        fit = kind.solve(ridge)
+        np.testing.assert_allclose(fit.weight[0], weight, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(fit.bias[0], bias, rtol=1e-5, atol=1e-7)
+    for intercept in (True, False):
+        one, other = (kind.solve(ridge, intercept=intercept) for kind in (few, many))
+        np.testing.assert_allclose(one.weight, other.weight, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(one.explained, other.explained, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(few.residual(one), many.residual(other), rtol=1e-5, atol=1e-9)
+        found = [kind.diagnose(one, intercept=intercept) for kind in (few, many)]
+        assert found[0].rank == found[1].rank
+
+
+def test_rank_and_condition_are_those_of_the_spectrum() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 20)) * np.geomspace(1, 1e-4, 20)
+    sums = equations(x, rng.normal(size=(500, 2)))
+    for ridge in (1e-4, 1e-2):
+        fit = sums.solve(ridge)
+        values = np.linalg.eigvalsh(np.cov(x.T, bias=True) * 500)
+        penalty = ridge * values.mean()
+        found = sums.diagnose(fit)
+        assert found.rank == np.sum(values > penalty)
+        exact = np.linalg.cond(np.cov(x.T, bias=True) * 500 + penalty * np.eye(20), 1)
+        assert found.condition == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_single_precision_products_lose_nothing_on_other_rows(mean: float) -> None:
+    """Features like those of networks: correlated, a spectrum over four decades, far from zero."""
+    rng = np.random.default_rng(1)
+    mix = rng.normal(size=(120, 120)) * np.geomspace(1, 1e-2, 120)[:, None]
+    x = (np.maximum(rng.normal(size=(9000, 120)) @ mix, 0) + mean).astype(np.float32)
+    y = (x @ rng.normal(size=(120, 8)) * 0.1 + rng.normal(size=(9000, 8))).astype(np.float32)
+    for ridge in (1e-4, 1e-2):
+        fit = equations(x[:6000], y[:6000], 500).solve(ridge)
+        weight, bias = reference(x[:6000], y[:6000], ridge)
+        errors = [
+            float(np.square(y[6000:].astype(np.float64) - x[6000:].astype(np.float64) @ w - b).sum())
+            for w, b in ((fit.weight[0], fit.bias[0]), (weight, bias))
+        ]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-5)
+
+
+def test_groups_are_independent_problems() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(90, 3, 4)), rng.normal(size=(90, 3, 2))
+    y[:, 1] += x[:, 1, :2] * 3
+    train, check = (NormalEquations(4, 2, 3) for _ in range(2))
+    train.add(x[:60], y[:60])
+    check.add(x[60:], y[60:])
+    fit = best_fit(train, check)
+    assert fit is not None
+    for g in range(3):
+        alone = best_fit(equations(x[:60, g], y[:60, g]), equations(x[60:, g], y[60:, g]))
+        expected = np.zeros((4, 2)) if alone is None else alone.weight[0]
+        np.testing.assert_allclose(fit.weight[g], expected, rtol=1e-8, atol=1e-12)

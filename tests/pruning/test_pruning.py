@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -11,20 +12,17 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.data.splits import fit_indices
-from redtest_onnx.graph.cost import model_cost
-from redtest_onnx.graph.files import full_check
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.data.splits import Splits, fit_indices
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import make_plan
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.plan import Step, load_plan
 from redtest_onnx.pruning.targets import Quantities
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
 CPU = rt.RunOptions("cpu")
@@ -39,26 +37,25 @@ def case(name: str) -> tuple[rt.Model, rt.Dataset, rt.Analysis]:
 
 
 def totals(model: rt.Model, data: rt.Dataset) -> dict[str, int | None]:
-    index = GraphIndex(model.graph)
-    cost = model_cost(index, resolve_shapes(model, index, data, CPU).shapes)
+    cost = Workbench(model, data, CPU).cost
     return {"params": cost.parameters, "macs": cost.macs}
 
 
 @cache
 def quantities(name: str) -> Quantities:
     model, data, _ = case(name)
-    return Quantities(model, data, context(name).shapes, CPU)
+    return Quantities(Workbench(model, data, CPU))
 
 
 @cache
 def context(name: str) -> criteria.CriterionContext:
     model, data, analysis = case(name)
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    return criteria.CriterionContext(model, analysis, shapes, data, fit_indices(data, 0)[:64], CPU, seed=3)
+    splits = replace(Splits.of(data, 0), fit=fit_indices(data, 0)[:64])
+    return criteria.CriterionContext(Workbench(model, data, CPU, seed=3, splits=splits), analysis)
 
 
 def plan_for(name: str, budget: rt.Budget, criterion: str = "redtest") -> rt.Plan:
-    return make_plan(context(name), budget, criterion, quantities=quantities(name))
+    return make_plan(context(name), budget, criterion)
 
 
 def test_redtest_takes_the_later_layers_of_the_most_similar_pairs() -> None:
@@ -119,7 +116,7 @@ def test_target_out_of_reach_is_a_negative_verdict() -> None:
 
 
 def test_more_layers_than_can_go_is_an_error() -> None:
-    with pytest.raises(rt.InputError, match="can go"):
+    with pytest.raises(rt.NegativeVerdictError, match="can go"):
         plan_for("resnet", rt.Budget(remove=28))
 
 
@@ -155,7 +152,7 @@ def test_every_criterion_ranks_all_candidates_reproducibly(criterion: str) -> No
 def test_output_effect_takes_what_changes_the_outputs_least() -> None:
     model, data, analysis = case("resnet")
     first = next(criteria.rank("output-effect", context("resnet")))
-    judge = Evaluator(model, data, context("resnet").indices, CPU)
+    judge = Workbench(model, data, CPU).evaluator(context("resnet").indices)
     effects = {}
     for layer in analysis.layers:
         if layer.action == "bypass":
@@ -221,8 +218,9 @@ def test_bad_plans_are_refused(tmp_path: Path, text: str, message: str) -> None:
 def prune(name: str, budget: rt.Budget, method: str) -> rt.Pruning:
     model, data, analysis = case(name)
     test = rt.open_data(MODELS / "digits.npz", model, split="test")
-    plan = plan_for(name, budget)
-    return rt.prune(model, data, plan, analysis, evaluation=test, method=method, options=CPU)  # type: ignore[arg-type]
+    bench = Workbench(model, data, CPU, evaluation=test)
+    how = rt.PruneSettings(repair=method)  # type: ignore[arg-type]
+    return rt.prune(bench, settings=how, plan=plan_for(name, budget), analysis=analysis)
 
 
 def test_plain_pruning_of_the_deep_network_costs_next_to_nothing() -> None:
@@ -260,7 +258,7 @@ def test_adapters_take_the_place_of_layers_that_change_the_shape() -> None:
     changing = [layer for layer in analysis.layers if layer.action == "adapter"]
     assert changing
     plan = rt.Plan("test", model.sha256, tuple(Step.of(layer) for layer in changing[:2]))
-    result = rt.prune(model, data, plan, analysis, method="auto", options=CPU)
+    result = rt.prune(model, data, plan=plan, analysis=analysis, options=CPU)
     promised = sum(step.parameters for step in plan.steps)
     assert result.after.cost.parameters == result.before.cost.parameters - promised
     assert result.repair.method == "refit"
@@ -284,7 +282,7 @@ def test_pruning_twice_gives_the_same_bytes() -> None:
 
 def test_pruning_nothing_returns_the_model(tmp_path: Path) -> None:
     model, data, analysis = case("vit")
-    result = rt.prune(model, data, rt.Plan("none", model.sha256, ()), analysis, options=CPU)
+    result = rt.prune(model, data, plan=rt.Plan("none", model.sha256, ()), analysis=analysis, options=CPU)
     saved = rt.save(result.model, tmp_path / "same.onnx")
     assert model.path is not None
     assert (tmp_path / "same.onnx").read_bytes() == model.path.read_bytes()
@@ -298,15 +296,15 @@ def test_made_up_inputs_are_no_ground_for_a_refit() -> None:
     model, _, analysis = case("vgg")
     noise = rt.open_data(None, model)
     plan = plan_for("vgg", rt.Budget(remove=1))
-    result = rt.prune(model, noise, plan, analysis, method="auto", options=CPU)
+    result = rt.prune(model, noise, plan=plan, analysis=analysis, options=CPU)
     assert result.repair.method == "none"
-    assert "made-up" in (result.repair.reason or "")
+    assert "synthetic" in (result.repair.reason or "")
 
 
 def test_layers_of_a_plan_can_be_adjacent() -> None:
     _, _, analysis = case("resnet")
     model, data, _ = case("resnet")
     run: list[Layer] = [layer for layer in analysis.layers if layer.action == "bypass"][:3]
-    plan = rt.Plan("test", model.sha256, tuple(map(Step.of, run)))
-    result = rt.prune(model, data, plan, analysis, method="none", options=CPU)
+    plan, plain = rt.Plan("test", model.sha256, tuple(map(Step.of, run))), rt.PruneSettings(repair="none")
+    result = rt.prune(model, data, plain, plan=plan, analysis=analysis, options=CPU)
     assert result.after.cost.parameters == result.before.cost.parameters - sum(x.parameters for x in run)

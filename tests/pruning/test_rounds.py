@@ -11,8 +11,9 @@ pytest.importorskip("torch")
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.data.splits import holdout_indices, without_holdout
-from redtest_onnx.pruning.rounds import prune_in_rounds
+from redtest_onnx.pruning.rounds import RoundTraining, prune_in_rounds
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.training.settings import TrainingSettings
 
@@ -24,15 +25,10 @@ def test_two_rounds_remove_their_parts_and_are_compared_with_the_original() -> N
     model = rt.load(MODELS / "resnet_digits.onnx")
     data = rt.open_data(DATA, model)
     pruning, rounds = prune_in_rounds(
-        model,
-        data,
+        Workbench(model, data, RunOptions(threads=1), evaluation=rt.open_data(DATA, model, split="test")),
         rt.Budget(remove=19).rounds(2),
-        TrainingSettings(epochs=1),
-        train_on=rt.open_data(DATA, model, split="train"),
-        evaluation=rt.open_data(DATA, model, split="test"),
-        settings=AnalysisSettings(samples=32, batches=2),
-        method="none",
-        options=RunOptions(threads=1),
+        RoundTraining(TrainingSettings(epochs=1), rt.open_data(DATA, model, split="train")),
+        rt.PruneSettings(similarity=AnalysisSettings(samples=32, batches=2), repair="none"),
     )
     assert [len(part.plan.steps) for part in rounds] == [10, 9]
     assert len(pruning.plan.steps) == 19

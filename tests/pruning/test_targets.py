@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.graph.cost import model_cost
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.targets import QUANTITIES, _cheapest
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
 CPU = rt.RunOptions(device="cpu", threads=1)
@@ -26,10 +24,9 @@ def case(name: str) -> tuple[rt.Model, rt.Dataset, rt.Analysis]:
 
 def planned(name: str, *targets: tuple[str, float], criterion: str = "redtest") -> tuple[rt.Plan, rt.Model]:
     model, data, analysis = case(name)
-    budget = rt.Budget(targets=targets)
-    plan, _ = rt.plan(model, data, budget, criterion=criterion, analysis=analysis, options=CPU)
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    return plan, apply_plan(model, plan, shapes)
+    bench = Workbench(model, data, CPU)
+    plan = rt.plan(bench, settings=rt.PruneSettings(criterion), targets=targets, analysis=analysis)
+    return plan, apply_plan(bench, plan)
 
 
 def test_the_file_gets_as_small_as_asked() -> None:
@@ -41,14 +38,11 @@ def test_the_file_gets_as_small_as_asked() -> None:
 def test_peak_memory_is_looked_at_on_the_pruned_graph() -> None:
     """In a chain whose first layers hold the peak, only their removal lowers it."""
     model, data, _ = case("vgg")
-    before = model_cost(
-        GraphIndex(model.graph), resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    )
+    before = Workbench(model, data, CPU).cost
     with pytest.raises(rt.NegativeVerdictError, match="memory"):
         planned("vgg", ("memory", 0.2))
     _, pruned = planned("vgg", ("memory", 1.0))
-    index = GraphIndex(pruned.graph)
-    after = model_cost(index, resolve_shapes(pruned, index, data, CPU).shapes)
+    after = Workbench(pruned, data, CPU).cost
     assert after.peak_activation_bytes == before.peak_activation_bytes
 
 
@@ -56,9 +50,7 @@ def test_peak_memory_is_looked_at_on_the_pruned_graph() -> None:
 def test_several_targets_hold_together_and_no_layer_is_needless(criterion: str) -> None:
     model, data, _ = case("resnet")
     plan, _ = planned("resnet", ("params", 0.7), ("macs", 0.8), criterion=criterion)
-    cost = model_cost(
-        GraphIndex(model.graph), resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    )
+    cost = Workbench(model, data, CPU).cost
     assert cost.macs is not None
 
     def met(steps: list[rt.pruning.plan.Step]) -> bool:  # type: ignore[name-defined]

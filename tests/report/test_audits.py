@@ -16,14 +16,31 @@ from nets import Net
 from onnx import helper
 
 import redtest_onnx as rt
+from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import Profile, Suppression, load_profile
 from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run
-from redtest_onnx.report.audits import audit_document, audit_junit, audit_markdown, audit_sarif
+from redtest_onnx.report.audit_ci import audit_github, audit_gitlab, audit_junit
+from redtest_onnx.report.audit_sarif import audit_sarif
+from redtest_onnx.report.audits import audit_markdown
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 # The official schema as the npm package @microsoft/jest-sarif 1.0.0-beta.0 ships it (MIT).
 SCHEMA = json.loads((ROOT / "tests" / "auditing" / "sarif-2.1.0-rtm.5.json").read_text(encoding="utf-8"))
+# The fields of GitLab's code quality report: https://docs.gitlab.com/ci/testing/code_quality/
+CODE_QUALITY = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["description", "check_name", "fingerprint", "severity", "location"],
+        "properties": {
+            "fingerprint": {"pattern": "^[0-9a-f]{32}$"},
+            "severity": {"enum": ["info", "minor", "major", "critical", "blocker"]},
+            "location": {"required": ["path", "lines"], "properties": {"lines": {"required": ["begin"]}}},
+        },
+    },
+}
 CPU = rt.RunOptions(device="cpu", threads=1)
 HOSTILE = [
     "quote\"s and 'more'",
@@ -43,7 +60,7 @@ def hostile(name: str) -> Audit:
     proto.graph.node[1].name = name
     model = rt.Model(proto)
     profile = Profile.model_validate({"name": "hostile", "operators": {"forbidden": ["Relu"]}})
-    return audit(model, rt.open_data(None, model), profile, options=CPU, timed=False)
+    return audit(Workbench(model, rt.open_data(None, model), CPU), profile, timed=False)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -61,6 +78,15 @@ def test_no_name_breaks_a_format(name: str) -> None:
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in lines)
     assert not any(char in "\n".join(lines) for char in "\x1b\x00\x07\u2028")
     assert "<script>" not in "\n".join(lines)
+    annotations = audit_github([result]).splitlines()
+    assert len(annotations) == len(result.findings) + 1
+    assert all(
+        re.fullmatch(r"::(error|warning|notice) file=[^,]*,line=1,title=[^,:]*::.+", one)
+        for one in annotations
+    )
+    quality = json.loads(audit_gitlab([result]))
+    jsonschema.validate(quality, CODE_QUALITY)
+    assert len(quality) == len(result.findings)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -69,7 +95,7 @@ def test_no_name_reaches_the_terminal_as_it_is(
 ) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(hostile(name).model.proto, path)
-    for form in ("text", "markdown", "junit", "sarif", "json"):
+    for form in ("text", "markdown", "junit", "sarif", "json", "github", "gitlab", "html"):
         assert run(["audit", str(path), "--no-latency", "--format", form]) == 0
         out = capsys.readouterr().out
         assert not set(out) & set("\x1b\x00\x07\x9b\u2028\u2029")
@@ -78,7 +104,7 @@ def test_no_name_reaches_the_terminal_as_it_is(
 def embedded(name: str, profile: Profile | None = None, **options: object) -> Audit:
     model = rt.load(ROOT / "models" / f"{name}_digits.onnx")
     chosen = profile or load_profile("nnapi")
-    return audit(model, rt.open_data(None, model), chosen, options=CPU, timed=False, **options)  # type: ignore[arg-type]
+    return audit(Workbench(model, rt.open_data(None, model), CPU), chosen, timed=False, **options)  # type: ignore[arg-type]
 
 
 def test_sarif_says_what_code_scanning_needs() -> None:
@@ -179,3 +205,49 @@ def test_operators_are_written_for_a_reduced_build(tmp_path: Path) -> None:
     path = tmp_path / "ops.config"
     assert run(["audit", model, "--no-latency", "--write-operators", str(path)]) == 0
     assert "Conv" in path.read_text()
+
+
+def test_one_run_writes_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(ROOT / "models" / "vit_digits.onnx")
+    names = ("a.txt", "a.sarif", "a.xml", "a.md", "a.json", "a.html")
+    outputs = [part for name in names for part in ("--output", str(tmp_path / name))]
+    assert run(["audit", model, "--profile", "nnapi", "--no-latency", "--format", "github", *outputs]) == 1
+    captured = capsys.readouterr()
+    assert all(line.startswith("::") for line in captured.out.splitlines())
+    assert captured.err.count("auditing") == 1  # measured once
+    assert "RT021 error" in (tmp_path / "a.txt").read_text()
+    log = json.loads((tmp_path / "a.sarif").read_text())
+    jsonschema.Draft4Validator(SCHEMA).validate(log)
+    assert all(rule["helpUri"].startswith("https://") for rule in log["runs"][0]["tool"]["driver"]["rules"])
+    assert next(iter(JUnitXml.fromfile(str(tmp_path / "a.xml")))).failures == 2
+    assert (tmp_path / "a.md").read_text().count("| RT021") == 1
+    assert json.loads((tmp_path / "a.json").read_text())["verdict"] == "fail"
+    assert "audit failed" in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_a_json_file_holds_what_the_format_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(ROOT / "models" / "vgg_digits.onnx")
+    path = tmp_path / "gl-code-quality-report.json"
+    assert run(["audit", model, "--no-latency", "--format", "gitlab", "-o", str(path)]) == 0
+    jsonschema.validate(json.loads(path.read_text()), CODE_QUALITY)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_suffix_without_a_format_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(ROOT / "models" / "vgg_digits.onnx")
+    assert run(["audit", model, "-o", str(tmp_path / "report.docx")]) == 2
+    assert ".sarif" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_junit_gives_times_and_skips_what_is_suppressed() -> None:
+    base = load_profile("nnapi")
+    result = embedded(
+        "vit", base.model_copy(update={"suppress": (Suppression(rule="RT021", reason="later"),)})
+    )
+    suite = next(iter(JUnitXml.fromstring(audit_junit([result]).encode())))
+    assert suite.skipped == 1
+    assert suite.time > 0
+    assert suite.time == pytest.approx(sum(case.time for case in suite), abs=0.05)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.report.cautions import cautions
-from redtest_onnx.report.html import save_page
+from redtest_onnx.report.page.layers import analysis_page
+from redtest_onnx.report.page.provenance import Provenance
+from redtest_onnx.report.page.render import render_page
 from redtest_onnx.similarity.analyze import WithoutLargest
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -25,7 +28,7 @@ def test_nothing_to_mind(analysis: rt.Analysis) -> None:
     assert cautions(analysis) == []
 
 
-def test_samples_that_decide(analysis: rt.Analysis, tmp_path: Path) -> None:
+def test_samples_that_decide(analysis: rt.Analysis) -> None:
     few = replace(
         analysis, dominated=("a", "b", "c", "d"), without_largest=WithoutLargest(3, 12.34, (0.5, 0.5))
     )
@@ -33,8 +36,9 @@ def test_samples_that_decide(analysis: rt.Analysis, tmp_path: Path) -> None:
     assert cautions(few)[1] == "Without them (3 of 384 samples) MSRS is 12.3."
     many = replace(analysis, dominated=("a", "b", "c", "d", "e"))
     assert "in a, b, c and 2 more layers a few samples" in cautions(many)[0]
-    save_page(few, "title", tmp_path / "page.html")
-    assert cautions(few)[1] in (tmp_path / "page.html").read_text()
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    page = analysis_page(model, Cost(1, 1, 1, 1), few, Provenance("", "", ""))
+    assert cautions(few)[1] in render_page(page)
 
 
 def test_samples_that_hide_the_others(analysis: rt.Analysis) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.graph.cost import peak_activation_bytes
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.runtime.memory import measured_peak_activations
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "models"
@@ -27,9 +26,9 @@ def test_computed_peak_is_what_onnx_runtime_holds(path: Path) -> None:
         pytest.skip(f"{path.name} is not here")
     model = rt.load(path)
     data = rt.open_data(None, model)
-    index = GraphIndex(model.graph)
-    computed = peak_activation_bytes(index, resolve_shapes(model, index, data, CPU).shapes)
-    measured = measured_peak_activations(model, data, CPU)
+    bench = Workbench(model, data, CPU)
+    computed = peak_activation_bytes(bench.index, bench.shapes)
+    measured = measured_peak_activations(bench)
     assert computed is not None
     assert measured is not None
     assert computed == pytest.approx(measured, rel=0.25)

@@ -13,8 +13,10 @@ from onnx import TensorProto, helper
 import redtest_onnx as rt
 from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import RuntimeUnavailableError
+from redtest_onnx.runtime.devices import cuda_available, resolve_device
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.session import Session, cuda_available, resolve_device
+from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 
 CPU = rt.RunOptions("cpu")
@@ -91,9 +93,8 @@ def test_similarities_agree_and_no_activation_leaves_the_gpu(pooling: Any) -> No
 
 
 def test_latency_percentiles_are_ordered() -> None:
-    one, two = measure_latency(
-        [model(), model("Sigmoid")], rt.open_data(None, model()), rt.RunOptions("cpu"), seconds=0
-    )
+    bench = Workbench(model(), rt.open_data(None, model()), rt.RunOptions("cpu"))
+    one, two = measure_latency([bench, bench.successor(model("Sigmoid"))], seconds=0)
     for latency in (one, two):
         assert 0 < latency.p50 <= latency.p90 <= latency.p99
         assert latency.runs >= 15

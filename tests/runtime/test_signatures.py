@@ -11,9 +11,8 @@ from nets import Net
 from onnx import TensorProto, helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 SILERO = Path(__file__).parents[3] / "shared" / "models" / "wild" / "silero_vad.onnx"
 
@@ -53,7 +52,7 @@ def test_a_fixed_batch_lies_behind_the_steps() -> None:
     model = recurrent(steps=5, batch=1)
     assert fixed_batch(model) == 1
     data = rt.open_data(None, model)
-    seen = resolve_shapes(model, GraphIndex(model.graph), data, rt.RunOptions("cpu"))
+    seen = Workbench(model, data, rt.RunOptions("cpu")).resolved
     assert {axis for name, axis in seen.batch_axes.items() if name.startswith("Squeeze")} == {1}
 
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import threading
+from time import sleep
+
 import numpy as np
+import pytest
+import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from redtest_onnx.runtime.threads import one_blas_thread
+from redtest_onnx.runtime.threads import in_threads, one_blas_thread, thread_count
 
 
 def blas_threads() -> set[int]:
@@ -11,9 +16,60 @@ def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_linear_algebra_stays_on_one_thread_and_gets_its_own_back() -> None:
+@pytest.mark.parametrize("solvers", [False, True])
+def test_linear_algebra_stays_on_one_thread_and_gets_its_own_back(solvers: bool) -> None:
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        with one_blas_thread():
+        with one_blas_thread(solvers=solvers):
             assert blas_threads() <= {1}
         assert blas_threads() == before
+
+
+def test_solvers_are_limited_although_they_come_later() -> None:
+    with one_blas_thread():
+        pass
+    with threadpool_limits(2, user_api="blas"), one_blas_thread(solvers=True):
+        scipy.linalg.cho_factor(np.eye(3))
+        assert blas_threads() == {1}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_results_come_in_order_and_no_more_threads_work_than_are_allowed(threads: int) -> None:
+    working: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def square(k: int) -> int:
+        with lock:
+            working.append(k)
+            most.append(len(working))
+        sleep(0.002 * (k % 3))
+        with lock:
+            working.remove(k)
+        return k * k
+
+    assert list(in_threads(square, range(20), threads)) == [k * k for k in range(20)]
+    assert max(most) <= threads
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def items() -> object:
+        for k in range(100):
+            taken.append(k)
+            yield k
+
+    results = in_threads(lambda k: k, items(), 2)  # type: ignore[arg-type]
+    next(results)
+    assert len(taken) <= 3
+
+
+def test_an_error_in_a_thread_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda k: 1 // k, [1, 0, 2], 2))
+
+
+def test_zero_takes_the_cores_of_this_process() -> None:
+    assert thread_count(3) == 3
+    assert thread_count(0) >= 1

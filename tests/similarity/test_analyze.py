@@ -14,7 +14,7 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.layer import find_layers
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.reader import GramReader, TapTarget
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -153,9 +153,10 @@ def test_tokens_are_drawn_anew_for_every_sample() -> None:
     model = rt.load(MODELS / "vit_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
     index = GraphIndex(model.graph)
-    seen = resolve_shapes(model, index, data, CPU)
+    bench = Workbench(model, data, CPU)
+    seen = bench.resolved
     tensor = next(layer.tensor for layer in find_layers(index, seen.shapes) if "add" in layer.tensor.lower())
-    reader = GramReader(model, [TapTarget.seen(tensor, seen, False)], 128, "token", CPU, keep_features=True)
+    reader = GramReader(bench, [TapTarget.seen(tensor, seen, False)], 128, "token", keep_features=True)
     [tokens] = reader.read_features(data, np.zeros(128, np.int64))
     assert (tokens[:64] != tokens[64:]).any()
 

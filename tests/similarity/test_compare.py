@@ -16,16 +16,16 @@ from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.cka import Estimator
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Side, compare, compare_arrays
+from redtest_onnx.similarity.compare import Workbench, compare, compare_arrays
 
 MODELS = Path(__file__).parents[2] / "models"
 RESNET, VIT, DATA = MODELS / "resnet_digits.onnx", MODELS / "vit_digits.onnx", MODELS / "digits.npz"
 CPU = rt.RunOptions("cpu")
 
 
-def side(path: Path) -> Side:
+def side(path: Path) -> Workbench:
     model = rt.load(path)
-    return Side(model, rt.open_data(DATA, model))
+    return Workbench(model, rt.open_data(DATA, model), CPU)
 
 
 def gram(x: np.ndarray, kernel: str = "linear") -> np.ndarray:
@@ -58,7 +58,7 @@ def test_two_models_agree_with_a_float64_reference(kernel: Any, estimator: Estim
     settings = AnalysisSettings(
         pooling=pooling, layers="*", samples=40, batches=1, kernel=kernel, estimator=estimator
     )
-    found = compare(one, two, settings, CPU)
+    found = compare(one, two, settings)
     indices = sample_indices(one.data, 40, 0)
     features = []
     for place in (one, two):
@@ -77,7 +77,7 @@ def test_two_models_agree_with_a_float64_reference(kernel: Any, estimator: Estim
 def test_a_model_beside_itself_is_its_own_analysis() -> None:
     one = side(VIT)
     settings = AnalysisSettings(samples=32, batches=3)
-    crossed = compare(one, one, settings, CPU)
+    crossed = compare(one, one, settings)
     np.testing.assert_allclose(
         crossed.similarity, rt.analyze(one.model, one.data, settings, CPU).similarity, atol=1e-12
     )
@@ -86,8 +86,8 @@ def test_a_model_beside_itself_is_its_own_analysis() -> None:
 
 def test_exact_is_one_batch_of_everything() -> None:
     one, two = side(RESNET), side(VIT)
-    exact = compare(one, two, AnalysisSettings(samples=16, batches=5, estimator="exact"), CPU)
-    batch = compare(one, two, AnalysisSettings(samples=80, batches=1), CPU)
+    exact = compare(one, two, AnalysisSettings(samples=16, batches=5, estimator="exact"))
+    batch = compare(one, two, AnalysisSettings(samples=80, batches=1))
     np.testing.assert_allclose(exact.similarity, batch.similarity, atol=1e-6)
 
 

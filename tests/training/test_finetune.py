@@ -16,14 +16,12 @@ from nets import Net
 torch = pytest.importorskip("torch")
 
 import redtest_onnx as rt  # noqa: E402
-from redtest_onnx.graph.index import GraphIndex  # noqa: E402
-from redtest_onnx.layers.layer import find_layers  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
 from redtest_onnx.runtime.session import RunOptions  # noqa: E402
-from redtest_onnx.runtime.shapes import resolve_shapes  # noqa: E402
+from redtest_onnx.runtime.workbench import Workbench  # noqa: E402
 from redtest_onnx.training import loop  # noqa: E402
-from redtest_onnx.training.finetune import finetune  # noqa: E402
+from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune  # noqa: E402
 from redtest_onnx.training.settings import TrainingSettings  # noqa: E402
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -33,11 +31,9 @@ ONE = RunOptions(threads=1)
 
 def without(model: rt.Model, count: int) -> rt.Model:
     """The model without its first removable layers, not repaired."""
-    data = rt.open_data(DATA, model)
-    index = GraphIndex(model.graph)
-    shapes = resolve_shapes(model, index, data, ONE).shapes
-    layers = [layer for layer in find_layers(index, shapes) if layer.removable][:count]
-    return apply_plan(model, Plan("test", model.sha256, tuple(map(Step.of, layers))), shapes)
+    bench = Workbench(model, rt.open_data(DATA, model), ONE)
+    layers = [layer for layer in bench.layers() if layer.removable][:count]
+    return apply_plan(bench, Plan("test", model.sha256, tuple(map(Step.of, layers))))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +44,9 @@ def damaged() -> rt.Model:
 def test_labels_bring_a_damaged_model_back_and_only_weights_change(damaged: rt.Model) -> None:
     data = rt.open_data(DATA, damaged, split="train")
     test = rt.open_data(DATA, damaged, split="test")
-    found = finetune(damaged, data, TrainingSettings(epochs=4), test=test, options=ONE)
+    found = finetune(
+        Workbench(damaged, data, ONE), TrainingSettings(epochs=4), others=ValidationData(test=test)
+    )
     assert found.tested is not None
     assert found.tested.before is not None
     assert found.tested.after is not None
@@ -67,7 +65,7 @@ def test_a_teacher_alone_teaches(damaged: rt.Model) -> None:
     labelled = rt.open_data(DATA, damaged, split="train")
     data = Unlabelled(labelled)
     settings = TrainingSettings(epochs=3, feature_weight=0.1)
-    found = finetune(damaged, data, settings, teacher=original, options=ONE)
+    found = finetune(Workbench(damaged, data, ONE), settings, teacher=original)
     assert found.validated.after is None
     assert found.history[-1]["validation_loss"] < 0.6 * found.start.loss
 
@@ -102,20 +100,20 @@ def test_regression_follows_its_teacher() -> None:
         tensor.raw_data = (teacher.value(tensor) + 0.3 * noise).astype(np.float32).tobytes()
     data = rt.open_data(None, teacher, count=256)
     settings = TrainingSettings(epochs=8, lr=0.05, task="regression")
-    found = finetune(rt.Model(proto), data, settings, teacher=teacher, options=ONE)
+    found = finetune(Workbench(rt.Model(proto), data, ONE), settings, teacher=teacher)
     assert found.history[-1]["validation_loss"] < 0.3 * found.start.loss
 
 
 def test_nothing_to_learn_from_is_refused(damaged: rt.Model) -> None:
     data = Unlabelled(rt.open_data(DATA, damaged, split="train"))
     with pytest.raises(rt.InputError, match="nothing to learn from"):
-        finetune(damaged, data, options=ONE)
+        finetune(Workbench(damaged, data, ONE))
 
 
 def test_labels_beyond_the_classes_are_refused(damaged: rt.Model, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", input=np.zeros((20, 1, 8, 8), np.float32), labels=np.arange(20))
     with pytest.raises(rt.InputError, match=r"labels go from 0 to \d+, the model has 10 classes"):
-        finetune(damaged, rt.open_data(tmp_path / "d.npz", damaged), options=ONE)
+        finetune(Workbench(damaged, rt.open_data(tmp_path / "d.npz", damaged), ONE))
 
 
 def test_statistics_that_an_exporter_merged_are_refused_unless_they_are_frozen() -> None:
@@ -128,22 +126,22 @@ def test_statistics_that_an_exporter_merged_are_refused_unless_they_are_frozen()
     data = rt.open_data(None, model, count=32)
     settings = TrainingSettings(epochs=1, task="regression")
     with pytest.raises(rt.InputError, match="running statistics"):
-        finetune(model, data, settings, teacher=model, options=ONE)
+        finetune(Workbench(model, data, ONE), settings, teacher=model)
     frozen = TrainingSettings(epochs=1, task="regression", batch_norm="frozen")
-    assert finetune(model, data, frozen, teacher=model, options=ONE).history
+    assert finetune(Workbench(model, data, ONE), frozen, teacher=model).history
 
 
 def test_a_rate_that_is_too_high_is_told(damaged: rt.Model) -> None:
     data = rt.open_data(DATA, damaged, split="train")
     with pytest.raises(rt.NegativeVerdictError, match=r"loss became|no longer finite"):
-        finetune(damaged, data, TrainingSettings(epochs=3, lr=1e3, clip=1e9, warmup=0), options=ONE)
+        finetune(Workbench(damaged, data, ONE), TrainingSettings(epochs=3, lr=1e3, clip=1e9, warmup=0))
 
 
 def test_training_that_makes_it_worse_keeps_the_weights() -> None:
     model = rt.load(MODELS / "vgg_digits.onnx")
     data = rt.open_data(DATA, model, split="train")
     found = finetune(
-        model, data, TrainingSettings(epochs=2, lr=2.0, patience=1, schedule="constant"), options=ONE
+        Workbench(model, data, ONE), TrainingSettings(epochs=2, lr=2.0, patience=1, schedule="constant")
     )
     assert found.best_epoch == 0
     assert len(found.history) == 1
@@ -164,15 +162,22 @@ def test_a_run_cut_between_two_steps_resumes_to_the_same_weights(
         if steps == 20:
             raise KeyboardInterrupt
 
-    whole = finetune(damaged, data, settings, options=ONE)
+    whole = finetune(Workbench(damaged, data, ONE), settings)
     state = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
-        finetune(damaged, data, settings, options=ONE, checkpoint=state, after_step=cut)
+        finetune(
+            Workbench(damaged, data, ONE),
+            settings,
+            checkpoint=CheckpointFile(state),
+            watch=loop.Watch(after_step=cut),
+        )
     with pytest.raises(rt.OutputError, match="interrupted run"):
-        finetune(damaged, data, settings, options=ONE, checkpoint=state)
+        finetune(Workbench(damaged, data, ONE), settings, checkpoint=CheckpointFile(state))
     with pytest.raises(rt.InputError, match="a run with another settings"):
-        finetune(damaged, data, TrainingSettings(), options=ONE, checkpoint=state, resume=True)
-    resumed = finetune(damaged, data, settings, options=ONE, checkpoint=state, resume=True)
+        finetune(
+            Workbench(damaged, data, ONE), TrainingSettings(), checkpoint=CheckpointFile(state, resume=True)
+        )
+    resumed = finetune(Workbench(damaged, data, ONE), settings, checkpoint=CheckpointFile(state, resume=True))
     assert resumed.history == whole.history
     assert resumed.model.proto == whole.model.proto
     assert not state.exists()

@@ -220,15 +220,15 @@ def reference_folded(job: Job) -> Call:
 def reference_onnx(job: Job) -> Call:
     """The same behind ONNX Runtime, which rounds in yet other places."""
     import redtest_onnx as rt
-    from redtest_onnx.graph.index import GraphIndex
     from redtest_onnx.graph.probe.taps import expose
     from redtest_onnx.runtime.session import Session
-    from redtest_onnx.runtime.shapes import resolve_shapes
+    from redtest_onnx.runtime.workbench import Workbench
 
     model = rt.load(job.folder / "model.onnx")
     inputs = job.inputs
     data = rt.open_data(job.folder / "inputs.npy", model)
-    seen = resolve_shapes(model, GraphIndex(model.graph), data, job.options)
+    bench = Workbench(model, data, job.options)
+    seen = bench.resolved
     each = [4 * len(inputs) * prod(seen.shapes.sizes[tensor][1:]) for tensor in job.tensors]
     parts = np.cumsum(each) // _AT_ONCE
 
@@ -272,21 +272,21 @@ ON_CPU_ONLY = ("plain, less memory",)
 
 def _ours(job: Job, pooling: Any) -> Call:
     import redtest_onnx as rt
-    from redtest_onnx.graph.index import GraphIndex
     from redtest_onnx.metrics.cka import cka
-    from redtest_onnx.runtime.shapes import resolve_shapes
+    from redtest_onnx.runtime.workbench import Workbench
     from redtest_onnx.similarity.measure import measure
     from redtest_onnx.similarity.reader import GramReader, TapTarget
 
     model = rt.load(job.folder / "model.onnx")
     data = rt.open_data(job.folder / "inputs.npy", model)
-    seen = resolve_shapes(model, GraphIndex(model.graph), data, job.options)
+    bench = Workbench(model, data, job.options)
+    seen = bench.resolved
     targets = [TapTarget.seen(tensor, seen, False) for tensor in job.tensors]
-    reader = GramReader(model, targets, len(data), pooling, job.options)
+    reader = GramReader(bench, targets, len(data), pooling)
     batches = [np.arange(len(data))]
 
     def call() -> np.ndarray:
-        measured = measure(reader, data, batches)
+        measured = measure(reader, batches)
         call.metric_share = measured.metric_s / (measured.metric_s + measured.forward_s)  # type: ignore[attr-defined]
         return cka(measured.hsic[0])
 

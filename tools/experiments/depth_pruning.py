@@ -157,13 +157,14 @@ def rows(case: Case, criteria: Sequence[str], repairs: Sequence[str]) -> Iterato
     for amount, budget in case.amounts:
         for criterion in criteria:
             start = perf_counter()
-            plan, _ = rt.plan(case.model, case.calibration, budget, criterion=criterion, analysis=analysis)
+            bench = rt.Workbench(case.model, case.calibration, evaluation=case.test)
+            settings = rt.PruneSettings(criterion)
+            plan = rt.plan(bench, settings=settings, budget=budget, analysis=analysis)
             planned = perf_counter() - start
             for repair in repairs:
                 start = perf_counter()
-                result = rt.prune(
-                    case.model, case.calibration, plan, analysis, evaluation=case.test, method=repair
-                )
+                settings = rt.PruneSettings(criterion, repair=repair)  # type: ignore[arg-type]
+                result = rt.prune(bench, settings=settings, plan=plan, analysis=analysis)
                 found = row(case, amount, criterion, repair, result)
                 if case.quality:
                     found |= {"before": before, "after": case.quality(result.model), "unit": "perplexity"}

@@ -30,12 +30,13 @@ from torch import nn
 
 import redtest_onnx as rt
 from redtest_onnx.bridge import to_torch
+from redtest_onnx.data.splits import Splits
 from redtest_onnx.report.figures import figure_svg
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.apply import chosen_weights
 from redtest_onnx.weight_sparsity.iterative.loop import iterate
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import TrainingSplit
 from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound
 from redtest_onnx.weight_sparsity.measure import PAIRS
 
@@ -123,10 +124,11 @@ def run(name: str, settings: LoopSettings, seed: int) -> dict[str, Any]:
     data, test = (rt.open_data(DATA, model, split=split) for split in ("train", "test"))
     validation = rt.open_data(DATA, model, split="calibration")
     everything = Joined(data, validation)
-    split = TrainingSplit(everything, np.arange(len(data)), np.arange(len(data), len(everything)))
+    judging = np.arange(len(data), len(everything))
+    bench = Workbench(model, everything, splits=Splits(np.arange(len(data)), judging, judging))
     module = to_torch(model)
     found = []
-    for step in iterate(model, chosen_weights(model), split, settings):
+    for step in iterate(bench, chosen_weights(model), settings):
         module.load_state_dict(step.state)
         found.append(rounded({**asdict(step.record), "test": accuracy(module, test)}))
     head = {"net": name, "method": label(settings), "scope": settings.scope, "seed": seed}

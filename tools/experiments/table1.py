@@ -33,7 +33,9 @@ from redtest_onnx.data.dataset import Subset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import compare, rewrite
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.finetune import finetune
+from redtest_onnx.training.loop import Watch
 from redtest_onnx.training.settings import TrainingSettings
 
 NORMALISED = rt.ImageOptions(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
@@ -154,7 +156,7 @@ def trained(name: str, seed: int, scale: Scale, data: rt.Dataset, folder: Path) 
             seed=seed,
         )
         model = exported(NETS[name].build())
-        rt.save(finetune(model, data, settings, report=print).model, path)
+        rt.save(finetune(Workbench(model, data), settings, watch=Watch(report=print)).model, path)
     return rt.load(path)
 
 
@@ -171,7 +173,7 @@ def tuned(model: rt.Model, scale: Scale, data: rt.Dataset, seed: int) -> rt.Mode
         augment=("crop", "flip"),
         seed=seed,
     )
-    return finetune(model, data, settings, report=print).model
+    return finetune(Workbench(model, data), settings, watch=Watch(report=print)).model
 
 
 def chosen(
@@ -185,7 +187,7 @@ def chosen(
         steps = tuple(Step.of(analysis.layers[k]) for k in net.paper)
         return Plan(criterion, model.sha256, steps)
     budget = rt.Budget(targets=(("macs", net.macs),))
-    return rt.plan(model, data, budget, criterion=criterion, analysis=analysis)[0]
+    return rt.plan(model, data, rt.PruneSettings(criterion), budget=budget, analysis=analysis)
 
 
 def rows(
@@ -208,10 +210,11 @@ def rows(
             if found is None:
                 continue
             plan = found
-        pruned, repair = rewrite(model, calibration, plan, analysis)
-        untrained = compare(model, pruned, calibration, plan, analysis, repair, evaluation=test)
-        final = tuned(pruned, scale, train, seed)
-        result = compare(model, final, calibration, plan, analysis, repair, evaluation=test)
+        bench = Workbench(model, calibration, evaluation=test)
+        pruned, repair = rewrite(bench, plan)
+        untrained = compare(bench, pruned, plan, analysis, repair)
+        final = bench.successor(tuned(pruned.model, scale, train, seed))
+        result = compare(bench, final, plan, analysis, repair)
         a, b = result.before, result.after
         yield {
             "net": name,

@@ -116,7 +116,7 @@ def memory_too_large(subject: Subject) -> Iterator[Problem]:
     yield Problem(
         f"{weights:.4g} MB of weights and {peak / _MEGA:.4g} MB of activations, {limit:g} MB are allowed",
         "memory",
-        fix=_prune(subject, "--target", f"params={share:.2f}") if share > 0 else None,
+        fix=_prune(subject, "--target", f"params={share:.2f}") if share >= 0.01 else None,
     )
 
 
@@ -133,23 +133,18 @@ def redundant(subject: Subject) -> Iterator[Problem]:
     analysis = subject.analysis
     if analysis is None:
         return
-    kept, gone = analysis.layers[0], []
-    for layer in analysis.layers[1:]:
-        if layer.removable and analysis.similarity[kept.index, layer.index] >= _SIMILAR:
-            gone.append(layer)
-        else:
-            kept = layer
+    gone = [layer for layer, _ in analysis.repeated(_SIMILAR, lambda layer: layer.removable)]
     if gone:
         parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
         macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
-        origin = "made-up inputs; measure on real ones" if analysis.synthetic else analysis.source
+        origin = "synthetic inputs; measure on real ones" if analysis.synthetic else analysis.source
         yield Problem(
             f"{len(gone)} of {len(analysis.layers)} layers repeat the one before them, with "
             f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters and "
             f"{macs / max(subject.cost.macs or 1, 1):.0%} of the MACs "
             f"(MSRS {analysis.redundancy.value:.1f}, on {origin})",
             "layers",
-            tensors=tuple(layer.tensor for layer in gone),
+            tensors=tuple(layer.name for layer in gone),
         )
 
 
@@ -178,8 +173,8 @@ def _over(subject: Subject, quantity: str, found: float, limit: float | None, un
         return
     share = floor(100 * limit / found) / 100
     # Removing layers seldom lowers the peak of activations, and timings vary.
-    able = share > 0 and quantity != "activations"
     share = share - _TIMING_MARGIN if quantity == "latency" else share
+    able = share >= 0.01 and quantity != "activations"
     fix = _prune(subject, "--target", f"{quantity}={share:.2f}") if able else None
     yield Problem(f"{found:.4g} {unit}, {limit:g} {unit} are allowed", quantity, fix=fix)
 

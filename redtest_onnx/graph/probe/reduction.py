@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -14,13 +12,15 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from redtest_onnx.graph.masks import Mask
+from redtest_onnx.graph.probe.constants import PREFIX, Constants
 from redtest_onnx.graph.probe.gram_loop import GramBody
+from redtest_onnx.graph.probe.masking import MaskedPositions
 from redtest_onnx.graph.shapes import Shape
 
 Pooling = Literal["mean", "none", "cls", "token"]
 Form = Literal["features", "gram"]
 
-PREFIX = "redtest/"
 
 # Blocks of a Gram: large enough for the kernels, small enough to skip most of what symmetry gives anyway.
 _ROWS = 64
@@ -52,6 +52,11 @@ class Tap:
             and no sequence [n, tokens, channels].
         whole: whether a Gram is one product of all columns, and leaves the graph as [n, n]. That takes a
             second copy of the activation and twice the work, in few large operators, as suits a GPU.
+        channels_last: whether images are [N, H, W, C], as TensorFlow has them.
+        lifted: whether all of the tensor belongs to one sample, so that an axis of samples [1, ...] is put in
+            front of it first; `shape` has it already. Its channels come last.
+        mask: which positions of a sequence count, see `masking`; None if all do. Of the others nothing is
+            seen: they are left out of means and choices, and are 0 where all values are kept.
     """
 
     tensor: str
@@ -63,6 +68,9 @@ class Tap:
     form: Form
     channels_first: bool = False
     whole: bool = False
+    lifted: bool = False
+    channels_last: bool = False
+    mask: Mask | None = None
 
     @property
     def output(self) -> str:
@@ -144,42 +152,6 @@ def unpack_gram(flat: Any, samples: int, gram: Any) -> None:
             position += size
 
 
-class Constants:
-    """Constants that the reductions of one graph share."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[str, onnx.NodeProto] = {}
-
-    def integers(self, values: Iterable[int]) -> str:
-        """The name of an int64 vector."""
-        array = np.array(list(values), np.int64)
-        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
-        return self._add(f"integers_{digest}", array)
-
-    def scalar(self, value: int) -> str:
-        """The name of an int64 scalar."""
-        return self._add(f"scalar_{value}", np.array(value, np.int64))
-
-    def zeros(self, shape: tuple[int, ...]) -> str:
-        """The name of float32 zeros."""
-        return self._add("_".join(("zeros", *map(str, shape))), np.zeros(shape, np.float32))
-
-    def true(self) -> str:
-        """The name of a boolean scalar."""
-        return self._add("true", np.array(True))
-
-    def nodes(self) -> list[onnx.NodeProto]:
-        """The nodes that make them."""
-        return list(self._nodes.values())
-
-    def _add(self, name: str, value: npt.NDArray[np.generic]) -> str:
-        full = f"{PREFIX}constant/{name}"
-        if full not in self._nodes:
-            tensor = onnx.numpy_helper.from_array(value)
-            self._nodes[full] = helper.make_node("Constant", [], [full], name=full, value=tensor)
-        return full
-
-
 class Reduction:
     """Writes the nodes that reduce one activation.
 
@@ -225,15 +197,28 @@ class Reduction:
         if tap.dtype != TensorProto.FLOAT:
             self._add("Cast", to=TensorProto.FLOAT)
         shape = tap.shape
+        if tap.lifted:
+            self._lift()
         if tap.batch_axis != 0:
             order = [tap.batch_axis, *(axis for axis in range(len(shape)) if axis != tap.batch_axis)]
             self._add("Transpose", perm=order)
-        if tap.sequence and tap.pooling in ("cls", "token"):
+        if tap.mask is not None and tap.sequence:
+            masked = MaskedPositions(tap.output, tap.batch, self._opset, self._constants)
+            self._nodes += masked.nodes(self._value, tap.pooling, self._positions)
+            self._value = self._nodes[-1].output[0]
+        elif tap.sequence and tap.pooling in ("cls", "token"):
             self._one_token()
         elif tap.pooling != "none" and len(shape) > 2:
             self._pool()
         elif len(shape) != 2 or shape[0] != tap.batch:
             self._reshape([tap.batch, -1])
+
+    def _lift(self) -> None:
+        """[...] -> [1, ...], whatever its sizes are."""
+        if self._opset < 13:
+            self._add("Unsqueeze", axes=[0])
+        else:
+            self._add("Unsqueeze", [self._value, self._constants.integers([0])])
 
     def _pool(self) -> None:
         """[n, channels, positions...] or [n, positions..., channels] -> [n, channels]."""
@@ -325,5 +310,10 @@ class Reduction:
 
 def _channel_axis(tap: Tap) -> int:
     """Images are [N, C, ...]; sequences, states and everything in windows end with their channels."""
-    images = tap.batch_axis == 0 and tap.shape[0] == tap.batch and (len(tap.shape) != 3 or tap.channels_first)
+    images = (
+        not (tap.lifted or tap.channels_last)
+        and tap.batch_axis == 0
+        and tap.shape[0] == tap.batch
+        and (len(tap.shape) != 3 or tap.channels_first)
+    )
     return 1 if images else max(axis for axis in range(len(tap.shape)) if axis != tap.batch_axis)

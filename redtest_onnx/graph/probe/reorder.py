@@ -15,7 +15,8 @@ import onnx
 
 from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe.reduction import PREFIX, Constants, Reduction, Tap
+from redtest_onnx.graph.probe.constants import PREFIX, Constants
+from redtest_onnx.graph.probe.reduction import Reduction, Tap
 from redtest_onnx.graph.probe.taps import build_probe, tap_outputs
 
 _REORDER = "ReorderOutput"

@@ -14,7 +14,9 @@ from onnx import TensorProto, helper
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.probe.reduction import PREFIX, Constants, Reduction, Tap
+from redtest_onnx.graph.probe.constants import PREFIX, Constants
+from redtest_onnx.graph.probe.masking import mask_nodes
+from redtest_onnx.graph.probe.reduction import Reduction, Tap
 from redtest_onnx.graph.shapes import Shape
 
 _OLDEST_OPSET = 7  # before it, operators broadcast only where told to
@@ -61,7 +63,10 @@ def build_probe(model: Model, taps: Iterable[Tap], seed: int = 0) -> Model:
     for tap in taps:
         positions = np.random.default_rng(seed).random(tap.batch)  # the same tokens in every layer
         behind[tap.tensor] = Reduction(tap, opset, constants, positions).nodes()
-    return _with_outputs(model, behind, tap_outputs(taps), constants.nodes())
+    first = []
+    if mask := next((tap.mask for tap in taps if tap.mask is not None), None):
+        first = mask_nodes(mask, constants)
+    return _with_outputs(model, behind, tap_outputs(taps), [*constants.nodes(), *first])
 
 
 def tap_outputs(taps: Iterable[Tap]) -> list[onnx.ValueInfoProto]:

@@ -151,17 +151,6 @@ def tail(context: CriterionContext) -> list[ScoredLayer]:
 
 
 def above_threshold(context: CriterionContext, threshold: float) -> list[ScoredLayer]:
-    """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
-
-    Layers that may not go are kept and compared with.
-    """
-    analysis, candidates = context.analysis, set(context.candidates)
-    chosen: list[ScoredLayer] = []
-    kept = analysis.layers[0]
-    for layer in analysis.layers[1:]:
-        similarity = float(analysis.similarity[kept.index, layer.index])
-        if layer in candidates and similarity >= threshold:
-            chosen.append(ScoredLayer(layer, similarity))
-        else:
-            kept = layer
-    return chosen
+    """The candidates that RedTest's Algorithm 3 takes out, see `Analysis.repeated`."""
+    repeated = context.analysis.repeated(threshold, set(context.candidates).__contains__)
+    return [ScoredLayer(layer, similarity) for layer, similarity in repeated]

@@ -10,6 +10,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.repair.equations import RANKING_ROWS
 from redtest_onnx.pruning.repair.refit import refit
 
 _SAMPLES = 128  # to fit to, and as many to judge by
@@ -61,7 +62,7 @@ class _Prices:
         bench = self._context.bench
         plan = Plan("recoverable", bench.digest, tuple(map(Step.of, gap)))
         pruned = AdapterInsertion(apply_plan(bench, plan))
-        fitted, _ = refit(bench, pruned, plan, self._fit, scope="gaps", rounds=0)
+        fitted, _ = refit(bench, pruned, plan, self._fit, scope="gaps", rounds=0, density=RANKING_ROWS)
         effect = self._judge.evaluate(fitted).agreement.relative_l2
         return effect**2 if np.isfinite(effect) else float("inf")
 

@@ -53,11 +53,11 @@ def linear_accuracy(features: npt.NDArray[np.generic], labels: Labels) -> float:
     spread = features.std(axis=0)
     scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
     equations = NormalEquations(scaled.shape[1], len(classes))
-    equations.add(scaled[::2], goals[::2])
+    equations.add(scaled[::2, None], goals[::2, None])
     best = 0.0
     for penalty in PENALTIES:
         fit = equations.solve(penalty)
-        answers = classes[(scaled[1::2] @ fit.weight + fit.bias).argmax(axis=1)]
+        answers = classes[(scaled[1::2] @ fit.weight[0] + fit.bias[0]).argmax(axis=1)]
         best = max(best, float(np.mean(answers == labels[1::2])))
     return best
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.graph.linear_operators import LinearOperator
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.weights import change_operands
-from redtest_onnx.metrics.ridge import NormalEquations, RidgeFit, best_fit
+from redtest_onnx.metrics.ridge import Diagnosis, FewRows, NormalEquations, RidgeFit, best_fit
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
+from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.threads import in_threads
 
 Values = npt.NDArray[np.generic]
 Float64s = npt.NDArray[np.float64]
+Gathered = tuple[Values, Values]
+Number = TypeVar("Number", bound=np.generic)
+Kind = TypeVar("Kind", NormalEquations, FewRows)
 
-# Rows beyond this many per unknown make no difference to a fit; positions are sampled down to it.
-_ROWS_PER_UNKNOWN = 300
+# Rows per unknown: far fewer than a last fit is worth tell good plans from bad.
+RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
 _SMALLEST_SCALE = 1e-6
+_BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
 CHECK_EVERY = 4
-"""One run in so many chooses the penalty."""
+"""One sample in so many, of single samples one run in so many, chooses the penalty."""
 
 
 @dataclass(frozen=True)
@@ -29,137 +35,219 @@ class Correction:
     """A change of what an operator adds to its target.
 
     Attributes:
-        weight: [M, p] float64, one row per output channel.
+        weight: [M, p] float64, one row per output channel, in the order of the operator's weights.
         bias: [M] float64.
         explained: share of the error at the target that it takes away.
-        condition: condition number of the worst fit.
-        rank: directions of the input that carry information, over all groups.
         unknowns: size of the input, over all groups.
         rows: equations of one group.
+        diagnosis: how well the fit is determined, if that was asked for.
     """
 
     weight: Float64s
     bias: Float64s
     explained: float
-    condition: float
-    rank: int
     unknowns: int
     rows: int
+    diagnosis: Diagnosis | None = None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The rows of one run of the model.
+
+    Attributes:
+        gather: gives rows x [n, groups, p] and errors [n, groups, q] of a block.
+        blocks: parts of the samples or rows, small enough for one product.
+        per_sample: rows that one sample gives.
+    """
+
+    gather: Callable[[slice], Gathered]
+    blocks: list[slice]
+    per_sample: int
 
 
 class Equations:
-    """Normal equations of an operator's correction, one pair per group: to fit, and to choose the penalty.
+    """Equations for an operator's correction: those to fit to, and those that choose the penalty.
 
     Args:
         operator: the operator.
         samples: number of samples that will be added.
+        options: threads that gather rows and form products.
+        density: rows per unknown; positions are sampled down to that.
         seed: of the positions that are taken where there are more than needed.
     """
 
-    def __init__(self, operator: LinearOperator, samples: int, seed: int = 0) -> None:
-        self._operator = operator
-        self._samples = samples
+    def __init__(
+        self,
+        operator: LinearOperator,
+        samples: int,
+        options: RunOptions,
+        *,
+        density: int = FINAL_ROWS,
+        seed: int = 0,
+    ) -> None:
+        self._operator, self._samples, self._threads = operator, samples, options.threads
+        self._density, self._seed = density, seed
         self._rng = np.random.default_rng(seed)
-        self._pairs: list[tuple[NormalEquations, NormalEquations]] = []
+        self._pair: tuple[NormalEquations, NormalEquations] | tuple[FewRows, FewRows] | None = None
         self._runs = 0
+        self._inputs_known = False
 
-    def add(self, x: Values, error: Values) -> bool:
-        """Add what the operator reads and the error at its target; False if their shapes don't fit."""
-        operator = self._operator
-        rows = _image_rows if operator.geometry else _token_rows
-        found = rows(operator, x, error, self._samples, self._rng)
-        if found is None:
-            return False
-        a, b = (part.reshape(len(part), operator.groups, -1) for part in found)
-        if not self._pairs:
-            p, q = a.shape[2], b.shape[2]
-            self._pairs = [(NormalEquations(p, q), NormalEquations(p, q)) for _ in range(operator.groups)]
-        check = self._runs % CHECK_EVERY == CHECK_EVERY - 1
-        for group, pair in enumerate(self._pairs):
-            pair[check].add(a[:, group], b[:, group])
+    def add(self, x: Values, error: Values, counted: Counted = None) -> bool:
+        """Add what the operator reads and the error at its target; False if their shapes don't fit.
+
+        Args:
+            x: what it reads, of some samples.
+            error: at its target.
+            counted: [n, positions] which positions of sequences are taken; all if None.
+        """
+        rows = None if self._operator.geometry else counted_rows(x, counted)
+        cut = len(x) - len(x) // CHECK_EVERY
         self._runs += 1
-        return True
-
-    def solve(self) -> Correction | None:
-        """The correction; None where none helps on the rows that check it."""
-        fits: list[RidgeFit | None] = [
-            best_fit(*pair, intercept=self._operator.bias is not None) for pair in self._pairs
-        ]
-        useful = [fit for fit in fits if fit]
-        if not useful:
-            return None
-        p, q = useful[0].weight.shape
-        weights = [fit.weight.T if fit else np.zeros((q, p)) for fit in fits]
-        biases = [fit.bias if fit else np.zeros(q) for fit in fits]
-        return Correction(
-            np.concatenate(weights),
-            np.concatenate(biases),
-            sum(fit.explained for fit in useful) / len(fits),
-            max(fit.condition for fit in useful),
-            sum(fit.rank for fit in useful),
-            p * len(fits),
-            self._pairs[0][0].rows,
+        if len(x) < CHECK_EVERY or len(error) != len(x):
+            return self._add(x, error, rows, check=self._runs % CHECK_EVERY == 0)
+        return all(
+            self._add(x[part], error[part], None if rows is None else rows[part], check=bool(part.start))
+            for part in (slice(cut), slice(cut, None))
         )
 
+    def _add(self, x: Values, error: Values, counted: npt.NDArray[np.bool_] | None, *, check: bool) -> bool:
+        operator = self._operator
+        unknowns = operator.unknowns(x.shape)
+        wanted = max(1, -(-self._density * unknowns // self._samples))
+        if operator.geometry:
+            run = _image_rows(operator, x, error, wanted, self._rng)
+        else:
+            run = _token_rows(x, error, counted, wanted, self._rng)
+        if run is None:
+            return False
+        if self._pair is None:
+            few = operator.groups == 1 and run.per_sample * self._samples < unknowns
+            size = unknowns, len(operator.scale) // operator.groups, operator.groups
+            self._pair = (FewRows(), FewRows()) if few else (NormalEquations(*size), NormalEquations(*size))
+        part = self._pair[check]
+        if isinstance(part, FewRows):
+            for block in run.blocks:
+                part.add(*run.gather(block))
+        else:
+            self._sum(part, run)
+        return True
 
-def corrected(model: Model, operator: LinearOperator, weight: Float64s, bias: Float64s) -> Model:
-    """The model with a correction [M, p] and [M] of the target in the operator's weights and bias."""
-    tensor = operator.weight_of(model)
-    stored: npt.NDArray[Any] = model.value(tensor)
-    change = weight * _inverse(operator.scale)[:, None]
-    if operator.kind != "Conv" and not operator.transposed:
-        change = change.T
-    changes = {(operator.node, tensor.name): (stored + change.reshape(stored.shape)).astype(stored.dtype)}
-    constant = operator.bias_of(model)
-    if operator.bias is not None and constant is not None:
-        old: npt.NDArray[Any] = model.value(constant)
-        share = (bias * _inverse(operator.bias_scale)).reshape(old.shape)
-        changes[operator.bias[0], constant.name] = (old + share).astype(old.dtype)
-    return change_operands(model, changes)
+    def _sum(self, part: NormalEquations, run: _Run) -> None:
+        def summed(block: slice) -> NormalEquations:
+            return part.sums(*run.gather(block), targets_only=self._inputs_known)
+
+        assert self._pair is not None
+        assert isinstance(self._pair[0], NormalEquations)
+        part.shift = self._pair[0].shift  # the first rows of all tell about what value products are formed
+        first, *others = run.blocks
+        part.include(summed(first))
+        for sums in in_threads(summed, others, self._threads):
+            part.include(sums)
+
+    def start_again(self) -> None:
+        """Forget the errors; the same inputs, to be added again in the same order, are taken as known."""
+        self._rng = np.random.default_rng(self._seed)
+        self._runs = 0
+        if self._pair is not None and isinstance(self._pair[0], NormalEquations):
+            train, check = self._pair
+            assert isinstance(check, NormalEquations)
+            self._pair, self._inputs_known = (train.without_targets(), check.without_targets()), True
+        else:
+            self._pair = None
+
+    def solve(self, *, diagnose: bool = False) -> Correction | None:
+        """The correction; None where none helps on the rows that check it.
+
+        Args:
+            diagnose: find out how well the fit is determined, which takes as long as to solve it.
+        """
+        if self._pair is None:
+            return None
+        if isinstance(self._pair[0], FewRows):
+            return self._solved(*self._pair, diagnose=diagnose)
+        return self._solved(*self._pair, diagnose=diagnose)
+
+    def _solved(self, train: Kind, check: Kind, *, diagnose: bool) -> Correction | None:
+        intercept = self._operator.bias is not None
+        fit = best_fit(train, check, intercept=intercept)
+        if fit is None:
+            return None
+        known = train.merged(check).diagnose(fit, intercept=intercept) if diagnose else None
+        return Correction(
+            self._in_order(fit),
+            fit.bias.reshape(-1),
+            float(fit.explained.mean()),
+            fit.weight.shape[0] * fit.weight.shape[1],
+            train.rows + check.rows,
+            known,
+        )
+
+    def _in_order(self, fit: RidgeFit) -> Float64s:
+        """[M, p] rows of weights, from columns whose kernel elements come before the channels."""
+        groups, p, q = fit.weight.shape
+        geometry = self._operator.geometry
+        taps = geometry.kernel[0] * geometry.kernel[1] if geometry else 1
+        ordered = fit.weight.reshape(groups, taps, p // taps, q).transpose(0, 3, 2, 1)
+        return ordered.reshape(groups * q, p)
 
 
-def spatial(images: Values) -> Values:
+def spatial(images: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """[n, C, H, W] of images, or of lines [n, C, L] as images of height 1."""
     return images[:, :, None] if images.ndim == 3 else images
 
 
 def _token_rows(
-    operator: LinearOperator, x: Values, error: Values, samples: int, rng: np.random.Generator
-) -> tuple[Values, Values] | None:
+    x: Values,
+    error: Values,
+    counted: npt.NDArray[np.bool_] | None,
+    wanted: int,
+    rng: np.random.Generator,
+) -> _Run | None:
     if x.shape[:-1] != error.shape[:-1]:
         return None
-    a, b = x.reshape(-1, x.shape[-1]), error.reshape(-1, error.shape[-1])
-    wanted = _per_sample(a.shape[1], samples) * len(x)
-    if len(a) > wanted:
-        chosen = np.sort(rng.choice(len(a), wanted, replace=False))
-        a, b = a[chosen], b[chosen]
-    return a, b
+    a, b = x.reshape(-1, 1, x.shape[-1]), error.reshape(-1, 1, error.shape[-1])
+    if counted is not None and not counted.all():
+        a, b = a[counted.reshape(-1)], b[counted.reshape(-1)]
+    count, per_sample = len(a), min(len(a) // max(len(x), 1), wanted)
+    if count > wanted * len(x):
+        chosen = np.sort(rng.choice(count, wanted * len(x), replace=False))
+        count = len(chosen)
+        return _Run(lambda block: (a[chosen[block]], b[chosen[block]]), _blocks(count, 1), per_sample)
+    return _Run(lambda block: (a[block], b[block]), _blocks(count, 1), per_sample)
 
 
 def _image_rows(
-    operator: LinearOperator, x: Values, error: Values, samples: int, rng: np.random.Generator
-) -> tuple[Values, Values] | None:
+    operator: LinearOperator, x: Values, error: Values, wanted: int, rng: np.random.Generator
+) -> _Run | None:
     x, error = spatial(x), spatial(error)
     if x.ndim != 4 or error.ndim != 4 or operator.geometry is None:
         return None
-    geometry = operator.geometry
+    geometry, groups = operator.geometry, operator.groups
     height, width = error.shape[2:]
     before = geometry.padding((x.shape[2], x.shape[3]), (height, width))
     window = Window(geometry.kernel, geometry.strides, geometry.dilations, before)
     places = np.arange(height * width)
-    unknowns = x.shape[1] // operator.groups * geometry.kernel[0] * geometry.kernel[1]
-    wanted = _per_sample(unknowns, samples)
     if len(places) > wanted:
         places = np.sort(rng.choice(places, wanted, replace=False))
     rows, columns = np.divmod(places, width)
-    return patches(x, window, rows, columns), values_at(error, rows, columns)
+
+    def gather(block: slice) -> Gathered:
+        found = patches(x[block], window, rows, columns)  # [n, taps, C]
+        grouped = found.reshape(*found.shape[:2], groups, -1).transpose(0, 2, 1, 3)
+        errors = values_at(error[block], rows, columns)
+        return grouped.reshape(len(found), groups, -1), errors.reshape(len(errors), groups, -1)
+
+    return _Run(gather, _blocks(len(x), len(places)), len(places))
 
 
-def _per_sample(unknowns: int, samples: int) -> int:
-    return max(1, -(-_ROWS_PER_UNKNOWN * unknowns // samples))
+def _blocks(count: int, rows: int) -> list[slice]:
+    """Consecutive parts of `count` items that give so many rows each."""
+    size = max(1, _BLOCK // max(rows, 1))
+    return [slice(start, start + size) for start in range(0, max(count, 1), size)]
 
 
-def _inverse(scale: Float64s) -> Float64s:
+def inverse_scale(scale: Float64s) -> Float64s:
     """1 / scale; 0 for channels that a normalisation has switched off."""
     usable = np.abs(scale) > _SMALLEST_SCALE
     return np.where(usable, 1 / np.where(usable, scale, 1), 0)

@@ -4,51 +4,51 @@ The second is solved as it stands. Then the error that it leaves is sent back th
 of the function: that is what the first would have to add. Its least-squares fit to that wish, weighed by what
 its channels do to the goal, is the step; how far to go along it is tried out. Both solutions alternate (a
 Gauss-Newton step with a Kronecker-factored curvature, one closed-form solve at a time).
+
+What the first operator reads never changes, and what it gives is linear in the step: its outputs are held in
+memory and moved along, so that neither it nor anything in front of it runs again.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.subgraph import segment
-from redtest_onnx.pruning.repair.backward import (
-    GRAD_INPUT,
-    GRAD_OUTPUT,
+from redtest_onnx.pruning.repair.equations import FINAL_ROWS, Correction, Equations, inverse_scale, spatial
+from redtest_onnx.pruning.repair.operator_models import (
+    RESULT,
+    SOURCE,
+    WEIGHT,
     backward_model,
     effective_weight,
+    forward_model,
     input_metric,
 )
-from redtest_onnx.pruning.repair.equations import Correction, Equations, corrected, spatial
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
+from redtest_onnx.pruning.repair.positions import counted_rows, silenced
+from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.runtime.session import Session
 
-Values = npt.NDArray[np.generic]
+Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-
-log = logging.getLogger(__name__)
+Float32s = npt.NDArray[np.float32]
 
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+_FIRST_LENGTH = 2
 _DAMPING = 1.0  # of the curvature, relative to its mean
-_TRIED_ON = 8  # runs that choose the length of a step
+_TRIED_ON = 256  # samples that choose the length of a step
+_LEAST_GAIN = 0.998  # of the error that the round before left: what gains less is the last round
 _SLOPE_STEP = 1e-2  # small beside activations of order one, large beside float32's rounding
-
-
-@dataclass(frozen=True)
-class JointStep:
-    """A direction for the first operator of a pair: [M, p] and [M] at its target."""
-
-    weight: Floats
-    bias: Floats
+_SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
+HELD_BYTES = 1 << 29
+"""Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
 
 
 def upstream_operator(
@@ -85,110 +85,247 @@ def upstream_operator(
     return first
 
 
-def joint_step(
-    replay: PartialRunner,
-    goals: Callable[[], Iterator[Values]],
-    first: LinearOperator,
-    second: LinearOperator,
-    samples: int,
-    seed: int,
-) -> JointStep | None:
-    """The least-squares answer of the first operator to the error that the second one leaves.
+@dataclass
+class PairValues:
+    """What the first operator of a pair reads and gives, run by run.
+
+    Attributes:
+        inputs: arrays per run.
+        inner: its target per run, replaced as its weights move.
+        full: whether further runs are left out.
+    """
+
+    inputs: list[Values] = field(default_factory=list)
+    inner: list[Values] = field(default_factory=list)
+    full: bool = False
+    _held: int = 0
+    _positions: int = 0
+
+    def hold(self, inputs: Values, inner: Values, first: LinearOperator, density: int) -> None:
+        """Take in the next run, unless those that are held suffice or it is too much.
+
+        Rows are taken from all over the samples: of each, no more than a quarter of its positions count. A
+        last fit takes all samples: fewer of them cost ResNet56 a point where many layers went.
+        """
+        self._held += inputs.nbytes + inner.nbytes
+        self.full = self.full or self._held > HELD_BYTES
+        if self.full:
+            return
+        self.inputs.append(inputs)
+        self.inner.append(inner)
+        channels = 1 if first.geometry is not None else inner.ndim - 1
+        self._positions += inner.size // inner.shape[channels]
+        samples = sum(map(len, self.inner))
+        enough = self._positions >= 4 * density * first.unknowns(inputs.shape)
+        self.full = enough and samples >= _SAMPLES_PER_DENSITY * density and density < FINAL_ROWS
+
+
+class JointRefit:
+    """Rounds of solving two operators together.
 
     Args:
-        replay: the pruned model, in front of the first operator.
-        goals: gives the second operator's goals, run by run.
-        first: the first operator.
-        second: the second.
-        samples: number of samples.
-        seed: of the positions that are taken.
+        runner: the pruned model, in front of the first operator.
+        working: the same model, whose weights change.
+        pair: the first and the second operator.
+        values: what the first reads and gives.
+        goal: gives the second operator's goals by run.
+        density: rows per unknown.
     """
-    model, options = replay.model, replay.options
-    weight = effective_weight(second, model.value(second.weight_of(model)))
-    slope = _Slope(model, first.target, second.input, options)
-    equations = Equations(first, samples, seed)
-    back: Session | None = None
-    moments: list[Floats] = []
-    names = [first.input, first.target, second.input, second.output, second.target]
-    for (values, count), goal in zip(replay.values(names), goals(), strict=True):
-        x, inner, between, output, now = (values[name][:count] for name in names)
-        if inner.shape != between.shape or output.shape != now.shape:
+
+    def __init__(
+        self,
+        runner: PartialRunner,
+        working: WorkingModel,
+        pair: tuple[LinearOperator, LinearOperator],
+        values: PairValues,
+        goal: Callable[[int], Values],
+        density: int,
+    ) -> None:
+        self._runner, self._working, self._values, self._goal = runner, working, values, goal
+        self._first, self._second = pair
+        self._options, self._density = runner.options, density
+        self._samples = sum(runner.counts[: len(values.inner)])
+        self._equations = Equations(self._first, self._samples, runner.options, density=density, seed=1)
+        self._function = runner.part([self._second.input], self._given(0))
+        self._forward: Session | None = None
+        self._backward: Session | None = None
+
+    def rounds(self, count: int) -> int:
+        """Alternate between both operators; returns how many rounds brought something."""
+        before = np.inf
+        for done in range(count):
+            behind = self._runner.part([self._second.input, self._second.target], self._given(0))
+            left = self._step(behind)
+            if left is None:
+                return done
+            self._solve_second(behind)
+            if left > _LEAST_GAIN * before:
+                return done + 1
+            before = left
+        return count
+
+    def _given(self, run: int, inner: Values | None = None) -> dict[str, Values]:
+        return {self._first.target: self._values.inner[run] if inner is None else inner}
+
+    def _step(self, behind: Part) -> float | None:
+        """Move the first operator along its answer to the error the second leaves; what is left of that.
+
+        None, and nothing is moved, where that doesn't help.
+        """
+        found = self._answer(behind)
+        if found is None:
             return None
-        error = (goal.astype(np.float32) - now).astype(np.float32)
-        if second.geometry is not None:
-            error = spatial(error)
-            size = spatial(between).shape[2:]
-            back = back or Session(backward_model(second, weight, size, error.shape[2:]), options)
-        back = back or Session(backward_model(second, weight, (), ()), options)
-        slopes = slope.at(inner)
-        wish = back.run({GRAD_OUTPUT: error})[GRAD_INPUT].reshape(inner.shape) * slopes
-        if not equations.add(x, wish):
+        fit, curvature, errors = found
+        step = _weighed(fit, curvature, self._first)
+        usable = self._first.scale * inverse_scale(self._first.scale)
+        weight, bias = step.weight * usable[:, None], step.bias * usable
+        moves = [self._moved(k, weight, bias) for k in range(len(errors))]
+        length, left = self._length(behind, moves)
+        if not left < sum(errors):
             return None
-        channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
-        rows = channels.reshape(-1, channels.shape[-1])
-        moments.append((rows.T @ rows).astype(np.float64) / len(rows))
-    fit = equations.solve()
-    return _weighed(fit, input_metric(second, weight) * np.mean(moments, axis=0), first) if fit else None
+        self._working.correct(self._first, length * weight, length * bias)
+        for k, inner in enumerate(self._values.inner):
+            move = moves[k] if k < len(moves) else self._moved(k, weight, bias)
+            self._values.inner[k] = _along(inner, move, length)
+        return left
+
+    def _answer(self, behind: Part) -> tuple[Correction, Floats, list[float]] | None:
+        """The fit to what the second operator asks of the first, the curvature, and errors of some runs."""
+        second, equations = self._second, self._equations
+        weight = effective_weight(second, self._working.weight(second))
+        kernel = weight.astype(np.float32)
+        equations.start_again()
+        moments: list[Floats] = []
+        errors: list[float] = []
+        seen = 0
+        for k, inner in enumerate(self._values.inner):
+            count = self._runner.counts[k]
+            now = behind(k, self._given(k))
+            between = now[second.input]
+            if inner.shape != between.shape:
+                return None
+            counted = self._runner.counted(k)
+            error = (self._goal(k).astype(np.float32) - now[second.target][:count]).astype(np.float32)
+            error = silenced(error, counted)
+            if seen < _TRIED_ON:
+                errors.append(_energy(error))
+            seen += count
+            slopes = self._slopes(k)[:count]
+            wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
+            if not equations.add(self._values.inputs[k][:count], wish, counted):
+                return None
+            channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
+            kept = None if second.geometry else counted_rows(channels, counted)
+            rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
+            moments.append((rows.T @ rows).astype(np.float64) / len(rows))
+        fit = equations.solve()
+        if fit is None:
+            return None
+        return fit, input_metric(second, weight) * np.mean(moments, axis=0), errors
+
+    def _back(self, error: Float32s, kernel: Float32s, between: Values) -> Float32s:
+        """The error behind the second operator, sent back through it."""
+        size: tuple[int, ...] = ()
+        if self._second.geometry is not None:
+            error, size = spatial(error), spatial(between).shape[2:]
+        if self._backward is None:
+            out = error.shape[2:] if size else ()
+            self._backward = Session(backward_model(self._second, size, out), self._options)
+        found: Float32s = self._backward.run({SOURCE: error, WEIGHT: kernel})[RESULT]
+        return found
+
+    def _slopes(self, run: int) -> Float32s:
+        """Slope of the function at the first operator's outputs, by central differences."""
+        inner, ends = self._values.inner[run], []
+        for shift in (_SLOPE_STEP, -_SLOPE_STEP):
+            moved = (inner.astype(np.float32) + np.float32(shift)).astype(inner.dtype)
+            ends.append(self._function(run, self._given(run, moved))[self._second.input].astype(np.float32))
+        slope: Float32s = (ends[0] - ends[1]) / np.float32(2 * _SLOPE_STEP)
+        return slope
+
+    def _moved(self, run: int, weight: Floats, bias: Floats) -> Float32s:
+        """What the first operator gives more after a whole step, of one run."""
+        x, inner = self._values.inputs[run].astype(np.float32), self._values.inner[run]
+        geometry = self._first.geometry
+        size = out = ()
+        kernel = weight.astype(np.float32)
+        if geometry is not None:
+            x, size, out = spatial(x), spatial(x).shape[2:], spatial(inner).shape[2:]
+            kernel = kernel.reshape(len(kernel), -1, *geometry.kernel)
+        if self._forward is None:
+            self._forward = Session(forward_model(self._first, size, out), self._options)
+        found: Float32s = self._forward.run({SOURCE: x, WEIGHT: kernel})[RESULT]
+        found += bias.astype(np.float32).reshape(-1, *[1] * len(out))
+        return found.reshape(inner.shape)
+
+    def _length(self, behind: Part, moves: list[Float32s]) -> tuple[float, float]:
+        """How many steps serve the goal best on the runs that are tried, and the error that is left then.
+
+        Errors along a step have one valley: lengths are tried from the middle one on, downhill.
+        """
+
+        def tried(length: float) -> float:
+            total = 0.0
+            for k, move in enumerate(moves):
+                inner = _along(self._values.inner[k], move, length)
+                target = behind(k, self._given(k, inner))[self._second.target][: self._runner.counts[k]]
+                error = self._goal(k).astype(np.float32) - target
+                total += _energy(silenced(error, self._runner.counted(k)))
+            return total if np.isfinite(total) else np.inf
+
+        known = {_FIRST_LENGTH: tried(_LENGTHS[_FIRST_LENGTH])}
+        best = _FIRST_LENGTH
+        for direction in (1, -1):
+            while 0 <= best + direction < len(_LENGTHS):
+                known[best + direction] = tried(_LENGTHS[best + direction])
+                if not known[best + direction] < known[best]:
+                    break
+                best += direction
+            if best != _FIRST_LENGTH:
+                break
+        return _LENGTHS[best], known[best]
+
+    def _solve_second(self, behind: Part) -> None:
+        equations = Equations(self._second, self._samples, self._options, density=self._density)
+        for k in range(len(self._values.inner)):
+            count = self._runner.counts[k]
+            now = behind(k, self._given(k))
+            error = self._goal(k).astype(np.float32) - now[self._second.target][:count]
+            if not equations.add(now[self._second.input][:count], error, self._runner.counted(k)):
+                return
+        correction = equations.solve()
+        if correction is not None:
+            self._working.correct(self._second, correction.weight, correction.bias)
 
 
-def line_search(
-    replay: PartialRunner,
-    goals: Callable[[], Iterator[Values]],
-    operators: tuple[LinearOperator, LinearOperator],
-    step: JointStep,
-) -> Model | None:
-    """The model after the step of the length that serves the goal best; None if none does."""
-    first, second = operators
-    start = replay.model
+@dataclass(frozen=True)
+class _Step:
+    """A direction for the first operator of a pair: [M, p] and [M] at its target."""
 
-    def after(length: float) -> Model:
-        return corrected(start, first, length * step.weight, length * step.bias)
-
-    errors = {0.0: _error(replay, goals, second.target)}
-    for length in _LENGTHS:
-        replay.model = after(length)  # one at a time: each is a copy of the model
-        errors[length] = _error(replay, goals, second.target)
-    replay.model = start
-    best = min(errors, key=lambda length: errors[length] if np.isfinite(errors[length]) else np.inf)
-    return after(best) if best else None
+    weight: Floats
+    bias: Floats
 
 
-def _error(replay: PartialRunner, goals: Callable[[], Iterator[Values]], target: str) -> float:
-    total = 0.0
-    for (values, count), goal in zip(replay.values([target], _TRIED_ON), goals(), strict=False):
-        total += float(np.square(goal.astype(np.float64) - values[target][:count]).sum())
-    return total
-
-
-def _weighed(fit: Correction, curvature: Floats, first: LinearOperator) -> JointStep:
+def _weighed(fit: Correction, curvature: Floats, first: LinearOperator) -> _Step:
     """The fit in the metric of what the channels do: less where they do much already."""
     mean = float(np.trace(curvature)) / len(curvature)
     if mean <= 0:
-        return JointStep(fit.weight, fit.bias)
+        return _Step(fit.weight, fit.bias)
     damped = curvature / mean + _DAMPING * np.eye(len(curvature))
     if first.groups > 1:
         # Channels of different groups read different inputs, and can't be mixed.
         damped = np.diag(np.diagonal(damped))
     inverse = np.linalg.inv(damped)
-    return JointStep(inverse @ fit.weight / mean, inverse @ fit.bias / mean)
+    return _Step(inverse @ fit.weight / mean, inverse @ fit.bias / mean)
 
 
-class _Slope:
-    """Slope of the function of single values between two tensors, by central differences."""
+def _along(inner: Values, move: Float32s, length: float) -> Values:
+    """Outputs after so many steps, in their own type."""
+    return np.asarray(inner + np.float32(length) * move, inner.dtype)
 
-    def __init__(self, model: Model, source: str, result: str, options: RunOptions) -> None:
-        self._model, self._source, self._result, self._options = model, source, result, options
-        self._session: Session | None = None
 
-    def at(self, values: Values) -> npt.NDArray[np.float32]:
-        """[...] float32 slopes at the values."""
-        if self._session is None:
-            given = {self._source: int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype))}
-            part = segment(self._model, [self._result], given)
-            self._session = Session(part, self._options)
-        ends = []
-        for shift in (_SLOPE_STEP, -_SLOPE_STEP):
-            moved = (values.astype(np.float32) + np.float32(shift)).astype(values.dtype)
-            ends.append(self._session.run({self._source: moved})[self._result].astype(np.float32))
-        slope: npt.NDArray[np.float32] = (ends[0] - ends[1]) / np.float32(2 * _SLOPE_STEP)
-        return slope
+def _energy(values: Values) -> float:
+    """Sum of squares, in float64."""
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.sum(np.square(flat, dtype=np.float64)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import onnx
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import live, segment
+from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -25,11 +25,13 @@ class PartialRunner:
     tensors serve. So the memory does not grow with the number of samples beyond that.
 
     Args:
-        bench: the model and samples. Another model of the same structure may be put in its place (`model`) at
-            any time, if it differs only in weights behind the kept tensors.
+        bench: the model and samples. The weights behind the kept tensors may change in place at any time.
         indices: which of the samples.
         size: samples per run, where the model doesn't fix that.
         limit: bytes to keep.
+
+    Attributes:
+        counts: how many of the samples of each run count.
     """
 
     def __init__(
@@ -42,21 +44,24 @@ class PartialRunner:
     ) -> None:
         self.model = bench.model
         self.options = bench.options
+        self._index = index_of(bench.model)
         self._data = bench.data
+        self._mask = bench.mask
         fixed = bench.fixed_batch
         self._runs = list(batches(indices, fixed or size, fixed=fixed is not None))
         self._limit = limit
         self._kept: list[dict[str, Any]] = [{} for _ in self._runs]
         self._position = 0
+        self.counts = tuple(count for _, count in self._runs)
 
     def advance(self, node: int) -> None:
         """Keep the tensors in front of a node, if it lies behind those kept now and they aren't too large."""
         if node <= self._position:
             return
-        names = live(index_of(self.model), node)
+        names = live(self._index, node)
         kept: list[dict[str, Any]] = []
         size = 0
-        for values, _ in self.values(names):
+        for values in self.values(names):
             if not all(isinstance(value, np.ndarray) for value in values.values()):
                 return
             size += sum(value.nbytes for value in values.values())
@@ -65,28 +70,64 @@ class PartialRunner:
             kept.append(values)
         self._kept, self._position = kept, node
 
-    def values(self, names: Sequence[str], count: int | None = None) -> Iterator[tuple[dict[str, Any], int]]:
-        """Tensors run by run.
+    def keep(self, name: str, arrays: Sequence[Any]) -> None:
+        """Start from one more tensor until the next advance; nothing may change in front of it any more."""
+        if len(arrays) == len(self._kept):
+            for kept, value in zip(self._kept, arrays, strict=True):
+                kept[name] = value
+
+    def counted(self, run: int) -> Counted:
+        """[n, positions] which positions of the samples of a run count; None: all, or there are none."""
+        if self._mask is None:
+            return None
+        chosen, count = self._runs[run]
+        return self._mask.counted(self._data.inputs(chosen))[:count]
+
+    def values(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch."""
+        part = self.part(names)
+        for k in range(len(self._runs)):
+            yield part(k)
+
+    def part(self, names: Sequence[str], given: Mapping[str, Any] | None = None) -> Part:
+        """What computes tensors with the weights of now, in one run at a time.
 
         Args:
             names: the tensors.
-            count: number of runs; all if None.
-
-        Yields:
-            Arrays by name, and how many of the samples in them count.
+            given: examples of tensors, by name, to start from besides those that are kept.
         """
-        given = {name: _element_type(value) for name, value in self._kept[0].items()}
-        inputs = {spec.name for spec in self.model.inputs}
-        computed = [n for n in dict.fromkeys(names) if n not in given and n not in inputs]
-        part = segment(self.model, computed, given)
-        session = Session(part, self.options) if computed else None
-        fed = [spec.name for spec in part.inputs]
-        from_data = any(name not in given for name in (*fed, *names) if name in inputs)
-        for (chosen, counting), kept in islice(zip(self._runs, self._kept, strict=True), count):
-            known = {**self._data.inputs(chosen), **kept} if from_data else kept
-            found = session.run({name: known[name] for name in fed}) if session else {}
-            yield {name: found[name] if name in found else known[name] for name in names}, counting
+        return Part(self, names, given or {})
 
 
-def _element_type(value: Any) -> int:
+class Part:
+    """The part of a model that computes some tensors from kept and given ones; its weights stay as they are.
+
+    Args:
+        runner: the model and its samples.
+        names: the tensors to compute.
+        given: examples of tensors that will be given.
+    """
+
+    def __init__(self, runner: PartialRunner, names: Sequence[str], given: Mapping[str, Any]) -> None:
+        self._runner, self._names = runner, names
+        types = {name: element_type(value) for name, value in {**runner._kept[0], **given}.items()}
+        inputs = {spec.name for spec in runner.model.inputs}
+        computed = [n for n in dict.fromkeys(names) if n not in types and n not in inputs]
+        part = segment(runner.model, computed, types)
+        self._session = Session(part, runner.options) if computed else None
+        self._fed = [spec.name for spec in part.inputs]
+        self._from_data = any(n not in types for n in (*self._fed, *names) if n in inputs)
+
+    def __call__(self, run: int, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Arrays by name of one run, from what is kept and what is given for it."""
+        runner = self._runner
+        known = {**runner._kept[run], **(given or {})}
+        if self._from_data:
+            known = {**runner._data.inputs(runner._runs[run][0]), **known}
+        found = self._session.run({name: known[name] for name in self._fed}) if self._session else {}
+        return {name: found[name] if name in found else known[name] for name in self._names}
+
+
+def element_type(value: Any) -> int:
+    """ONNX element type of an array."""
     return int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))

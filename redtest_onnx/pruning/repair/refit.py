@@ -10,24 +10,26 @@ operators, both are solved together. No parameter is added.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.graph.index import index_of
-from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
+from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import CHECK_EVERY, Correction, Equations, corrected
-from redtest_onnx.pruning.repair.joint import joint_step, line_search, upstream_operator
+from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
+from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
+from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
@@ -64,6 +66,7 @@ class Refit:
     rounds: int = 0
 
 
+@one_blas_thread(solvers=True)
 def refit(
     bench: Workbench,
     pruned: AdapterInsertion,
@@ -72,6 +75,7 @@ def refit(
     *,
     scope: Scope = "all",
     rounds: int = ROUNDS,
+    density: int = FINAL_ROWS,
     progress: Progress | None = None,
 ) -> tuple[Model, tuple[Refit, ...]]:
     """Solve the linear operators of a pruned model again.
@@ -83,104 +87,104 @@ def refit(
         indices: which of the samples.
         scope: "all" operators that see other values than before, or only those in front of "gaps".
         rounds: how often two operators with an activation function between them are solved together.
+        density: rows per unknown of the fits.
         progress: called after each operator.
 
     Returns:
         The repaired model and what was done to each operator.
     """
-    old_index, index = bench.index, index_of(pruned.model)
+    working = WorkingModel(pruned.model)
+    old_index, index = bench.index, working.index
     goals = gap_goals(old_index, plan, pruned.exits)
-    changed = changed_tensors(old_index, index)
-    operators = linear_operators(pruned.model)
-    by_target = {operator.target: operator for operator in operators}
+    changed = changed_tensors(old_index, index_of(pruned.model))
+    by_target = {operator.target: operator for operator in working.operators}
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
         "all": lambda operator: operator.input in changed or operator.target in goals,
         "gaps": lambda operator: operator.target in goals,
     }
-    todo = [operator for operator in operators if in_scope[scope](operator)]
+    todo = [operator for operator in working.operators if in_scope[scope](operator)]
     firsts = [upstream_operator(index, operator, by_target) if rounds else None for operator in todo]
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
     size = min(_BATCH, -(-len(indices) // CHECK_EVERY))
-    before, now = (PartialRunner(side, indices, size=size) for side in (bench, bench.successor(pruned.model)))
+    before, now = (
+        PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
+    )
     done: list[Refit] = []
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         now.advance(frontier[k])
         before.advance(old_index.producer.get(index.nodes[frontier[k]].output[0], 0))
         goal = _Goals(before, goals.get(operator.target, operator.target))
-        correction = _solve(now, operator, goal, len(indices))
+        values = PairValues()
+        correction = _solve(now, operator, first, goal, values, density)
         if correction is not None:
-            now.model = corrected(now.model, operator, correction.weight, correction.bias)
+            working.correct(operator, correction.weight, correction.bias)
             solved = 0
-            if first is not None:
-                solved = _together(now, goal, first, operator, len(indices), rounds)
+            if first is not None and values.inner:
+                joint = JointRefit(now, working, (first, operator), values, goal, density)
+                solved = joint.rounds(rounds)
+                now.keep(first.target, values.inner)
             name = index.nodes[operator.node].name or operator.output
-            done.append(replace(_record(name, correction), rounds=solved))
+            done.append(_record(name, correction, solved))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
+        goal.hand_on()
         if progress:
             progress(k + 1, len(todo), "repairing")
-    return now.model, tuple(done)
+    return working.result(), tuple(done)
 
 
 class _Goals:
-    """What an operator should hit, run by run, from the original on the same samples."""
+    """What an operator should hit, by run, from the original on the same samples."""
 
-    def __init__(self, replay: PartialRunner, tensor: str) -> None:
-        self._replay, self._tensor = replay, tensor
-        self._kept: list[Values] | None = None
+    def __init__(self, runner: PartialRunner, tensor: str) -> None:
+        self._runner, self._tensor, self._counts = runner, tensor, runner.counts
+        self._part = runner.part([tensor])
+        self._kept: dict[int, Values] = {}
+        self._size = 0
 
-    def __call__(self) -> Iterator[Values]:
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept: list[Values] = []
-        size = 0
-        for values, count in self._replay.values([self._tensor]):
-            goal: Values = values[self._tensor][:count]
-            size += goal.nbytes
-            if size <= _GOAL_BYTES:
-                kept.append(goal)
-            yield goal
-        if size <= _GOAL_BYTES:
-            self._kept = kept
+    def __call__(self, run: int) -> Values:
+        goal: Values | None = self._kept.get(run)
+        if goal is None:
+            goal = np.asarray(self._part(run)[self._tensor])
+            self._size += goal.nbytes
+            if self._size <= _GOAL_BYTES:
+                self._kept[run] = goal
+        return goal[: self._counts[run]]
+
+    def hand_on(self) -> None:
+        """Let the original go on from the goals, as far as they are kept."""
+        self._runner.keep(self._tensor, [self._kept[run] for run in sorted(self._kept)])
 
 
 def _solve(
-    replay: PartialRunner, operator: LinearOperator, goals: Callable[[], Iterator[Values]], samples: int
+    runner: PartialRunner,
+    operator: LinearOperator,
+    first: LinearOperator | None,
+    goals: Callable[[int], Values],
+    values: PairValues,
+    density: int,
 ) -> Correction | None:
-    """The least-squares correction of one operator; None if shapes don't fit or nothing helps."""
-    equations = Equations(operator, samples)
+    """The least-squares correction of one operator; None if shapes don't fit or nothing helps.
+
+    What the operator in front of it reads and gives is left in `values`.
+    """
+    equations = Equations(operator, sum(runner.counts), runner.options, density=density)
     names = [operator.input, operator.output, operator.target]
-    for (values, count), goal in zip(replay.values(names), goals(), strict=True):
-        x, output, now = (values[name][:count] for name in names)
+    names += [] if first is None else [first.input, first.target]
+    for k, (found, count) in enumerate(zip(runner.values(names), runner.counts, strict=True)):
+        goal = goals(k)
+        x, output, now = (found[name][:count] for name in names[:3])
         if now.shape != goal.shape or output.shape != now.shape:
             return None
-        if not equations.add(x, goal.astype(np.float64) - now):
+        if first is not None:
+            values.hold(found[first.input], found[first.target], first, density)
+        if not equations.add(x, goal - now, runner.counted(k)):
             return None
-    return equations.solve()
+    return equations.solve(diagnose=True)
 
 
-def _together(
-    replay: PartialRunner,
-    goals: Callable[[], Iterator[Values]],
-    first: LinearOperator,
-    second: LinearOperator,
-    samples: int,
-    rounds: int,
-) -> int:
-    """Alternate between two operators; returns how many rounds brought something."""
-    for done in range(rounds):
-        step = joint_step(replay, goals, first, second, samples, seed=done + 1)
-        model: Any = step and line_search(replay, goals, (first, second), step)
-        if model is None:
-            return done
-        replay.model = model
-        correction = _solve(replay, second, goals, samples)
-        if correction is not None:
-            replay.model = corrected(replay.model, second, correction.weight, correction.bias)
-    return rounds
-
-
-def _record(name: str, fit: Correction) -> Refit:
-    return Refit(name, fit.explained, fit.condition, fit.rank, fit.unknowns, fit.rows)
+def _record(name: str, fit: Correction, rounds: int) -> Refit:
+    assert fit.diagnosis is not None
+    known = fit.diagnosis
+    return Refit(name, fit.explained, known.condition, known.rank, fit.unknowns, fit.rows, rounds)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from redtest_onnx.bridge.device import full_float32
 from redtest_onnx.metrics.cka import combine, hsic_matrix, u_centre
 from redtest_onnx.metrics.grams import linear_gram
 from redtest_onnx.metrics.msrs import msrs
@@ -49,10 +50,13 @@ def redundancy(
         threshold: similarity that scores one half.
     """
     network.eval()
+    device = next(network.parameters()).device
     size = min(samples, len(images))
     stack = []
     for start in range(0, len(images) - size + 1, size):
-        outputs = network.layers(torch.from_numpy(images[start : start + size]))[1]  # type: ignore[operator]
+        batch = torch.from_numpy(images[start : start + size]).to(device)
+        with full_float32():
+            outputs = network.layers(batch)[1]  # type: ignore[operator]
         stack.append(hsic_matrix(u_centre(np.stack([linear_gram(_pooled(x)) for x in outputs]))))
     similarity = combine(np.stack(stack))
     score = msrs(similarity, alpha, threshold)
@@ -66,5 +70,5 @@ def _pooled(activation: Tensor) -> npt.NDArray[np.float32]:
         activation = activation.mean(1)
     elif activation.ndim > 3:
         activation = activation.flatten(2).mean(2)
-    features: npt.NDArray[np.float32] = activation.numpy()
+    features: npt.NDArray[np.float32] = activation.cpu().numpy()
     return features

@@ -13,7 +13,11 @@ _EVALUATION_BATCH = 500
 
 
 def train(network: nn.Module, images: LabelledImages, recipe: Recipe, seed: int) -> None:
-    """Train a network in place; with one thread, the same seed gives the same weights."""
+    """Train a network in place, on the device it is on.
+
+    On the CPU and with one thread, the same seed gives the same weights.
+    """
+    device = next(network.parameters()).device
     inputs, labels = torch.from_numpy(images.images), torch.from_numpy(images.labels)
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(
@@ -30,7 +34,8 @@ def train(network: nn.Module, images: LabelledImages, recipe: Recipe, seed: int)
         for chosen in torch.randperm(len(inputs), generator=order).split(recipe.batch):
             if len(chosen) < 2:
                 continue  # batch normalisation has no statistics of one image
-            loss = functional.cross_entropy(network(_shifted(inputs[chosen], order)), labels[chosen])
+            batch = _shifted(inputs[chosen], order).to(device)
+            loss = functional.cross_entropy(network(batch), labels[chosen].to(device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -41,10 +46,11 @@ def train(network: nn.Module, images: LabelledImages, recipe: Recipe, seed: int)
 def accuracy(network: nn.Module, images: LabelledImages) -> float:
     """Share of images that the network classifies rightly."""
     network.eval()
+    device = next(network.parameters()).device
     right = 0
     for start in range(0, len(images.labels), _EVALUATION_BATCH):
         part = slice(start, start + _EVALUATION_BATCH)
-        answers = network(torch.from_numpy(images.images[part])).argmax(1).numpy()
+        answers = network(torch.from_numpy(images.images[part]).to(device)).argmax(1).cpu().numpy()
         right += int((answers == images.labels[part]).sum())
     return right / len(images.labels)
 

@@ -18,7 +18,7 @@ Values = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 
 # One operand, one result, each number by itself; their other inputs are single numbers.
-_POINTWISE = ops.ACTIVATION | {"Identity", "Dropout", "Neg", "Abs", "Sqrt", "Exp", "Cast"}
+_POINTWISE = ops.ACTIVATION | ops.CARRIERS | {"Dropout", "Neg", "Abs", "Sqrt", "Exp"}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 _WINDOWS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 _WHOLE = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"})

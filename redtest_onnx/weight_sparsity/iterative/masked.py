@@ -41,7 +41,7 @@ class MaskedModule:
             raise InputError(
                 f"{missing[0]} can't be trained: it is stored as integers, or no plain initializer",
                 where=model.label,
-                hint="--protect it, or prune the model before it is quantised",
+                hint="@protect it, or prune the model before it is quantised",
             )
         self._parameters = [parameters[weight.name] for weight in weights]
         self._gone: list[torch.Tensor] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.masks import Mask, PruningRule, Scope
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair
@@ -30,10 +31,13 @@ class LoopSettings:
     method: Method
     scope: Scope
     rule: PruningRule
-    iterations: int
+    iterations: Positive
     rewind: bool = True
     training: TrainingSettings = field(default_factory=TrainingSettings)
     pairs: tuple[Pair, ...] = PAIRS
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)

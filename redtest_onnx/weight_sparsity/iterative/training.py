@@ -41,6 +41,7 @@ class Training:
 
     Attributes:
         module: of the bridge.
+        task: what it trains on.
 
     Raises:
         InputError: no labels, or a model that can't be trained.
@@ -59,13 +60,13 @@ class Training:
             raise InputError(
                 "has no labels, which training needs",
                 where=data.source,
-                hint="add an array `labels`, or prune without training: --method one-shot",
+                hint="add an array `labels`, or prune without training: @method=one-shot",
             )
         check_statistics(model)
         fixed = bench.fixed_batch
         size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
         self._model, self._settings, self._group = model, settings, group
-        self._task = TrainingTask(
+        self.task = TrainingTask(
             Samples(data, np.setdiff1d(np.arange(len(data)), judged), size, fixed),
             Samples(data, judged, size, fixed),
             make_objective(model, settings, labelled=True, teacher=None, features=()),
@@ -87,14 +88,14 @@ class Training:
         trainer = Trainer(
             self.module,
             self._model,
-            self._task,
+            self.task,
             settings,
             self._group,
             watch=Watch(after_step=lambda module: hold()),
         )
         hold()
-        progress = trainer.run(trainer.score(self._task.validation))
-        reached = trainer.score(self._task.validation).accuracy
+        progress = trainer.run(trainer.score(self.task.validation))
+        reached = trainer.score(self.task.validation).accuracy
         assert reached is not None
         return TrainingOutcome(float(progress.history[-1]["train_loss"]), reached)
 
@@ -102,7 +103,7 @@ class Training:
         """Share of right answers on the validation samples as the module is."""
         from redtest_onnx.training.loop import Trainer
 
-        trainer = Trainer(self.module, self._model, self._task, self._settings, self._group)
-        found = trainer.score(self._task.validation).accuracy
+        trainer = Trainer(self.module, self._model, self.task, self._settings, self._group)
+        found = trainer.score(self.task.validation).accuracy
         assert found is not None
         return found

@@ -14,7 +14,8 @@ from references import whole_gram
 
 import redtest_onnx as rt
 from redtest_onnx.graph.index import reads
-from redtest_onnx.graph.probe.reduction import PREFIX, Form, Pooling, Tap
+from redtest_onnx.graph.probe.constants import PREFIX
+from redtest_onnx.graph.probe.reduction import Form, Pooling, Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
 from redtest_onnx.metrics.grams import centre_gram

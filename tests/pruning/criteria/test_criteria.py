@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.data.splits import fit_indices
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.data.splits import Splits, fit_indices
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.criteria.supervised import linear_accuracy
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[3] / "models"
 CPU = rt.RunOptions(device="cpu", threads=1)
@@ -24,8 +23,8 @@ def context(name: str) -> CriterionContext:
     model = rt.load(MODELS / f"{name}_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    return CriterionContext(model, analysis, shapes, data, fit_indices(data, 0)[:96], CPU)
+    splits = replace(Splits.of(data, 0), fit=fit_indices(data, 0)[:96])
+    return CriterionContext(Workbench(model, data, CPU, splits=splits), analysis)
 
 
 @pytest.mark.parametrize("name", ["modularity", "probe"])
@@ -35,7 +34,7 @@ def test_criteria_with_labels_say_so_without(name: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "plain.npz", input=images)
     data = rt.open_data(tmp_path / "plain.npz", model)
     with pytest.raises(rt.InputError, match="needs labels"):
-        list(criteria.rank(name, replace(context("vgg"), data=data, indices=np.arange(32))))
+        list(criteria.rank(name, replace(context("vgg"), bench=Workbench(model, data, CPU))))
 
 
 def test_angular_keeps_windows_together() -> None:

@@ -38,5 +38,5 @@ def test_patches_times_weights_are_the_convolution(
     height, width = expected.shape[2:]
     rows, columns = np.divmod(np.arange(height * width), width)
     found = patches(images, Window(kernel, strides, dilations, pads[:2]), rows, columns)
-    product = found @ weight.reshape(4, -1).T
+    product = np.einsum("rtc,mct->rm", found, weight.reshape(4, 3, -1))
     np.testing.assert_allclose(product, values_at(expected, rows, columns), rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[3] / "models"
 CPU = RunOptions(device="cpu", threads=1)
@@ -20,14 +21,16 @@ def replay(name: str, **options: int) -> tuple[PartialRunner, rt.Model, rt.Datas
     model = rt.load(MODELS / f"{name}_digits.onnx")
     data = rt.open_data(MODELS / "digits.npz", model)
     return (
-        PartialRunner(model, data, sample_indices(data, 20, 0), CPU, size=8, fixed=False, **options),
+        PartialRunner(Workbench(model, data, CPU), sample_indices(data, 20, 0), size=8, **options),
         model,
         data,
     )
 
 
 def collect(source: PartialRunner, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    return np.concatenate([values[name][:count] for values, count in source.values([name])])
+    return np.concatenate(
+        [values[name][:count] for values, count in zip(source.values([name]), source.counts, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])
@@ -65,6 +68,15 @@ def test_tensors_beyond_the_limit_are_not_kept() -> None:
     assert len(collect(source, model.outputs[0].name)) == 20
 
 
-def test_fewer_runs_on_demand() -> None:
-    source, model, _ = replay("vgg")
-    assert len(list(source.values([model.outputs[0].name], 2))) == 2
+def test_tensors_in_the_middle_can_be_given() -> None:
+    source, model, data = replay("resnet")
+    index = GraphIndex(model.graph)
+    middle = next(o for node in index.nodes[40:] for o in node.output if node.op_type == "Relu")
+    feeds = data.inputs(sample_indices(data, 20, 0)[:8])
+    inner = Session(expose(model, [middle]), CPU).run(feeds)[middle]
+    name = model.outputs[0].name
+    part = source.part([name], {middle: inner})
+    np.testing.assert_allclose(
+        part(0, {middle: inner})[name], Session(model, CPU).run(feeds)[name], rtol=1e-4
+    )
+    assert not np.allclose(part(0, {middle: inner * 2})[name], Session(model, CPU).run(feeds)[name])

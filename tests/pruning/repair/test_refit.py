@@ -14,14 +14,13 @@ import redtest_onnx as rt
 from redtest_onnx.graph.cost import count_parameters
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import linear_operators
-from redtest_onnx.pruning.apply import apply_plan, apply_with_adapters
+from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan, apply_with_adapters
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.joint import upstream_operator
 from redtest_onnx.pruning.repair.refit import refit
-from redtest_onnx.pruning.repair.repair import Calibration, fit_to_original
-from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.session import RunOptions, Session
-from redtest_onnx.runtime.shapes import resolve_shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 CPU = RunOptions(device="cpu", threads=1)
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -51,9 +50,9 @@ def noise(*sizes: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 def without(model: rt.Model, data: rt.Dataset, entry: str, exit_: str, **options: Any) -> rt.Model:
     """The model without what lies between two tensors, repaired on all samples."""
     plan = Plan("test", model.sha256, (Step("gap", entry, exit_, "bypass", None, 0, 0),))
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    pruned = apply_plan(model, plan, shapes)
-    return refit(model, pruned, plan, data, np.arange(len(data)), CPU, **options)[0]
+    bench = Workbench(model, data, CPU)
+    pruned = AdapterInsertion(apply_plan(bench, plan))
+    return refit(bench, pruned, plan, np.arange(len(data)), **options)[0]
 
 
 def error(model: rt.Model, other: rt.Model, data: rt.Dataset) -> float:
@@ -78,9 +77,8 @@ def test_a_convolution_takes_over_what_is_linear(case: str, tmp_path: Path) -> N
     net("Relu", per_channel_scale(net, "a", case), name="r")
     net("Flatten", "r", name="y")
     model, data = saved(tmp_path, net, "y", noise(64, 6, *spatial))
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
     step = Step("gap", "a", "b", "bypass", None, 0, 0)
-    plain = apply_plan(model, Plan("test", model.sha256, (step,)), shapes)
+    plain = apply_plan(Workbench(model, data, CPU), Plan("test", model.sha256, (step,)))
     fitted = without(model, data, "a", "b")
     assert error(model, plain, data) > 0.3
     assert error(model, fitted, data) < 2e-3
@@ -126,7 +124,7 @@ def test_the_first_of_a_pair_is_free_to_change(tmp_path: Path) -> None:
             net("Add", "b", "r", name="s")
         model = net.model("s" if skip else "b")
         index = GraphIndex(model.graph)
-        operators = linear_operators(model, index)
+        operators = linear_operators(model)
         by_target = {operator.target: operator for operator in operators}
         second = max(operators, key=lambda operator: operator.node)
         assert (upstream_operator(index, second, by_target) is not None) == expected
@@ -169,18 +167,18 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
     net("Flatten", h, name="y")
     model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
     plan = Plan("test", model.sha256, (Step("gap", "a", h, "bypass", None, 0, 0),))
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    adapted = apply_with_adapters(model, plan, shapes, kernel)
+    bench = Workbench(model, data, CPU)
+    adapted = apply_with_adapters(bench, plan, kernel)
     assert adapted.exits == {h}
     indices = np.arange(len(data))
-    fitted, done = refit(model, adapted.model, plan, data, indices, CPU, adapted=adapted.exits, rounds=0)
+    fitted, done = refit(bench, adapted, plan, indices, rounds=0)
     assert len(done) == 1
     assert done[0].unknowns == 4 * kernel**2
     assert done[0].condition >= 1
     weights = {tuple(t.dims) for t in fitted.graph.initializer}
     assert (4, 4, kernel, kernel) in weights
-    judge = Evaluator(model, data, indices, CPU)
-    plain = judge.evaluate(apply_plan(model, plan, shapes)).agreement.relative_l2
+    judge = bench.evaluator(indices)
+    plain = judge.evaluate(apply_plan(bench, plan)).agreement.relative_l2
     assert judge.evaluate(fitted).agreement.relative_l2 < 0.95 * plain
 
 
@@ -193,10 +191,9 @@ def test_larger_windows_fit_better(tmp_path: Path) -> None:
         net("Flatten", "b", name="y")
         model, data = saved(tmp_path, net, "y", noise(64, 4, 6, 6))
         plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
-        shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-        adapted = apply_with_adapters(model, plan, shapes, kernel)
-        options: dict[str, Any] = {"adapted": adapted.exits, "rounds": 0}
-        fitted, _ = refit(model, adapted.model, plan, data, np.arange(len(data)), CPU, **options)
+        bench = Workbench(model, data, CPU)
+        adapted = apply_with_adapters(bench, plan, kernel)
+        fitted, _ = refit(bench, adapted, plan, np.arange(len(data)), rounds=0)
         errors.append(error(model, fitted, data))
     assert errors[0] > 0.3
     assert errors[1] < 2e-3
@@ -209,11 +206,10 @@ def test_an_adapter_is_folded_into_the_operator_in_front_where_nothing_stands_be
     net("Tanh", "b", name="y")
     model, data = saved(tmp_path, net, "y", noise(200, 6))
     plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
-    shapes = resolve_shapes(model, GraphIndex(model.graph), data, CPU).shapes
-    pruned = apply_plan(model, plan, shapes)
-    indices = np.arange(len(data))
-    calibration = Calibration(data, indices, indices, CPU)
-    fitted, done = fit_to_original(model, pruned, plan, shapes, calibration, "adapter")
+    bench = Workbench(model, data, CPU)
+    pruned = apply_plan(bench, plan)
+    settings = FitSettings("adapter", np.arange(len(data)))
+    fitted, done = fit_to_original(bench, pruned, plan, settings)
     assert len(done) == 1
     assert count_parameters(GraphIndex(fitted.graph)) == count_parameters(GraphIndex(pruned.graph))
     assert error(model, fitted, data) < 2e-3

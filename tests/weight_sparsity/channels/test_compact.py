@@ -10,9 +10,10 @@ from nets import Net
 from onnx import numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights
 from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, compact
 
@@ -22,7 +23,7 @@ RNG = np.random.default_rng(0)
 
 def compacted(model: Model) -> CompactionResult:
     data = rt.open_data(None, model)
-    result = compact(model, data, RunOptions("cpu", 1))
+    result = compact(Workbench(model, data, RunOptions("cpu", 1)))
     full_check(result.model)
     feeds = data.inputs(range(8)) if model.inputs[0].shape[0] != 1 else data.inputs([0])  # type: ignore[index]
     for name, value in Session(model).run(feeds).items():
@@ -199,7 +200,7 @@ def test_the_embedded_models_lose_neurons_exactly(name: str) -> None:
     for mask in masks[1:-1]:
         mask[::3] = False
     zeroed = apply_masks(model, weights, masks)
-    result = compact(zeroed, data, RunOptions("cpu", 1))
+    result = compact(Workbench(zeroed, data, RunOptions("cpu", 1)))
     assert sum(cut.removed for cut in result.cuts) > 20
     full_check(result.model)
     feeds = data.inputs(range(32))

@@ -16,14 +16,14 @@ from quarters import network, samples
 from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.metrics.pqi import pq_index
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.apply import chosen_weights
 from redtest_onnx.weight_sparsity.iterative.iterative import prune_iteratively
 from redtest_onnx.weight_sparsity.iterative.loop import index_by_scope, iterate
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import TrainingSplit, split_samples
+from redtest_onnx.weight_sparsity.iterative.training import Training
 from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound
 
 torch = pytest.importorskip("torch")
@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 
 MODEL, DATA = network(), samples()
-SPLIT = split_samples(DATA, 0)
+BENCH = Workbench(MODEL, DATA, CPU)
 WEIGHTS = chosen_weights(MODEL)
 
 
@@ -53,7 +53,7 @@ def settings(method: Any = "sap", scope: Any = "global", **changes: Any) -> Loop
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("method", ["sap", "lottery", "one-shot"])
 def test_masked_weights_are_exactly_zero_and_masks_only_shrink(method: str, scope: str) -> None:
-    steps = list(iterate(MODEL, WEIGHTS, SPLIT, settings(method, scope, iterations=2)))
+    steps = list(iterate(BENCH, WEIGHTS, settings(method, scope, iterations=2)))
     assert [step.record.number for step in steps] == [0, 1, 2]
     kept = [step.record.kept for step in steps]
     assert kept[0] == steps[0].record.weights == 584
@@ -79,7 +79,7 @@ def test_zeros_hold_after_every_step_of_the_optimiser(monkeypatch: pytest.Monkey
         return loss
 
     monkeypatch.setattr(Trainer, "_step", watched)
-    steps = list(iterate(MODEL, WEIGHTS, SPLIT, settings(iterations=1)))
+    steps = list(iterate(BENCH, WEIGHTS, settings(iterations=1)))
     gone = steps[1].record.weights - steps[1].record.kept
     assert gone > 50
     assert seen[len(seen) // 2 :] == [gone] * (len(seen) // 2)
@@ -88,17 +88,17 @@ def test_zeros_hold_after_every_step_of_the_optimiser(monkeypatch: pytest.Monkey
 def test_every_iteration_starts_from_the_model_unless_told_otherwise() -> None:
     """With no learning at all the state after each iteration is where it started."""
     still = replace(TRAINING, lr=1e-12)
-    for step in iterate(MODEL, WEIGHTS, SPLIT, settings(training=still)):
+    for step in iterate(BENCH, WEIGHTS, settings(training=still)):
         for weight, mask in zip(WEIGHTS, step.masks, strict=True):
             rows = weight.layout.rows(step.state[weight.name].numpy())
             np.testing.assert_allclose(rows, weight.rows(MODEL) * mask, atol=1e-6)
-    rewound = list(iterate(MODEL, WEIGHTS, SPLIT, settings(iterations=1)))
-    further = list(iterate(MODEL, WEIGHTS, SPLIT, settings(iterations=1, rewind=False)))
+    rewound = list(iterate(BENCH, WEIGHTS, settings(iterations=1)))
+    further = list(iterate(BENCH, WEIGHTS, settings(iterations=1, rewind=False)))
     assert further[1].record.loss < 0.7 * rewound[1].record.loss
 
 
 def test_one_shot_ranks_the_dense_weights_lottery_those_of_each_iteration() -> None:
-    one, lottery = (list(iterate(MODEL, WEIGHTS, SPLIT, settings(m))) for m in ("one-shot", "lottery"))
+    one, lottery = (list(iterate(BENCH, WEIGHTS, settings(m))) for m in ("one-shot", "lottery"))
     dense = np.abs(np.concatenate([one[0].state[weight.name].numpy().ravel() for weight in WEIGHTS]))
     mask = np.concatenate([m.ravel() for m in one[3].masks])
     assert dense[~mask].max() <= dense[mask].min()
@@ -125,12 +125,12 @@ def test_the_index_is_of_the_weights_that_are_left() -> None:
 
 
 def test_a_run_that_was_broken_off_goes_on_with_the_same_result(tmp_path: Path) -> None:
-    whole = list(iterate(MODEL, WEIGHTS, SPLIT, settings()))
-    broken = iterate(MODEL, WEIGHTS, SPLIT, settings(), tmp_path)
+    whole = list(iterate(BENCH, WEIGHTS, settings()))
+    broken = iterate(BENCH, WEIGHTS, settings(), tmp_path)
     next(broken), next(broken)
     broken.close()
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.glob("*.pt"))
-    resumed = list(iterate(MODEL, WEIGHTS, SPLIT, settings(), tmp_path))
+    resumed = list(iterate(BENCH, WEIGHTS, settings(), tmp_path))
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.glob("*.pt"))[:2] == before
     for a, b in zip(whole, resumed, strict=True):
         assert replace(a.record, seconds=0) == replace(b.record, seconds=0)
@@ -140,18 +140,18 @@ def test_a_run_that_was_broken_off_goes_on_with_the_same_result(tmp_path: Path) 
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    next(iterate(MODEL, WEIGHTS, SPLIT, settings(), tmp_path))
+    next(iterate(BENCH, WEIGHTS, settings(), tmp_path))
     with pytest.raises(InputError, match="other settings"):
-        next(iterate(MODEL, WEIGHTS, SPLIT, settings("lottery"), tmp_path))
+        next(iterate(BENCH, WEIGHTS, settings("lottery"), tmp_path))
     longer = settings(iterations=9)
-    assert next(iterate(MODEL, WEIGHTS, SPLIT, longer, tmp_path)).record.number == 0
+    assert next(iterate(BENCH, WEIGHTS, longer, tmp_path)).record.number == 0
 
 
 def test_the_sparsest_good_iteration_is_written() -> None:
-    found = prune_iteratively(MODEL, WEIGHTS, SPLIT, settings(), max_drop=0.05, options=CPU)
+    found = prune_iteratively(BENCH, WEIGHTS, settings(), max_drop=0.05)
     good = [r for r in found.iterations[1:] if r.accuracy >= found.reference - 0.05]
     assert found.chosen == min(good, key=lambda record: record.kept)
-    written = Evaluator(found.model, DATA, SPLIT.validation, CPU).reference.accuracy
+    written = BENCH.successor(found.model).evaluator().reference.accuracy
     assert written == pytest.approx(found.chosen.accuracy)
     zeros = sum(int((weight.values(found.model) == 0).sum()) for weight in chosen_weights(found.model))
     assert zeros >= found.chosen.weights - found.chosen.kept
@@ -160,14 +160,19 @@ def test_the_sparsest_good_iteration_is_written() -> None:
 
 
 def test_validation_samples_are_never_trained_on() -> None:
-    assert not set(SPLIT.training) & set(SPLIT.validation)
-    assert len(SPLIT.training) + len(SPLIT.validation) == len(DATA)
+    from redtest_onnx.training.processes import processes
+
+    with processes("cpu") as group:
+        task = Training(BENCH, TRAINING, group).task
+    training, validation = set(task.samples.indices), set(task.validation.indices)
+    assert not training & validation
+    assert training | validation == set(range(len(DATA)))
 
 
 def test_nothing_good_enough_is_a_negative_verdict() -> None:
     hopeless = settings("lottery", rule=Amount(1.0), iterations=1)
     with pytest.raises(NegativeVerdictError, match="no iteration stays within"):
-        prune_iteratively(MODEL, WEIGHTS, SPLIT, hopeless, options=CPU)
+        prune_iteratively(BENCH, WEIGHTS, hopeless)
 
 
 def test_merged_statistics_are_refused() -> None:
@@ -176,16 +181,16 @@ def test_merged_statistics_are_refused() -> None:
     hidden = net("BatchNormalization", net("Conv", "x", net.weight(8, 1, 6, 6)), ones, zeros, zeros, ones)
     model = net.model(net("Flatten", hidden))
     with pytest.raises(InputError, match="running statistics"):
-        next(iterate(model, chosen_weights(model), SPLIT, settings()))
+        next(iterate(Workbench(model, DATA), chosen_weights(model), settings()))
 
 
 def test_data_without_labels_and_quantised_weights_are_refused() -> None:
     silent = ArrayData("silent", DATA.arrays, None, len(DATA))
     with pytest.raises(InputError, match="no labels"):
-        next(iterate(MODEL, WEIGHTS, TrainingSplit(silent, SPLIT.training, SPLIT.validation), settings()))
+        next(iterate(Workbench(MODEL, silent), WEIGHTS, settings()))
     net = Net(x=["n", 4])
     made = net("DequantizeLinear", net.store(np.ones((4, 3)), np.int8), net.store(0.1))
     model = net.model(net("MatMul", "x", made))
     data = ArrayData.in_memory("rows", {"x": np.ones((20, 4), np.float32)}, np.zeros(20, np.int64))
     with pytest.raises(InputError):
-        next(iterate(model, chosen_weights(model), split_samples(data, 0), settings()))
+        next(iterate(Workbench(model, data), chosen_weights(model), settings()))

@@ -1,0 +1,103 @@
+"""Kinds of values on the command line, and how they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.runtime.devices import DEVICES, check_device
+
+
+class Numbers(click.ParamType[Any]):
+    """Numbers separated by commas; fractions such as 1/255 are welcome."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Parse the text."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(_fraction(part) for part in str(value).split(","))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no list of numbers such as 0.485,0.456,0.406", param, ctx)
+
+
+class Size(click.ParamType[Any]):
+    """HxW, or one number for both."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse the text."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [int(part) for part in str(value).lower().split("x")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2) or min(numbers) < 1:
+            self.fail(f"{value!r} is no size such as 224x224", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+class DeviceName(click.ParamType[Any]):
+    """auto, cpu, cuda or cuda:N."""
+
+    name = "auto|cpu|cuda[:N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text."""
+        try:
+            check_device(value)
+        except InputError:
+            self.fail(f"{value!r} is not a device: {DEVICES}", param, ctx)
+        return str(value)
+
+
+class InputShape(click.ParamType[Any]):
+    """NAME:D,D,D."""
+
+    name = "NAME:SIZES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Parse the text."""
+        if isinstance(value, tuple):
+            return value
+        name, _, sizes = str(value).rpartition(":")
+        try:
+            return name, tuple(int(part) for part in sizes.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
+
+
+class Resize(click.ParamType[Any]):
+    """shortest=N, or HxW."""
+
+    name = "shortest=N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        """Parse the text."""
+        if isinstance(value, int | tuple):
+            return value
+        key, equals, number = str(value).partition("=")
+        if not equals:
+            return Size().convert(value, param, ctx)
+        if key != "shortest" or not number.isdigit() or int(number) < 1:
+            self.fail(f"{value!r} is neither shortest=256 nor a size such as 224x224", param, ctx)
+        return int(number)
+
+
+def _fraction(text: str) -> float:
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)

@@ -1,0 +1,1 @@
+"""Results as documents: what JSON files, tables and notebooks show of them."""

@@ -1,0 +1,198 @@
+"""JSON Schemas of the documents: the fields that other programs may rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_INTEGER: Schema = {"type": "integer", "minimum": 0}
+_COUNT: Schema = {"type": ["integer", "null"], "minimum": 0}
+_NUMBER: Schema = {"type": ["number", "null"]}
+_TEXT: Schema = {"type": "string"}
+_OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
+_FLAG: Schema = {"type": "boolean"}
+
+
+def _object(required: dict[str, Schema], **optional: Schema) -> Schema:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+_SPEC = _object({"name": _TEXT, "dtype": _TEXT, "shape": {"type": ["array", "null"]}})
+_MODEL = _object(
+    {
+        "path": _OPTIONAL_TEXT,
+        "sha256": _TEXT,
+        "ir_version": _INTEGER,
+        "opsets": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "producer": _TEXT,
+        "inputs": _list(_SPEC),
+        "outputs": _list(_SPEC),
+        "parameters": _INTEGER,
+        "parameter_bytes": _INTEGER,
+        "macs": _COUNT,
+        "peak_activation_bytes": _COUNT,
+    }
+)
+_LAYER = _object(
+    {
+        "index": _INTEGER,
+        "name": _TEXT,
+        "kind": _TEXT,
+        "input": _OPTIONAL_TEXT,
+        "tensor": _TEXT,
+        "shape": {"type": ["array", "null"], "items": {"type": "integer"}},
+        "parameters": _INTEGER,
+        "macs": _COUNT,
+        "removable": _FLAG,
+        "reason": _OPTIONAL_TEXT,
+    }
+)
+_MATRIX = _list(_list(_NUMBER))
+_STEP = _object(
+    {
+        "region": _TEXT,
+        "input": _TEXT,
+        "tensor": _TEXT,
+        "action": {"enum": ["bypass", "adapter"]},
+        "score": _NUMBER,
+        "parameters": {"type": "integer"},
+        "macs": {"type": ["integer", "null"]},
+    }
+)
+_LATENCY = _object({"p50": _NUMBER, "p90": _NUMBER, "p99": _NUMBER})
+_MEASURES = _object(
+    {
+        "parameters": _INTEGER,
+        "parameter_bytes": _INTEGER,
+        "macs": _COUNT,
+        "file_bytes": _INTEGER,
+        "latency_ms": _LATENCY,
+        "msrs": _NUMBER,
+        "accuracy": _NUMBER,
+    }
+)
+_FINDING = _object(
+    {
+        "rule": _TEXT,
+        "severity": {"enum": ["error", "warning", "note"]},
+        "message": _TEXT,
+        "node": _OPTIONAL_TEXT,
+        "fix": _TEXT,
+        "fingerprint": _TEXT,
+        "suppressed": _OPTIONAL_TEXT,
+        "known": _FLAG,
+    }
+)
+_CANDIDATE = _object(
+    {
+        "place": _INTEGER,
+        "name": _TEXT,
+        "accuracy": _NUMBER,
+        "parameters": _INTEGER,
+        "macs": _COUNT,
+        "msrs": _NUMBER,
+        "scores": {"type": "object"},
+        "pareto": _FLAG,
+    }
+)
+_UNRANKED = _list(_object({"name": _TEXT, "reason": _TEXT}))
+
+
+def _document(name: str, fields: dict[str, Schema], **optional: Schema) -> Schema:
+    schema = _object(
+        {
+            "schema": {"const": f"redtest-onnx/{name}/1"},
+            "tool": _object({"name": {"const": "redtest-onnx"}, "version": _TEXT}),
+            **fields,
+        },
+        **optional,
+    )
+    return {"$schema": _DIALECT, "title": f"redtest-onnx {name} --json", **schema}
+
+
+def schemas() -> dict[str, Schema]:
+    """The schema of each command's document, by the name of the command."""
+    msrs = _object(
+        {
+            "value": _NUMBER,
+            "std": _NUMBER,
+            "per_batch": _list(_NUMBER),
+            "pairs": _INTEGER,
+            "alpha": _NUMBER,
+            "threshold": _NUMBER,
+        }
+    )
+    data = _object(
+        {
+            "source": _TEXT,
+            "samples": _INTEGER,
+            "batches": _INTEGER,
+            "synthetic": _FLAG,
+            "labels": _FLAG,
+        }
+    )
+    plan = _object({"criterion": _TEXT, "steps": _list(_STEP)})
+    side = _object({"name": _TEXT, "source": _TEXT, "layers": _list(_TEXT)})
+    group = _object({"p": _NUMBER, "q": _NUMBER, "pq_index": _NUMBER, "retained": _NUMBER})
+    ranking = {"ranking": _list(_CANDIDATE), "unranked": _UNRANKED, "settings": {"type": "object"}}
+    return {
+        "inspect": _document("inspect", {"model": _MODEL, "layers": _list(_LAYER)}),
+        "analyze": _document(
+            "analyze",
+            {
+                "model": _MODEL,
+                "layers": _list(_LAYER),
+                "cka": _MATRIX,
+                "adjacent": _list(_NUMBER),
+                "msrs": msrs,
+                "data": data,
+                "settings": {"type": "object"},
+                "timing": {"type": "object"},
+            },
+        ),
+        "prune": _document(
+            "prune",
+            {"model": _MODEL, "plan": plan, "layers": _list(_LAYER), "output": _OPTIONAL_TEXT},
+            before=_MEASURES,
+            after=_MEASURES,
+            repair={"type": "object"},
+            agreement={"type": "object"},
+            evaluation=_object({"source": _TEXT, "samples": _INTEGER}),
+        ),
+        "compare": _document(
+            "compare",
+            {
+                "sides": {**_list(side), "minItems": 2, "maxItems": 2},
+                "cka": _MATRIX,
+                "best": _list(_COUNT),
+                "data": {"type": "object"},
+                "settings": {"type": "object"},
+            },
+        ),
+        "audit": _document(
+            "audit",
+            {"verdict": {"enum": ["pass", "fail"]}},
+            model=_MODEL,
+            profile=_TEXT,
+            findings=_list(_FINDING),
+            measured={"type": "object"},
+            audits=_list({"type": "object"}),
+        ),
+        "sparsity": _document(
+            "sparsity",
+            {"model": _MODEL},
+            weights=_INTEGER,
+            zeros=_INTEGER,
+            overall=_list(group),
+            tensors=_list({"type": "object"}),
+            stages=_list({"type": "object"}),
+        ),
+        "rank": _document("rank", ranking),
+        "search": _document("search", {**ranking, "evaluated": _INTEGER, "reason": _TEXT}),
+    }

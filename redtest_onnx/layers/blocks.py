@@ -1,0 +1,58 @@
+"""Blocks of a network: which of them are gone, as configurations count them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from redtest_onnx.graph.caches import find_caches
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model_folder import RemovedBlocks
+from redtest_onnx.layers.layer import Layer
+
+_BLOCK = re.compile(r"(?:^|[._/])(?:layers?|blocks?|h|resblocks|encoder|decoder)[._/](\d+)(?=[._/]|$)")
+
+
+def block_number(name: str) -> int | None:
+    """The number of the block that a layer's name tells: 3 for `model.layers.3.mlp`; None if it tells none."""
+    match = _BLOCK.search(name)
+    return int(match.group(1)) if match else None
+
+
+def removed_blocks(
+    original: Model, pruned: Model, layers: Iterable[Layer], removed: Iterable[str], part: str = ""
+) -> RemovedBlocks:
+    """Which blocks a pruned model has lost.
+
+    A decoder's blocks are counted by their caches, since that is what runtimes do: a block without its
+    attention counts no more. Others are gone when all their layers are.
+
+    Args:
+        original: the model before.
+        pruned: the model after; its `renamed` tells which caches are left.
+        layers: of the original, of any granularity.
+        removed: names of those that are gone.
+        part: as in `RemovedBlocks`.
+    """
+    numbered = {
+        c.label: c.number for c in find_caches(original) if c.number is not None and not _cross(c.label)
+    }
+    if numbered:
+        left = {pruned.origin_of(spec.name) for spec in (*pruned.inputs, *pruned.outputs)}
+        numbers = sorted(set(numbered.values()))
+        gone = tuple(k for k in numbers if all(name not in left for name, n in numbered.items() if n == k))
+        if numbers == list(range(len(numbers))):
+            return RemovedBlocks(len(numbers), gone, part)
+    gone_names = set(removed)
+    blocks: dict[int, list[bool]] = {}
+    for layer in layers:
+        number = block_number(layer.name)
+        if number is not None:
+            blocks.setdefault(number, []).append(layer.name in gone_names)
+    count = max(blocks, default=-1) + 1
+    return RemovedBlocks(count, tuple(sorted(k for k, states in blocks.items() if all(states))), part)
+
+
+def _cross(name: str) -> bool:
+    """Whether a cache holds the cross-attention's keys, which alone make no block."""
+    return ".encoder." in name or "cross" in name

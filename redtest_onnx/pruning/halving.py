@@ -1,0 +1,98 @@
+"""How far down a ranking layers can go within a limit, in few tries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from redtest_onnx.pruning.criteria.base import ScoredLayer
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.targets import plan_of
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import Progress
+
+PATIENCE = 8
+"""Layers in a row that may fail before those behind them, which rank lower, are given up."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried.
+
+    Attributes:
+        bench: the original.
+        criterion: what ranked the candidates.
+        candidates: layers, first to go first.
+        max_drop: largest loss that is tolerated.
+        progress: called after every try.
+    """
+
+    bench: Workbench
+    criterion: str
+    candidates: Sequence[ScoredLayer]
+    max_drop: float
+    progress: Progress | None = None
+
+    def plan(self, chosen: Iterable[ScoredLayer]) -> Plan:
+        """The plan that takes out some candidates."""
+        return plan_of(self.bench, self.criterion, chosen)
+
+
+def tolerated(trial: Trial, loss: Callable[[Plan], float]) -> list[ScoredLayer]:
+    """Candidates that can go together: each in turn, unless it costs too much with those kept before it.
+
+    Groups are tried that double while they fit and are halved when they don't, which finds what single steps
+    find if a layer more never loses less, in about 2 log2(n) tries where long runs fit. After eight layers in
+    a row that don't fit the rest is left.
+
+    Args:
+        trial: what is tried.
+        loss: what a plan loses.
+    """
+    candidates, kept = trial.candidates, list[ScoredLayer]()
+    position, size, failures = 0, 1, 0
+    while position < len(candidates) and failures < PATIENCE:
+        group = candidates[position : position + size]
+        if loss(trial.plan([*kept, *group])) <= trial.max_drop:
+            kept.extend(group)
+            position, size, failures = position + len(group), 2 * size, 0
+        elif len(group) > 1:
+            size = len(group) // 2
+        else:
+            position, failures = position + 1, failures + 1
+        if trial.progress:
+            trial.progress(position, len(candidates), "trying removals")
+    return kept
+
+
+def longest(trial: Trial, loss: Callable[[Plan], float], sure: int = 0) -> int:
+    """Length of the longest beginning of the ranking that stays tolerable, found by bisection.
+
+    Where nothing is sure, the first candidate alone is tried first: if it doesn't fit, none will.
+
+    Args:
+        trial: what is tried.
+        loss: what a plan loses.
+        sure: a length that is known to be tolerable.
+    """
+    good, bad, tries = 0, len(trial.candidates) + 1, 0
+
+    def fits(length: int) -> bool:
+        nonlocal tries
+        found = loss(trial.plan(trial.candidates[:length])) <= trial.max_drop
+        tries += 1
+        if trial.progress:
+            trial.progress(tries, tries + (bad - good - 1).bit_length() - 1, "trying removals with repair")
+        return found
+
+    if trial.candidates and not sure:
+        if not fits(1):
+            return 0
+        sure = 1
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if middle <= sure or fits(middle):
+            good = middle
+        else:
+            bad = middle
+    return good

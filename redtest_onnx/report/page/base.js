@@ -1,0 +1,147 @@
+"use strict";
+// What all parts of the page share: its data, colours, numbers as people read them, the hover text.
+
+const page = JSON.parse(document.getElementById("data").textContent);
+const redraws = [];
+
+/** An element with attributes and children; text stays text. */
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** The colours of the theme that is in force. */
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const names = ["ground", "raised", "text", "muted", "line", "accent", "data", "removed"];
+  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
+
+/** Give a canvas its size in CSS pixels, sharp on any screen, and return its cleared context. */
+function prepare(canvas, width, height) {
+  const ratio = Math.min(window.devicePixelRatio || 1, 3);
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  context.font = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
+  return context;
+}
+
+function scaled(value, steps, below) {
+  for (const [factor, unit] of steps) if (value >= factor) return `${(value / factor).toFixed(2)} ${unit}`;
+  return below(value);
+}
+
+/** A number by its kind, as the tables show it. */
+function show(kind, value) {
+  if (value === null || value === undefined) return "unknown";
+  switch (kind) {
+    case "count": return scaled(value, [[1e9, "G"], [1e6, "M"], [1e3, "k"]], (v) => String(Math.round(v)));
+    case "bytes": return scaled(value, [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]], (v) => `${Math.round(v)} B`);
+    case "milliseconds": return `${value.toFixed(value >= 1 ? 2 : 3)} ms`;
+    case "share": return `${(value * 100).toFixed(2)}%`;
+    case "similarity": return value.toFixed(4);
+    case "integer": return Math.round(value).toLocaleString("en");
+    default: return Math.abs(value) >= 10 ? value.toFixed(1) : String(Number(value.toPrecision(4)));
+  }
+}
+
+/** As `show`, without needless decimals: for axes. */
+function tick(kind, value) {
+  if (kind === "share") return `${Number((value * 100).toPrecision(4))}%`;
+  if (kind === "count" || kind === "bytes") {
+    return show(kind, value).replace(/\.?0+(?= )/, "").replace(/(\.\d)0(?= )/, "$1");
+  }
+  return String(Number(value.toPrecision(6)));
+}
+
+/** Round values between two limits, about `wanted` of them. */
+function ticks(low, high, wanted) {
+  const span = high - low || 1;
+  const rough = span / Math.max(1, wanted);
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((k) => k * power).find((k) => k >= rough);
+  const found = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(k * step);
+  return found;
+}
+
+/** The end of a text that is at most `room` pixels wide: the end tells layers apart. */
+function shorten(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  let low = 0, high = text.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (context.measureText("\u2026" + text.slice(middle)).width <= room) high = middle;
+    else low = middle + 1;
+  }
+  return "\u2026" + text.slice(low);
+}
+
+/** The beginning and the end that all names share, up to a separator: what is left tells them apart. */
+function shared(names) {
+  let before = names[0] || "", after = before;
+  for (const name of names) {
+    while (!name.startsWith(before)) before = before.slice(0, -1);
+    while (!name.endsWith(after)) after = after.slice(1);
+  }
+  before = before.slice(0, before.search(/[^/.]*$/));
+  after = /[/.]/.test(after) ? after.slice(after.search(/[/.]/)) : "";
+  return names.length > 1 ? [before.length, after.length] : [0, 0];
+}
+
+const tipBox = document.getElementById("tip");
+
+/** Show lines of text beside a point of the window, inside of it. */
+function tip(lines, x, y) {
+  tipBox.replaceChildren(...lines.filter(Boolean).map((line) => element("div", {}, line)));
+  tipBox.hidden = false;
+  const { offsetWidth: width, offsetHeight: height } = tipBox;
+  const left = x + 14 + width > innerWidth - 8 ? x - 14 - width : x + 14;
+  const top = y + 14 + height > innerHeight - 8 ? y - 14 - height : y + 14;
+  tipBox.style.left = `${Math.max(8, Math.min(left, innerWidth - 8 - width))}px`;
+  tipBox.style.top = `${Math.max(8, top)}px`;
+}
+
+function hideTip() {
+  tipBox.hidden = true;
+}
+
+// Stops of the map "viridis", which keeps its order in print and for the colour-blind.
+const STOPS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bddf26", "fde725"]
+  .map((hex) => [0, 2, 4].map((k) => parseInt(hex.slice(k, k + 2), 16)));
+
+/** Red, green and blue for a value from 0 to 1. */
+function colourOf(value) {
+  const place = Math.max(0, Math.min(1, value)) * (STOPS.length - 1);
+  const k = Math.min(STOPS.length - 2, Math.floor(place));
+  return STOPS[k].map((channel, c) => Math.round(channel + (STOPS[k + 1][c] - channel) * (place - k)));
+}
+
+/** Pointer and keyboard for a canvas: `at` takes a place in its pixels, `move` the arrow keys' steps. */
+function interact(canvas, { at, move, key }) {
+  canvas.tabIndex = 0;
+  const place = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top, event.clientX, event.clientY];
+  };
+  canvas.addEventListener("pointermove", (event) => at(...place(event)));
+  canvas.addEventListener("pointerdown", (event) => at(...place(event)));
+  canvas.addEventListener("pointerleave", hideTip);
+  canvas.addEventListener("blur", hideTip);
+  canvas.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (steps) move(...steps);
+    else if (!key || !key(event.key)) return;
+    event.preventDefault();
+  });
+}

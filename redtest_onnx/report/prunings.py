@@ -1,0 +1,112 @@
+"""What `prune` did, in words, as a table of its repair and as a summary for pull requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.prune import Pruning
+from redtest_onnx.pruning.repair.repair import Repair
+from redtest_onnx.report.numbers import milliseconds, plural
+from redtest_onnx.report.table import Cell, Column, Table
+from redtest_onnx.report.table_formats import markdown_text, table_markdown
+from redtest_onnx.report.tables import comparison_table
+
+
+def prune_headline(pruning: Pruning) -> str:
+    """What was removed, what it saves and what it costs."""
+    a, b = pruning.before, pruning.after
+    if not pruning.plan.steps:
+        return "No layer was removed: no candidate keeps within the limits."
+    saves = [_change("parameters", a.cost.parameters, b.cost.parameters)]
+    if a.cost.macs and b.cost.macs is not None:
+        saves.append(_change("MACs", a.cost.macs, b.cost.macs))
+    costs = f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}"
+    if a.accuracy is not None and b.accuracy is not None:
+        costs = f"accuracy {a.accuracy:.2%} → {b.accuracy:.2%} on {costs}"
+    elif pruning.agreement.value is not None:
+        costs = f"the outputs agree by {pruning.agreement.value:.2%} on {costs}"
+    else:
+        costs = f"outputs differ by {pruning.agreement.relative_l2:.2%} (relative) on {costs}"
+    return (
+        f"{', '.join(saves)}; latency {milliseconds(a.latency.p50)} → {milliseconds(b.latency.p50)}. "
+        f"{costs[0].upper()}{costs[1:]}."
+    )
+
+
+def _change(name: str, before: float, after: float) -> str:
+    share = after / before - 1 if before else 0.0
+    return f"{abs(share):.1%} {'fewer' if share <= 0 else 'more'} {name}"
+
+
+def repair_words(repair: Repair) -> str:
+    """What was fitted, to what, and what held-out samples say of it."""
+    if repair.reason is not None:
+        return f"Not repaired: {repair.reason}."
+    what = "operator" if repair.method == "refit" else "adapter"
+    lost = ""
+    if repair.loss_plain is not None and repair.loss is not None:
+        lost = (
+            f"; drop on {plural(repair.held_out, 'held-out sample')}: "
+            f"{repair.loss_plain * 100:.1f} → {repair.loss * 100:.1f} points"
+        )
+    words = f"{'Refitted' if what == 'operator' else 'Fitted'} {plural(len(repair.refits), what)} on "
+    words += f"{plural(repair.fitted_on, 'sample')}{lost}."
+    poor = [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]
+    if poor:
+        words += (
+            f" {plural(len(poor), 'operator')} had too few samples for the unknowns ({poor[0].operator}: "
+            f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit better."
+        )
+    return words
+
+
+def repair_table(repair: Repair) -> Table | None:
+    """The operators that were fitted; None if there are none."""
+    if not repair.refits:
+        return None
+    columns = (
+        Column("operator", "operator", "name"),
+        Column("explained", "error taken away", "share", drop=1),
+        Column("rows", "equations", "integer", drop=2),
+        Column("unknowns", "unknowns", "integer", drop=3),
+        Column("rank", "rank", "integer", drop=4),
+    )
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (fit.operator, fit.explained, fit.rows, fit.unknowns, fit.rank) for fit in repair.refits
+    )
+    return Table("repair", "Repaired operators", columns, rows)
+
+
+def plan_table(plan: Plan) -> Table:
+    """The layers that a plan removes."""
+    columns = (
+        Column("name", "layer", "name"),
+        Column("action", "action", drop=2),
+        Column("score", "score", "decimal", drop=3),
+        Column("parameters", "parameters", "count", drop=1),
+        Column("macs", "MACs", "count", drop=4),
+    )
+    rows = tuple((s.region, s.action, s.score, s.parameters, s.macs) for s in plan.steps)
+    return Table("plan", "Removed layers", columns, rows)
+
+
+def prune_markdown(pruning: Pruning, name: str, output: Path) -> str:
+    """A summary that a team pastes into a pull request."""
+    layers = plural(len(pruning.analysis.layers), "layer")
+    plan = plan_table(pruning.plan)
+    lines = [
+        f"### {markdown_text(name)}: {len(pruning.plan.steps)} of {layers} removed",
+        "",
+        markdown_text(prune_headline(pruning)),
+        "",
+        table_markdown(comparison_table(pruning)),
+    ]
+    if plan.rows:
+        lines += ["<details><summary>Removed layers</summary>", "", table_markdown(plan), "</details>", ""]
+    lines += [f"{markdown_text(repair_words(pruning.repair))} Written to `{_code(output)}`.", ""]
+    return "\n".join(lines)
+
+
+def _code(path: Path) -> str:
+    return str(path).replace("`", "'")

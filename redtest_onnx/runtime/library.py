@@ -1,0 +1,116 @@
+"""The onnxruntime package: loaded when it is needed, its errors and its chatter."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.graph.model import first_line
+
+log = logging.getLogger(__name__)
+
+_KINDS: Iterable[str] = (
+    "EPFail",
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "ModelLoaded",
+    "NoModel",
+    "NoSuchFile",
+    "NotImplemented",
+    "RuntimeException",
+)
+# What ONNX Runtime's allocators, CUDA and the C++ library say when memory is used up.
+# A message of ONNX Runtime begins with the place in its sources, and what it calls the kind of failure.
+_PLACE = re.compile(r"^\S+\.(?:cc|h|cpp):\d+ .*?\) (?=[A-Z\[])(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?")
+_OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed")
+
+
+def onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        RuntimeUnavailableError: no package of it is installed, or two that overwrote each other.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"ONNX Runtime is not installed ({error})",
+            hint='pip install "redtest-onnx[cpu]", or "redtest-onnx[gpu]" on a machine with an NVIDIA GPU',
+        ) from error
+    if not hasattr(ort, "InferenceSession"):
+        raise RuntimeUnavailableError(
+            "ONNX Runtime is damaged: two of its packages overwrote each other, or one was removed",
+            hint="pip uninstall onnxruntime onnxruntime-gpu, then install one of the two",
+        )
+    return ort
+
+
+def version() -> str:
+    """Version of ONNX Runtime."""
+    return str(onnxruntime().__version__)
+
+
+def support_table(name: str) -> str | None:
+    """One of the tables of supported operators that the wheel ships; None if it doesn't."""
+    path = Path(onnxruntime().__file__).parent / "tools" / "mobile_helpers" / name
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def failures(ort: Any) -> tuple[type[BaseException], ...]:
+    """The exceptions with which ONNX Runtime refuses a model or a run."""
+    state = ort.capi.onnxruntime_pybind11_state
+    return (
+        *(getattr(state, kind) for kind in _KINDS),
+        onnx.checker.ValidationError,
+        ValueError,
+        RuntimeError,
+    )
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what ONNX Runtime says, without the place in its sources."""
+    lines = str(error).strip().splitlines()
+    return _PLACE.sub("", lines[0])[:300] if lines else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of ONNX Runtime, CUDA or CuPy says that memory is used up."""
+    text = f"{type(error).__name__} {error}".lower().replace("outofmemory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+
+
+def out_of_memory(error: BaseException, where: str | None, device: str) -> InputError:
+    """The error that users see when memory is used up."""
+    return InputError(
+        f"out of memory on {device}: {first_line(error)}",
+        where=where,
+        hint="take fewer samples per batch, or pooling mean"
+        + ("" if device == "the CPU" else "; or run on the CPU, which often has more memory"),
+    )
+
+
+@contextmanager
+def quiet_stdout() -> Iterator[io.StringIO]:
+    """What ONNX Runtime's Python code prints goes to the log: stdout belongs to results.
+
+    Yields:
+        What was printed.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield printed
+    finally:
+        for line in filter(None, map(str.strip, printed.getvalue().splitlines())):
+            log.debug("ONNX Runtime: %s", line)

@@ -1,0 +1,118 @@
+"""Every public function runs on models and data as users have them: in memory, or by path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net
+
+import redtest_onnx as rt
+
+QUICK = rt.AnalysisSettings(samples=16, batches=1)
+HOW = rt.PruneSettings(similarity=QUICK, repair="none")
+CPU = rt.RunOptions("cpu", 1)
+KINDS = ("path", "array", "dictionary")
+NOT_FUNCTIONS = {"__version__", "load", "save", "open_data", "to_torch", "from_torch"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose hidden layers all have six values, and data for it."""
+    folder = tmp_path_factory.mktemp("public")
+    net = Net(x=["n", 6])
+    hidden = "x"
+    for _ in range(4):
+        hidden = net("Relu", net("MatMul", hidden, net.weight(6, 6)))
+    onnx.save(net.model(net("MatMul", hidden, net.weight(6, 3), name="y")).proto, folder / "m.onnx")
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(48, 6)).astype(np.float32), rng.integers(0, 3, 48)
+    np.savez(folder / "data.npz", x=x, labels=labels)
+    return folder
+
+
+def samples(folder: Path, kind: str) -> Any:
+    arrays = dict(np.load(folder / "data.npz"))
+    return {"path": folder / "data.npz", "array": arrays["x"], "dictionary": arrays}[kind]
+
+
+WORK: dict[str, Callable[[Path, Any], Any]] = {
+    "analyze": lambda model, data: rt.analyze(model, data, QUICK, CPU),
+    "audit": lambda model, data: rt.audit(model, data, timed=False, options=CPU),
+    "compare": lambda model, data: rt.compare(model, model, data, settings=QUICK, options=CPU),
+    "find_layers": lambda model, data: rt.find_layers(model, data, options=CPU),
+    "open_workbench": lambda model, data: rt.open_workbench(model, data).shapes,
+    "plan": lambda model, data: rt.plan(model, data, HOW, remove=1, options=CPU),
+    "prune": lambda model, data: rt.prune(model, data, HOW, remove=1, options=CPU),
+    "rank": lambda model, data: rt.rank({"a": model}, data, similarity=QUICK, options=CPU),
+    "sparsity": lambda model, data: rt.sparsity(model),
+    "verify": lambda model, data: rt.verify(model, model, data, CPU),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", WORK)
+def test_functions_take_data_as_users_have_it(name: str, kind: str, folder: Path) -> None:
+    if (name, kind) == ("rank", "array"):
+        with pytest.raises(rt.InputError, match="its accuracy is unknown"):
+            WORK[name](folder / "m.onnx", samples(folder, kind))
+        return
+    result = WORK[name](folder / "m.onnx", samples(folder, kind))
+    if hasattr(result, "to_dict"):
+        json.dumps(result.to_dict(), allow_nan=False)
+        assert len(repr(result)) < 400
+        assert result._repr_html_().count("<tr>") == len(result.records()) + 1
+
+
+def test_every_public_function_is_tried() -> None:
+    functions = {name for name in rt.__all__ if name.islower()} - NOT_FUNCTIONS
+    assert functions - {"finetune", "load_plan"} == set(WORK)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finetune(kind: str, folder: Path) -> None:
+    pytest.importorskip("torch")
+    data, settings = samples(folder, kind), rt.TrainingSettings(epochs=1)
+    tuned = rt.finetune(folder / "m.onnx", data, settings, teacher=folder / "m.onnx", options=CPU)
+    json.dumps(tuned.to_dict(), allow_nan=False)
+    assert len(tuned.records()) == 1
+
+
+def test_models_may_be_paths_bytes_protos_and_loaded(folder: Path) -> None:
+    path = folder / "m.onnx"
+    kinds = (str(path), path.read_bytes(), onnx.load(path), rt.load(path), rt.open_workbench(path))
+    found = [[layer.name for layer in rt.find_layers(model)] for model in kinds]
+    assert all(names == found[0] for names in found)
+    with pytest.raises(rt.InputError, match="no ONNX model"):
+        rt.find_layers(b"none")
+    with pytest.raises(rt.InputError, match="belongs to the workbench"):
+        rt.find_layers(rt.open_workbench(path), folder / "data.npz")
+
+
+def test_a_plan_is_saved_edited_and_loaded(folder: Path, tmp_path: Path) -> None:
+    plan = rt.plan(folder / "m.onnx", folder / "data.npz", HOW, remove=2, options=CPU)
+    plan.save(tmp_path / "plan.json")
+    found = rt.load_plan(tmp_path / "plan.json", folder / "m.onnx", folder / "data.npz")
+    assert found == plan
+    pruned = rt.prune(folder / "m.onnx", folder / "data.npz", HOW, plan=found, options=CPU)
+    assert pruned.plan == plan
+    with pytest.raises(rt.InputError, match="exclude each other"):
+        rt.prune(folder / "m.onnx", plan=found, remove=1)
+
+
+def test_arrays_that_do_not_fit_are_refused(folder: Path) -> None:
+    with pytest.raises(rt.InputError, match="has no array 'x'"):
+        rt.analyze(folder / "m.onnx", {"z": np.zeros((8, 6), np.float32)})
+    with pytest.raises(rt.InputError, match="the data is float32"):
+        rt.analyze(folder / "m.onnx", np.zeros((8, 7), np.float32))
+
+
+def test_a_result_becomes_a_data_frame(folder: Path) -> None:
+    pytest.importorskip("pandas")
+    frame = rt.analyze(folder / "m.onnx", folder / "data.npz", QUICK, CPU).to_frame()
+    assert "similarity" in frame.columns

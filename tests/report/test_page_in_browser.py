@@ -1,0 +1,233 @@
+"""Pages in headless Chromium: nothing overflows, hover, sort and zoom work, nothing leaves, all is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Browser, browser, find_browser
+from samples import sample_analysis
+
+import redtest_onnx as rt
+from redtest_onnx.cli.main import run
+from redtest_onnx.graph.cost import Cost
+from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.report.page.layers import analysis_page, similarity_matrix, trade_off
+from redtest_onnx.report.page.model import Point
+from redtest_onnx.report.page.provenance import Provenance
+from redtest_onnx.report.page.render import save_page
+
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed")
+
+MODELS = Path(__file__).parents[2] / "models"
+SIZES = (28, 201, 1202)
+MAIN_THREAD_SECONDS = 2.0
+# Elements that reach out of the window, but inside of a box that scrolls; and text that is too small.
+OVERFLOWING = """[...document.querySelectorAll('main *')].filter(e => {
+  const box = e.getBoundingClientRect();
+  return box.width && (box.right > innerWidth + 1 || box.left < -1) && !e.closest('.scroll');
+}).map(e => e.outerHTML.slice(0, 120))"""
+SMALL = """[...document.querySelectorAll('body *')].filter(e => !e.closest('script, style, noscript')
+  && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+  && parseFloat(getComputedStyle(e).fontSize) < 10
+).map(e => e.outerHTML.slice(0, 120))"""
+OVERLAPPING = """(() => { const found = [];
+  const boxes = [...document.querySelectorAll('main > :not(.pair), .pair > *, .card')]
+    .map(e => [e, e.getBoundingClientRect()]).filter(([, b]) => b.width && b.height);
+  for (const [a, x] of boxes) for (const [b, y] of boxes) if (a !== b && !a.contains(b) && !b.contains(a)
+    && x.left < y.right - 1 && x.right > y.left + 1 && x.top < y.bottom - 1 && x.bottom > y.top + 1)
+    found.push(a.outerHTML.slice(0, 60));
+  return found; })()"""
+
+
+REAL = ("--data", "{data}", "--samples", "16", "--batches", "1")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    found = {}
+    for size in SIZES:
+        analysis = sample_analysis(size)
+        plan = Plan(
+            "redtest",
+            "",
+            tuple(Step.of(one) for one in analysis.layers if one.removable and one.index % 4 == 1),
+        )
+        page = analysis_page(
+            model,
+            Cost(100_000_000, 400_000_000, 10_000_000_000, 10_000_000),
+            analysis,
+            Provenance.now(["analyze", "net.onnx"]),
+            plan=plan,
+            latency_ms=[0.01 * (1 + k % 4) for k in range(size)],
+        )
+        curve = trade_off(
+            [
+                Point(1 - k / 10, 0.99 - k**4 * 3e-5, f"remove {k}", front=True, chosen=k == 6)
+                for k in range(10)
+            ]
+        )
+        after = similarity_matrix(sample_analysis(size * 3 // 4), "after")
+        page = replace(page, matrices=(*page.matrices, after), charts=(curve, *page.charts))
+        found[size] = folder / f"{size}.html"
+        save_page(page, found[size])
+    return found
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Browser]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1600])
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_overflows_overlaps_or_is_small(
+    pages: dict[int, Path], tab: Browser, size: int, width: int, dark: bool
+) -> None:
+    tab.open(pages[size], width, dark=dark)
+    assert tab.run("[document.documentElement.scrollWidth <= innerWidth, innerWidth]") == [True, width]
+    assert tab.run(OVERFLOWING) == []
+    assert tab.run(SMALL) == []
+    assert tab.run(OVERLAPPING) == []
+    assert tab.requests() == []
+    assert tab.complaints() == []
+    ground = tab.run("getComputedStyle(document.documentElement).backgroundColor")
+    assert ground == ("rgb(18, 22, 29)" if dark else "rgb(255, 255, 255)")
+
+
+COMMANDS = {
+    "inspect": ["inspect", "{resnet}"],
+    "prune": ["prune", "{vit}", *REAL, "--remove", "2", "--repair", "adapter", "-o", "{out}"],
+    "plan": ["prune", "{vit}", *REAL, "--remove", "2", "--dry-run"],
+    "compare": ["compare", "{resnet}", "{vgg}", *REAL],
+    "sparsity": ["sparsity", "{vit}"],
+    "zeroed": ["sparsity", "{vgg}", "--method", "one-shot", "--data", "{data}", "-o", "{out}"],
+    "rank": ["rank", "{vgg}", "{vit}", *REAL],
+    "audit": ["audit", "{vit}", "--no-latency"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_of_each_command(name: str, tmp_path: Path, tab: Browser) -> None:
+    places = {word: str(MODELS / f"{word}_digits.onnx") for word in ("resnet", "vgg", "vit")}
+    places |= {"data": str(MODELS / "digits.npz"), "out": str(tmp_path / "out.onnx")}
+    page = tmp_path / "page.html"
+    option = "--output" if name == "audit" else "--html"
+    assert run([*(word.format(**places) for word in COMMANDS[name]), "-q", option, str(page)]) == 0
+    for width in (390, 1600):
+        tab.open(page, width)
+        for script in (OVERFLOWING, SMALL, OVERLAPPING):
+            assert tab.run(script) == []
+        assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.run("document.querySelectorAll('canvas').length") >= (name != "audit")
+        assert tab.complaints() == []
+        assert tab.requests() == []
+
+
+def canvas(tab: Browser, selector: str) -> dict[str, float]:
+    """The place of a canvas in the window, scrolled into view."""
+    tab.run(
+        "new Promise(done => {"
+        f"document.querySelector('{selector} canvas').scrollIntoView({{block: 'center'}});"
+        "requestAnimationFrame(() => requestAnimationFrame(done)); })"
+    )
+    box: dict[str, float] = tab.run(
+        f"(() => {{ const b = document.querySelector('{selector} canvas').getBoundingClientRect();"
+        "return {x: b.x, y: b.y, width: b.width, height: b.height}; })()"
+    )
+    return box
+
+
+def shown_tip(tab: Browser) -> Any:
+    return tab.run("document.getElementById('tip').hidden ? null : document.getElementById('tip').innerText")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_hover_tells_names_similarity_kind_and_cost(pages: dict[int, Path], tab: Browser, size: int) -> None:
+    tab.open(pages[size], 1600)
+    box = canvas(tab, "#matrix")
+    tab.mouse("mouseMoved", box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.3)
+    text = shown_tip(tab)
+    assert "CKA 0." in text
+    assert text.count("/encoder/stage.") == 2
+    assert text.count("MACs") == 2
+    box = canvas(tab, "#chart-1")
+    tab.mouse("mouseMoved", box["x"] + box["width"] * 0.5, box["y"] + 60)
+    text = shown_tip(tab)
+    assert "parameters: " in text
+    assert "latency of the layer in ms: 0.0" in text
+    box = canvas(tab, "#chart-0")
+    tab.mouse("mouseMoved", box["x"] + 2, box["y"] + 2)
+    assert shown_tip(tab) is None
+
+
+def test_keys_move_zoom_and_switch(pages: dict[int, Path], tab: Browser) -> None:
+    tab.open(pages[28], 1600)
+    tab.run("document.querySelector('#matrix canvas').focus()")
+    for _ in range(3):
+        tab.key("ArrowRight")
+    tab.key("ArrowDown")
+    lines = shown_tip(tab).splitlines()
+    assert lines[1].startswith("1 /encoder")
+    assert lines[3].startswith("2 /encoder")
+    before = tab.run("document.querySelector('#matrix canvas').toDataURL()")
+    tab.key("+")
+    zoomed = tab.run("document.querySelector('#matrix canvas').toDataURL()")
+    assert zoomed != before
+    tab.key("0")
+    assert tab.run("document.querySelector('#matrix canvas').toDataURL()") == before
+    tab.run("[...document.querySelectorAll('#matrix button')].find(b => b.textContent === 'after').click()")
+    label = tab.run("document.querySelector('#matrix canvas').getAttribute('aria-label')")
+    assert label == "CKA of 21 by 21 layers"
+
+
+def test_dragging_zooms(pages: dict[int, Path], tab: Browser) -> None:
+    tab.open(pages[201], 1600)
+    box = canvas(tab, "#matrix")
+    before = tab.run("document.querySelector('#matrix canvas').toDataURL()")
+    tab.mouse("mousePressed", box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.4)
+    tab.mouse("mouseMoved", box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6)
+    tab.mouse("mouseReleased", box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6)
+    assert tab.run("document.querySelector('#matrix canvas').toDataURL()") != before
+
+
+def test_tables_sort_filter_and_give_options(pages: dict[int, Path], tab: Browser) -> None:
+    tab.open(pages[1202], 1600)
+    first = "[...document.querySelectorAll('#table-layers tbody tr')].find(r => !r.hidden).cells"
+    shown = "[...document.querySelectorAll('#table-layers tbody tr')].filter(r => !r.hidden).length"
+    assert tab.run(shown) == 250
+    click = (
+        "[...document.querySelectorAll('#table-layers th button')].find(b => b.textContent === '{}').click()"
+    )
+    tab.run(click.format("similarity"))
+    assert 0 < tab.run(f"Number({first}[6].dataset.v)") < 0.9
+    tab.run(click.format("similarity"))
+    assert tab.run(f"Number({first}[6].dataset.v)") > 0.98
+    tab.run(click.format("#"))
+    tab.run(
+        "(() => { const i = document.querySelector('.tools[data-for=layers] input');"
+        "i.value = 'block.1201/ conv2'; i.dispatchEvent(new Event('input')); })()"
+    )
+    assert tab.run(shown) == 1
+    tab.run("document.querySelector('.tools[data-for=layers] .copied').previousSibling.click()")
+    text = tab.run("document.querySelector('.copied').textContent")
+    assert text == "--protect '/encoder/stage.3/block.1201/conv2/Conv_output_0'"
+
+
+def test_copied_options_survive_shells_and_globs(pages: dict[int, Path], tab: Browser) -> None:
+    tab.open(pages[28], 1600)
+    assert tab.run("""protectOption("a[0]*'?")""") == r"""--protect 'a[[]0][*]'\''[?]'"""
+
+
+def test_it_opens_quickly(pages: dict[int, Path]) -> None:
+    for width in (390, 1600):
+        with browser() as fresh:
+            fresh.open(pages[1202], width)
+            assert fresh.main_thread_seconds() < MAIN_THREAD_SECONDS

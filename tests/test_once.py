@@ -1,0 +1,64 @@
+"""Nothing about an unchanged graph is computed twice: `prune` is watched while it builds things."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from redtest_onnx.cli.main import run
+from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import Model
+from redtest_onnx.layers import layer
+from redtest_onnx.runtime import session, shapes, workbench
+
+MODELS = Path(__file__).parents[1] / "models"
+LARGEST_SESSIONS = 20
+
+
+def watched(seen: list[Any], function: Callable[..., Any], key: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        seen.append(key(*args, **kwargs))
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def digest(graph: onnx.GraphProto) -> str:
+    return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def test_pruning_finds_every_fact_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    indices: list[str] = []
+    resolved: list[str] = []
+    inferred: list[str] = []
+    layers: list[int] = []
+    opened: list[str] = []
+    written: list[int] = []
+    build, start, write = GraphIndex.__init__, session.Session.__init__, Model.serialised
+    index = watched(indices, build, lambda self, graph, *_: digest(graph))
+    monkeypatch.setattr(GraphIndex, "__init__", index)
+    monkeypatch.setattr(
+        session.Session, "__init__", watched(opened, start, lambda self, model, *_, **__: model.label)
+    )
+    monkeypatch.setattr(Model, "serialised", watched(written, write, id))
+    find = watched(layers, layer.find_layers, lambda index, *_: id(index))
+    monkeypatch.setattr(workbench, "find_layers", find)
+    resolve = watched(resolved, shapes.resolve_shapes, lambda model, *_: digest(model.graph))
+    monkeypatch.setattr(workbench, "resolve_shapes", resolve)
+    infer = watched(inferred, onnx.shape_inference.infer_shapes, lambda proto, **_: digest(proto.graph))
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer)
+    command = ["prune", str(MODELS / "resnet_digits.onnx"), "--remove", "4", "-o", str(tmp_path / "o.onnx")]
+    assert run([*command, "--samples", "32", "--batches", "2", "--threads", "1", "-q"]) == 0
+    for what, seen in (("GraphIndex", indices), ("shapes", resolved), ("layers", layers)):
+        assert len(seen) == 2, f"{what}: of the original and of the pruned graph"
+        assert len(set(seen)) == 2
+    assert Counter(inferred).most_common(1)[0][1] == 1  # per graph: one and two samples, and open sizes
+    assert len(inferred) == 6
+    assert len(opened) <= LARGEST_SESSIONS
+    assert max(Counter(written).values()) <= 2  # for ONNX Runtime, and once more by copy for the file
