@@ -39,7 +39,7 @@ class DistilSamples:
     Attributes:
         data: where they come from; labels are not used.
         fit: those that are learnt from.
-        check: others, which decide whether the result is kept.
+        check: others, on which the loss is told.
     """
 
     data: Dataset
@@ -52,16 +52,15 @@ class Distillation:
     """A distilled model.
 
     Attributes:
-        model: with trained weights where they lowered the loss on samples that were not learnt from.
-        kept: whether they did; otherwise the model is the one that was given.
+        model: the student with trained weights; as it was where they are no longer finite.
         steps: steps that were taken.
-        loss_before: on those samples, before.
-        loss_after: likewise, after.
+        loss_before: on samples that were not learnt from, before.
+        loss_after: likewise, after. Answers often become more alike while this loss grows: it weighs how sure
+            the answers are, too. What is kept is decided on the answers.
         seconds: wall time.
     """
 
     model: Model
-    kept: bool
     steps: int
     loss_before: float
     loss_after: float
@@ -106,9 +105,8 @@ def distil(
     before = run.check_loss()
     steps = run.train(begin, note or (lambda done, total, what: None))
     after = run.check_loss()
-    kept = after < before
-    model = from_torch(run.student.write(), pruned) if kept else pruned
-    return Distillation(model, kept, steps, before, after, perf_counter() - begin)
+    model = from_torch(run.student.write(), pruned) if np.isfinite(after) else pruned
+    return Distillation(model, steps, before, after, perf_counter() - begin)
 
 
 class _Run:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from redtest_onnx.errors import InputError
+from redtest_onnx.checks import Between, Natural, Positive, check_settings
 
 DistilPrecision = Literal["float32", "bfloat16"]
+_Above0 = Annotated[float, Between(0, above=True)]
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,20 @@ class DistilSettings:
         seed: of every random choice.
     """
 
-    steps: int = 256
-    batch_size: int = 64
-    lr: float = 3e-4
-    warmup: float = 0.1
-    temperature: float = 2.0
-    feature_weight: float = 1.0
-    ridge: float = 0.01
-    moment_samples: int = 192
-    rows_per_unknown: int = 30
+    steps: Positive = 256
+    batch_size: Positive = 64
+    lr: _Above0 = 3e-4
+    warmup: Annotated[float, Between(0, 0.99)] = 0.1
+    temperature: _Above0 = 2.0
+    feature_weight: Annotated[float, Between(0)] = 1.0
+    ridge: _Above0 = 0.01
+    moment_samples: Positive = 192
+    rows_per_unknown: Positive = 30
     mirror: bool = False
     crop: bool = False
-    seconds: float | None = None
+    seconds: _Above0 | None = None
     precision: DistilPrecision = "float32"
-    seed: int = 0
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "temperature", "moment_samples", "rows_per_unknown"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"warmup is {self.warmup}; it must lie between 0 and 1")
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"seconds is {self.seconds}; it must be positive")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"precision is {self.precision!r}; it must be 'float32' or 'bfloat16'")
+        check_settings(self)

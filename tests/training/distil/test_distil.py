@@ -43,7 +43,6 @@ def run(name: str, **changes: object):
 def test_it_comes_nearer_on_samples_it_has_not_seen(name: str) -> None:
     bench, pruned = case(name)
     result = run(name)
-    assert result.kept
     assert result.steps == 40
     assert result.loss_after < 0.7 * result.loss_before
     evaluator = bench.evaluator()
@@ -57,10 +56,10 @@ def test_twice_gives_the_same_bytes() -> None:
     assert one == two
 
 
-def test_what_does_not_help_is_not_kept() -> None:
+def test_weights_that_are_not_finite_are_not_written() -> None:
     _, pruned = case("resnet")
-    result = run("resnet", lr=1e3, steps=3)
-    assert not result.kept
+    result = run("resnet", lr=1e30, steps=3)
+    assert not np.isfinite(result.loss_after)
     assert result.model is pruned
 
 
