@@ -1,8 +1,8 @@
 """Take caches out of a graph's outputs while layers are looked for, and put back those whose layer remains.
 
 While the outputs of caches are hidden, a layer that makes one has a single exit, and can be removed as any
-other. When the edited graph is closed again, the caches of removed layers leave the signature, and the numbers
-of the others are closed up, since runtimes count them from 0.
+other. When the edited graph is closed again, the caches of removed layers leave the signature, and the
+numbers of the others are closed up, since runtimes count them from 0.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ def signature_changes(original: Model, edited: Model) -> tuple[SignatureChange, 
         expected = [spec for spec in before if original.origin_of(spec.name) in now]
         same = [now[original.origin_of(spec.name)] for spec in expected]
         if same != list(after) or any(
-            (a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(expected, same)
+            (a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(expected, same, strict=True)
         ):
             raise InputError(f"the {what}s changed by more than the caches of removed layers")
         for spec in before:

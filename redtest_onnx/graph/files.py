@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -15,13 +15,13 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from redtest_onnx.errors import InputError, OutputError
+from redtest_onnx.graph.checkable import without_external
 from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import (
     Model,
     external_location,
     first_line,
     is_external,
-    subgraphs,
     tensor_bytes,
     tensors,
 )
@@ -108,7 +108,7 @@ def full_check(model: Model) -> None:
     external = any(is_external(tensor) for tensor in tensors(model.graph))
     try:
         if external or runtime_only_operators(model.proto):
-            checked: onnx.ModelProto | str | bytes = without_runtime_only(_without_external(model.proto))
+            checked: onnx.ModelProto | str | bytes = without_runtime_only(without_external(model.proto))
         else:
             checked = loadable(model)
         onnx.checker.check_model(checked, full_check=True)
@@ -197,37 +197,6 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
         raise OutputError(f"can't be written ({error.strerror})", where=str(path)) from error
 
 
-def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its external weights as inputs, which the checker can read without their files."""
-    if not any(is_external(t) for t in tensors(proto.graph)):
-        return proto
-    checked = onnx.ModelProto()
-    checked.CopyFrom(proto)
-    listed = {v.name for v in checked.graph.input}
-    for tensor in _take_external(checked.graph):
-        if tensor.name not in listed:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            checked.graph.input.append(info)
-            listed.add(tensor.name)
-    return checked
-
-
-def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Take the external weights out of a graph and its subgraphs, which see the inputs of the model."""
-    for i in reversed(range(len(graph.initializer))):
-        if is_external(graph.initializer[i]):
-            yield graph.initializer.pop(i)
-    for i in reversed(range(len(graph.node))):
-        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and is_external(a.t)]
-        if values and graph.node[i].op_type == "Constant":
-            yield onnx.TensorProto(
-                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
-            )
-            del graph.node[i]
-    for child in subgraphs(graph.node):
-        yield from _take_external(child)
-
-
 def _twice(names: Iterable[str]) -> str | None:
     """The first name that comes more than once."""
     counts = Counter(filter(None, names))
@@ -294,7 +263,7 @@ def _check_schema(model: Model) -> None:
     if beyond := runtime_only_operators(model.proto):
         log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
     try:
-        onnx.checker.check_model(without_runtime_only(_without_external(model.proto)))
+        onnx.checker.check_model(without_runtime_only(without_external(model.proto)))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",

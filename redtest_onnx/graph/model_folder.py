@@ -1,4 +1,4 @@
-"""Folders that hold a model with its configuration and tokenizer, as Hugging Face, Optimum and genai write them."""
+"""Folders with a model, its configuration and tokenizer, as Hugging Face, Optimum and genai write them."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def save_folder(
     skipped: Iterable[Path] = (),
     force: bool = False,
 ) -> tuple[Path, ...]:
-    """Write a folder like another one, with other models and with its configuration corrected: all or nothing.
+    """Write a folder like another one with other models and a corrected configuration: all or nothing.
 
     Args:
         source: the folder to take side files from.

@@ -22,7 +22,7 @@ from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
-from redtest_onnx.pruning.verify import verify, verify_removal
+from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
@@ -228,6 +228,7 @@ def rewrite(
     pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
     closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
+    verify_generation(bench, closed)
     return closed, repaired
 
 
