@@ -20,6 +20,7 @@ from redtest_onnx.layers.layer import Layer as Layer
 from redtest_onnx.library.functions import analyze as analyze
 from redtest_onnx.library.functions import audit as audit
 from redtest_onnx.library.functions import compare as compare
+from redtest_onnx.library.functions import compare_files as compare_files
 from redtest_onnx.library.functions import find_layers as find_layers
 from redtest_onnx.library.functions import finetune as finetune
 from redtest_onnx.library.functions import load_plan as load_plan
@@ -35,11 +36,13 @@ from redtest_onnx.pruning.prune import PruneSettings as PruneSettings
 from redtest_onnx.pruning.prune import Pruning as Pruning
 from redtest_onnx.ranking.rank import Ranking as Ranking
 from redtest_onnx.ranking.rank import RankingSettings as RankingSettings
+from redtest_onnx.runtime.outputs.kinds import OutputKind as OutputKind
 from redtest_onnx.runtime.session import RunOptions as RunOptions
 from redtest_onnx.runtime.workbench import Workbench as Workbench
 from redtest_onnx.similarity.analyze import Analysis as Analysis
 from redtest_onnx.similarity.analyze import AnalysisSettings as AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison as Comparison
+from redtest_onnx.similarity.files import FileComparison as FileComparison
 from redtest_onnx.training.finetune import FineTuning as FineTuning
 from redtest_onnx.training.settings import TrainingSettings as TrainingSettings
 from redtest_onnx.weight_sparsity.measure import Sparsity as Sparsity

@@ -47,11 +47,15 @@ def _model(
     return rt.Model(helper.make_model(graph, opset_imports=opsets, ir_version=9))
 
 
-def _cache_values(layers: int, head: int | str) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+def _cache_values(
+    layers: int, head: int | str
+) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
     inputs, outputs = [], []
     for i in range(layers):
         for what in ("key", "value"):
-            inputs.append(_value(f"past_key_values.{i}.{what}", TensorProto.FLOAT, ["batch", HEADS, "past", head]))
+            inputs.append(
+                _value(f"past_key_values.{i}.{what}", TensorProto.FLOAT, ["batch", HEADS, "past", head])
+            )
             shape: list[int | str] = ["batch", HEADS, "past + seq", head]
             outputs.append(_value(f"present.{i}.{what}", TensorProto.FLOAT, shape))
     return inputs, outputs
@@ -139,7 +143,9 @@ def plain_decoder(layers: int = 3, *, length_of_first: bool = False) -> rt.Model
         h = w("Add", [f"{p}/mlp/down", h], f"{p}/mlp/sum")
     w("MatMul", [h, w.weight("head", WIDTH, WORDS)], "logits")
     past, present = _cache_values(layers, HEAD)
-    return _model(w, [*inputs, *past], [_value("logits", TensorProto.FLOAT, ["batch", "seq", WORDS]), *present])
+    return _model(
+        w, [*inputs, *past], [_value("logits", TensorProto.FLOAT, ["batch", "seq", WORDS]), *present]
+    )
 
 
 def fused_decoder(layers: int = 3) -> rt.Model:
@@ -169,7 +175,13 @@ def fused_decoder(layers: int = 3) -> rt.Model:
         w("MatMul", [f"{p}/attn/mixed", w.weight(f"{p}.o", WIDTH, WIDTH)], f"{p}/attn/out")
         w.store(f"{p}.g2", w.rng.normal(size=WIDTH))
         second = [f"{p}/post_norm/out", "", "", f"{p}/post_norm/sum"]
-        w("SkipSimplifiedLayerNormalization", [h, f"{p}/attn/out", f"{p}.g2"], second, domain=MS, epsilon=1e-5)
+        w(
+            "SkipSimplifiedLayerNormalization",
+            [h, f"{p}/attn/out", f"{p}.g2"],
+            second,
+            domain=MS,
+            epsilon=1e-5,
+        )
         w("MatMul", [second[0], w.weight(f"{p}.up", WIDTH, 64)], f"{p}/mlp/up")
         w("Gelu", [f"{p}/mlp/up"], f"{p}/mlp/bent")
         w("MatMul", [f"{p}/mlp/bent", w.weight(f"{p}.down", 64, WIDTH)], f"{p}/mlp/out")

@@ -7,6 +7,7 @@ axes. It has no names that CuPy lacks: `tests/metrics/test_cupy_names.py` holds 
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -155,7 +156,11 @@ class ndarray:  # noqa: N801 - its name in CuPy
     __array_ufunc__ = None  # NumPy's functions refuse it
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: Any, dtype: Any = None, memptr: Any = None) -> None:
+        if memptr is not None:  # sizes, type and place of values that lie somewhere already
+            raw = (ctypes.c_byte * memptr.size).from_address(memptr.ptr)
+            array = np.frombuffer(raw, dtype).reshape(array)
+            self._owner = memptr.owner
         self._array = array
 
     def __array__(self, *arguments: Any, **options: Any) -> np.ndarray:
@@ -287,6 +292,15 @@ class _Device:
 _counts = SimpleNamespace(uploads=0, downloads=0, values=0)
 
 
+def _pointer(memory: Any, offset: int) -> Any:
+    return memory
+
+
+def _unowned(pointer: int, size: int, owner: Any) -> Any:
+    _counts.values += 1
+    return SimpleNamespace(ptr=pointer, size=size, owner=owner)
+
+
 def module() -> ModuleType:
     """The stand-in under CuPy's name."""
     made = ModuleType("cupy")
@@ -303,7 +317,12 @@ def module() -> ModuleType:
         return value.get() if isinstance(value, ndarray) else np.asarray(value)
 
     stream = SimpleNamespace(synchronize=lambda: None)
-    cuda = SimpleNamespace(Device=_Device, get_current_stream=lambda: stream)
+    cuda = SimpleNamespace(
+        Device=_Device,
+        get_current_stream=lambda: stream,
+        UnownedMemory=_unowned,
+        MemoryPointer=_pointer,
+    )
     vars(made).update(ndarray=ndarray, from_dlpack=from_dlpack, asnumpy=asnumpy, cuda=cuda, counts=_counts)
     return made
 

@@ -10,7 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.documents.base import write_json
@@ -24,18 +24,21 @@ from redtest_onnx.report.comparisons import (
     save_cross_heatmap,
 )
 from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.file_comparisons import files_notes, files_table, tensor_table, tensor_words
 from redtest_onnx.report.page.others import compare_page
 from redtest_onnx.report.page.provenance import file_facts
 from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TABLE_FORMATS, TableFormat
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison, compare, compare_arrays
-from redtest_onnx.similarity.documents import compare_document
+from redtest_onnx.similarity.documents import compare_document, files_document
+from redtest_onnx.similarity.files import FileComparison, compare_files
+from redtest_onnx.similarity.tensors import DIVERGES_BELOW
 
 _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
-    "markdown": compare_markdown,
     "github": compare_github,
     "gitlab": compare_gitlab,
 }
@@ -48,6 +51,15 @@ _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
     "--other-data", type=options.FilePath, help="Samples for SECOND, or for FIRST again; pairs with --data."
 )
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option(
+    "--diverges-below",
+    type=float,
+    default=DIVERGES_BELOW,
+    show_default=True,
+    metavar="DB",
+    help="Signal-to-noise ratio of a tensor below which it diverges.",
+)
+@click.option("--all-tensors", is_flag=True, help="List every matching tensor, not only the worst.")
 @click.option("--html", type=options.FilePath, help="Write a page with the heat map and all matches.")
 @click.option(
     "--format",
@@ -61,12 +73,15 @@ _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.output_options
 def command(
     first: Path,
     second: Path | None,
     other_data: Path | None,
     png: Path | None,
+    diverges_below: float,
+    all_tensors: bool,
     html: Path | None,
     form: str,
     json_path: str | None,
@@ -75,34 +90,58 @@ def command(
     quiet: bool,
     **values: Any,
 ) -> None:
-    """Measure the similarity of all layers of FIRST with all of SECOND.
+    """Hold SECOND against FIRST: size, speed, outputs, every matching tensor, similarity of all layers.
 
-    Both are models on the same --data; or, without SECOND, FIRST is one model on --data and on --other-data;
-    or both are .npz files of activations, one array [n, ...] per layer.
+    Both are models on the same --data, such as a float model and its int8 version: the first tensor that
+    diverges is named. Without SECOND, FIRST is one model on --data and on --other-data; or both are .npz
+    files of activations, one array [n, ...] per layer. Then only the similarity of layers is measured.
     """
     options.configure_logging(verbose, quiet)
     tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or tables is None, form=tables or "table")
     check_figure(png)
-    check_outputs([png, html, json_path], force=force)
+    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, other_data)
+    outputs.spare_models(first, *([] if second is None else [second]))
     settings = AnalysisSettings(**values)
+    files: FileComparison | None = None
     if first.suffix.lower() == ".npz":
-        comparison = _arrays(first, second or first, settings)
+        layers: Comparison | None = _arrays(first, second or first, settings)
     else:
-        comparison = _models(screen, first, second, source, other_data, settings, run)
+        sides = _sides(screen, first, second, source, other_data, settings, run)
+        with screen.progress() as progress:
+            if second is None:
+                layers = compare(*sides, settings, progress)
+            else:
+                files = compare_files(*sides, settings, diverges_below=diverges_below, progress=progress)
+                layers = files.layers
     titles = first.name, (second or other_data or first).name
-    if tables is None and json_path != "-":
-        click.echo(_TEXTS[form](comparison, titles), nl=False)
-    screen.show(match_table(comparison), *_summary(comparison))
-    if html:
-        files = (*file_facts("Rows", first), *file_facts("Columns", second or first))
-        save_page(compare_page(comparison, titles, provenance(), files), html)
-    if png:
-        save_cross_heatmap(comparison, titles, png)
-    if json_path:
-        write_json(compare_document(comparison, titles), json_path)
+    beside: tuple[Table, ...] = ()
+    notes: list[str] = []
+    if files is not None:
+        beside = files_table(files.files, titles), tensor_table(files.tensors, every=all_tensors)
+        notes = [*files_notes(files.files), *tensor_words(files.tensors)]
+        screen.detail(beside[0])
+        screen.show(*files_notes(files.files))
+        screen.detail(beside[1])
+        screen.show(*tensor_words(files.tensors))
+    if layers is not None:
+        if tables is None and json_path != "-":
+            summary = compare_markdown(layers, titles, beside[:1])
+            click.echo(summary if form == "markdown" else _TEXTS[form](layers, titles), nl=False)
+        screen.show(match_table(layers), *_summary(layers))
+        if html:
+            facts = (*file_facts("Rows", first), *file_facts("Columns", second or first))
+            facts += tuple(("Note", note) for note in notes)
+            save_page(compare_page(layers, titles, provenance(), facts, beside), html)
+        if png:
+            save_cross_heatmap(layers, titles, png)
+    if json_path and files is not None:
+        write_json(files_document(files, titles), json_path)
+    elif json_path and layers is not None:
+        write_json(compare_document(layers, titles), json_path)
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
@@ -113,7 +152,7 @@ def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison
     return compare_arrays(load_arrays(first), load_arrays(second), settings, (str(first), str(second)))
 
 
-def _models(
+def _sides(
     screen: Screen,
     first: Path,
     second: Path | None,
@@ -121,7 +160,7 @@ def _models(
     other_data: Path | None,
     settings: AnalysisSettings,
     run: RunOptions,
-) -> Comparison:
+) -> tuple[Workbench, Workbench]:
     if second is None and other_data is None:
         raise InputError(
             "there is nothing to compare it with",
@@ -134,8 +173,7 @@ def _models(
     two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
     for side in (one, two):
         screen.warn_synthetic(side.data)
-    with screen.progress() as progress:
-        return compare(one, two, settings, progress)
+    return one, two
 
 
 def _summary(comparison: Comparison) -> list[str]:

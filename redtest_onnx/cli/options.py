@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from redtest_onnx.cli.console import LineFormatter
 from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
 from redtest_onnx.cli.text_options import TEXT_OPTIONS, text_options_of
 from redtest_onnx.data.arrays import splits
@@ -22,6 +23,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers.granularity import GRANULARITIES
 from redtest_onnx.report.table_formats import TABLE_FORMATS
+from redtest_onnx.runtime.outputs.kinds import KINDS, parse_output_kind
 from redtest_onnx.runtime.providers import Provider, require
 from redtest_onnx.runtime.session import RunOptions
 
@@ -269,6 +271,20 @@ def output_options(function: Command) -> Command:
     )
 
 
+def output_kind_option(function: Command) -> Command:
+    """What outputs are, where the graph does not tell."""
+    return apply(
+        function,
+        click.option(
+            "--output-kind",
+            multiple=True,
+            metavar="NAME=KIND[:AXIS]",
+            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}. "
+            "[default: found from the graph]",
+        ),
+    )
+
+
 def latency_option(function: Command) -> Command:
     """Time of each layer."""
     return apply(
@@ -312,10 +328,11 @@ def format_option(function: Command) -> Command:
 
 def run_options_of(values: dict[str, Any]) -> RunOptions:
     """Take the run options out of a command's values."""
+    kinds = tuple(map(parse_output_kind, values.pop("output_kind", ())))
     providers = tuple(map(Provider.parse, values.pop("providers", ())))
     require(providers)
     command = values.pop("latency_command", None)
-    return RunOptions(values.pop("device"), values.pop("threads"), providers, command)
+    return RunOptions(values.pop("device"), values.pop("threads"), providers, command, kinds)
 
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:
@@ -335,7 +352,9 @@ def images_of(values: dict[str, Any]) -> ImageOptions:
 def configure_logging(verbose: int, quiet: bool) -> None:
     """Warnings on stderr; with -v what is converted or left out, with -vv everything."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", force=True)
+    logging.basicConfig(level=level, force=True)
+    for handler in logging.root.handlers:
+        handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
 
 
 def apply(function: Command, *options: Callable[[Command], Command]) -> Command:

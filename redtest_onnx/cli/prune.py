@@ -9,9 +9,10 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -24,6 +25,7 @@ from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
+from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page, prune_page
@@ -114,6 +116,7 @@ if TYPE_CHECKING:
 @options.measure_options
 @options.data_options
 @options.run_options
+@options.output_kind_option
 @options.deployment_options
 @options.latency_option
 @options.explorer_option
@@ -147,7 +150,7 @@ def command(
     verbose: int,
     quiet: bool,
     **values: Any,
-) -> None:
+) -> int | None:
     """Remove redundant layers of MODEL without training, and prove what that did.
 
     With nothing but MODEL it removes as many layers as it can while accuracy (with labels) or agreement with
@@ -161,13 +164,20 @@ def command(
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    views = [plan_path, html] if dry_run else [html]
-    check_outputs([*views, json_path, *explorer_files(explorer)], force=force)
+    named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
+    named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
+    if dry_run:
+        named["--plan"] = plan_path
+    elif not model.is_dir():
+        named["--output"] = output
+    outputs = Outputs.of(named, force=force)
     if not dry_run:
         check_output(model, output, force=force)
-    loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare_models(model)
+    loaded = load(model)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1)
@@ -175,29 +185,34 @@ def command(
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
     screen.warn_synthetic(data)
+    _ = bench.outputs  # wrong --output-kind shows before any work is done
     if _nothing_removable(screen, bench, settings, json_path):
-        return
-    with screen.progress() as progress:
+        return 1
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        analysis = saved or analyze(bench, settings, progress)
+        unfinished.analysis = None if saved else analysis
         if plan_path and not dry_run:
-            analysis = saved or analyze(bench, settings, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
-            chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
-    _show_plan(screen, chosen, analysis)
-    if explorer:
+            chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
+    _show_plan(screen, chosen, analysis, alone=dry_run)
+    if explorer and chosen.steps:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
     latency = measure_layers(bench, analysis.layers) if layer_latency and html else None
-    if dry_run:
-        if html:
+    if dry_run or not chosen.steps:
+        plan_path = plan_path if dry_run and chosen.steps else None
+        if html and chosen.steps:
             page = analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen, latency_ms=latency)
             save_page(page, html)
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
-        return
+        return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
-    with screen.progress() as progress:
-        if epochs is None or not chosen.steps:
-            pruning = prune(bench, chosen, analysis, how, progress=progress)
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        unfinished.analysis = None if saved else analysis
+        unfinished.plan = None if plan_path else chosen
+        if epochs is None:
+            pruning = prune(bench, chosen, analysis, how, targets=budget.targets, progress=progress)
         else:
             from redtest_onnx.pruning.rounds import RoundTraining, prune_in_rounds
             from redtest_onnx.training.loop import Watch
@@ -214,7 +229,7 @@ def command(
         screen.show(*map(_round_in_words, rounds))
     else:
         screen.show(repair_words(pruning.repair))
-    screen.show(comparison_table(pruning))
+    screen.show(comparison_table(pruning), *agreement_notes(pruning.agreement.outputs))
     if pruning.provider is not None:
         screen.show(f"The pruned model: {pruning.provider}.")
     if form == "markdown" and json_path != "-":
@@ -226,6 +241,7 @@ def command(
         save_page(prune_page(loaded, pruning, output, provenance(), latency_ms=latency), html)
     if json_path:
         write_json(prune_document(pruning, output, rounds), json_path)
+    return None
 
 
 def _budget(
@@ -279,15 +295,15 @@ def _nothing_removable(
     return True
 
 
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, *, alone: bool) -> None:
     if not plan.steps:
-        screen.show("Nothing is removed: no candidate keeps within the limits.")
+        screen.show("Nothing is removed and nothing is written: no candidate keeps within the limits.")
         return
     screen.show(
         f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
         f"(criterion {plan.criterion}):"
     )
-    screen.detail(plan_table(plan))
+    (screen.show if alone else screen.detail)(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
@@ -309,7 +325,7 @@ def _finish_dry_run(
     json_path: str | None,
 ) -> None:
     if plan_path:
-        plan.save(plan_path, force=True)  # `check_outputs` asked before any work
+        plan.save(plan_path, force=True)  # `Outputs` asked before any work
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
         write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

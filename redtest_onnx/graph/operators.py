@@ -38,6 +38,8 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     MS + "MatMulBnb4": (1,),
     MS + "MatMulIntegerToFloat": (1,),
     MS + "DynamicQuantizeMatMul": (1,),
+    MS + "DynamicQuantizeLSTM": (1, 2),
+    MS + "GatherBlockQuantized": (0,),
     MS + "EmbedLayerNormalization": (2, 3, 4),
     MS + "MoE": (2, 4),
     MS + "QMoE": (2, 5),
@@ -59,7 +61,7 @@ WEIGHT_ATTRIBUTES: frozenset[str] = frozenset(
     )
 )
 
-RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN"})
+RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN", MS + "DynamicQuantizeLSTM"})
 ATTENTION: frozenset[str] = frozenset(
     {"Softmax", "Attention", MS + "Attention", MS + "QAttention", MS + "MultiHeadAttention"}
     | {MS + "GroupQueryAttention", MS + "PackedAttention", MS + "PackedMultiHeadAttention"}
@@ -105,6 +107,11 @@ NO_TENSOR: frozenset[str] = frozenset(
         "SplitToSequence",
     }
     | {"Optional", "ai.onnx.ml:ZipMap"}
+)
+
+# What stands around a linear operator on integers: rounding to them, and scaling back.
+QUANTISATION: frozenset[str] = frozenset(
+    {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "Cast", "Mul", "Reshape", "Unsqueeze"}
 )
 
 CONTROL_FLOW: frozenset[str] = frozenset({"If", "Loop", "Scan"})

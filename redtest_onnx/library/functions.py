@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from redtest_onnx.ranking.rank import Ranking, RankingSettings
     from redtest_onnx.runtime.session import RunOptions
     from redtest_onnx.similarity.compare import Comparison
+    from redtest_onnx.similarity.files import FileComparison
     from redtest_onnx.training.finetune import FineTuning
     from redtest_onnx.training.settings import TrainingSettings
     from redtest_onnx.weight_sparsity.measure import Sparsity
@@ -167,7 +168,38 @@ def prune(
     if plan is None:
         plan, analysis = pruning.plan(bench, budget, chosen, analysis=analysis, progress=progress)
     analysis = analysis or measure_layers(bench, chosen.similarity, progress)
-    return pruning.prune(bench, plan, analysis, chosen, progress=progress)
+    return pruning.prune(bench, plan, analysis, chosen, targets=budget.targets, progress=progress)
+
+
+def compare_files(
+    first: ModelLike,
+    second: ModelLike,
+    data: DataLike = None,
+    *,
+    settings: AnalysisSettings | None = None,
+    diverges_below: float = 20.0,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> FileComparison:
+    """Hold one file of a network against another: float against int8, two operator sets, before and after.
+
+    Args:
+        first: the reference.
+        second: the other file.
+        data: samples for both.
+        settings: how the similarity of layers is measured.
+        diverges_below: signal-to-noise ratio in dB below which a tensor diverges.
+        options: device and threads, and what outputs are.
+        progress: called as work is done.
+
+    Raises:
+        InputError: a file doesn't run on the data.
+    """
+    from redtest_onnx.similarity.files import compare_files as hold
+
+    settings = settings or AnalysisSettings()
+    sides = [_opened(model, data, options, settings.seed) for model in (first, second)]
+    return hold(sides[0], sides[1], settings, diverges_below=diverges_below, progress=progress)
 
 
 def compare(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias, TypedDict, Unpack
 
 import onnx
@@ -13,6 +15,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, parse
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.runtime.outputs.kinds import parse_output_kind
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -30,6 +33,7 @@ class Opening(TypedDict, total=False):
         split: which split of an .npz.
         images: how images become inputs.
         shapes: sizes of synthetic inputs.
+        output_kinds: what outputs are, by name, such as {"logits": "dense:1"}; else found.
     """
 
     options: RunOptions
@@ -38,6 +42,7 @@ class Opening(TypedDict, total=False):
     split: str
     images: ImageOptions
     shapes: dict[str, Shape]
+    output_kinds: Mapping[str, str]
 
 
 def open_model(model: ModelLike) -> Model:
@@ -84,4 +89,8 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
     samples = open_data(data, opened, split=how.get("split"), images=images, shapes=shapes, seed=seed)
     evaluation = how.get("evaluation")
     others = None if evaluation is None else open_data(evaluation, opened, images=images)
-    return Workbench(opened, samples, how.get("options"), seed=seed, evaluation=others)
+    options = how.get("options") or RunOptions()
+    if kinds := how.get("output_kinds"):
+        said = tuple(parse_output_kind(f"{name}={kind}") for name, kind in kinds.items())
+        options = replace(options, output_kinds=said)
+    return Workbench(opened, samples, options, seed=seed, evaluation=others)

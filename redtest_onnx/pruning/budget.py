@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 from typing import Annotated, Any
 
 from redtest_onnx.checks import Between, Natural, Share, check, check_settings
-from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
@@ -83,12 +83,15 @@ class Budget:
 
 
 def drop(reference: Evaluation, candidate: Evaluation) -> float:
-    """What a candidate loses: accuracy where there are labels, else agreement with the original."""
-    if reference.accuracy is not None and candidate.accuracy is not None:
+    """What a candidate loses: accuracy where labels tell something, else agreement with the original.
+
+    Agreement is that of the output that agrees least, by its kind. Infinite where nothing can be judged: no
+    tolerance lets it pass.
+    """
+    if reference.accuracy_steers and reference.accuracy is not None and candidate.accuracy is not None:
         return reference.accuracy - candidate.accuracy
-    if candidate.agreement.top1 is not None:
-        return 1.0 - candidate.agreement.top1
-    return 1.0 - candidate.agreement.cosine
+    agreement = candidate.agreement.value
+    return float("inf") if agreement is None else 1.0 - agreement
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def make_plan(
         NegativeVerdictError: a target can't be reached.
     """
     bench, analysis = context.bench, context.analysis
-    context = replace(context, allowed=_allowed(analysis, budget.protect))
+    protected, asked = _allowed(analysis, budget.protect), context.allowed
+    context = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     search = TargetSearch(context, criterion, budget.targets, Quantities(bench))
     ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
     if budget.threshold is not None:
@@ -137,7 +141,7 @@ def make_plan(
     elif budget.remove is not None:
         chosen = list(islice(ranking, budget.remove))
         if budget.remove > len(chosen):
-            raise InputError(
+            raise NegativeVerdictError(
                 f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
                 where=bench.label,
                 hint="`inspect` gives the reason for each layer that stays",

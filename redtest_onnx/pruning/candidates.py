@@ -13,10 +13,12 @@ from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.bypass import bypassed
 from redtest_onnx.graph.model import Model
+from redtest_onnx.metrics.agreement.classes import MEASURE
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
+from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
+_SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
 
@@ -43,6 +46,12 @@ class Candidates:
     def __init__(self, bench: Workbench, max_drop: float) -> None:
         self._bench, self._max_drop = bench, max_drop
         self._evaluator = bench.evaluator(bench.splits.choose)
+        if not self._evaluator.judged:
+            log.warning(
+                "no output of %s could be judged, so nothing is removed on its account: say how many layers "
+                "to remove, or what its outputs are",
+                bench.label,
+            )
         self._looks = self._prepared()
 
     def loss(self, plan: Plan) -> float:
@@ -71,11 +80,11 @@ class Candidates:
     def _prepared(self) -> list[tuple[dict[str, Any], Answers]]:
         """Inputs and right answers to look at; none where a loss isn't a share of wrong answers."""
         bench, reference = self._bench, self._evaluator.reference
-        by_labels = reference.accuracy is not None
-        if bench.fixed_batch is not None or len(bench.model.outputs) != 1:
+        by_labels = reference.accuracy_steers
+        if bench.fixed_batch is not None or not _one_class_per_sample(bench.outputs):
             return []
-        if not by_labels and reference.agreement.top1 is None:
-            return []
+        if not by_labels and reference.agreement.outputs[0].measure != MEASURE:
+            return []  # the scores are compared, not the answers
         found: list[tuple[dict[str, Any], Answers]] = []
         chosen = bench.splits.choose[: _LOOK * _LOOKS]
         for indices, _ in batches(chosen, _LOOK, fixed=False):
@@ -89,7 +98,7 @@ class Candidates:
 
     def _hopeless(self, session: Session) -> bool:
         reference, total = self._evaluator.reference, len(self._bench.splits.choose)
-        share = 1.0 if reference.accuracy is None else reference.accuracy
+        share = reference.accuracy if reference.accuracy_steers and reference.accuracy is not None else 1.0
         wrong = 0
         for feeds, right in self._looks:
             answers = _answers(session, feeds)
@@ -98,6 +107,13 @@ class Candidates:
             if share - (total - wrong) / total > self._max_drop + 0.5 / total:
                 return True
         return False
+
+
+def _one_class_per_sample(outputs: tuple[ModelOutput, ...]) -> bool:
+    """Whether a model's only output is scores [n, classes]."""
+    if len(outputs) != 1 or outputs[0].kind != "classes" or outputs[0].axis != 1:
+        return False
+    return all(t.name == outputs[0].name and t.sample_axis == 0 and not t.mask for t in outputs[0].tensors)
 
 
 def plain_model(bench: Workbench, plan: Plan) -> Model:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redtest_onnx.documents.agreement import agreement_document, output_documents
 from redtest_onnx.documents.base import Document, document_head, layer_document, number, plain
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
@@ -38,7 +39,8 @@ def prune_document(pruning: Pruning, output: Path | None, rounds: Iterable[Round
         "before": _measures(pruning.before),
         "after": _measures(pruning.after),
         "repair": _repair(pruning.repair),
-        "agreement": {key: number(value) for key, value in asdict(pruning.agreement).items()},
+        "agreement": agreement_document(pruning.agreement),
+        "outputs": output_documents(pruning.agreement),
         "rounds": [
             {
                 "plan": _plan(item.plan),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -12,22 +13,26 @@ from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
-from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Budget, Losses, make_plan
 from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.follow import close_with_twin
+from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
+from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
+
+log = logging.getLogger(__name__)
 
 _FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
@@ -91,9 +96,9 @@ class Pruning(Result):
     def summary(self) -> str:
         """What was removed, and what that did."""
         share = 1 - self.after.cost.parameters / max(self.before.cost.parameters, 1)
-        quality = f"cosine of the outputs {self.agreement.cosine:.4f}"
-        if self.agreement.top1 is not None:
-            quality = f"{self.agreement.top1:.2%} same answers"
+        quality = "outputs that can't be judged"
+        if self.agreement.value is not None:
+            quality = f"{self.agreement.value:.2%} agreement"
         if self.before.accuracy is not None and self.after.accuracy is not None:
             quality = f"accuracy {self.before.accuracy:.2%} -> {self.after.accuracy:.2%}"
         return (
@@ -157,7 +162,11 @@ def plan(
     """
     settings = settings or PruneSettings()
     analysis = analysis or analyze(bench, settings.similarity, progress)
-    context = CriterionContext(bench.opened, analysis)
+    # Without data nothing could be fitted: an adapter would be a guess.
+    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    context = CriterionContext(
+        bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
+    )
     limit = budget.max_drop
     losses = _losses(bench.opened, settings, limit) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
@@ -180,6 +189,7 @@ def prune(
     analysis: Analysis,
     settings: PruneSettings | None = None,
     *,
+    targets: Targets = (),
     progress: Progress | None = None,
 ) -> Pruning:
     """Take the plan's layers out of the model, verify the result and measure both.
@@ -189,12 +199,16 @@ def prune(
         chosen: what to take out.
         analysis: of the model.
         settings: how to repair what is left.
+        targets: quantities with the share that may stay of them, repairs included.
         progress: called as work is done.
 
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
+        NegativeVerdictError: the result misses a target, or would be larger than the original.
     """
-    pruned, repaired = rewrite(bench, chosen, settings, progress=progress)
+    limits = Limits(bench, targets)
+    pruned, repaired = rewrite(bench, chosen, settings, limits=limits, progress=progress)
+    limits.require(pruned, chosen.steps)
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
@@ -204,6 +218,7 @@ def rewrite(
     chosen: Plan,
     settings: PruneSettings | None = None,
     *,
+    limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> tuple[Workbench, Repair]:
     """Take the plan's layers out of the model, repair what is left and verify that it runs.
@@ -212,6 +227,8 @@ def rewrite(
         bench: the model and calibration samples.
         chosen: what to take out.
         settings: how to repair.
+        limits: what the result must keep to; repairs that break it are left out. Without any, no larger than
+            the model.
         progress: called as work is done.
 
     Returns:
@@ -225,7 +242,14 @@ def rewrite(
     opened = bench.opened
     pruned = apply_plan(opened, chosen)
     verify_removal(opened, pruned, chosen)
-    pruned, repaired = repair(opened, pruned, chosen, settings.repair, settings.kernel, progress)
+    kept = limits or Limits(bench)
+
+    def allows(candidate: Model) -> bool:
+        return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
+
+    pruned, repaired = repair(
+        *(opened, pruned, chosen, settings.repair, settings.kernel), allows=allows, progress=progress
+    )
     closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
     verify_generation(bench, closed)
@@ -255,7 +279,7 @@ def compare(
     note = progress or _silent
     note(1, 4, "comparing outputs")
     evaluator = bench.evaluator()
-    result = evaluator.evaluate(pruned.session())
+    result = evaluator.match_sets(pruned.session())
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
     provider = check_provider(pruned, timed=False) if bench.options.providers else None

@@ -16,6 +16,8 @@ from redtest_onnx.runtime.latency import measure_latency, measure_regions
 from redtest_onnx.runtime.workbench import Workbench
 
 Quantity = Literal["params", "macs", "size", "memory", "latency"]
+Targets = tuple[tuple[Quantity, float], ...]
+"""Quantities with the share of them that may stay."""
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 _TRIES = 6  # plans that are timed

@@ -24,8 +24,8 @@ def prune_headline(pruning: Pruning) -> str:
     costs = f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}"
     if a.accuracy is not None and b.accuracy is not None:
         costs = f"accuracy {a.accuracy:.2%} → {b.accuracy:.2%} on {costs}"
-    elif pruning.agreement.top1 is not None:
-        costs = f"{pruning.agreement.top1:.2%} of the answers are the original's on {costs}"
+    elif pruning.agreement.value is not None:
+        costs = f"the outputs agree by {pruning.agreement.value:.2%} on {costs}"
     else:
         costs = f"outputs differ by {pruning.agreement.relative_l2:.2%} (relative) on {costs}"
     return (

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from math import isfinite
 
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report import numbers
+from redtest_onnx.report.agreement import EMPTY, agreement_rows
 from redtest_onnx.report.table import Cell, Column, Shown, Table
+from redtest_onnx.runtime.latency import Latency
+
+_LEAST_MSRS = 0.05  # below it a score is shown as nothing
 
 _LAYER_COLUMNS = (
     Column("index", "#", "integer"),
@@ -45,7 +51,7 @@ def layer_table(
             layer.name,
             layer.kind,
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
-            layer.parameters,
+            _parameters(layer),
             layer.macs,
         ]
         cells += [series[i] for series in (similarity, latency_ms) if series is not None]
@@ -68,41 +74,74 @@ def removable(layer: Layer) -> str:
 def comparison_table(pruning: Pruning) -> Table:
     """The original and the pruned model side by side."""
     a, b = pruning.before, pruning.after
-    rows = [
-        _row("parameters", a.cost.parameters, b.cost.parameters, numbers.count),
-        _row("MACs", a.cost.macs, b.cost.macs, numbers.count),
-        _row("file size", a.file_bytes, b.file_bytes, numbers.size),
-        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, numbers.size),
-        _row("latency p50", a.latency.p50, b.latency.p50, numbers.milliseconds),
-        _row("latency p90", a.latency.p90, b.latency.p90, numbers.milliseconds),
-        _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
+    rows: list[tuple[Cell, ...]] = [
+        *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
+        row_of("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
+        *accuracy_rows(a.accuracy, b.accuracy),
+        *agreement_rows(pruning.agreement),
     ]
-    if a.accuracy is not None and b.accuracy is not None:
-        points = (b.accuracy - a.accuracy) * 100
-        shown = [Shown(value, f"{value:.2%}") for value in (a.accuracy, b.accuracy)]
-        rows.append(("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points")))
-    if pruning.agreement.top1 is not None:
-        same = Shown(pruning.agreement.top1, f"{pruning.agreement.top1:.2%}")
-        rows.append(("same answer as the original", None, same, None))
-    difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
-    rows.append(("output difference (relative)", None, difference, None))
-    columns = (
+    if isfinite(pruning.agreement.relative_l2):
+        difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
+        rows.append(("output difference (relative)", EMPTY, difference, EMPTY))
+    return Table("before_after", "Before and after", change_columns("original", "pruned"), tuple(rows))
+
+
+def change_columns(before: str, after: str) -> tuple[Column, ...]:
+    """Columns of a measure on two sides and its change."""
+    return (
         Column("measure", "", "name"),
-        Column("original", "original", "decimal"),
-        Column("pruned", "pruned", "decimal"),
+        Column("original", before, "decimal"),
+        Column("pruned" if after == "pruned" else "other", after, "decimal"),
         Column("change", "change", "decimal"),
     )
-    return Table("before_after", "Before and after", columns, tuple(_blank(row) for row in rows))
 
 
-def _blank(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    return tuple(Shown(None, "") if cell is None else cell for cell in row)
+def _parameters(layer: Layer) -> Cell:
+    """The layer's own learned values, with those it shares with others."""
+    if layer.shared_parameters <= layer.parameters // 100:
+        return layer.parameters
+    shared = numbers.count(layer.shared_parameters)
+    return Shown(layer.parameters, f"{numbers.count(layer.parameters)} (+ {shared} shared)")
 
 
-def _row(
-    name: str, before: float | None, after: float | None, show: Callable[[float | None], str]
+def at_sizes(cost: Cost) -> str:
+    """What stands behind numbers that depend on guessed sizes, such as " at x 1x3x64x64 (a guess)"."""
+    return "" if cost.at is None else f" {cost.at} (a guess)"
+
+
+def cost_rows(before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency]) -> list[tuple[Cell, ...]]:
+    """What two models store and take, each given as its cost, bytes of its file and latency."""
+    (a, a_bytes, a_latency), (b, b_bytes, b_latency) = before, after
+    memory = f"activation peak{at_sizes(a)}"
+    return [
+        row_of("parameters", a.parameters, b.parameters, numbers.count),
+        row_of(f"MACs{at_sizes(a)}", a.macs, b.macs, numbers.count),
+        row_of("file size", a_bytes, b_bytes, numbers.size),
+        row_of(memory, a.peak_activation_bytes, b.peak_activation_bytes, numbers.size),
+        row_of("latency p50", a_latency.p50, b_latency.p50, numbers.milliseconds),
+        row_of("latency p90", a_latency.p90, b_latency.p90, numbers.milliseconds),
+    ]
+
+
+def accuracy_rows(before: float | None, after: float | None) -> list[tuple[Cell, ...]]:
+    """The accuracies of two models; nothing where one is unknown."""
+    if before is None or after is None:
+        return []
+    points = (after - before) * 100
+    shown = [Shown(value, f"{value:.2%}") for value in (before, after)]
+    return [("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points"))]
+
+
+def row_of(
+    name: str,
+    before: float | None,
+    after: float | None,
+    show: Callable[[float | None], str],
+    least: float = 0.0,
 ) -> tuple[Cell, ...]:
-    change = None
-    if before and after is not None:
+    """Name, before, after and change in per cent; no change where `before` is no more than `least`."""
+    change = EMPTY
+    # Of nearly nothing a percentage would only be large.
+    if before is not None and abs(before) > least and after is not None:
         change = Shown(after / before - 1, f"{after / before - 1:+.1%}")
     return name, Shown(before, show(before)), Shown(after, show(after)), change

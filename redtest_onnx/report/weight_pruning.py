@@ -31,7 +31,7 @@ def stage_table(pruning: WeightPruning) -> Table:
     if all(stage.accuracy is not None for stage in stages):
         rows.append(("accuracy", *(Shown(stage.accuracy, f"{stage.accuracy:.2%}") for stage in stages)))
     if all(stage.same is not None for stage in stages):
-        rows.append(("same answer as the original", *(Shown(s.same, f"{s.same:.2%}") for s in stages)))
+        rows.append(("agreement with the original", *(Shown(s.same, f"{s.same:.2%}") for s in stages)))
     columns = [
         Column("measure", "", "name"),
         *(Column(s.name.replace(" ", "_"), s.name, "decimal") for s in stages),

@@ -1,23 +1,45 @@
-"""Hold models against a reference on the same samples: agreement of outputs, accuracy with labels."""
+"""Hold models against a reference on the same samples: agreement of outputs by kind, accuracy with labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from redtest_onnx.data.batching import batches
-from redtest_onnx.data.dataset import Subset
+from redtest_onnx.data.dataset import Dataset, Subset
+from redtest_onnx.graph.branches import inline_branches
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
-from redtest_onnx.metrics.agreement import Agreement, AgreementSum
+from redtest_onnx.graph.probe.taps import expose
+from redtest_onnx.graph.signature import batch_axes
+from redtest_onnx.metrics.agreement.base import Counted, Measure, MeasureSum, Values
+from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
+from redtest_onnx.metrics.agreement.classes import ClassMeasure
+from redtest_onnx.metrics.agreement.elements import ElementMeasure
+from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
+from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
+from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
+from redtest_onnx.metrics.agreement.values import ValuesMeasure
+from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
+from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
+from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
+from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.session import Session
+
+log = logging.getLogger(__name__)
 
 _BATCH = 64
 # Reference outputs up to this size are kept, so that many candidates can be held against them.
 _CACHE_BYTES = 1 << 28
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+_NAMED = 8  # samples in a message
+_SETS = 64  # samples whose rows are matched as sets
 
 
 @dataclass(frozen=True)
@@ -28,11 +50,27 @@ class Evaluation:
         agreement: of its outputs with the reference's.
         accuracy: share of right answers; None without labels.
         samples: number of samples.
+        accuracy_steers: whether the reference's accuracy is better than chance, so that a loss of it tells
+            something.
     """
 
     agreement: Agreement
     accuracy: float | None
     samples: int
+    accuracy_steers: bool = False
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
+
+    session: Session
+    names: Mapping[str, str]
+    data: Dataset
+
+    def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        found = self.session.run(feeds, list(dict.fromkeys(self.names.values())))
+        return {name: found[own] for name, own in self.names.items()}
 
 
 class Evaluator:
@@ -41,59 +79,241 @@ class Evaluator:
     Args:
         reference: the original model, ready to run.
         samples: with or without labels.
+        outputs: what the outputs are, see `find_outputs`.
         fixed: number of samples that every run must have; None where that is open.
+
+    Raises:
+        InputError: the model doesn't run, or labels lie outside its classes.
     """
 
-    def __init__(self, reference: Session, samples: Subset, fixed: int | None = None) -> None:
-        self._reference = reference
+    def __init__(
+        self,
+        reference: Session,
+        samples: Subset,
+        outputs: tuple[ModelOutput, ...],
+        fixed: int | None = None,
+    ) -> None:
+        self._model, self._options, self._fixed = reference.model, reference.options, fixed
         self._data = samples.data
+        self.outputs = outputs
+        """What the outputs are."""
+        self._judged = {tensor: None for output in outputs for tensor in output.tensors}
         self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
+        self._reference = self._open(reference)
         self._cache: list[dict[str, Any]] = []
+        self._measures = {tensor: _measure(tensor) for tensor in self._judged}
+        self.undefined_samples: tuple[int, ...] = self._observe()
+        """Samples for which the reference gives NaN; they agree with nothing."""
+        self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
 
-    def evaluate(self, model: Model | Session) -> Evaluation:
+    @property
+    def judged(self) -> bool:
+        """Whether there is anything to judge a candidate by."""
+        return self.reference.accuracy_steers or self.reference.agreement.value is not None
+
+    def evaluate(self, model: Model | Session, data: Dataset | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
             model: the model, or a session of it.
+            data: the same samples for its inputs, where those are called or typed otherwise.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(model if isinstance(model, Session) else Session(model, self._reference.options))
+        return self._hold(self._open(model, data))
 
-    def _hold(self, session: Session) -> Evaluation:
-        total = AgreementSum()
-        right, labelled = 0, 0
+    def match_sets(self, model: Model | Session, data: Dataset | None = None) -> Evaluation:
+        """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
+        run = self._open(model, data)
+        evaluation = self._hold(run)
+        sets = self._sets(run) if any(output.sets for output in self.outputs) else {}
+        outputs = tuple(
+            with_sets(part, sets.get(part.name), decides=output.layers_behind)
+            for part, output in zip(evaluation.agreement.outputs, self.outputs, strict=True)
+        )
+        agreement = Agreement(
+            evaluation.agreement.top1, evaluation.agreement.cosine, evaluation.agreement.relative_l2, outputs
+        )
+        return Evaluation(agreement, evaluation.accuracy, evaluation.samples, evaluation.accuracy_steers)
+
+    def _open(self, given: Model | Session, data: Dataset | None = None) -> _Run:
+        """A session that returns the judged tensors, by the names they have in the reference."""
+        data = data or self._data
+        model, options = (given, self._options) if isinstance(given, Model) else (given.model, given.options)
+        wanted = [tensor for tensor in self._judged if tensor.reader is not None]
+        names = self._output_names(model)
+        if not wanted:
+            session = given if isinstance(given, Session) else Session(model, options)
+            return _Run(session, names, data)
+        view, index = model, index_of(model)
+        if any(tensor.name not in index.producer for tensor in wanted):
+            view = self._inlined(model, data)
+            index = index_of(view)
+        found = {tensor.name: _stand_in(index, tensor) for tensor in wanted}
+        known = {name: own for name, own in found.items() if own in index.producer}
+        session = Session(expose(view, [*names.values(), *known.values()]), options)
+        return _Run(session, {**names, **known}, data)
+
+    def _output_names(self, model: Model) -> dict[str, str]:
+        """What the reference's outputs are called in a model: alike, else by position."""
+        own = [output.name for output in model.outputs]
+        alike = set(own)
+        return {
+            output.name: output.name if output.name in alike else own[k]
+            for k, output in enumerate(self._model.outputs)
+            if output.name in alike or (k < len(own) and len(own) == len(self._model.outputs))
+        }
+
+    def _inlined(self, model: Model, data: Dataset) -> Model:
+        """The model with the branches inlined that it takes for the samples."""
+        shared = [name for name, axis in batch_axes(model).items() if axis is None]
+        feeds = data.inputs(self._batches[0][0]) if shared else {}
+        return inline_branches(model, {name: feeds[name] for name in shared}).model
+
+    def _observe(self) -> tuple[int, ...]:
+        """Show all reference values to the measures; returns samples that are NaN."""
+        undefined: list[int] = []
         for k, (indices, count) in enumerate(self._batches):
             feeds = self._data.inputs(indices)
-            reference = self._reference_outputs(k, feeds)
-            outputs = reference if session is self._reference else session.run(feeds)
-            both = {name: value for name, value in reference.items() if name in outputs}
-            total.add(
-                *(list(_cut({n: v[n] for n in both}, len(indices), count)) for v in (reference, outputs))
+            values = self._reference_values(k, feeds)
+            for tensor, measure in self._measures.items():
+                rows, counted = self._rows(tensor, values[tensor.name], feeds, len(indices), count)
+                measure.observe(rows, counted)
+                if isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and len(rows) == count:
+                    empty = np.isnan(rows)
+                    if counted is not None:
+                        empty &= counted.reshape(*counted.shape, *(1,) * (rows.ndim - counted.ndim))
+                    bad = empty.any(axis=tuple(range(1, rows.ndim)))
+                    undefined.extend(int(i) for i in indices[:count][bad])
+        found = tuple(sorted(set(undefined)))
+        if found:
+            shown = ", ".join(map(str, found[:_NAMED])) + (" ..." if len(found) > _NAMED else "")
+            log.warning(
+                "%s gives NaN for %d of %d samples (%s): they count as not agreeing",
+                *(self._model.label, len(found), sum(count for _, count in self._batches), shown),
             )
-            labels = self._data.labels(indices[:count])
-            if labels is not None:
-                scores = next(_cut(outputs, len(indices), count))
-                right += int(np.sum(scores.reshape(count, -1).argmax(1) == labels))
-                labelled += count
-        accuracy = right / labelled if labelled else None
-        return Evaluation(total.result(), accuracy, sum(count for _, count in self._batches))
+        return found
 
-    def _reference_outputs(self, batch: int, feeds: dict[str, Any]) -> dict[str, Any]:
+    def _hold(self, run: _Run) -> Evaluation:
+        sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
+        distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model)
+        random = self._random_outputs()
+        for k, (indices, count) in enumerate(self._batches):
+            feeds = self._data.inputs(indices)
+            reference = self._reference_values(k, feeds)
+            same = run is self._reference
+            values = reference if same else run(feeds if run.data is self._data else run.data.inputs(indices))
+            numbers: tuple[list[Values], list[Values]] = ([], [])
+            for tensor, total in sums.items():
+                if tensor.name not in values:
+                    continue
+                size = len(indices)
+                rows, counted = self._rows(tensor, reference[tensor.name], feeds, size, count)
+                other = rows if same else self._rows(tensor, values[tensor.name], feeds, size, count)[0]
+                if tensor.name in random:
+                    continue
+                if isinstance(rows, np.ndarray) is isinstance(other, np.ndarray):
+                    total.add(rows, other, counted)
+                elif isinstance(rows, np.ndarray):
+                    total.add(rows, rows[:0], counted)
+                if _is_float(rows) and _is_float(other) and len(rows) == count:
+                    numbers[0].append(rows)
+                    numbers[1].append(other)
+            distance.add(*numbers)
+            accuracy.add(values, indices, count)
+        apart = distance.result()
+        outputs = tuple(
+            judge_output(output, {t: sums[t].result() for t in output.tensors if t.name in run.names}, random)
+            for output in self.outputs
+        )
+        top1 = next(
+            (part.details["top_class"] for part in outputs if part.details.get("top_class") is not None), None
+        )
+        agreement = Agreement(top1, apart.cosine, apart.relative_l2, outputs)
+        found = accuracy.result(warn=run is self._reference)
+        samples = sum(count for _, count in self._batches)
+        return Evaluation(agreement, found.accuracy, samples, found.steers)
+
+    def _rows(
+        self, tensor: JudgedTensor, value: Any, feeds: dict[str, Any], size: int, count: int
+    ) -> tuple[Any, Counted]:
+        rows = rows_of(tensor, value, size, count)
+        if rows is None:
+            cut = isinstance(value, np.ndarray) and value.ndim and len(value) == size
+            return (value[:count] if cut else value), None
+        return rows, counted_positions(feeds.get(tensor.mask or ""), rows, count)
+
+    def _random_outputs(self) -> frozenset[str]:
+        """Judged tensors that differ from run to run: they tell nothing."""
+        if not hasattr(self, "_random"):
+            self._random: frozenset[str] = frozenset()
+            if any(node.op_type in _RANDOM for node in self._model.graph.node):
+                feeds = self._data.inputs(self._batches[0][0])
+                one, other = self._reference(feeds), self._reference(feeds)
+                self._random = frozenset(
+                    name for name, value in one.items() if not _equal(value, other[name])
+                )
+        return self._random
+
+    def _sets(self, run: _Run) -> dict[str, BoxSetSum]:
+        """Boxes of each output of rows, matched sample by sample."""
+        sums = {output.name: BoxSetSum() for output in self.outputs if output.sets}
+        fixed = self._fixed
+        chosen = np.concatenate([indices[:count] for indices, count in self._batches])[:_SETS]
+        middle: dict[str, bool] = {}
+        for indices, _ in batches(chosen, fixed or 1, fixed=fixed is not None):
+            feeds = self._data.inputs(indices)
+            one, other = self._reference(feeds), run(run.data.inputs(indices))
+            for name in list(sums):
+                pair = [corners(side[name]) if _is_float(side[name]) else None for side in (one, other)]
+                if pair[0] is None or pair[1] is None:
+                    del sums[name]
+                    continue
+                if len(pair[0]) and name not in middle:
+                    middle[name] = centred(pair[0])
+                    if not are_boxes(pair[0], centre=middle[name]):
+                        del sums[name]
+                        continue
+                a, b = (from_centre(side) if middle.get(name) else side for side in (pair[0], pair[1]))
+                sums[name].add(a, b)
+        return sums
+
+    def _reference_values(self, batch: int, feeds: dict[str, Any]) -> dict[str, Any]:
         if batch < len(self._cache):
             return self._cache[batch]
-        outputs = self._reference.run(feeds)
+        outputs = self._reference(feeds)
         size = sum(getattr(value, "nbytes", 0) for value in outputs.values())
         if batch == len(self._cache) and size * (batch + 1) <= _CACHE_BYTES:
             self._cache.append(outputs)
         return outputs
 
 
-def _cut(outputs: dict[str, Any], size: int, count: int) -> Iterator[npt.NDArray[np.generic]]:
-    """The floating-point outputs without what a fixed batch was filled up with."""
-    for value in outputs.values():
-        if isinstance(value, np.ndarray) and value.ndim and np.issubdtype(value.dtype, np.floating):
-            yield value[:count] if len(value) == size else value
+def _measure(tensor: JudgedTensor) -> Measure:
+    if tensor.kind in ("classes", "dense", "tokens"):
+        return ClassMeasure()
+    if tensor.kind == "next-token":
+        return NextTokenMeasure(tensor.scale)
+    if tensor.kind == "embedding":
+        return EmbeddingMeasure()
+    return ElementMeasure() if tensor.kind == "elements" else ValuesMeasure()
+
+
+def _stand_in(index: GraphIndex, tensor: JudgedTensor) -> str:
+    """The tensor itself, or what its reader reads in its place where a layer that made it is gone."""
+    if tensor.name in index.producer or tensor.reader is None:
+        return tensor.name
+    reader, position = tensor.reader
+    return index.nodes[index.producer[reader]].input[position] if reader in index.producer else tensor.name
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+    return bool(repr(a) == repr(b))
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"

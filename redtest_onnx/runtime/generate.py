@@ -81,7 +81,9 @@ class Generation:
         return self.margin is None or self.margin < _CLOSE
 
 
-def generate(model: Model, prompt: Sequence[int], steps: int, options: RunOptions | None = None) -> Generation:
+def generate(
+    model: Model, prompt: Sequence[int], steps: int, options: RunOptions | None = None
+) -> Generation:
     """Decode greedily with caches and without.
 
     Args:

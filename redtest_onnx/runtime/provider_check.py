@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from redtest_onnx.data.dataset import Subset
-from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.runtime.devices import CPU_PROVIDER
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -95,7 +94,7 @@ def check_provider(bench: Workbench, *, timed: bool = True, seconds: float = 3.0
     total = sum(map(len, assigned.values()))
     indices = bench.judging.indices[:_SAMPLES]
     samples = Subset(bench.judging.data, indices)
-    agreement = Evaluator(cpu.session(), samples, bench.fixed_batch).evaluate(session).agreement
+    agreement = cpu.evaluator(samples).evaluate(session).agreement
     latency: list[Latency | None] = [None, None]
     if timed:
         apart = bench.options.latency_command is not None

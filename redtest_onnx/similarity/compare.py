@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.data.dataset import require_samples
+from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.arrays import Array, to_numpy
 from redtest_onnx.metrics.cka import cross_cka
@@ -106,11 +106,7 @@ def compare(
     """
     settings = settings or AnalysisSettings()
     require_samples(first.data)
-    if len(first.data) != len(second.data):
-        raise InputError(
-            f"{first.data.source} has {len(first.data)} samples, {second.data.source} has {len(second.data)}",
-            hint="sample k of one side must belong to sample k of the other",
-        )
+    require_same_samples(first.data, second.data)
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
@@ -131,6 +127,19 @@ def compare(
         samples=len(batches[0]),
         batches=len(batches),
     )
+
+
+def require_same_samples(first: Dataset, second: Dataset) -> None:
+    """Check that samples can be told to belong together.
+
+    Raises:
+        InputError: different numbers of samples.
+    """
+    if len(first) != len(second):
+        raise InputError(
+            f"{first.source} has {len(first)} samples, {second.source} has {len(second)}",
+            hint="sample k of one side must belong to sample k of the other",
+        )
 
 
 def compare_arrays(
@@ -216,7 +225,7 @@ def _exactly(
     batches: Sequence[Indices],
     progress: Progress | None,
 ) -> Float64s:
-    with TemporaryDirectory(prefix="redtest-onnx-") as one, TemporaryDirectory(prefix="redtest-onnx-") as two:
+    with scratch_folder() as one, scratch_folder() as two:
         first, second = (
             read_all(reader, batches, folder, progress)
             for reader, folder in zip(readers, (one, two), strict=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.documents.agreement import agreement_document, output_documents
 from redtest_onnx.documents.base import (
     Document,
     document_head,
@@ -22,6 +24,9 @@ from redtest_onnx.graph.model import Model
 if TYPE_CHECKING:
     from redtest_onnx.similarity.analyze import Analysis, WithoutLargest
     from redtest_onnx.similarity.compare import Comparison
+    from redtest_onnx.similarity.files import FileComparison
+    from redtest_onnx.similarity.side_by_side import FileMeasures
+    from redtest_onnx.similarity.tensors import TensorComparison
 
 
 def analyze_document(model: Model | None, cost: Cost | None, analysis: Analysis, total_s: float) -> Document:
@@ -79,6 +84,55 @@ def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Documen
         "best": list(comparison.best),
         "data": {"samples": comparison.samples, "batches": comparison.batches},
         "settings": asdict(comparison.settings),
+    }
+
+
+def files_document(found: FileComparison, titles: tuple[str, str]) -> Document:
+    """What `compare` measured of two files."""
+    document: Document = {"schema": "redtest-onnx/compare/1", "tool": tool()}
+    if found.layers is not None:
+        document.update(compare_document(found.layers, titles))
+    if found.files is not None:
+        agreement = found.files.agreement
+        document.update(
+            before=_side(found.files.before),
+            after=_side(found.files.after),
+            agreement=agreement and agreement_document(agreement),
+            outputs=output_documents(agreement) if agreement else [],
+            evaluation={"source": found.files.source, "samples": found.files.samples},
+            note=found.files.note,
+        )
+    if found.tensors is not None:
+        document.update(_tensors(found.tensors))
+    return document
+
+
+def _side(side: FileMeasures) -> Document:
+    return {
+        **asdict(side.cost),
+        "file_bytes": side.file_bytes,
+        "latency_ms": asdict(side.latency),
+        "accuracy": number(side.accuracy),
+    }
+
+
+def _tensors(found: TensorComparison) -> Document:
+    first = found.first_divergent
+    return {
+        "tensors": [
+            {
+                **asdict(item),
+                "snr_db": number(item.snr_db),
+                "equal": item.snr_db == inf,
+                "cosine": number(item.cosine),
+                "largest_error": number(item.largest_error),
+            }
+            for item in found.tensors
+        ],
+        "first_divergent": None if first is None else first.first,
+        "diverges_below_db": found.diverges_below,
+        "unmatched": [list(names) for names in found.unmatched],
+        "tensor_samples": found.samples,
     }
 
 

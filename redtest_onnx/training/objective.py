@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.shapes import infer_shapes
+from redtest_onnx.runtime.outputs.rows import data_dependent_part
 from redtest_onnx.training.settings import TrainingSettings
 
 _TINY = 1e-12
@@ -136,7 +139,7 @@ def make_objective(
     Raises:
         InputError: there are neither labels nor a teacher, or no output is of floating point.
     """
-    softmaxes = {name: final_softmax(model, name) for name in _float_outputs(model)}
+    softmaxes = {name: final_softmax(model, name) for name in _trained_tensors(model)}
     if not softmaxes:
         raise InputError("has no output of floating point to train", where=model.label)
     classify = labelled or any(softmaxes.values())
@@ -188,8 +191,16 @@ def _tensors(model: Model) -> set[str]:
     return {name for node in model.graph.node for name in node.output if name}
 
 
-def _float_outputs(model: Model) -> list[str]:
-    return [spec.name for spec in model.outputs if spec.dtype in _FLOATS]
+def _trained_tensors(model: Model) -> list[str]:
+    """The floating-point outputs; for detections, whose rows depend on values, what lies in front."""
+    shapes, found = infer_shapes(model, {}), dict[str, None]()
+    for spec in model.outputs:
+        part = data_dependent_part(index_of(model), shapes, spec.name)
+        if part is not None:
+            found.update(dict.fromkeys(name for name, _, _ in part.front))
+        elif spec.dtype in _FLOATS:
+            found[spec.name] = None
+    return list(found)
 
 
 def _relative_error(student: Tensor, teacher: Tensor) -> Tensor:

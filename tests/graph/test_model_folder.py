@@ -55,7 +55,9 @@ def test_configurations_count_the_blocks_that_are_left() -> None:
         "vision_config": {"num_hidden_layers": 4},
         "model": {"decoder": {"num_hidden_layers": 3, "sliding_window": {"layers": [0, 2]}}},
     }
-    assert corrected_config({"num_layers": 4, "num_decoder_layers": 4}, RemovedBlocks(4, (0,), "decoder")) == {
+    assert corrected_config(
+        {"num_layers": 4, "num_decoder_layers": 4}, RemovedBlocks(4, (0,), "decoder")
+    ) == {
         "num_layers": 4,
         "num_decoder_layers": 3,
     }
@@ -65,7 +67,16 @@ def test_a_folder_comes_out_like_it_went_in(tmp_path: Path) -> None:
     source, output = genai_folder(tmp_path / "source"), tmp_path / "smaller"
     before = {path.name: path.read_bytes() for path in source.iterdir()}
     arguments = ["prune", str(source), "-o", str(output), "--remove", "1", "--granularity", "block", "-q"]
-    arguments += ["--samples", "16", "--batches", "1", "--device", "cpu", "--json", str(tmp_path / "out.json")]
+    arguments += [
+        "--samples",
+        "16",
+        "--batches",
+        "1",
+        "--device",
+        "cpu",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     assert run(*arguments) == 0
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
     assert {path.name for path in output.iterdir()} == set(before)
@@ -78,7 +89,9 @@ def test_a_folder_comes_out_like_it_went_in(tmp_path: Path) -> None:
     genai = json.loads((output / "genai_config.json").read_text(encoding="utf-8"))
     assert genai["model"]["decoder"]["num_hidden_layers"] == 3
     removed = [change["name"] for change in document["signature_changes"] if change["becomes"] is None]
-    assert removed == [f"{name}.{gone}.{what}" for name in ("past_key_values", "present") for what in ("key", "value")]
+    assert removed == [
+        f"{name}.{gone}.{what}" for name in ("past_key_values", "present") for what in ("key", "value")
+    ]
     assert generate(load(output), (3, 8), 4, CPU).agree
     assert run(*arguments) == 2  # the folder exists
 

@@ -61,7 +61,9 @@ def test_every_block_goes_with_its_cache(build: object) -> None:
         assert [f"present.{i}.value" in names for i in range(3)] == [True, True, False]
         changes = {change.name: change.becomes for change in check_signature(bench.model, pruned)}
         assert changes[f"present.{k}.key"] is None
-        assert changes.get("present.2.key", "present.1.key" if k < 2 else None) == (None if k == 2 else "present.1.key")
+        assert changes.get("present.2.key", "present.1.key" if k < 2 else None) == (
+            None if k == 2 else "present.1.key"
+        )
         assert generate(pruned, PROMPT, 5, CPU).agree
 
 

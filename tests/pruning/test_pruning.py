@@ -13,9 +13,9 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.data.splits import Splits, fit_indices
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import make_plan
 from redtest_onnx.pruning.criteria import base as criteria
@@ -116,7 +116,7 @@ def test_target_out_of_reach_is_a_negative_verdict() -> None:
 
 
 def test_more_layers_than_can_go_is_an_error() -> None:
-    with pytest.raises(rt.InputError, match="can go"):
+    with pytest.raises(rt.NegativeVerdictError, match="can go"):
         plan_for("resnet", rt.Budget(remove=28))
 
 

@@ -82,6 +82,23 @@ def test_samples_that_dominate_are_left_out(strict_cupy: ModuleType, tmp_path: P
         np.testing.assert_allclose(cuda.without_largest.adjacent, cpu.without_largest.adjacent, atol=1e-4)
 
 
+def test_values_without_dlpack_are_read_by_their_address(
+    strict_cupy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    network = rt.load(RESNET)
+    data = rt.open_data(DATA, network)
+    asked = settings("none", "linear", "minibatch")
+    expected = analyze(Workbench(network, data, CPU), asked)
+    monkeypatch.delattr(onnxruntime.OrtValue, "__dlpack__", raising=False)  # as before 1.26
+    found = analyze(Workbench(network, data, CUDA), asked)
+    assert strict_cupy.counts.values >= len(found.layers)
+    np.testing.assert_allclose(found.similarity, expected.similarity, atol=1e-5)
+    again = analyze(Workbench(network, data, CPU), asked)
+    np.testing.assert_array_equal(again.similarity, expected.similarity)
+
+
 def test_commands_run_through(strict_cupy: ModuleType, tmp_path: Path, capsys: Any) -> None:
     few = ("--data", DATA, "--device", "cuda", "--samples", 16, "--threads", 1)
     small = tmp_path / "small.onnx"

@@ -14,8 +14,8 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.metrics.cka import cka
 from redtest_onnx.metrics.exact import full_hsic
-from redtest_onnx.pruning.prune import PruneSettings, rewrite
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.prune import PruneSettings, rewrite
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze

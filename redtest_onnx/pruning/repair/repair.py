@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal, get_args
 
+import numpy as np
+
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.graph.model import Model
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
@@ -15,6 +20,8 @@ from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
+
+log = logging.getLogger(__name__)
 
 Method = Literal["none", "adapter", "refit", "auto"]
 Fitted = Literal["adapter", "refit"]
@@ -69,6 +76,8 @@ def repair(
     plan: Plan,
     method: Method,
     kernel: int = 1,
+    *,
+    allows: Callable[[Model], bool] = lambda model: True,
     progress: Progress | None = None,
 ) -> tuple[Model, Repair]:
     """Fit what is left of a pruned model to what the original computes.
@@ -82,10 +91,11 @@ def repair(
             once more; "refit", which solves the remaining operators again, pairs of them jointly; "auto",
             which keeps what loses least on held-out samples.
         kernel: size of the convolutions of fitted adapters.
+        allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
     Returns:
-        The model to keep and what was done.
+        The model to keep and what was done. A repair that fails, or whose result is too large, is left out.
     """
     if method == "none" or not plan.steps:
         return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
@@ -105,11 +115,22 @@ def repair(
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
     tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
+    failed: list[str] = []
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
-        fitted, refits = fit_to_original(bench, pruned, plan, FitSettings(name, fit, kernel), progress)
-        tried.append((judged(fitted), name, fitted, refits))
+        try:
+            fitted, refits = fit_to_original(bench, pruned, plan, FitSettings(name, fit, kernel), progress)
+            if not allows(fitted):
+                failed.append(f"with {name} the result would be larger than it may be")
+                continue
+            tried.append((judged(fitted), name, fitted, refits))
+        except (InputError, np.linalg.LinAlgError) as error:
+            # The plain removal is still there: a repair that can't be made ends nothing.
+            log.warning("repair by %s is left out: %s", name, first_line(error))
+            failed.append(f"{name} failed: {first_line(error)}")
+    if not tried:
+        return pruned, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
     loss, name, model, refits = tried[0]
     for other in tried[1:]:
         if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:

@@ -15,12 +15,14 @@ from redtest_onnx.report import numbers
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.model import (
+    Axis,
     Card,
     Columns,
     Item,
     Matrix,
     Page,
     Panel,
+    Point,
     Points,
     Tone,
     finite,
@@ -34,6 +36,10 @@ from redtest_onnx.similarity.analyze import Analysis
 SYNTHETIC = (
     "Measured on synthetic (random) inputs, which say little about real ones. Measure again with --data "
     "before you act on these figures."
+)
+_GRAPH = (
+    "The graph itself",
+    "Netron (netron.app) shows it; --model-explorer gives these figures to Google's Model Explorer.",
 )
 Latencies = Sequence[float | None]
 
@@ -98,7 +104,7 @@ def analysis_page(
         matrices=(similarity_matrix(analysis, "similarity", removed),),
         charts=(_columns(analysis.layers, removed, analysis, latency_ms),),
         tables=(_layers(analysis, removed, latency_ms),),
-        facts=(*model_facts(model), *_data_facts(analysis), *provenance.facts),
+        facts=(*model_facts(model), *_data_facts(analysis), _GRAPH, *provenance.facts),
         protect="layers",
     )
 
@@ -150,9 +156,27 @@ def prune_page(
                 f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}",
             ),
             *_data_facts(analysis),
+            _GRAPH,
             *provenance.facts,
         ),
         protect="layers",
+    )
+
+
+def trade_off(points: Sequence[Point], quality: str = "agreement with the original") -> Points:
+    """The chart of a series of budgets, for `prune_page`.
+
+    Args:
+        points: one for each model: x its share of the original's parameters, y its quality as a share of 1;
+            `front` on all that none beats in both, `chosen` on the one that was written.
+        quality: what y is.
+    """
+    return Points(
+        "Trade-off between size and quality",
+        Axis("parameters that remain", "share"),
+        Axis(quality, "share"),
+        tuple(points),
+        "Each point is a model that was pruned, repaired and measured.",
     )
 
 
@@ -238,8 +262,8 @@ def _prune_cards(pruning: Pruning) -> tuple[Card, ...]:
         points = (b.accuracy - a.accuracy) * 100
         tone: Tone = "good" if points >= 0 else "bad" if points <= -1 else ""
         cards.append(Card("Accuracy", f"{points:+.2f} points", f"{a.accuracy:.2%} → {b.accuracy:.2%}", tone))
-    if pruning.agreement.top1 is not None:
-        cards.append(Card("Same answer as the original", f"{pruning.agreement.top1:.2%}"))
+    if pruning.agreement.value is not None:
+        cards.append(Card("Agreement with the original", f"{pruning.agreement.value:.2%}"))
     return tuple(cards)
 
 

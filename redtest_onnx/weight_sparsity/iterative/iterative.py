@@ -11,7 +11,6 @@ import numpy as np
 from redtest_onnx.data.dataset import Subset
 from redtest_onnx.errors import InternalError, NegativeVerdictError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -101,7 +100,7 @@ def prune_iteratively(
 def _accuracy(bench: Workbench, session: Session) -> float:
     """Of a model in ONNX Runtime, on the validation samples; 0 without labels, which training refuses."""
     samples = Subset(bench.data, bench.splits.judge)
-    return Evaluator(session, samples, bench.fixed_batch).reference.accuracy or 0.0
+    return bench.evaluator(samples).evaluate(session).accuracy or 0.0
 
 
 def _kept(step: IterationState) -> int:

@@ -30,7 +30,7 @@ class Stage:
         compressed_bytes: size of the same bytes after zlib, as in a .zip or an app package.
         latency: of one sample.
         accuracy: share of right answers; None without labels.
-        same: share of samples with the original's answer; None where outputs are no scores.
+        same: agreement with the original's outputs by their kind; None where none could be judged.
     """
 
     name: str
@@ -67,7 +67,7 @@ def measure_stages(benches: Mapping[str, Workbench]) -> tuple[Stage, ...]:
                 compressed_bytes=compressed_bytes(bench.model),
                 latency=latency,
                 accuracy=evaluation.accuracy,
-                same=evaluation.agreement.top1,
+                same=evaluation.agreement.value,
             )
         )
     return tuple(stages)

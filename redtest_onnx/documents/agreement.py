@@ -1,0 +1,34 @@
+"""Agreement of outputs as JSON."""
+
+from __future__ import annotations
+
+from redtest_onnx.documents.base import Document, number
+from redtest_onnx.metrics.agreement.summary import Agreement
+
+
+def agreement_document(agreement: Agreement) -> Document:
+    """The agreement of all outputs together; `value` is the verdict, that of the output that agrees least."""
+    return {
+        "value": number(agreement.value),
+        "top1": number(agreement.top1),
+        "cosine": number(agreement.cosine),
+        "relative_l2": number(agreement.relative_l2),
+    }
+
+
+def output_documents(agreement: Agreement) -> list[Document]:
+    """The agreement of each output by its kind."""
+    return [
+        {
+            "name": part.name,
+            "kind": part.kind,
+            "axis": part.axis,
+            "measure": part.measure,
+            "agreement": number(part.agreement),
+            "steers": part.steers,
+            "tensors": list(part.tensors),
+            "details": {key: number(value) for key, value in part.details.items()},
+            "note": part.note,
+        }
+        for part in agreement.outputs
+    ]

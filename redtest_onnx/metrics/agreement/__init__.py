@@ -1,0 +1,1 @@
+"""How far two models agree: one measure per kind of output, on plain arrays."""

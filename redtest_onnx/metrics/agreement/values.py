@@ -1,0 +1,140 @@
+"""Agreement of values: regression, boxes, masks, sound, hidden states."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
+
+MEASURE = "1 - relative squared error"
+
+_CONSTANT = 1e-10  # a variance below this share of the mean square is rounding
+_WORST = 1e6  # an error beyond this share says no more
+
+
+class ValuesMeasure:
+    """1 - relative squared error, per sample.
+
+    The squared error of a sample is taken relative to the mean squared distance of samples from the
+    reference's mean: the coefficient of determination. What only ever guesses the mean scores 0, as does an
+    unrelated model; a sample with NaN scores 0. Values that do not vary are taken relative to their square.
+
+    The mean is one per element where all samples have one shape and count in full, else one per entry of the
+    last axis.
+    """
+
+    def __init__(self) -> None:
+        self._elements: Floats | None = None  # sums per element, about the first sample
+        self._channels: Floats | None = None  # sums per entry of the last axis, likewise
+        self._first: Floats | None = None
+        self._level: Floats | None = None
+        self._samples = self._positions = self._finite = 0
+        self._squares = self._energy = 0.0
+        self._even = True
+
+    def observe(self, reference: Values, counted: Counted = None) -> None:
+        """Show a batch [n, ...] of the reference."""
+        if not len(reference):
+            return
+        x = _rows(reference)
+        weight = _weights(x, counted)
+        good = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+        if not good.any():
+            return
+        x, weight = x[good], weight[good]
+        if self._first is None:
+            self._first = x[0].copy()
+            self._level = x[0].reshape(-1, x.shape[-1]).mean(axis=0)
+        assert self._level is not None
+        if x.shape[1:] != self._first.shape or not weight.all():
+            self._even = False
+        if x.shape[-1] != len(self._level):
+            return  # the last axis is no axis of channels: the first shape tells the level
+        moved = (x - self._level) * weight
+        sums = moved.reshape(-1, x.shape[-1])
+        self._channels = sums.sum(axis=0) + (0 if self._channels is None else self._channels)
+        if self._even:
+            elements = (x - self._first).sum(axis=0)
+            self._elements = elements + (0 if self._elements is None else self._elements)
+        self._samples += len(x)
+        self._positions += int(weight.sum()) // x.shape[-1]
+        self._finite += int(weight.sum())
+        self._squares += float(np.square(moved).sum())
+        self._energy += float(np.square(x * weight).sum())
+
+    def start(self) -> ValuesSum:
+        """A sum for one model."""
+        if self._first is None or self._level is None or self._channels is None or not self._finite:
+            return ValuesSum(0.0)
+        channel_mean = self._level + self._channels / max(self._positions, 1)
+        # Squares about the level, less those of the mean about it.
+        about_channels = self._squares - self._positions * float(
+            np.square(self._channels / max(self._positions, 1)).sum()
+        )
+        spread = about_channels
+        if self._even and self._elements is not None:
+            between = self._first + self._elements / self._samples - channel_mean
+            spread = about_channels - self._samples * float(np.square(between).sum())
+        if self._samples < 2 or spread <= _CONSTANT * max(self._energy, 1e-300):
+            return ValuesSum(self._energy / self._finite)
+        return ValuesSum(spread / self._finite)
+
+
+class ValuesSum:
+    """Adds up one model.
+
+    Args:
+        variance: mean squared distance of the reference's elements from their mean.
+    """
+
+    def __init__(self, variance: float) -> None:
+        self._variance = variance
+        self._samples = 0
+        self._score = self._error = self._scale = self._largest = 0.0
+        self._finite = True
+
+    def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
+        """Add one batch of both models, [n, ...]."""
+        self._samples += len(reference)
+        if reference.shape != other.shape:
+            self._finite = False
+            return  # nothing of it agrees
+        a, b = _rows(reference), _rows(other)
+        weight = _weights(a, counted) & ~((a == b) & np.isinf(a))
+        axes = tuple(range(1, a.ndim))
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = np.where(weight, a - b, 0.0)
+            error = np.square(difference).sum(axis=axes)
+            scale = self._variance * weight.sum(axis=axes)
+            # Values that are all zero differ by all or by nothing.
+            relative = np.divide(error, scale, out=np.where(error == 0, 0.0, _WORST), where=scale > 0)
+        good = np.isfinite(error)
+        self._finite &= bool(good.all())
+        self._score += float(np.where(good, 1 - np.minimum(relative, _WORST), 0.0).sum())
+        self._error += float(error[good].sum())
+        self._scale += float(scale[good].sum())
+        if good.any():
+            self._largest = max(self._largest, float(np.abs(difference[good]).max(initial=0.0)))
+
+    def result(self) -> MeasureResult:
+        """The agreement over all batches added."""
+        if not self._samples:
+            return MeasureResult(None, MEASURE)
+        details: dict[str, float | None] = {
+            "relative_error": self._error / self._scale if self._scale > 0 and self._finite else None,
+            "largest_difference": self._largest if self._finite else None,
+        }
+        return MeasureResult(min(max(self._score / self._samples, 0.0), 1.0), MEASURE, details)
+
+
+def _rows(values: Values) -> Floats:
+    """[n, ..., channels]; single values get an axis of one channel."""
+    x = as_float64(values)
+    return x.reshape(len(x), 1) if x.ndim == 1 else x
+
+
+def _weights(x: Floats, counted: Counted) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    if counted is None or counted.shape != x.shape[: counted.ndim]:
+        return np.ones(x.shape, dtype=np.bool_)
+    trailing = counted.reshape(*counted.shape, *(1,) * (x.ndim - counted.ndim))
+    return np.broadcast_to(trailing, x.shape)

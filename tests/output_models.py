@@ -1,0 +1,382 @@
+"""Small models with outputs of every kind: what they are, and how two of them agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import redtest_onnx as rt
+
+value = helper.make_tensor_value_info
+
+
+@dataclass
+class Graph:
+    """A graph written node by node, with weights from one seed."""
+
+    seed: int
+    batch: int | str = "N"
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def __call__(
+        self, op: str, *inputs: str, to: str | None = None, outputs: int = 1, **options: object
+    ) -> str:
+        names = [to or f"t{len(self.nodes)}"] + [f"t{len(self.nodes)}.{k}" for k in range(1, outputs)]
+        domain = options.pop("domain", "")
+        self.nodes.append(helper.make_node(op, inputs, names, domain=str(domain), **options))
+        return names[0]
+
+    def feed(self, name: str, *shape: int | str, dtype: int = TensorProto.FLOAT) -> str:
+        self.inputs.append(value(name, dtype, [self.batch, *shape]))
+        return name
+
+    def store(self, values: object, dtype: type = np.float32) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def cast(self, x: str) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node("Cast", [x], [name], to=TensorProto.FLOAT))
+        return name
+
+    def matrix(self, *shape: int) -> str:
+        return self.store(self.random.normal(size=shape) / np.sqrt(shape[0]))
+
+    def dense(self, x: str, inputs: int, outputs: int, to: str | None = None) -> str:
+        return self("MatMul", x, self.matrix(inputs, outputs), to=to)
+
+    def conv(self, x: str, inputs: int, outputs: int, kernel: int = 3, to: str | None = None) -> str:
+        weight = self.store(self.random.normal(size=(outputs, inputs, kernel, kernel)) / np.sqrt(inputs * 9))
+        return self("Conv", x, weight, to=to, pads=[kernel // 2] * 4)
+
+    def model(self, *outputs: onnx.ValueInfoProto) -> rt.Model:
+        graph = helper.make_graph(self.nodes, "net", self.inputs, list(outputs), self.weights)
+        domains = sorted({node.domain for node in self.nodes if node.domain})
+        opsets = [
+            helper.make_opsetid("", 17),
+            *(helper.make_opsetid(name, 2 if name == "ai.onnx.ml" else 1) for name in domains),
+        ]
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        helper.set_model_props(proto, self.metadata)
+        return rt.Model(onnx.shape_inference.infer_shapes(proto))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A builder of models of one signature, and what their first output is.
+
+    Attributes:
+        build: takes a seed and a batch size.
+        kind: of the first output.
+        axis: of its classes.
+        chance: agreement of unrelated models, at most.
+    """
+
+    build: Callable[[int, int | str], rt.Model]
+    kind: str
+    axis: int | None = None
+    chance: float = 0.15
+
+
+def floats(name: str, *shape: int | str | None) -> onnx.ValueInfoProto:
+    return value(name, TensorProto.FLOAT, list(shape) if shape else None)
+
+
+def vector(end: Callable[[Graph, str], str], width: int = 6, name: str = "y") -> Callable[..., rt.Model]:
+    """[N, 8] -> a hidden layer -> [N, width] -> what `end` makes of it."""
+
+    def build(seed: int, batch: int | str = "N") -> rt.Model:
+        g = Graph(seed, batch)
+        h = g("Tanh", g.dense(g.feed("x", 8), 8, 16))
+        last = end(g, g.dense(h, 16, width))
+        g("Identity", last, to=name)
+        return g.model(floats(name))
+
+    return build
+
+
+def image(
+    end: Callable[[Graph, str], str], channels: int = 5, size: int = 8, name: str = "y"
+) -> Callable[..., rt.Model]:
+    """[N, 3, size, size] -> a convolution -> [N, channels, size, size] -> what `end` makes of it."""
+
+    def build(seed: int, batch: int | str = "N") -> rt.Model:
+        g = Graph(seed, batch)
+        h = g("Relu", g.conv(g.feed("x", 3, size, size), 3, 8))
+        g("Identity", end(g, g.conv(h, 8, channels)), to=name)
+        return g.model(floats(name))
+
+    return build
+
+
+def sequence(end: Callable[[Graph, str], str], width: int = 6, name: str = "y") -> Callable[..., rt.Model]:
+    """[N, 5, 8] -> a hidden layer -> [N, 5, width] -> what `end` makes of it."""
+
+    def build(seed: int, batch: int | str = "N") -> rt.Model:
+        g = Graph(seed, batch)
+        h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 16))
+        g("Identity", end(g, g.dense(h, 16, width)), to=name)
+        return g.model(floats(name))
+
+    return build
+
+
+def as_is(g: Graph, x: str) -> str:
+    return x
+
+
+def softmax(axis: int) -> Callable[[Graph, str], str]:
+    return lambda g, x: g("Softmax", x, axis=axis)
+
+
+def transposed(*perm: int) -> Callable[[Graph, str], str]:
+    return lambda g, x: g("Transpose", x, perm=list(perm))
+
+
+def then(*ends: Callable[[Graph, str], str]) -> Callable[[Graph, str], str]:
+    def end(g: Graph, x: str) -> str:
+        for step in ends:
+            x = step(g, x)
+        return x
+
+    return end
+
+
+def unit_length(g: Graph, x: str) -> str:
+    return g("Div", x, g("ReduceL2", x, axes=[-1], keepdims=1))
+
+
+def unit_length_clipped(g: Graph, x: str) -> str:
+    norm = g("Sqrt", g("ReduceSum", g("Mul", x, x), g.store([-1], np.int64), keepdims=1))
+    return g("Div", x, g("Max", norm, g.store(1e-9)))
+
+
+def softmax_spelt_out(g: Graph, x: str) -> str:
+    raised = g("Exp", x)
+    return g("Div", raised, g("ReduceSum", raised, g.store([1], np.int64), keepdims=1))
+
+
+def batch_norm(width: int) -> Callable[[Graph, str], str]:
+    def end(g: Graph, x: str) -> str:
+        ones, zeros = g.store(np.ones(width)), g.store(np.zeros(width))
+        return g("BatchNormalization", x, ones, zeros, zeros, ones)
+
+    return end
+
+
+def layer_norm(width: int) -> Callable[[Graph, str], str]:
+    return lambda g, x: g("LayerNormalization", x, g.store(np.ones(width)), g.store(np.zeros(width)), axis=-1)
+
+
+def quantised_head(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 8), 8, 16))
+    weight = np.clip(np.round(g.random.normal(size=(16, 6)) * 40), -127, 127)
+    rounded = g("DynamicQuantizeLinear", h, outputs=3)
+    scale, zero = f"{rounded}.1", f"{rounded}.2"
+    product = g("MatMulInteger", rounded, g.store(weight, np.int8), zero)
+    scaled = g("Mul", g.cast(product), g("Mul", scale, g.store(0.02)))
+    g("Identity", scaled, to="y")
+    return g.model(floats("y"))
+
+
+def mixed_columns(seed: int, batch: int | str = "N") -> rt.Model:
+    """Boxes in pixels beside scores from 0 to 1, as one-stage detectors give them: [N, 4 + 3, 5]."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 16))
+    boxes = g("Mul", g.dense(h, 16, 4), g.store(100.0))
+    scores = g("Sigmoid", g.dense(h, 16, 3))
+    g("Transpose", g("Concat", boxes, scores, axis=2), to="y", perm=[0, 2, 1])
+    return g.model(floats("y"))
+
+
+def detections(pick: Callable[[Graph, str, str], str]) -> Callable[..., rt.Model]:
+    """Boxes [N, 5, 4] and scores [N, 1, 5], of which `pick` chooses rows."""
+
+    def build(seed: int, batch: int | str = "N") -> rt.Model:
+        g = Graph(seed, batch)
+        h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 16))
+        corner = g.dense(h, 16, 2)
+        size = g("Exp", g.dense(h, 16, 2))
+        boxes = g("Concat", corner, g("Add", corner, size), axis=2)
+        scores = g("Transpose", g("Sigmoid", g.dense(h, 16, 1)), perm=[0, 2, 1])
+        g("Identity", pick(g, boxes, scores), to="y")
+        return g.model(floats("y"))
+
+    return build
+
+
+def non_max_suppression(g: Graph, boxes: str, scores: str) -> str:
+    limits = g.store([5], np.int64), g.store([0.5]), g.store([0.4])
+    chosen = g("NonMaxSuppression", boxes, scores, *limits)
+    return g("GatherND", boxes, g("Gather", chosen, g.store([0, 2], np.int64), axis=1))
+
+
+def compress(g: Graph, boxes: str, scores: str) -> str:
+    flat = g("Reshape", scores, g.store([-1], np.int64))
+    rows = g("Reshape", boxes, g.store([-1, 4], np.int64))
+    return g("Compress", rows, g("Greater", flat, g.store(0.5)), axis=0)
+
+
+def nonzero(g: Graph, boxes: str, scores: str) -> str:
+    flat = g("Reshape", scores, g.store([-1], np.int64))
+    rows = g("Reshape", boxes, g.store([-1, 4], np.int64))
+    places = g("Transpose", g("NonZero", g("Greater", flat, g.store(0.5))))
+    return g("GatherND", rows, places)
+
+
+def best_rows(g: Graph, boxes: str, scores: str) -> str:
+    """The three best boxes of each sample: as many for all values, but in another order."""
+    g("TopK", g("Squeeze", scores, g.store([1], np.int64)), g.store([3], np.int64), outputs=2)
+    best = f"{g.nodes[-1].output[1]}"
+    places = g("Expand", g("Unsqueeze", best, g.store([2], np.int64)), g.store([1, 1, 4], np.int64))
+    return g("GatherElements", boxes, places, axis=1)
+
+
+def decoder(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
+    past = g.feed("past_key_values.0.key", 1, 2, 8)
+    h = g("Gather", g.matrix(20, 8), ids)
+    keys = g("Unsqueeze", g.dense(h, 8, 8), g.store([1], np.int64))
+    present = g("Concat", past, keys, axis=2, to="present.0.key")
+    summed = g("ReduceMean", present, axes=[1, 2], keepdims=0)
+    h = g("Add", h, g("Unsqueeze", summed, g.store([1], np.int64)))
+    g.dense(g("Tanh", h), 8, 20, to="logits")
+    return g.model(floats("logits"), floats("present.0.key"))
+
+
+def tagger(seed: int, batch: int | str = "N") -> rt.Model:
+    """Classes per token; a mask leaves positions out."""
+    g = Graph(seed, batch)
+    ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
+    mask = g.feed("attention_mask", 6, dtype=TensorProto.INT64)
+    h = g("Gather", g.matrix(20, 8), ids)
+    h = g("Mul", h, g("Unsqueeze", g.cast(mask), g.store([2], np.int64)))
+    g.dense(g("Tanh", h), 8, 5, to="logits")
+    return g.model(floats("logits"))
+
+
+def labels(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    scores = g.dense(g("Tanh", g.dense(g.feed("x", 8), 8, 16)), 16, 6)
+    g("ArgMax", scores, to="y", axis=1, keepdims=0)
+    return g.model(value("y", TensorProto.INT64, None))
+
+
+def strings_and_table(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    scores = g.dense(g("Tanh", g.dense(g.feed("x", 8), 8, 16)), 16, 4)
+    names = [f"class {k}" for k in range(4)]
+    best = g("ArgMax", scores, axis=1, keepdims=0)
+    mapping = {"keys_int64s": [0, 1, 2, 3], "values_strings": names, "default_string": "?"}
+    g("LabelEncoder", best, to="label", domain="ai.onnx.ml", **mapping)
+    g("ZipMap", g("Softmax", scores), to="table", domain="ai.onnx.ml", classlabels_strings=names)
+    element = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    rows = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, element))
+    return g.model(helper.make_value_info("table", rows), value("label", TensorProto.STRING, None))
+
+
+def listed(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 8), 8, 16))
+    g("SequenceConstruct", h, g.dense(h, 16, 3), to="y")
+    return g.model(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+
+
+def optional(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    g("Optional", g.dense(g("Tanh", g.dense(g.feed("x", 8), 8, 16)), 16, 4), to="y")
+    inner = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    return g.model(helper.make_value_info("y", helper.make_optional_type_proto(inner)))
+
+
+def several_maps(seed: int, batch: int | str = "N") -> rt.Model:
+    """Raw heads of a detector at two strides."""
+    g = Graph(seed, batch)
+    h = g("Relu", g.conv(g.feed("x", 3, 8, 8), 3, 8))
+    g.conv(h, 8, 7, to="large")
+    g.conv(g("MaxPool", h, kernel_shape=[2, 2], strides=[2, 2]), 8, 7, to="small")
+    return g.model(floats("large"), floats("small"))
+
+
+def boxes_beside_scores(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 16))
+    g.dense(h, 16, 4, to="out_a")
+    g("Softmax", g.dense(h, 16, 3), to="out_b", axis=-1)
+    return g.model(floats("out_a"), floats("out_b"))
+
+
+SHARE = 0.6  # two unrelated models of few classes often answer alike
+
+CASES: dict[str, Case] = {
+    "logits": Case(vector(as_is), "classes", 1, SHARE),
+    "softmax": Case(vector(softmax(1)), "classes", 1, SHARE),
+    "negative axis": Case(vector(softmax(-1)), "classes", 1, SHARE),
+    "log-softmax": Case(vector(lambda g, x: g("LogSoftmax", x, axis=1)), "classes", 1, SHARE),
+    "softmax spelt out": Case(vector(softmax_spelt_out), "classes", 1, SHARE),
+    "classes in front": Case(vector(then(softmax(1), transposed(1, 0))), "classes", 0, SHARE),
+    "quantised head": Case(quantised_head, "classes", 1, SHARE),
+    "segmentation": Case(image(as_is), "dense", 1, SHARE),
+    "segmentation, channels last": Case(image(transposed(0, 2, 3, 1)), "dense", 3, SHARE),
+    "segmentation, shuffled": Case(image(transposed(0, 2, 1, 3)), "dense", 2, SHARE),
+    "segmentation, softmax": Case(image(then(softmax(1), transposed(2, 0, 3, 1))), "dense", 3, SHARE),
+    "tokens": Case(sequence(as_is), "tokens", 2, SHARE),
+    "tokens, time first": Case(sequence(transposed(1, 0, 2)), "tokens", 2, SHARE),
+    "tokens, classes second": Case(sequence(transposed(0, 2, 1)), "tokens", 1, SHARE),
+    "tokens, softmax": Case(sequence(softmax(2)), "tokens", 2, SHARE),
+    "masked tokens": Case(tagger, "tokens", 2, SHARE),
+    "decoder": Case(decoder, "next-token", 2, SHARE),
+    "unit length": Case(vector(unit_length, 12), "embedding", None, 0.3),
+    "unit length, clipped": Case(vector(unit_length_clipped, 12), "embedding", None, 0.3),
+    "normalised by batch": Case(vector(batch_norm(12), 12), "embedding", None, 0.3),
+    "normalised by layer": Case(vector(layer_norm(12), 12), "embedding", None, 0.3),
+    "pooled": Case(image(lambda g, x: g("Flatten", g("GlobalAveragePool", x)), 12), "embedding", None, 0.3),
+    "named embedding": Case(vector(as_is, 12, "sentence_embedding"), "embedding", None, 0.3),
+    "regression": Case(vector(as_is, 1), "values"),
+    "landmarks": Case(vector(as_is, 10, "landmarks"), "values"),
+    "bounded": Case(vector(lambda g, x: g("Sigmoid", x)), "values"),
+    "hidden states": Case(sequence(layer_norm(6), name="last_hidden_state"), "values"),
+    "super-resolution": Case(image(as_is, 3), "values"),
+    "depth": Case(image(as_is, 1, name="depth"), "values"),
+    "boxes beside scores in one": Case(mixed_columns, "values"),
+    "raw heads": Case(several_maps, "values"),
+    "boxes beside a softmax": Case(boxes_beside_scores, "values"),
+    "suppressed boxes": Case(detections(non_max_suppression), "detections"),
+    "compressed boxes": Case(detections(compress), "detections"),
+    "gathered boxes": Case(detections(nonzero), "detections"),
+    "best boxes": Case(detections(best_rows), "detections"),
+    "labels": Case(labels, "elements", None, SHARE),
+    "table and strings": Case(strings_and_table, "classes", 1, SHARE),
+    "list": Case(listed, "elements"),
+    "optional": Case(optional, "classes", 1, SHARE),
+}
+
+
+def samples(model: rt.Model, count: int = 48, seed: int = 3) -> dict[str, np.ndarray]:
+    """Arrays [count, ...] for the inputs of these models."""
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for spec in model.inputs:
+        shape = (count, *(int(size) for size in (spec.shape or ())[1:] if isinstance(size, int)))
+        if "mask" in spec.name:
+            arrays[spec.name] = (np.arange(shape[1])[None] < random.integers(1, 7, (count, 1))).astype(
+                np.int64
+            )
+        elif spec.dtype == TensorProto.INT64:
+            arrays[spec.name] = random.integers(0, 20, shape)
+        else:
+            arrays[spec.name] = random.normal(size=shape).astype(np.float32)
+    return arrays
