@@ -1,4 +1,4 @@
-"""Small decoders with caches, written node by node: plain operators, and the fused ones of generation models."""
+"""Small transformers, written node by node: of plain operators, and of fused ones."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def plain_decoder(layers: int = 3, *, length_of_first: bool = False) -> rt.Model
 
 
 def fused_decoder(layers: int = 3) -> rt.Model:
-    """GroupQueryAttention and fused skip norms, with the head size left open, as generation models have it."""
+    """GroupQueryAttention and fused skip norms, with the head size left open."""
     w = _Writer(1)
     w.weight("embedding", WORDS, WIDTH)
     w("Gather", ["embedding", "input_ids"], "embed/out")
@@ -240,3 +240,19 @@ def encoder(layers: int = 3) -> rt.Model:
         _value("valid", TensorProto.INT64, ["batch", "seq"]),
     ]
     return _model(w, inputs, [_value("hidden", TensorProto.FLOAT, ["batch", "seq", WIDTH])])
+
+
+def merged_decoder(layers: int = 3) -> rt.Model:
+    """Two branches of one network, chosen by `use_cache_branch`; their weights are shared."""
+    plain = plain_decoder(layers).proto
+    branches = {}
+    for name in ("then_branch", "else_branch"):
+        outputs = [onnx.ValueInfoProto(name=value.name, type=value.type) for value in plain.graph.output]
+        branches[name] = helper.make_graph(list(plain.graph.node), name, [], outputs)
+    names = [value.name for value in plain.graph.output]
+    node = helper.make_node("If", ["use_cache_branch"], names, name="merged", **branches)
+    flag = _value("use_cache_branch", TensorProto.BOOL, [1])
+    graph = helper.make_graph(
+        [node], "merged", [*plain.graph.input, flag], list(plain.graph.output), list(plain.graph.initializer)
+    )
+    return rt.Model(helper.make_model(graph, opset_imports=list(plain.opset_import), ir_version=9))

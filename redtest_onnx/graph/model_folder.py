@@ -154,7 +154,7 @@ def _per_layer(key: str, value: list[Any]) -> bool:
 
 
 def _counts(part: str, document: Mapping[str, Any]) -> frozenset[str]:
-    """Names of the number of layers; where an encoder has one of its own, the general name is the encoder's."""
+    """Names of the number of layers; beside an encoder's own name the general one is the encoder's, too."""
     common = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}
     if part == "decoder":
         own = {"num_decoder_layers", "decoder_layers"}

@@ -68,7 +68,7 @@ def test_open_data_finds_the_tokenizer_beside_the_model(tmp_path: Path) -> None:
     model = saved(encoder(1), tmp_path)
     assert isinstance(rt.open_data(lines(tmp_path), model), Texts)
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="no tokenizer.json"):
+    with pytest.raises(InputError, match=r"no tokenizer\.json"):
         rt.open_data(lines(tmp_path), model)
 
 

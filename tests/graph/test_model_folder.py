@@ -101,7 +101,7 @@ def test_folders_without_a_model_or_with_too_many_are_refused(tmp_path: Path) ->
         rt.load(tmp_path)
     for name in ("a.onnx", "b.onnx"):
         save(fused_decoder(1), tmp_path / name)
-    with pytest.raises(InputError, match="several models: a.onnx, b.onnx"):
+    with pytest.raises(InputError, match=r"several models: a\.onnx, b\.onnx"):
         open_folder(tmp_path)
     save(fused_decoder(1), tmp_path / "model.onnx")
     assert open_folder(tmp_path).model.name == "model.onnx"

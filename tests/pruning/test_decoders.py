@@ -76,7 +76,7 @@ def test_attention_alone_takes_the_cache_and_the_rest_keeps_it(build: object) ->
 
 
 def test_the_rest_computes_what_it_did_with_its_own_cache() -> None:
-    """Closing up numbers moves no cache to another layer: a block that does nothing can go without a trace."""
+    """Closing up numbers moves no cache to another layer: an idle block goes without a trace."""
     model = plain_decoder()
     proto = type(model.proto)()
     proto.CopyFrom(model.proto)

@@ -1,4 +1,4 @@
-"""Positions that a mask leaves out count nowhere: results don't depend on the length that sequences are padded to."""
+"""Positions that a mask leaves out count nowhere: the length of the padding changes nothing."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Tables for docs/transformers.md: blocks removed from a sentence encoder, by how they are chosen and repaired.
+"""Table for docs/transformers.md: blocks removed from a sentence encoder, by choice and repair.
 
-    python tools/experiments/transformers.py MODEL_FOLDER SENTENCES.txt [--fit 400] [--test 300] [--most 2]
+    python tools/experiments/transformers.py MODEL_FOLDER SENTENCES.txt [--fit 400] [--test 300]
 
-MODEL_FOLDER holds model.onnx with tokenizer.json, whose first output is [texts, tokens, channels]; SENTENCES.txt one
-sentence per line. The sentences after the first `--fit` judge: each is embedded by the mean over its tokens,
-and compared with the original's embeddings by the mean cosine, by Spearman's correlation of the similarities
+MODEL_FOLDER holds model.onnx, whose first output is [texts, tokens, channels], and tokenizer.json;
+SENTENCES.txt one sentence per line. Sentences after the first `--fit` judge: each is embedded by the mean
+over its tokens, and compared with the original's embeddings by the mean cosine, by Spearman's correlation of the similarities
 of all pairs, and by the share of texts with the same nearest neighbour.
 
 Windows of consecutive blocks are chosen as ShortGPT and its followers do, by the angle between what enters
