@@ -4,8 +4,8 @@
 
 MODEL_FOLDER holds model.onnx, whose first output is [texts, tokens, channels], and tokenizer.json;
 SENTENCES.txt one sentence per line. Sentences after the first `--fit` judge: each is embedded by the mean
-over its tokens, and compared with the original's embeddings by the mean cosine, by Spearman's correlation of the similarities
-of all pairs, and by the share of texts with the same nearest neighbour.
+over its tokens, and compared with the original's embeddings by the mean cosine, by Spearman's correlation
+of the similarities of all pairs, and by the share of texts with the same nearest neighbour.
 
 Windows of consecutive blocks are chosen as ShortGPT and its followers do, by the angle between what enters
 and what leaves them over real tokens; the linear map in a window's place is that of ReplaceMe.
