@@ -108,6 +108,11 @@ def test_every_option_is_documented(name: str) -> None:
     assert bare == []
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+
+
 def test_every_public_name_is_documented() -> None:
     page = (DOCS / "reference" / "library.md").read_text(encoding="utf-8")
     for name in rt.__all__:

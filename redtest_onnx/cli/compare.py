@@ -28,6 +28,7 @@ from redtest_onnx.report.file_comparisons import files_notes, files_table, tenso
 from redtest_onnx.report.page.others import compare_page
 from redtest_onnx.report.page.provenance import file_facts
 from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TABLE_FORMATS, TableFormat
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
@@ -38,7 +39,6 @@ from redtest_onnx.similarity.files import FileComparison, compare_files
 from redtest_onnx.similarity.tensors import DIVERGES_BELOW
 
 _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
-    "markdown": compare_markdown,
     "github": compare_github,
     "gitlab": compare_gitlab,
 }
@@ -118,18 +118,24 @@ def command(
                 files = compare_files(*sides, settings, diverges_below=diverges_below, progress=progress)
                 layers = files.layers
     titles = first.name, (second or other_data or first).name
+    beside: tuple[Table, ...] = ()
+    notes: list[str] = []
     if files is not None:
-        screen.detail(files_table(files.files, titles))
+        beside = files_table(files.files, titles), tensor_table(files.tensors, every=all_tensors)
+        notes = [*files_notes(files.files), *tensor_words(files.tensors)]
+        screen.detail(beside[0])
         screen.show(*files_notes(files.files))
-        screen.detail(tensor_table(files.tensors, every=all_tensors))
+        screen.detail(beside[1])
         screen.show(*tensor_words(files.tensors))
     if layers is not None:
         if tables is None and json_path != "-":
-            click.echo(_TEXTS[form](layers, titles), nl=False)
+            summary = compare_markdown(layers, titles, beside[:1])
+            click.echo(summary if form == "markdown" else _TEXTS[form](layers, titles), nl=False)
         screen.show(match_table(layers), *_summary(layers))
         if html:
             facts = (*file_facts("Rows", first), *file_facts("Columns", second or first))
-            save_page(compare_page(layers, titles, provenance(), facts), html)
+            facts += tuple(("Note", note) for note in notes)
+            save_page(compare_page(layers, titles, provenance(), facts, beside), html)
         if png:
             save_cross_heatmap(layers, titles, png)
     if json_path and files is not None:

@@ -14,12 +14,13 @@ from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.data.image_pipeline import ImageOptions as ImageOptions
 from redtest_onnx.data.image_pipeline import ImagePipeline
 from redtest_onnx.data.members import Members, open_members, with_suffix
+from redtest_onnx.data.pixels import SUFFIXES
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 
 log = logging.getLogger(__name__)
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+IMAGES = SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from redtest_onnx.graph.writing import is_stream, writable, write_together
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
-_SMALL_GRAPH = 1 << 28  # bytes; graphs with external data are small
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -148,10 +147,9 @@ def _data_names(path: Path) -> tuple[str, list[str]]:
     free = next(name for name in names if not os.path.lexists(path.with_name(name)))
     if is_stream(path) or not path.is_file():
         return free, []
-    content = path.read_bytes() if path.stat().st_size < _SMALL_GRAPH else b""
     others = [file for file in path.parent.glob("*.onnx") if file != path]
     beside = [file.name for file in path.parent.iterdir() if is_data_of(path.name, file.name)]
-    return free, [name for name in beside if name.encode() in content and not mentions(others, name)]
+    return free, [name for name in beside if mentions([path], name) and not mentions(others, name)]
 
 
 def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:

@@ -183,6 +183,8 @@ def _affine_step(model: Model, index: GraphIndex, tensor: str, outputs: int, beh
             model.value(index.initializers[name]).astype(np.float64) for name in node.input[1:5]
         )
         epsilon = float(str(ops.attribute(node, "epsilon", 1e-5)))
+        if gamma.shape != variance.shape:
+            return None
         return _Affine(reader, gamma / np.sqrt(variance + epsilon), 2, node.output[0])
     if node.op_type not in ("Add", "Mul") or list(node.input).count(tensor) != 1:
         return None

@@ -120,15 +120,29 @@ def is_data_of(model: str, name: str) -> bool:
 
 
 def mentions(models: Iterable[Path], name: str) -> bool:
-    """Whether one of some models may read a data file: its bytes hold the file's name."""
+    """Whether one of some models may read a data file: its bytes hold the file's name as a location.
+
+    A location is a text field with its length in front, or ends in the name behind a folder's.
+    """
+    encoded = name.encode()
+    wanted = (b"\x12" + _varint(len(encoded)) + encoded, b"/" + encoded, b"\\" + encoded)
     for model in models:
         try:
             with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content.find(name.encode()) >= 0:
+                if any(content.find(text) >= 0 for text in wanted):
                     return True
         except (OSError, ValueError):
             continue  # an empty file, or none that can be read
     return False
+
+
+def _varint(number: int) -> bytes:
+    """A number as protobuf writes it."""
+    content = bytearray()
+    while number > 127:
+        content.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*content, number])
 
 
 def _is_ours(path: Path) -> bool:

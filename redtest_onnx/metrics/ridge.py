@@ -81,8 +81,6 @@ Equations = TypeVar("Equations", bound=LeastSquares)
 def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> RidgeFit | None:
     """Choose each group's penalty on rows that the fit does not see, then fit to all rows.
 
-    Penalties are tried from the smallest on, until the error on `check` has risen in every group.
-
     Args:
         train: rows to fit to.
         check: rows to judge the penalties on; they are fitted to in the end, too.
@@ -92,20 +90,10 @@ def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> R
         The fit, zero in groups where no penalty gives less error on `check` than no correction at all; None
         where that is so in all of them.
     """
-    least: Float64s | None = None
-    chosen: Float64s = np.zeros(0)
-    for ridge in PENALTIES:
-        error = check.residual(train.solve(ridge, intercept=intercept))
-        error = np.where(np.isfinite(error), error, np.inf)
-        if least is None:
-            least, chosen = error, np.full(len(error), ridge)
-            continue
-        better = error < least
-        if not better.any():
-            break
-        least, chosen = np.where(better, error, least), np.where(better, ridge, chosen)
-    assert least is not None
-    useful = least < 1
+    errors = np.array([check.residual(train.solve(ridge, intercept=intercept)) for ridge in PENALTIES])
+    errors = np.where(np.isfinite(errors), errors, np.inf)  # [penalties, groups]
+    chosen: Float64s = np.array(PENALTIES)[errors.argmin(axis=0)]
+    useful = errors.min(axis=0) < 1
     if not useful.any():
         return None
     fit: RidgeFit = train.merged(check).solve(chosen, intercept=intercept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,10 @@ def match_table(comparison: Comparison) -> Table:
     return Table("matches", "Most similar layers", columns, tuple(rows))
 
 
-def compare_markdown(comparison: Comparison, titles: tuple[str, str]) -> str:
-    """A summary for pull requests: in a sentence, and the layers folded away."""
+def compare_markdown(
+    comparison: Comparison, titles: tuple[str, str], side_by_side: Sequence[Table] = ()
+) -> str:
+    """A summary for pull requests: in a sentence, what changed, and the layers folded away."""
     one, two = map(markdown_text, titles)
     return "\n".join(
         [
@@ -48,6 +51,7 @@ def compare_markdown(comparison: Comparison, titles: tuple[str, str]) -> str:
             "",
             markdown_text(compare_headline(comparison)),
             "",
+            *map(table_markdown, side_by_side),
             "<details><summary>Most similar layers</summary>",
             "",
             table_markdown(match_table(comparison)),

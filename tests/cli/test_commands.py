@@ -169,7 +169,7 @@ def bad_files(folder: Path) -> None:
         ([RESNET, "--data", DATA, "--remove", "1", "--threshold", "0.9"], "exclude each other"),
         ([RESNET, "--data", DATA, "--target", "speed=2"], "not understood"),
         ([RESNET, "--data", DATA, "--criterion", "guess"], "no criterion"),
-        ([RESNET, "--data", DATA, "--plan", "missing.json"], "can't be read"),
+        ([RESNET, "--data", DATA, "--plan", "missing.json"], "no such file"),
         ([RESNET, "--input-shape", "foo:1,2"], "--input-shape names foo"),
     ],
     ids=lambda value: " ".join(map(str, value)).replace(str(MODELS), "") if isinstance(value, list) else None,

@@ -104,9 +104,8 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(rt.InputError, match="no such file"):
         rt.load(tmp_path / "gone.onnx")
     (tmp_path / "inside.onnx").touch()
-    with pytest.raises(rt.InputError, match="is a folder") as caught:
+    with pytest.raises(rt.InputError, match=r"inside\.onnx: the file is empty"):
         rt.load(tmp_path)
-    assert "inside.onnx" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +343,7 @@ def test_full_check_finds_stale_shapes() -> None:
     net("Relu", net("Relu", "x", name="inner"), name="y")
     model = net.model("y")
     full_check(model)
+    model = rt.Model(model.proto)  # what was found out of a model is kept with it
     model.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value = 5
     model = rt.Model(model.proto)  # a model is taken not to change
     with pytest.raises(rt.InputError, match=r"fails onnx\.checker"):

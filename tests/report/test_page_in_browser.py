@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Browser, browser, find_browser
 from samples import sample_analysis
@@ -129,6 +130,31 @@ def test_the_page_of_each_command(name: str, tmp_path: Path, tab: Browser) -> No
         assert tab.run("document.querySelectorAll('canvas').length") >= (name != "audit")
         assert tab.complaints() == []
         assert tab.requests() == []
+
+
+ODD = {
+    "one layer": sample_analysis(1),
+    "two layers": sample_analysis(2),
+    "nothing defined": replace(sample_analysis(6), similarity=np.full((6, 6), np.nan)),
+    "long names": sample_analysis(8, name="/a/" + "very_long_name_" * 30 + "{k}"),
+    "one name": sample_analysis(5, name="same"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_series_of_layers(name: str, tmp_path: Path, tab: Browser) -> None:
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    page = analysis_page(model, Cost(1, 1, None, None), ODD[name], Provenance.now())
+    save_page(replace(page, charts=(trade_off([Point(0, 0, "only")]), *page.charts)), tmp_path / "page.html")
+    for width in (390, 900, 1600):
+        tab.open(tmp_path / "page.html", width)
+        tab.run(
+            "document.querySelectorAll('canvas').forEach(c => { c.focus(); "
+            "for (const key of ['ArrowRight', 'ArrowDown', '+', '-', '0']) "
+            "c.dispatchEvent(new KeyboardEvent('keydown', {key})); })"
+        )
+        assert tab.run(OVERFLOWING) == []
+        assert tab.complaints() == []
 
 
 def canvas(tab: Browser, selector: str) -> dict[str, float]:

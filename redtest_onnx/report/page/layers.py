@@ -37,6 +37,10 @@ SYNTHETIC = (
     "Measured on synthetic (random) inputs, which say little about real ones. Measure again with --data "
     "before you act on these figures."
 )
+_GRAPH = (
+    "The graph itself",
+    "Netron (netron.app) shows it; --model-explorer gives these figures to Google's Model Explorer.",
+)
 Latencies = Sequence[float | None]
 
 
@@ -100,7 +104,7 @@ def analysis_page(
         matrices=(similarity_matrix(analysis, "similarity", removed),),
         charts=(_columns(analysis.layers, removed, analysis, latency_ms),),
         tables=(_layers(analysis, removed, latency_ms),),
-        facts=(*model_facts(model), *_data_facts(analysis), *provenance.facts),
+        facts=(*model_facts(model), *_data_facts(analysis), _GRAPH, *provenance.facts),
         protect="layers",
     )
 
@@ -152,6 +156,7 @@ def prune_page(
                 f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}",
             ),
             *_data_facts(analysis),
+            _GRAPH,
             *provenance.facts,
         ),
         protect="layers",

@@ -41,9 +41,21 @@ _COSTS = {
 
 
 def compare_page(
-    comparison: Comparison, titles: tuple[str, str], provenance: Provenance, files: Facts = ()
+    comparison: Comparison,
+    titles: tuple[str, str],
+    provenance: Provenance,
+    files: Facts = (),
+    side_by_side: Sequence[Table] = (),
 ) -> Page:
-    """What `compare` measured of two sides; `files` name them with their digests."""
+    """What `compare` measured of two sides.
+
+    Args:
+        comparison: the similarity of their layers.
+        titles: what they are called.
+        provenance: how.
+        files: their names with their digests, and what to mind.
+        side_by_side: size, cost, latency and outputs, and the tensors that match, where both are models.
+    """
     rows = tuple(map(Item, comparison.rows))
     columns = tuple(map(Item, comparison.columns))
     source = comparison.sources[0]
@@ -54,7 +66,7 @@ def compare_page(
         title=f"{titles[0]} (rows) and {titles[1]} (columns)",
         headline=compare_headline(comparison),
         matrices=(Matrix("similarity", rows, columns, comparison.similarity),),
-        tables=(match_table(comparison),),
+        tables=(*side_by_side, match_table(comparison)),
         facts=(
             *(files or (("Rows", titles[0]), ("Columns", titles[1]))),
             ("Measured on", f"{batches} of {plural(comparison.samples, 'sample')} of {source}"),
