@@ -125,8 +125,9 @@ def data_options(function: Command) -> Command:
         click.option(
             "--data",
             type=FilePath,
-            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts (.parquet, "
-            ".arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if absent.",
+            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
+            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if "
+            "absent.",
         ),
         *_IMAGE_OPTIONS,
         click.option(
