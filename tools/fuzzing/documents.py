@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Break what the command line reads beside models: profiles, plans, baselines, analyses, checkpoints."""
-=======
 """Break what the command line reads beside models: profiles, plans, baselines, analyses, checkpoints, ..."""
->>>>>>> e5c17cfbba2b18b89c95aadbd643d41b3c31ccd3
 
 from __future__ import annotations
 
