@@ -123,13 +123,8 @@ from redtest_onnx.runtime.session import RunOptions, Session
 body = [helper.make_node("MatMul", ["x"] * 2, ["t0"])]
 body += [helper.make_node("MatMul", [f"t{k}", "x"], [f"t{k + 1}"]) for k in range(4000)]
 sizes = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1500, 1500])]
-<<<<<<< HEAD
-last = helper.make_tensor_value_info("t4000", TensorProto.FLOAT, None)
-graph = helper.make_graph(body, "long", sizes, [last])
-=======
 ends = [helper.make_tensor_value_info("t4000", TensorProto.FLOAT, None)]
 graph = helper.make_graph(body, "long", sizes, ends)
->>>>>>> e5c17cfbba2b18b89c95aadbd643d41b3c31ccd3
 model = Model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
 session = Session(model, RunOptions("cpu", 1))
 
