@@ -65,7 +65,11 @@ def middle(image: Image.Image, side: int, *, down: bool) -> Image.Image:
 
 
 def images(folder: Path) -> list[Image.Image]:
-    return [Image.open(folder / f"{k}.png") for k in range(len(SIZES))]
+    found = []
+    for k in range(len(SIZES)):
+        with Image.open(folder / f"{k}.png") as file:
+            found.append(file.copy())
+    return found
 
 
 def assert_close(found: np.ndarray, expected: list[np.ndarray]) -> None:
