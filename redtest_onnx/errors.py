@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from redtest_onnx.text import plain
+
 Words = Callable[[str, str], str]
 """Words for an argument, given its name and the value that is spoken of, or nothing."""
 
@@ -44,8 +46,8 @@ class RedtestError(Exception):
     def worded(self, words: Words) -> str:
         """The message with arguments in the words of whoever shows it, such as flags of a command line."""
         what = _worded(self._what, words)
-        text = f"{self.where}: {what}" if self.where else what
-        return f"{text}\n  try: {_worded(self._hint, words)}" if self._hint else text
+        text = plain(f"{self.where}: {what}" if self.where else what)
+        return f"{text}\n  try: {plain(_worded(self._hint, words))}" if self._hint else text
 
     def __str__(self) -> str:
         return self.worded(_as_argument)

@@ -11,7 +11,8 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
-from redtest_onnx.graph.files import full_check, load
+from redtest_onnx.graph.files import load
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import verify, verify_removal

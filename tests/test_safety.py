@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "external data anywhere": (lambda: external("/etc/passwd"), "outside the model's folder"),
     "external data of a constant": (lambda: external("../s", constant=True), "outside the model's folder"),
     "external data through a link": (lambda: external("link/secret.bin"), "outside the model's folder"),
-    "huge weight": (changed(lambda g: g.initializer[0].dims.extend([2**40, 2**40])), "overflow"),
+    "huge weight": (changed(lambda g: g.initializer[0].dims.extend([2**40, 2**40])), "the file holds 64"),
     "negative weight": (changed(lambda g: g.initializer[0].dims.append(-4)), "Negative dimension"),
     "huge input": (changed(lambda g: dimension(g, 1, 2**40)), "would take 4096.0 GiB"),
     "huge batch": (changed(lambda g: dimension(g, 0, 2**62)), "fixes a batch of"),
@@ -107,7 +107,6 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "filled": (lambda: filled(2**33), "would take 32.0 GiB"),
     "deeply nested": (lambda: nested(500), "nested too deeply"),
     "cycle": (changed(lambda g: g.node[0].input.__setitem__(0, g.node[2].output[0])), "its own output"),
-    "unsorted": (changed(lambda g: g.node.reverse()), "which a later node makes"),
     "dangling": (changed(lambda g: g.node[2].input.__setitem__(0, "nowhere")), "which nothing makes"),
     "tensor made twice": (
         changed(lambda g: g.node[2].output.__setitem__(0, g.node[0].output[0])),

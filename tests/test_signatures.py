@@ -19,6 +19,7 @@ COMMANDS |= {"expose"}
 LONG = {
     *((f"cli/{name}.py", "command") for name in COMMANDS),
     ("bridge/module.py", "__init__"),
+    ("data/open.py", "open_data"),
     ("bridge/registry.py", "operator"),
     ("pruning/repair/refit.py", "refit"),
     ("search/search.py", "search"),

@@ -7,6 +7,7 @@ Writes docs/benchmark.md.
     python tools/benchmark.py --jobs resnet56-blocks --threads 2 --load 2 \\
         --contenders "plain forward" "ours, flattened" pytorch-cka          # beside two busy processes
     python tools/benchmark.py --device cuda
+    python tools/benchmark.py --jobs --commands digits blocks24 blocks99 resnet50      # whole commands only
 
 Needs Linux and torch. The peers live in an environment of their own; without it their rows say so:
 
@@ -33,9 +34,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from benchmarking.commands import run_commands
 from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS, REFERENCES
 from benchmarking.jobs import JOBS, Job, write_job, write_network
-from benchmarking.tables import render
+from benchmarking.onnx_networks import NETWORKS
+from benchmarking.tables import COMMANDS_KEY, render
 
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).parent / "benchmarking" / "measure.py"
@@ -46,7 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument(
+        "--commands",
+        nargs="*",
+        choices=["digits", *NETWORKS],
+        default=[],
+        help="networks to run whole commands on",
+    )
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="[default: the job's]")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -58,6 +68,24 @@ def main() -> None:
     stored = arguments.output.with_suffix(".json")
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
     with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+        if arguments.commands:
+            with busy(arguments.load):
+                figures = run_commands(
+                    Path(folder),
+                    arguments.commands,
+                    arguments.threads,
+                    arguments.repeats,
+                    arguments.peers_python,
+                )
+            known = results.setdefault(COMMANDS_KEY, {"figures": {}})
+            known["figures"].update(figures)
+            known.update(
+                date=datetime.now(UTC).strftime("%Y-%m-%d"),
+                machine=_machine("cpu"),
+                threads=arguments.threads,
+            )
+            stored.write_text(json.dumps(results, indent=1) + "\n")
+            arguments.output.write_text(render(results))
         for name in arguments.jobs:
             with busy(arguments.load):
                 result = run(JOBS[name], Path(folder), arguments)

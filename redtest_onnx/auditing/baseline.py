@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.reading import read_json
 
 SCHEMA = "redtest-onnx/audit/1"
 
@@ -30,17 +30,19 @@ def read_baseline(path: Path) -> Known:
     Raises:
         InputError: it can't be read, or is no audit.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read ({error})", where=str(path)) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    document = read_json(path)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise InputError(
             "is no audit", where=str(path), hint="write one with: redtest-onnx audit MODEL --json FILE"
         )
-    return known_of(document)
+    try:
+        return known_of(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"is a damaged audit ({type(error).__name__}: {error})",
+            where=str(path),
+            hint="write it again with: redtest-onnx audit MODEL --json FILE",
+        ) from error
 
 
 def known_of(document: dict[str, Any]) -> Known:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from redtest_onnx.auditing.findings import Severity
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.reading import read_text
 
 DEFAULT = "onnxruntime-cpu"
 
@@ -143,10 +144,10 @@ def load_profile(name: str) -> Profile:
         return _parse(text, name, None)
     path = Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except InputError as error:
         raise InputError(
-            f"is no profile that can be read ({error})",
+            f"is no profile that can be read ({error.what})",
             where=name,
             hint=f"a TOML file, or one of {', '.join(shipped())}",
         ) from error
@@ -156,7 +157,7 @@ def load_profile(name: str) -> Profile:
 def _parse(text: str, label: str, folder: Path | None) -> Profile:
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"is not TOML: {error}", where=label) from error
     try:
         profile = Profile.model_validate(document)
@@ -167,10 +168,29 @@ def _parse(text: str, label: str, folder: Path | None) -> Profile:
         where = label if line is None else f"{label}, line {line}"
         raise InputError(f"{place or 'the profile'}: {first['msg']}", where=where) from error
     required = profile.target.required_operators
-    if folder is not None and required is not None:
-        absolute = profile.target.model_copy(update={"required_operators": str(folder / required)})
+    if required is not None:
+        path = _below(folder, required, label)
+        absolute = profile.target.model_copy(update={"required_operators": str(path)})
         profile = profile.model_copy(update={"target": absolute})
     return profile
+
+
+def _below(folder: Path | None, name: str, label: str) -> Path:
+    """A file that a profile names: beside it or below, links resolved; a profile may come from anywhere.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    try:
+        if folder is not None and (folder / name).resolve().is_relative_to(folder.resolve()):
+            return folder / name
+    except (OSError, ValueError, RuntimeError):  # no name of a file
+        pass
+    raise InputError(
+        "target.required_operators lies outside the profile's folder",
+        where=label,
+        hint="copy the file beside the profile",
+    )
 
 
 def _line_of(text: str, loc: tuple[Any, ...]) -> int | None:

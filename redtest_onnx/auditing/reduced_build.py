@@ -9,11 +9,13 @@ from pathlib import Path
 from redtest_onnx.auditing.support import every_node
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import read_text
 
 Required = dict[str, dict[int, frozenset[str]]]
 """Operators by domain and operator set."""
 
 _LINE = re.compile(r"^(?P<domain>[^;]+);(?P<opsets>[\d,\s]+);(?P<operators>.+)$")
+_MOST_DIGITS = 9
 _TYPES = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
 
 
@@ -23,10 +25,7 @@ def read_config(path: Path) -> Required:
     Raises:
         InputError: it can't be read, or a line is none of `domain;opset;Op1,Op2`; the line is named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read ({error})", where=str(path)) from error
+    text = read_text(path)
     found: Required = {}
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
@@ -34,14 +33,23 @@ def read_config(path: Path) -> Required:
             continue
         match = _LINE.match(_TYPES.sub("", line))
         if match is None:
-            raise InputError(
-                "is no line such as ai.onnx;13;Conv,Relu", where=f"{path}, line {number}", hint=line[:80]
-            )
+            raise _no_line(path, number)
         names = frozenset(name.strip() for name in match["operators"].split(",") if name.strip())
         for opset in match["opsets"].split(","):
+            if not opset.strip().isdecimal() or len(opset) > _MOST_DIGITS:
+                raise _no_line(path, number)
             opsets = found.setdefault(match["domain"].strip(), {})
             opsets[int(opset)] = opsets.get(int(opset), frozenset()) | names
     return found
+
+
+def _no_line(path: Path, number: int) -> InputError:
+    """What the line says is not repeated: the file may be another than its owner meant."""
+    return InputError(
+        "is no line of a required_operators.config",
+        where=f"{path}, line {number}",
+        hint="a line is domain;opset;operators, such as ai.onnx;13;Conv,Relu",
+    )
 
 
 def missing(model: Model, config: Required) -> dict[str, tuple[str, ...]]:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
+from redtest_onnx.auditing.constants import floating_values
 from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.support import ProviderPartition, split, supported
-from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset
-from redtest_onnx.data.open import open_data
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost, model_cost
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
+from redtest_onnx.runtime.inputs import may_be_ours, shape_hint, sizes_note
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
@@ -37,8 +36,8 @@ Outputs = Mapping[str, Any]
 
 _SAMPLES = 8
 _SIMILARITY = AnalysisSettings(samples=64, batches=2)
+_ON_NOISE = AnalysisSettings(samples=32, batches=1)  # more noise tells no more about real inputs
 _PQ = (0.5, 1.0)
-_NUMERIC = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 _LARGE = 1e3  # times a usual input
 
 
@@ -91,10 +90,25 @@ class Subject:
 
     @cached_property
     def refused(self) -> str | None:
-        """Why ONNX Runtime refuses to load or run the model; None if it doesn't."""
+        """Why ONNX Runtime refuses to load the model, or to run it on the data; None if it doesn't.
+
+        Raises:
+            InputError: the model loads, but does not run on synthetic inputs that are guesses.
+        """
         try:
-            self._run(self.usual)
+            session = self.session
         except InputError as error:
+            return error.what
+        try:
+            session.run(self.usual)
+        except InputError as error:
+            if may_be_ours(self.model, self.data):
+                raise InputError(
+                    f"it does not run on synthetic inputs ({error.what})",
+                    where=self.label,
+                    hint="give samples with @data, or other sizes with @shapes; tried was "
+                    f"{shape_hint(self.model, self.data)}",
+                ) from error
             return error.what
         return None
 
@@ -124,7 +138,7 @@ class Subject:
     @cached_property
     def cost(self) -> Cost:
         """Parameters, multiply-accumulates and memory of one sample."""
-        return model_cost(self.index, self.shapes)
+        return replace(model_cost(self.index, self.shapes), at=sizes_note(self.data))
 
     @cached_property
     def split(self) -> ProviderPartition | None:
@@ -134,9 +148,16 @@ class Subject:
 
     @cached_property
     def stimuli(self) -> dict[str, dict[str, Any]]:
-        """Inputs to try by kind: zero, random, large, and real ones where data was given."""
-        made_up = open_data(None, self.model).inputs(leading_indices(self.bench.fixed_batch or 1, 1))
+        """Inputs to try by kind: zero, random, large, and real ones where data was given.
+
+        They have the sizes of the usual ones, and their integers, which may be indices or lengths.
+        """
+        made_up = dict(self.usual)
         floats = {name for name, value in made_up.items() if np.issubdtype(value.dtype, np.floating)}
+        if not self.data.synthetic:
+            for name in floats:
+                rng = np.random.default_rng([*name.encode()])
+                made_up[name] = rng.standard_normal(made_up[name].shape).astype(made_up[name].dtype)
         scale = {"zero": 0.0, "random": 1.0, "large": _LARGE}
         kinds = {
             kind: {
@@ -186,10 +207,9 @@ class Subject:
         return largest_magnitudes(self.bench, names, indices) if names else {}
 
     def weights(self) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
-        """Floating-point initializers, one in memory at a time."""
-        for name, tensor in self.index.initializers.items():
-            if tensor.data_type in _NUMERIC:
-                yield name, self.model.value(tensor)
+        """Floating-point tensors, stored as initializers or by Constant nodes, one in memory at a time."""
+        for stored, value in floating_values(self.model):
+            yield stored.name, value
 
     @cached_property
     def pq_index(self) -> float | None:
@@ -229,7 +249,7 @@ class Subject:
     def analysis(self) -> Analysis | None:
         """Similarity of the layers; None with fewer than two of them."""
         try:
-            return analyze(self.bench, _SIMILARITY)
+            return analyze(self.bench, _ON_NOISE if self.data.synthetic else _SIMILARITY)
         except InputError:
             return None
 

@@ -85,6 +85,11 @@ def split(nodes: Sequence[onnx.NodeProto], taken: frozenset[str]) -> ProviderPar
     return ProviderPartition(count, {name: tuple(found) for name, found in left.items()}, partitions)
 
 
+def count_of(number: int, one: str, several: str) -> str:
+    """A number with its noun, in the singular or the plural."""
+    return f"{number} {one if number == 1 else several}"
+
+
 def label(node: onnx.NodeProto) -> str:
     """A node's name, or its first output where it has none."""
     return node.name or next(filter(None, node.output), node.op_type)

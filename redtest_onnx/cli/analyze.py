@@ -11,7 +11,7 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
@@ -68,10 +68,14 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     check_figure(png)
-    check_outputs([html, png, json_path, *explorer_files(explorer)], force=force)
+    named = {"--html": html, "--png": png, "--json": json_path}
+    explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
+    outputs = Outputs.of({**named, **explored}, force=force)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
+    outputs.spare(given.data)
+    outputs.spare_models(model)
     if model.is_dir() and not is_model_folder(model):
         if html or png or explorer:
             raise InputError(

@@ -19,12 +19,13 @@ from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import RedtestError
-from redtest_onnx.graph.files import load, write_atomic
+from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.report.audit_reports import AUDIT_FORMATS, AuditFormat, audit_report, report_files
 from redtest_onnx.report.audits import audit_facts, places, verdict
 from redtest_onnx.report.numbers import plural
@@ -110,11 +111,16 @@ def command(
         return
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
-    check_outputs([*output, write_operators, json_path], force=force)
+    written = {f"--output {path}": path for path in output}
+    named = {**written, "--write-operators": write_operators, "--json": json_path}
+    outputs = Outputs.of(named, force=force)
     target = load_profile(profile)
     known = read_baseline(baseline) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    required = target.target.required_operators
+    outputs.spare(source.data, baseline, Path(profile), None if required is None else Path(required))
+    outputs.spare_models(*models)
     audits: list[Audit] = []
     failed: RedtestError | None = None
     with screen.progress() as progress:

@@ -10,7 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.arrays import load_arrays
 from redtest_onnx.documents.base import write_json
@@ -84,9 +84,11 @@ def command(
     tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or tables is None, form=tables or "table")
     check_figure(png)
-    check_outputs([png, html, json_path], force=force)
+    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, other_data)
+    outputs.spare_models(first, *([] if second is None else [second]))
     settings = AnalysisSettings(**values)
     if first.suffix.lower() == ".npz":
         comparison = _arrays(first, second or first, settings)

@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.text import Text
 
+from redtest_onnx.cli.progress import LogLines, bars
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TableFormat, render_table, terminal_table
 from redtest_onnx.similarity.analyze import Progress as Report
+from redtest_onnx.text import plain, plain_lines
 
 _PLAIN_WIDTH = 10_000  # what goes to files and pipes is not folded to a terminal's width
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Something to print whose every piece of text is made plain, whoever wrote it.
+
+    Attributes:
+        what: the thing.
+    """
+
+    what: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What it consists of."""
+        for piece in console.render(self.what, options):
+            yield piece if piece.control else Segment(plain_lines(piece.text), piece.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """How wide it is."""
+        return Measurement.get(console, options, self.what)
+
+
+class LineFormatter(logging.Formatter):
+    """Lines of the log, one a record; what it holds is made plain."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, followed by the traceback of a bug."""
+        return plain_lines(super().format(record)) if record.exc_info else plain(super().format(record))
 
 
 class Screen:
@@ -31,18 +65,19 @@ class Screen:
     def __init__(self, *, quiet: bool, json_on_stdout: bool, form: TableFormat = "table") -> None:
         self._form: TableFormat = form
         silent = json_on_stdout or (quiet and form == "table")
-        self._out = Console(quiet=silent, highlight=False)
+        # Names of tensors may look like markup, and what is no name is styled otherwise.
+        self._out = Console(quiet=silent, highlight=False, markup=False, emoji=False)
         if not self._out.is_terminal:
-            self._out = Console(quiet=silent, highlight=False, width=_PLAIN_WIDTH)
-        self._err = Console(stderr=True, quiet=quiet, highlight=False)
+            self._out.width = _PLAIN_WIDTH
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
 
     def show(self, *what: RenderableType | Table) -> None:
-        """Print a result; text as it is, since names of tensors may look like markup."""
+        """Print a result: a table, a line of text, or something made of such lines."""
         for item in () if self._out.quiet else what:
             if isinstance(item, Table):
                 self._table(item)
             elif self._form == "table":
-                self._out.print(item, markup=False)
+                self._out.print(plain(item) if isinstance(item, str) else Plain(item))
 
     def detail(self, table: Table) -> None:
         """Print a table beside the main one: not in formats where one table is the whole output."""
@@ -52,40 +87,32 @@ class Screen:
     def _table(self, table: Table) -> None:
         if self._form == "table":
             width = self._out.width if self._out.is_terminal else None
-            self._out.print(terminal_table(table, width))
+            self._out.print(Plain(terminal_table(table, width)))
         else:
             self._out.file.write(render_table(table, self._form))
 
     def note(self, text: str) -> None:
         """Print a remark beside the results."""
-        self._err.print(text, markup=False, soft_wrap=True)
+        self._err.print(plain_lines(text), soft_wrap=True)
 
     def warn_synthetic(self, data: Dataset) -> None:
         """Say loudly that nothing real was measured."""
         if data.synthetic:
             self._err.print(
-                "[bold yellow]Synthetic (random) inputs:[/] no --data was given. Similarities on noise say "
-                "little about real inputs; give some hundred real samples before you act on this.",
+                Text("Synthetic (random) inputs:", style="bold yellow").append(
+                    " no --data was given. Similarities on noise say little about "
+                    "real inputs; give some hundred real samples before you act on this.",
+                    style="not bold default",
+                ),
                 soft_wrap=True,
             )
 
     @contextmanager
     def progress(self) -> Iterator[Report]:
-        """A bar on a terminal, a line per stage elsewhere."""
-        if not self._err.is_terminal:
-            seen: set[str] = set()
-
-            def line(done: int, total: int, what: str) -> None:
-                if what not in seen:
-                    seen.add(what)
-                    self.note(f"{what} ...")
-
-            yield line
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._err, transient=True) as bars:
-            task = bars.add_task("starting", total=None)
-            yield lambda done, total, what: bars.update(task, completed=done, total=total, description=what)
+        """A bar per stage on a terminal, lines with times elsewhere."""
+        shown = bars(self._err) if self._err.is_terminal else LogLines(self.note).running()
+        with shown as report:
+            yield report
 
 
 def epoch_reporter(screen: Screen, log: Path | None = None) -> Callable[[dict[str, Any]], None]:

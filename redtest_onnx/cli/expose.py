@@ -11,7 +11,7 @@ import numpy as np
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.data.activation_files import open_writer
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.documents.base import write_json
@@ -69,9 +69,12 @@ def command(
         raise InputError(
             "nothing to write", hint="give -o OUT.onnx for the model, --save FILE for the values"
         )
-    check_outputs([output, values_path, json_path], force=force)
+    outputs = Outputs.of({"--output": output, "--save": values_path, "--json": json_path}, force=force)
+    source = options.data_options_of(values)
+    outputs.spare(model, source.data)
     loaded = load(model)
-    data = options.data_options_of(values).open(loaded)
+    outputs.spare(loaded)
+    data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
     exposed = expose_tensors(bench, tensors or ("all",), dequantize=dequantize)
     if not exposed.tensors:

@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.graph.files import load, save
@@ -67,7 +67,13 @@ def command(
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     output = output or model.with_suffix(".finetuned.onnx")
-    check_outputs([output, json_path], force=force)
+    checkpoint = checkpoint or output.with_suffix(".checkpoint")
+    outputs = Outputs.of(
+        {"--output": output, "--json": json_path},
+        force=force,
+        kept={"--checkpoint": checkpoint, "--log": log_path},
+    )
+    outputs.spare(model, teacher, source.data, val_data, eval_data)
     prepare_torch()
     from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
     from redtest_onnx.training.loop import Watch
@@ -75,18 +81,20 @@ def command(
 
     screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
     loaded = load(model)
+    imitated = load(teacher) if teacher else None
+    outputs.spare(loaded, imitated)
     bench = Workbench(loaded, options.training_data(source, loaded), run, seed=settings.seed)
     screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
         result = finetune(
             bench,
             settings,
-            teacher=load(teacher) if teacher else None,
+            teacher=imitated,
             others=ValidationData(
                 source.open(loaded, path=val_data) if val_data else None,
                 options.evaluation_data(source, loaded, eval_data),
             ),
-            checkpoint=CheckpointFile(checkpoint or output.with_suffix(".checkpoint"), resume),
+            checkpoint=CheckpointFile(checkpoint, resume),
             watch=Watch(epoch_reporter(screen, log_path), progress),
         )
     if not result.leads:

@@ -9,16 +9,18 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
+from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.page.layers import inspect_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
-from redtest_onnx.report.tables import layer_table
+from redtest_onnx.report.tables import at_sizes, layer_table
+from redtest_onnx.runtime.inputs import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import select_layers
 
@@ -46,28 +48,50 @@ def command(
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    check_outputs([html, json_path], force=force)
+    outputs = Outputs.of({"--html": html, "--json": json_path}, force=force)
+    source = options.data_options_of(values)
+    outputs.spare(source.data)
+    outputs.spare_models(model)
     loaded = load(model)
-    data = options.data_options_of(values).open(loaded)
+    data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
+    failure = bench.infer_if_failing()
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)
+    others = elsewhere(bench.index, bench.layers(granularity), cost) if layers == "auto" else None
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
     screen.show(
         f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
         *(f"  input  {spec.name}: {spec}" for spec in loaded.inputs),
         *(f"  output {spec.name}: {spec}" for spec in loaded.outputs),
         f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
-        f"{size(cost.peak_activation_bytes)} of activations per sample",
+        f"{size(cost.peak_activation_bytes)} of activations per sample{at_sizes(cost)}",
     )
+    if cost.at is not None:
+        screen.note(f"Nothing tells these sizes; others with {shape_hint(loaded, bench.data)}")
+    if failure is not None:
+        screen.note(
+            f"It does not run on these inputs, so sizes inference can't know are missing: {failure.what}\n"
+            f"Give sizes that it takes, such as {shape_hint(loaded, bench.data)}, or samples with --data."
+        )
     screen.show(*(f"  The layers are those of {choice}." for choice in bench.view.choices))
     if chosen:
         removable = sum(layer.removable for layer in chosen)
         screen.show(
             layer_table(chosen), f"{plural(len(chosen), 'layer')}, {removable} of them can be removed."
         )
+        if others is not None and others.parameters:
+            screen.show(_elsewhere_text(others))
     else:
         screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
     if html:
         save_page(inspect_page(loaded, cost, chosen, provenance()), html)
     if json_path:
-        write_json(inspect_document(loaded, cost, chosen), json_path)
+        write_json(inspect_document(bench.model, cost, chosen, others), json_path)
+
+
+def _elsewhere_text(others: Elsewhere) -> str:
+    text = f"{count(others.parameters)} parameters are elsewhere"
+    if others.shared:
+        names = ", ".join(others.shared_names[:3]) + (", ..." if len(others.shared_names) > 3 else "")
+        text += f", {count(others.shared)} of them in weights that several layers share ({names})"
+    return f"{text}; layers and elsewhere together have {count(others.total)}."

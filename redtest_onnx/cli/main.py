@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import signal
 import sys
 from importlib import import_module
@@ -10,8 +12,13 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.interrupts import watch_for_interrupts
 from redtest_onnx.cli.words import in_flags
+from redtest_onnx.engines.isolation import keep_working_folder_out
 from redtest_onnx.errors import InternalError, RedtestError
+from redtest_onnx.text import plain, plain_lines
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 # Name -> what `--help` says of it; the module of the same name holds the command.
 COMMANDS = {
@@ -60,6 +67,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 negative verdict, 2 bad input, 3 our bug, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    watch_for_interrupts()
+    keep_working_folder_out()
     sys.exit(run(arguments))
 
 
@@ -83,9 +92,22 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"error: {in_flags(error)}", err=True)
         return error.exit_code
     except InternalError as error:
-        click.echo(
-            f"internal error: {error}\n  please report this as a bug, with the model if you can", err=True
-        )
+        what = f"internal error: {plain_lines(str(error))}"
+        click.echo(f"{what}\n  please report this as a bug, with the model if you can", err=True)
+        return 3
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # whoever read the output has gone
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for what is printed last
+            return 130
+        if error.errno in _FULL:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(
+                f"error: {plain(str(where))}the disk is full\n  try: free some space there, or set TMPDIR to "
+                "another folder for temporary files",
+                err=True,
+            )
+            return 2
+        logging.getLogger(__name__).exception("internal error; please report this as a bug")
         return 3
     except MemoryError:
         click.echo("error: out of memory\n  try: fewer --samples, or --pooling mean", err=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from redtest_onnx.cli.console import LineFormatter
 from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset, WithMask
@@ -343,7 +344,9 @@ def images_of(values: dict[str, Any]) -> ImageOptions:
 def configure_logging(verbose: int, quiet: bool) -> None:
     """Warnings on stderr; with -v what is converted or left out, with -vv everything."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", force=True)
+    logging.basicConfig(level=level, force=True)
+    for handler in logging.root.handlers:
+        handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
 
 
 def apply(function: Command, *options: Callable[[Command], Command]) -> Command:

@@ -9,9 +9,10 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.training_options import prepare_torch
+from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -161,13 +162,20 @@ def command(
     _check_training(epochs, iterations, lr, augment, plan_path)
     if epochs is not None:
         prepare_torch()
-    views = [plan_path, html] if dry_run else [html]
-    check_outputs([*views, json_path, *explorer_files(explorer)], force=force)
+    named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
+    named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
+    if dry_run:
+        named["--plan"] = plan_path
+    elif not model.is_dir():
+        named["--output"] = output
+    outputs = Outputs.of(named, force=force)
     if not dry_run:
         check_output(model, output, force=force)
-    loaded = load(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare_models(model)
+    loaded = load(model)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1)
@@ -177,13 +185,14 @@ def command(
     screen.warn_synthetic(data)
     if _nothing_removable(screen, bench, settings, json_path):
         return
-    with screen.progress() as progress:
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        analysis = saved or analyze(bench, settings, progress)
+        unfinished.analysis = None if saved else analysis
         if plan_path and not dry_run:
-            analysis = saved or analyze(bench, settings, progress)
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
-            chosen, analysis = make_plan(bench, budgets[0], how, analysis=saved, progress=progress)
-    _show_plan(screen, chosen, analysis)
+            chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
+    _show_plan(screen, chosen, analysis, alone=dry_run)
     if explorer:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
@@ -195,7 +204,9 @@ def command(
         _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return
     rounds: tuple[Round, ...] = ()
-    with screen.progress() as progress:
+    with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
+        unfinished.analysis = None if saved else analysis
+        unfinished.plan = None if plan_path else chosen
         if epochs is None or not chosen.steps:
             pruning = prune(bench, chosen, analysis, how, progress=progress)
         else:
@@ -279,7 +290,7 @@ def _nothing_removable(
     return True
 
 
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, *, alone: bool) -> None:
     if not plan.steps:
         screen.show("Nothing is removed: no candidate keeps within the limits.")
         return
@@ -287,7 +298,7 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis) -> None:
         f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
         f"(criterion {plan.criterion}):"
     )
-    screen.detail(plan_table(plan))
+    (screen.show if alone else screen.detail)(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 
@@ -309,7 +320,7 @@ def _finish_dry_run(
     json_path: str | None,
 ) -> None:
     if plan_path:
-        plan.save(plan_path, force=True)  # `check_outputs` asked before any work
+        plan.save(plan_path, force=True)  # `Outputs` asked before any work
         screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
     if json_path:
         write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import evaluation_data, training_data
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.sparsity_options import Request
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.documents.base import Document, write_json
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.scratch import scratch_folder
+from redtest_onnx.graph.writing import is_stream
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.prune import plan, prune
+from redtest_onnx.report.table import Table
 from redtest_onnx.report.weight_pruning import iteration_table, pruning_words, stage_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
@@ -35,13 +37,14 @@ def prune_weights(
     path: Path,
     request: Request,
     values: dict[str, Any],
+    outputs: Outputs,
     *,
     json_path: str | None,
     force: bool,
-) -> Model:
-    """Prune, report, write; returns the model as it now lies on disk."""
-    check_outputs([request.output, json_path], force=force)
+) -> tuple[Model, tuple[Table, ...]]:
+    """Prune, report, write; returns the model as it now lies on disk, and what was measured on the way."""
     model = load(path)
+    outputs.spare(model)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     data = source.open(model)
@@ -54,24 +57,27 @@ def prune_weights(
     base = before.get(LAYERS, model)
     weights = chosen_weights(base, values["protect"])
     iterations: list[Document] = []
-    with TemporaryDirectory(prefix=".redtest-", dir=request.output.parent) as folder:
+    tables: list[Table] = []
+    with scratch_folder(None if is_stream(request.output) else request.output.parent) as folder:
         if request.trains:
             training_bench = Workbench(base, training_data(source, base), run, seed=values["seed"])
             found = _trained(screen, training_bench, weights, request, values)
             masked = MaskedModel(found.model, weights, found.masks, before)
             iterations = iteration_documents(found)
-            screen.detail(iteration_table(found))
+            tables.append(iteration_table(found))
+            screen.detail(tables[0])
         else:
             masks = one_shot_masks(base, weights, request.scope, Amount(request.amount))
-            masked = MaskedModel(apply_masks(base, weights, masks, Path(folder)), weights, masks, before)
+            masked = MaskedModel(apply_masks(base, weights, masks, folder), weights, masks, before)
         with screen.progress() as progress:
             pruning = finish(bench, masked, keep_channels=values["keep_channels"], progress=progress)
         saved = save(pruning.model, request.output, force=force)
-    screen.show(stage_table(pruning), *pruning_words(pruning, request.output))
+    tables.insert(0, stage_table(pruning))
+    screen.show(tables[0], *pruning_words(pruning, request.output))
     if json_path:
         document = pruning_document(pruning, request.document(), request.output, iterations)
         write_json(document, json_path)
-    return saved
+    return saved, tuple(tables)
 
 
 def _trained(

@@ -9,7 +9,7 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.engines.run import EngineOptions, run_all
@@ -70,11 +70,13 @@ def command(
     if metrics:
         read_table(metrics)  # its mistakes are not those of each model
     check_figure(png)
-    check_outputs([png, html, json_path], force=force)
+    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
+    outputs.spare(data.data, metrics)
+    outputs.spare_models(*models)
     measurement = ModelMeasurement(
         data=data.data,
         images=data.images,

@@ -10,9 +10,10 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
+from redtest_onnx.data.user_code import names_function
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
@@ -33,9 +34,13 @@ from redtest_onnx.search.space import get_space
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.search.strategies import STRATEGIES
 
-# What may differ from run to run of the same search.
+# Options that name what a search reads and writes.
+_PLACES = ("data", "metrics", "benchmark", "models")
+
+# What may be given from run to run of the same search.
 _FREE = frozenset(
-    {"resume", "evaluations", "seconds", "target", "expected", "top", "engine", "workers", "address"}
+    {*_PLACES, "resume", "evaluations", "seconds", "target", "expected", "top"}
+    | {"engine", "workers", "address"}
     | {"png", "html", "form", "json_path", "force", "verbose", "quiet"}
 )
 _ENDS = {
@@ -152,7 +157,10 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     check_figure(png)
-    check_outputs([png, html, json_path], force=force)
+    path = resume or output or Path("search.sqlite")
+    new, old = (None, path) if resume else (path, None)
+    named = {"--png": png, "--html": html, "--json": json_path, "--output": new}
+    outputs = Outputs.of(named, force=force, kept={"--resume": old})
     require_torch()
     engine = ranking_options.engine_options_of(values)
     benchmark_data = values["benchmark_data"]
@@ -164,11 +172,11 @@ def command(
         _refuse_changes(context)
         store = Store.open(resume)
         settings = SearchSettings.from_json(store.settings, resume)
+        _check_places(screen, settings, resume, values)
     else:
         settings = _settings(values, *ranking.weights, cost=ranking.cost, by=ranking.by)
-        path = output or Path("search.sqlite")
-        check_outputs([path], force=force)
         store = Store.create(path, settings.as_json(), force=force)
+    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics) if place))
     with store, screen.progress() as progress:
         found = search(
             settings.evaluation(),
@@ -219,6 +227,38 @@ def _refuse_changes(context: click.Context) -> None:
             f"--resume takes what the search depends on from its file, not from {', '.join(given)}",
             hint="leave these options out, or begin a new search with --output",
         )
+
+
+def _check_places(screen: Screen, settings: SearchSettings, file: Path, given: dict[str, Any]) -> None:
+    """Show what a search file makes this run read and write, and refuse what the user did not allow.
+
+    The file may come from anywhere. What it names may lie below its own folder; everything else has to be
+    named again, and so has what runs code: a benchmark, whose files
+    are pickles, and a function of a Python file.
+
+    Raises:
+        InputError: naming the option that allows it.
+    """
+    for name in _PLACES:
+        place: str | None = getattr(settings, name)
+        again: Path | None = given[name]
+        if again is not None and str(again.resolve()) != place:
+            raise InputError(
+                f"the search in it was begun with {f'--{name} {place}' if place else f'no --{name}'}",
+                where=str(file),
+                hint="name the same, or begin a new search with --output",
+            )
+        if place is None:
+            continue
+        inside = Path(place).resolve().is_relative_to(file.resolve().parent)
+        runs = name == "benchmark" or names_function(place)
+        if again is None and (runs or not inside):
+            raise InputError(
+                f"it takes --{name} from {place}",
+                where=str(file),
+                hint=f"if that is yours, say so: --{name} {place}",
+            )
+        screen.note(f"--{name} as the file says: {place}")
 
 
 def _report(

@@ -10,7 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
-from redtest_onnx.cli.outputs import check_outputs
+from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Numbers
 from redtest_onnx.cli.prune_weights import prune_weights
@@ -23,6 +23,7 @@ from redtest_onnx.report.figures import check_figure, save_figure
 from redtest_onnx.report.page.others import sparsity_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.sparsity import draw_sparsity, sparsity_table, sparsity_words
+from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.iterative.records import Method
@@ -72,16 +73,22 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     pairs = _pairs(pq)
+    stages: tuple[Table, ...] = ()
     check_figure(figure)
-    check_outputs([figure, html, json_path], force=force)
-    if method is None:
+    chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
+    named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
+    outputs = Outputs.of(named, force=force)
+    outputs.spare(values["data"], values["eval_data"])
+    outputs.spare_models(model)
+    if method is None or chosen is None:
         refuse_unused({**values, "output": output}, None)
         loaded = load(model)
     else:
-        chosen = output or model.with_suffix(".sparse.onnx")
         request = Request.of(method, chosen, pairs, {**values, "eta": eta})
         refuse_unused(values, request)
-        loaded = prune_weights(screen, model, request, values, json_path=json_path, force=force)
+        loaded, stages = prune_weights(
+            screen, model, request, values, outputs, json_path=json_path, force=force
+        )
         if not (figure or html):
             return
     with screen.progress() as progress:
@@ -92,7 +99,7 @@ def command(
     if figure:
         save_figure(draw_sparsity(sparsity, title), figure)
     if html:
-        save_page(sparsity_page(loaded, sparsity, provenance()), html)
+        save_page(sparsity_page(loaded, sparsity, provenance(), stages), html)
     if json_path and method is None:
         total = perf_counter() - begin
         write_json(sparsity_document(loaded, declared_cost(loaded), sparsity, total), json_path)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.graph.scratch import make_scratch_folder
+from redtest_onnx.graph.writing import to_disk
 
 Values = Mapping[str, npt.NDArray[Any]]
 
@@ -123,7 +125,6 @@ class FolderWriter:
 
     def __init__(self, path: Path, total: int) -> None:
         self._path, self._total = path, total
-        self._partial = path.with_name(f".{path.name}.partial")
         self._arrays: dict[str, _GrowingArray] = {}
         self._files: dict[str, str] = {}
 
@@ -141,9 +142,15 @@ class FolderWriter:
             self._arrays[name].write(np.asarray(array), samples)
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        self._scratch = make_scratch_folder(self._path.parent)
+        self._partial = self._scratch / "values"
+        self._partial.mkdir()
         return self
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on the same disk for what is not finished, as long as the writer is open."""
+        return self._scratch
 
     def close(self) -> None:
         """Close all arrays."""
@@ -153,12 +160,15 @@ class FolderWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-        if error is not None:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            return
-        (self._partial / INDEX).write_text(json.dumps(self._files, indent=1), encoding="utf-8")
-        self._partial.replace(self._path)
+        try:
+            self.close()
+            if error is None:
+                (self._partial / INDEX).write_text(json.dumps(self._files, indent=1), encoding="utf-8")
+                for file in self._partial.iterdir():
+                    to_disk(file)
+                self._partial.replace(self._path)
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 class NpzWriter:
@@ -171,7 +181,7 @@ class NpzWriter:
 
     def __init__(self, path: Path, total: int) -> None:
         self._path = path
-        self._folder = FolderWriter(path.with_name(path.name + ".arrays"), total)
+        self._folder = FolderWriter(path, total)
 
     def write(self, values: Values, samples: int) -> None:
         """Add the values of some samples; see `ActivationWriter.write`."""
@@ -184,7 +194,7 @@ class NpzWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial = self._folder.scratch / self._path.name
         try:
             self._folder.close()
             if error is None:
@@ -192,9 +202,9 @@ class NpzWriter:
                     for name, file in self._folder.files.items():
                         archive.write(file, f"{name}.npy")
                         file.unlink()  # one array at a time is there twice
+                to_disk(partial)
                 partial.replace(self._path)
         finally:
-            partial.unlink(missing_ok=True)
             cancelled = error or InputError("the arrays are in the archive")
             self._folder.__exit__(type(cancelled), cancelled, trace)
 
@@ -221,7 +231,6 @@ class ParquetWriter:
                 "writing Parquet needs pyarrow", hint='pip install "redtest-onnx[data]", or save an .npz'
             ) from error
         self._path, self._pa, self._pq = path, pa, pq
-        self._partial = path.with_name(f".{path.name}.partial")
         self._writer: Any = None
 
     def write(self, values: Values, samples: int) -> None:
@@ -252,13 +261,18 @@ class ParquetWriter:
         self._writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
     def __enter__(self) -> Self:
+        self._scratch = make_scratch_folder(self._path.parent)
+        self._partial = self._scratch / self._path.name
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if error is None and self._writer is not None:
-            self._partial.replace(self._path)
-        self._partial.unlink(missing_ok=True)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            if error is None and self._writer is not None:
+                to_disk(self._partial)
+                self._partial.replace(self._path)
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)

@@ -16,18 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds, check_finite
+from redtest_onnx.data.inflated import InflatedArray
+from redtest_onnx.data.npy import NpyHeader
 from redtest_onnx.data.npz import Npz
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
-from redtest_onnx.graph.signature import batch_axes
+from redtest_onnx.graph.reading import require_file
+from redtest_onnx.graph.signature import batch_axes, takes_one_sample
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels"
 # What NumPy and zipfile let through from broken or encrypted files.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, BadZipFile, zlib.error),
-    *(struct.error, KeyError, NotImplementedError),
+    *(struct.error, KeyError, NotImplementedError, OverflowError, MemoryError, RecursionError, TypeError),
 )
 CALIBRATION = "calibration"
 
@@ -40,15 +43,22 @@ class InputArray:
         values: of all samples, in the layout of the input and perhaps in a wider type.
         axis: axis of the samples; None for values that all of them share.
         dtype: what the input takes.
+        lifted: whether the axis of samples is none of the input, which takes one sample a run.
     """
 
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] | InflatedArray
     axis: int | None
     dtype: np.dtype[Any]
+    lifted: bool = False
 
     def take(self, indices: Chosen) -> npt.NDArray[Any]:
         """The chosen samples in the type of the input."""
-        chosen = self.values if self.axis is None else self.values.take(np.asarray(indices), self.axis)
+        if self.lifted:
+            one = self.values.take(np.asarray(indices[:1]), 0)[0]
+            return np.asarray(one, self.dtype).copy(order="C")
+        if self.axis is None:
+            return np.array(self.values, self.dtype, order="C")
+        chosen = self.values.take(np.asarray(indices), self.axis)
         return np.asarray(chosen, self.dtype).copy(order="C")
 
 
@@ -83,10 +93,15 @@ class ArrayData:
 
     def inputs(self, indices: Chosen) -> Feeds:
         """The chosen samples of every array."""
-        feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        try:
+            feeds = {name: array.take(indices) for name, array in self.arrays.items()}
+        except UNREADABLE as error:
+            raise InputError(f"can't be read: {error}", where=self.source, hint="write it again") from error
         for name, values in feeds.items():
-            axis = self.arrays[name].axis
-            check_finite(name, values if axis is None else np.moveaxis(values, axis, 0), indices, self.source)
+            axis = None if self.arrays[name].lifted else self.arrays[name].axis
+            check_finite(
+                name, values[None] if axis is None else np.moveaxis(values, axis, 0), indices, self.source
+            )
         return feeds
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
@@ -118,14 +133,15 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     names = [name for name in inside if "/" not in name]
     source = f"{path}:{split}" if split else str(path)
     _wanted(model, names, source)
-    axes = batch_axes(model)
+    axes, one = batch_axes(model), takes_one_sample(model)
     try:
         arrays = {
-            spec.name: fit_array(file.read(prefix + spec.name), spec, axes[spec.name], source)
+            spec.name: fit_array(file.read(prefix + spec.name), spec, axes[spec.name], source, lifted=one)
             for spec in model.inputs
         }
         labels = file.read(prefix + LABELS) if LABELS in names else None
-    except _UNREADABLE as error:
+        labels = labels if labels is None or isinstance(labels, np.ndarray) else np.asarray(labels)
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -159,7 +175,10 @@ def open_arrays(
     arrays = {name: np.asarray(values) for name, values in given.items()}
     _wanted(model, list(arrays), source)
     axes = batch_axes(model)
-    inputs = {spec.name: fit_array(arrays[spec.name], spec, axes[spec.name], source) for spec in model.inputs}
+    inputs = {
+        spec.name: fit_array(arrays[spec.name], spec, axes[spec.name], source, lifted=takes_one_sample(model))
+        for spec in model.inputs
+    }
     count = count_samples(inputs, source)
     labels = arrays.get(LABELS)
     return ArrayData(source, inputs, None if labels is None else check_labels(labels, count, source), count)
@@ -171,10 +190,10 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         InputError: unreadable.
     """
+    file = _open(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+        return {name: np.asarray(file.read(name)) for name in file.names}
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.savez"
         ) from error
@@ -194,13 +213,23 @@ def open_npy(path: Path, model: Model) -> ArrayData:
             hint=f"write an .npz with arrays named {names}",
         )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
+        with path.open("rb") as file:
+            header = NpyHeader.read(file)
+            if header.offset + header.nbytes > file.seek(0, 2):
+                raise ValueError("it is shorter than it says")
+        order: Any = "F" if header.fortran else "C"
+        array = (
+            np.memmap(path, header.dtype, "r", offset=header.offset, shape=header.shape, order=order)
+            if header.nbytes
+            else np.zeros(header.shape, header.dtype)
+        )
+    except UNREADABLE as error:
         raise InputError(
             f"can't be read: {error}", where=str(path), hint="write it with numpy.save"
         ) from error
     spec = model.inputs[0]
-    arrays = {spec.name: fit_array(array, spec, batch_axes(model)[spec.name], str(path))}
+    one = takes_one_sample(model)
+    arrays = {spec.name: fit_array(array, spec, batch_axes(model)[spec.name], str(path), lifted=one)}
     return ArrayData(str(path), arrays, None, count_samples(arrays, str(path)))
 
 
@@ -219,9 +248,10 @@ def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
 
 
 def _open(path: Path) -> Npz:
+    require_file(path)
     try:
         return Npz(path)
-    except (OSError, BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
 
 
@@ -237,7 +267,14 @@ def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:
     return next(iter(counts.values()), 1)
 
 
-def fit_array(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, source: str) -> InputArray:
+def fit_array(
+    array: npt.NDArray[Any] | InflatedArray,
+    spec: TensorSpec,
+    axis: int | None,
+    source: str,
+    *,
+    lifted: bool = False,
+) -> InputArray:
     """The array for an input, after a check of its shape and type.
 
     Args:
@@ -245,11 +282,17 @@ def fit_array(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, sourc
         spec: the input.
         axis: axis of the samples; None where all share the values.
         source: what messages call the data.
+        lifted: whether the model takes one sample a run, so that samples may lie along an axis in front.
 
     Raises:
         InputError: shape or type doesn't fit.
     """
     shape = spec.shape or ()
+    if lifted and array.ndim == len(shape) + 1:
+        if not array.shape[0]:
+            raise InputError(f"{spec.name!r} has no samples", where=source)
+        one = fit_array(array.take(np.zeros(1, np.int64), 0)[0], spec, None, source)
+        return InputArray(array, 0, one.dtype, lifted=True)
     declared = f"input {spec.name!r} is {spec}"
     if array.ndim != len(shape) or not all(
         not isinstance(dim, int) or dim == size
@@ -264,6 +307,8 @@ def fit_array(array: npt.NDArray[Any], spec: TensorSpec, axis: int | None, sourc
     target = spec.numpy_dtype
     if array.dtype == target:
         return InputArray(array, axis, target)
+    if array.dtype.kind == "f" and target.kind == "V":
+        return InputArray(array, axis, target)  # bfloat16 and narrower, which .npz files can't hold
     if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
         log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
         if target.kind in "iu" and array.size:

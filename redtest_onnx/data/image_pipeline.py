@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.checks import Positive, check_settings
+from redtest_onnx.data.pixels import in_bytes, open_picture
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import TensorSpec
 
@@ -136,31 +135,21 @@ class ImagePipeline:
         Raises:
             InputError: it is no image that can be read.
         """
-        try:
-            from PIL import Image, UnidentifiedImageError
-        except ImportError as error:
+        if find_spec("PIL") is None:
             raise RuntimeUnavailableError(
                 "reading images needs Pillow", hint='pip install "redtest-onnx[images]"'
-            ) from error
+            )
         try:
-            with Image.open(io.BytesIO(content)) as file:
-                return self.prepare(file)
-        except (
-            *(OSError, RuntimeError, zipfile.BadZipFile, zlib.error),
-            *(UnidentifiedImageError, Image.DecompressionBombError),
-        ) as error:
+            return self.prepare(open_picture(content))
+        except ValueError as error:
             raise InputError(f"is no readable image ({error})", where=where) from error
 
     def prepare(self, image: Any) -> Pixels:
         """[H, W, C] in 0..255 of a Pillow image, resized and cropped."""
-        from PIL import Image
 
         channels = self.layout.channels
-        if deep := image.mode.startswith("I"):
-            # 16 bits a pixel; Pillow would cut them off at 255.
-            image = Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(257))
-        else:
-            image = image.convert("L" if channels == 1 else "RGB")
+        image = in_bytes(image, channels)
+        deep = image.mode == "F"
         pixels = np.asarray(self._sized(image))
         if deep:
             pixels = np.repeat(pixels[..., None], channels, axis=-1)

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from redtest_onnx.errors import InputError
 
+_LARGEST = 1 << 30  # bytes of one file
+
 
 @dataclass(frozen=True)
 class Members:
@@ -36,10 +38,10 @@ def open_members(path: Path) -> Members:
     """
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-        return _members(path, names, lambda name: (path / name).read_bytes())
+        return _members(path, names, lambda name: _bounded(path / name))
     try:
         return _zip(path) if path.suffix.lower() == ".zip" else _tar(path)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError) as error:
         kind = path.suffix.lower().lstrip(".")
         raise InputError(f"is not a readable {kind} file ({error})", where=str(path)) from error
 
@@ -61,7 +63,28 @@ def _is_hidden(name: str) -> bool:
 
 def _zip(path: Path) -> Members:
     archive = zipfile.ZipFile(path)
-    return _members(path, [info.filename for info in archive.infolist() if not info.is_dir()], archive.read)
+    names = [info.filename for info in archive.infolist() if info.filename and not info.is_dir()]
+
+    def read(name: str) -> bytes:
+        _check_size(name, archive.getinfo(name).file_size)
+        return archive.read(name)
+
+    return _members(path, names, read)
+
+
+def _bounded(path: Path) -> bytes:
+    _check_size(str(path), path.stat().st_size)
+    return path.read_bytes()
+
+
+def _check_size(name: str, size: int) -> None:
+    """Refuse to inflate what is no sample by its size alone.
+
+    Raises:
+        InputError: it is larger than 1 GiB.
+    """
+    if size > _LARGEST:
+        raise InputError(f"is larger than {_LARGEST >> 30} GiB", where=name)
 
 
 def _tar(path: Path) -> Members:
@@ -82,6 +105,7 @@ def _tar(path: Path) -> Members:
 
     def read(name: str) -> bytes:
         offset, size = places[name]
+        _check_size(name, size)
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(size)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.data.inflated import InflatedArray
+from redtest_onnx.data.npy import NpyHeader
+
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
 _SIGNATURE = b"PK\x03\x04"
+_IN_MEMORY = 64 << 20  # bytes of a compressed array
 
 
 class Npz:
     """The arrays of an .npz by name, each read when asked for.
 
     What `numpy.savez` wrote is mapped, so that a run over some samples reads those only; what is compressed
-    has to be read whole.
+    is inflated as far as it is needed.
 
     Args:
         path: the file.
@@ -38,39 +42,40 @@ class Npz:
         """Names of all arrays."""
         return tuple(self._members)
 
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """One array.
+    def read(self, name: str) -> npt.NDArray[Any] | InflatedArray:
+        """One array: mapped, inflated as it is needed where it is large, or read whole.
 
         Raises:
-            ValueError: it holds Python objects, or is no array.
+            ValueError: it holds Python objects, is no array, or its sizes are not those of its values.
         """
         info = self._members[name]
-        if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
-            with self._path.open("rb") as file:
-                if (mapped := self._mapped(file, info)) is not None:
-                    return mapped
-        with np.load(self._path, allow_pickle=False) as archive:
-            array = archive[name]
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"{name!r} is no array")
-        return array
+        with zipfile.ZipFile(self._path) as archive, archive.open(info) as member:
+            header = NpyHeader.read(cast("BinaryIO", member))
+            if header.offset + header.nbytes != info.file_size:
+                raise ValueError(
+                    f"{name!r} holds {info.file_size - header.offset} bytes, not {header.nbytes}"
+                )
+            if info.compress_type != zipfile.ZIP_STORED and header.nbytes > _IN_MEMORY:
+                return InflatedArray(self._path, info, header)
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or not header.nbytes:
+                content = member.read(header.nbytes)
+                if len(content) != header.nbytes:
+                    raise EOFError(f"{name!r} is shorter than it says")
+                values: npt.NDArray[Any] = np.frombuffer(content, header.dtype)
+                return values.reshape(header.shape, order="F" if header.fortran else "C")
+        return self._mapped(info, header)
 
-    def _mapped(self, file: BinaryIO, info: zipfile.ZipInfo) -> npt.NDArray[Any] | None:
-        """The member in place; None where it is not laid out as expected."""
-        file.seek(info.header_offset)
-        signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        if signature != _SIGNATURE:
-            return None
-        start = file.seek(name + extra, 1)
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            return None
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if dtype.hasobject or not size or file.tell() - start + size != info.file_size:
-            return None
-        order: Any = "F" if fortran else "C"
-        return np.memmap(self._path, dtype, "r", offset=file.tell(), shape=shape, order=order)
+    def _mapped(self, info: zipfile.ZipInfo, header: NpyHeader) -> npt.NDArray[Any]:
+        """The member in place.
+
+        Raises:
+            ValueError: it is not laid out as a zip says.
+        """
+        with self._path.open("rb") as file:
+            file.seek(info.header_offset)
+            signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            start = file.seek(name + extra, 1) + header.offset
+            if signature != _SIGNATURE or start + header.nbytes > file.seek(0, 2):
+                raise ValueError("its members are not where it says")
+        order: Any = "F" if header.fortran else "C"
+        return np.memmap(self._path, header.dtype, "r", offset=start, shape=header.shape, order=order)

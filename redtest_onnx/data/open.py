@@ -14,7 +14,9 @@ from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph.signature import takes_one_sample
 
 KNOWN = (
     ".npz, .npy, .txt, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, "
@@ -75,6 +77,7 @@ def open_data(
     from redtest_onnx.data.archives import open_archive
     from redtest_onnx.data.arrays import open_npy, open_npz
     from redtest_onnx.data.held import from_held
+    from redtest_onnx.data.per_sample import holds_samples, open_per_sample
     from redtest_onnx.data.synthetic import Synthetic
     from redtest_onnx.data.tables import TABLES, open_table
     from redtest_onnx.data.text import holds_text, open_texts
@@ -89,6 +92,8 @@ def open_data(
     path = Path(data)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="check @data")
+    if not path.is_dir():
+        require_file(path)
     suffix = path.suffix.lower()
     if split is not None and suffix != ".npz":
         raise InputError(f"has no split {split!r}: only an .npz has splits", where=str(path))
@@ -100,6 +105,8 @@ def open_data(
         return open_npy(path, model)
     if suffix in TABLES:
         return open_table(path, model, _image_options(model, images, preprocess))
+    if (path.is_dir() or suffix == ".zip") and takes_one_sample(model) and holds_samples(path):
+        return open_per_sample(path, model)
     if path.is_dir() or suffix in (".zip", ".tar") or path.name.lower().endswith((".tar.gz", ".tgz")):
         opened: Dataset = open_archive(path, model, _image_options(model, images, preprocess), sample_rate)
         return opened

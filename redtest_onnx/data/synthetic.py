@@ -1,4 +1,4 @@
-"""Inputs made up from a model's signature, for a first look without data."""
+"""Inputs made up from a model's signature and graph, for a first look without data."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from redtest_onnx.data.dataset import Chosen, Feeds
-from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex, index_of
-from redtest_onnx.graph.model import Model
+from redtest_onnx.data.ids import InputValues
+from redtest_onnx.graph.axes import Axis, axes_of
+from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.shapes import Shape
-from redtest_onnx.graph.signature import InputPlan, plan_inputs, state_inputs
+from redtest_onnx.graph.signature import (
+    GUESSES,
+    Guess,
+    InputPlan,
+    plan_inputs,
+    state_inputs,
+    takes_one_sample,
+)
 
-_PASSED_ON = ops.CARRIERS | ops.RESHAPES
 _MASK = re.compile(r"mask", re.IGNORECASE)
-_KIND = re.compile(r"token_type|segment", re.IGNORECASE)
+_KIND = re.compile(r"token_type|segment|^batch$", re.IGNORECASE)
+_LENGTH = re.compile(r"(^|[_./])(n_?)?(length|lengths|len|lens|seq_?lens?|num_frames|frames)$", re.IGNORECASE)
+_POSITIONS = re.compile(r"position_?ids|positions", re.IGNORECASE)
 _LARGEST_BYTE, _LARGEST_INTEGER = 256, 2
 
 
 class Synthetic:
-    """Noise, indices within their tables, ones for masks, zeros for states.
+    """Noise, indices within their tables, lengths of whole sequences, ones for masks, zeros for states.
 
     A sample depends on the seed and its index only, so that any choice of batches sees the same ones.
 
@@ -34,98 +41,164 @@ class Synthetic:
         seed: of all values.
         count: number of samples there are.
         sizes: sizes of inputs given by the user.
+        guess: sizes for what nothing tells.
+
+    Raises:
+        InputError: sizes that don't fit the model's inputs.
     """
 
     synthetic = True
     labelled = False
     source = "synthetic inputs"
 
-    def __init__(self, model: Model, seed: int, count: int, sizes: Mapping[str, Shape]) -> None:
-        self._model, self._seed, self._count, self._sizes = model, seed, count, sizes
+    def __init__(
+        self, model: Model, seed: int, count: int, sizes: Mapping[str, Shape], guess: Guess = GUESSES[0]
+    ) -> None:
+        self.model = model.with_sizes(sizes)
+        """The model with the sizes that the user chose, as the samples fit it."""
+        self.sizes: Mapping[str, Shape] = sizes
+        self.settled = False
+        """Whether it is known which guesses the model runs on, or that it runs on none."""
+        self._seed, self._count, self._guess = seed, count, guess
+        self._plans: dict[int, tuple[InputPlan, ...]] = {}
 
     def __len__(self) -> int:
         return self._count
 
+    def guessed(self, guess: Guess) -> Synthetic:
+        """The same with other sizes where nothing tells them."""
+        return Synthetic(self.model, self._seed, self._count, self.sizes, guess)
+
+    @cached_property
+    def guessed_sizes(self) -> dict[str, Shape]:
+        """Sizes for one sample of inputs some of whose sizes are guesses."""
+        return {plan.name: plan.shape for plan in self._plan(1) if plan.chosen_axes}
+
     def inputs(self, indices: Chosen) -> Feeds:
         """Made-up arrays for the given samples."""
-        return {
-            plan.name: self._input(plan, indices)
-            for plan in plan_inputs(self._model, len(indices), self._sizes)
-        }
+        return {plan.name: self._input(plan, indices) for plan in self._plan(len(indices))}
 
     def labels(self, indices: Chosen) -> None:
         """Nobody knows the right answers."""
 
+    def _plan(self, batch: int) -> tuple[InputPlan, ...]:
+        if batch not in self._plans:
+            self._plans[batch] = plan_inputs(self.model, batch, self._guess)
+        return self._plans[batch]
+
     def _input(self, plan: InputPlan, indices: Chosen) -> npt.NDArray[Any]:
         if plan.batch_axis is None:
-            return self._values(plan, plan.shape, 0)
+            return self._values(plan, plan.shape, int(indices[0]) if self._one_sample else 0)
         shape = tuple(size for k, size in enumerate(plan.shape) if k != plan.batch_axis)
         samples = [self._values(plan, shape, int(k)) for k in indices]
         return np.stack(samples, axis=plan.batch_axis)
 
     def _values(self, plan: InputPlan, shape: Shape, sample: int) -> npt.NDArray[Any]:
-        spec = next(spec for spec in self._model.inputs if spec.name == plan.name)
+        spec = self._specs[plan.name]
         dtype = spec.numpy_dtype
         rng = np.random.default_rng([self._seed, sample, *plan.name.encode()])
-        if (constant := self._compared.get(plan.name)) is not None:
+        if (constant := self._compared[plan.name]) is not None:
             return np.full(shape, constant, dtype)
         if dtype.kind == "b" or _MASK.search(plan.name):
             return np.ones(shape, dtype)
-        if plan.name in self._states or _KIND.search(plan.name):
+        if plan.name in self._states:
             return np.zeros(shape, dtype)
-        if dtype.kind in "iu":
-            most = self._tables.get(plan.name, _LARGEST_BYTE if dtype.itemsize == 1 else _LARGEST_INTEGER)
-            return rng.integers(0, most, shape).astype(dtype)
         if dtype.kind in "SUO":
             return np.full(shape, "", dtype=object)
+        if dtype.kind in "iuf" and (length := self._lengths[plan.name]) is not None:
+            return np.full(shape, length, dtype)
+        if self._bounds[plan.name] and (dtype.kind in "iu" or self._whole_numbers(plan.name)):
+            return self._rows(plan, shape, rng).astype(dtype)
+        if _KIND.search(plan.name) and dtype.kind in "iu":
+            return np.zeros(shape, dtype)
+        if dtype.kind in "iu":
+            most = _LARGEST_BYTE if dtype.itemsize == 1 else _LARGEST_INTEGER
+            return rng.integers(0, most, shape).astype(dtype)
         return rng.standard_normal(shape, np.float32).astype(dtype)
+
+    def _rows(self, plan: InputPlan, shape: Shape, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Valid rows of all tables that the values point into, over the whole of the smallest."""
+        low, high = np.zeros(shape, np.int64), np.full(shape, np.iinfo(np.int32).max, np.int64)
+        for bound in self._bounds[plan.name]:
+            rows = self._size_of(bound.rows)
+            if not rows:
+                continue
+            where: tuple[slice, ...] = (...,)  # type: ignore[assignment]
+            if bound.columns is not None:
+                axis, part = bound.columns
+                axis = axis % len(plan.shape)
+                inside = axis - (plan.batch_axis is not None and axis > plan.batch_axis)
+                if axis != plan.batch_axis:
+                    where = (*(slice(None) for _ in range(inside)), part)
+            low[where] = np.maximum(low[where], -bound.shift)
+            high[where] = np.minimum(high[where], rows - bound.shift)
+        unknown = high == np.iinfo(np.int32).max
+        high = np.maximum(np.where(unknown, _LARGEST_INTEGER, high), low + 1)
+        if _KIND.search(plan.name):
+            return low
+        if _POSITIONS.search(plan.name) and shape:
+            return np.asarray(np.minimum(low + np.arange(shape[-1]), high - 1))
+        found: npt.NDArray[np.int64] = rng.integers(low, high)
+        return found
+
+    def _size_of(self, axis: Axis) -> int | None:
+        """The size of an axis in these samples, also where the file leaves it open."""
+        if axis.size is not None:
+            return axis.size
+        for plan in self._plan(1):
+            for own, size in zip(axes_of(self.model).inputs[plan.name], plan.shape, strict=True):
+                if own.root is axis.root:
+                    return size
+        return None
+
+    def _whole_numbers(self, name: str) -> bool:
+        """Whether a float input is cast to integers: it holds rows."""
+        return any(node.op_type == "Cast" and node.input[0] == name for node in self.model.graph.node)
+
+    @cached_property
+    def _specs(self) -> dict[str, TensorSpec]:
+        return {spec.name: spec for spec in self.model.inputs}
+
+    @cached_property
+    def _one_sample(self) -> bool:
+        return takes_one_sample(self.model)
 
     @cached_property
     def _states(self) -> frozenset[str]:
-        return state_inputs(self._model)
-
-    @property
-    def _index(self) -> GraphIndex:
-        return index_of(self._model)
+        return state_inputs(self.model)
 
     @cached_property
-    def _compared(self) -> dict[str, float]:
-        """Inputs compared with a constant: that constant makes the model take its first way."""
-        found: dict[str, float] = {}
-        for node in self._index.nodes:
-            if node.op_type != "Equal":
+    def _graph(self) -> InputValues:
+        return InputValues(self.model)
+
+    @cached_property
+    def _compared(self) -> dict[str, float | None]:
+        return {name: self._graph.compared(name) for name in self._specs}
+
+    @cached_property
+    def _bounds(self) -> dict[str, list[Any]]:
+        return {name: self._graph.bounds(name) for name in self._specs}
+
+    @cached_property
+    def _lengths(self) -> dict[str, int | None]:
+        """Inputs that hold how long a sequence is: all of it."""
+        found: dict[str, int | None] = dict.fromkeys(self._specs)
+        for name, spec in self._specs.items():
+            if len(spec.shape or ()) > 2:
                 continue
-            for name, other in (node.input, node.input[::-1]):
-                value = self._constant(other)
-                if value is not None and value.size == 1 and any(s.name == name for s in self._model.inputs):
-                    found.setdefault(name, value.item())
+            if (counted := self._graph.length_of(name)) is not None:
+                axis, shift = counted
+                size = self._size_of(axis)
+                found[name] = None if size is None else size - shift
+            elif spec.numpy_dtype.kind in "iu" and _LENGTH.search(name):
+                found[name] = self._longest()
         return found
 
-    @cached_property
-    def _tables(self) -> dict[str, int]:
-        """Rows of the smallest table that each integer input is an index of."""
-        found: dict[str, int] = {}
-        for spec in self._model.inputs:
-            names, rows = [spec.name], []
-            for name in names:
-                for reader in self._index.readers.get(name, ()):
-                    node = self._index.nodes[reader]
-                    if node.op_type in _PASSED_ON:
-                        names.extend(node.output)
-                    table = self._index.initializers.get(node.input[0]) if node.op_type == "Gather" else None
-                    if table is not None and name == node.input[1] and table.dims:
-                        rows.append(table.dims[int(str(ops.attribute(node, "axis", 0)))])
-                    if node.op_type == "OneHot" and (depth := self._constant(node.input[1])) is not None:
-                        rows.append(int(depth.item()))
-            if rows:
-                found[spec.name] = min(rows)
-        return found
-
-    def _constant(self, name: str) -> npt.NDArray[Any] | None:
-        if (tensor := self._index.initializers.get(name)) is not None:
-            return self._model.value(tensor)
-        producer = self._index.producer.get(name)
-        if producer is None or self._index.nodes[producer].op_type != "Constant":
-            return None
-        value = ops.attribute(self._index.nodes[producer], "value")
-        return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else None
+    def _longest(self) -> int | None:
+        """Steps of the sequences: the first open axis, of samples none, of the inputs that have one."""
+        for plan in self._plan(1):
+            opened = [k for k in plan.open_axes if plan.name not in self._states]
+            if len(plan.shape) > 1 and opened:
+                return plan.shape[opened[0]]
+        found = [plan.shape[1] for plan in self._plan(1) if len(plan.shape) > 1]
+        return found[0] if found else None

@@ -279,7 +279,7 @@ class _Tokenizer:
         tokenizer.no_truncation()
         special = next((tokenizer.token_to_id(p) for p in _PADS if tokenizer.token_to_id(p) is not None), 0)
         pad = stored_pad if stored_pad is not None else _configured(path, model, "pad_token_id")
-        return cls(tokenizer, int(pad if pad is not None else special), int(length))
+        return cls(tokenizer, int(pad or 0) if pad is not None else int(special or 0), int(length))
 
     def encode(self, rows: TextRows) -> list[Encoded]:
         self.tokenizer.enable_truncation(self.length)

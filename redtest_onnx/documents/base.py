@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from redtest_onnx.graph.cost import Cost
-from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model, TensorSpec, dtype_name
+from redtest_onnx.graph.writing import write_atomic
+from redtest_onnx.layers.elsewhere import Elsewhere
 from redtest_onnx.layers.layer import Layer
 
 Document = dict[str, Any]
@@ -89,6 +90,12 @@ def _spec(spec: TensorSpec) -> Document:
     return {"name": spec.name, "dtype": dtype_name(spec.dtype), "shape": shape}
 
 
-def inspect_document(model: Model, cost: Cost, layers: Iterable[Layer]) -> Document:
-    """What `inspect` found."""
-    return {**document_head("inspect", model, cost), "layers": [layer_document(layer) for layer in layers]}
+def inspect_document(
+    model: Model, cost: Cost, layers: Iterable[Layer], others: Elsewhere | None = None
+) -> Document:
+    """What `inspect` found; `others` are parameters outside all layers."""
+    return {
+        **document_head("inspect", model, cost),
+        "layers": [layer_document(layer) for layer in layers],
+        "elsewhere": None if others is None else asdict(others),
+    }

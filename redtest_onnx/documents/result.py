@@ -12,7 +12,7 @@ from typing import Any
 
 from redtest_onnx.documents.base import Document
 from redtest_onnx.errors import RuntimeUnavailableError
-from redtest_onnx.graph.files import writable, write_atomic
+from redtest_onnx.graph.writing import writable, write_atomic
 
 _MOST_ROWS = 60  # of a table in a notebook
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Generic, Self
 
 from redtest_onnx.engines.base import JobResult, Result, Work, attempt
+from redtest_onnx.engines.isolation import keep_working_folder_out
 
 _ATTEMPTS = 3
 
@@ -91,6 +92,7 @@ class Processes(Generic[Result]):
 
     def _start(self) -> ProcessPoolExecutor:
         # Threads of PyTorch and ONNX Runtime do not survive a fork.
+        keep_working_folder_out()
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.slots, context, initializer=_end_with_parent)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Generic, Self
 
 from redtest_onnx.engines.base import JobResult, Result, Work, attempt
+from redtest_onnx.engines.isolation import keep_working_folder_out
 from redtest_onnx.errors import InputError
 
 _ATTEMPTS = 3
@@ -23,13 +27,13 @@ class RayEngine(Generic[Result]):
 
     def __init__(self, work: Work[Result], address: str | None) -> None:
         self._ray = _ray()
-        self._work, self._address = work, address
+        self._work, self._address, self._folder = work, address, os.getcwd()
         self._running: dict[Any, str] = {}
         self.slots = 1
 
     def submit(self, name: str) -> None:
         """Begin a piece, or queue it."""
-        self._running[self._task.remote(self._shared, name)] = name
+        self._running[self._task.remote(self._folder, self._shared, name)] = name
 
     def wait(self) -> JobResult[Result]:
         """The next piece that has ended."""
@@ -48,7 +52,7 @@ class RayEngine(Generic[Result]):
         if self._owner:
             self._connect()
         self._shared = self._ray.put(self._work)
-        self._task = self._ray.remote(num_cpus=1, max_retries=_ATTEMPTS - 1)(attempt)
+        self._task = self._ray.remote(num_cpus=1, max_retries=_ATTEMPTS - 1)(_attempt_in)
         self.slots = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         return self
 
@@ -63,12 +67,32 @@ class RayEngine(Generic[Result]):
     def _connect(self) -> None:
         try:
             _reach(self._address)
-            self._ray.init(self._address, log_to_driver=False, logging_level="warning")
+            with _elsewhere():
+                self._ray.init(self._address, log_to_driver=False, logging_level="warning")
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no Ray cluster at {self._address or 'this machine'} ({error})",
                 hint="start one with `ray start --head` and give @address, or leave @address out",
             ) from error
+
+
+def _attempt_in(folder: str, work: Work[Result], name: str) -> JobResult[Result]:
+    """Run one piece in the driver's working folder, which paths may be relative to."""
+    with suppress(OSError):  # a worker on another machine may have no such folder
+        os.chdir(folder)
+    return attempt(work, name)
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Away from the working folder, which Ray puts first on the module path of its workers."""
+    keep_working_folder_out()
+    folder = os.getcwd()
+    os.chdir(os.sep)
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 def _reach(address: str | None) -> None:

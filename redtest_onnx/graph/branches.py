@@ -93,7 +93,7 @@ def inline_branches(model: Model, fed: Mapping[str, npt.NDArray[Any]] | None = N
     choices: list[InlinedBranch] = []
     changed = len(model.proto.functions) > 0
     while True:
-        current = Model(proto, data_folder=model.folder, origin=model.label)
+        current = model.edited(proto)
         found = _decided(current, fed or {})
         if not found:
             return InlinedModel(model, current if changed else model, tuple(choices))

@@ -284,7 +284,7 @@ def signature_changes(original: Model, edited: Model) -> tuple[SignatureChange, 
         expected = [spec for spec in before if original.origin_of(spec.name) in now]
         same = [now[original.origin_of(spec.name)] for spec in expected]
         if same != list(after) or any(
-            (a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(expected, same)
+            (a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(expected, same, strict=True)
         ):
             raise InputError(f"the {what}s changed by more than the caches of removed layers")
         for spec in before:

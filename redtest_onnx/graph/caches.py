@@ -164,7 +164,7 @@ def _destination(index: GraphIndex, name: str, outputs: dict[str, TensorSpec]) -
 
 
 def _by_name(inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> Iterator[tuple[str, str]]:
-    keys = {}
+    keys: dict[tuple[str, ...] | str, str] = {}
     for name in outputs:
         keys.setdefault(_canonical(name), name)
     for name in inputs:

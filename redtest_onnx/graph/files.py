@@ -5,35 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
 
-import networkx as nx
 import onnx
 from google.protobuf.message import DecodeError
 
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.graph.index import reads
-from redtest_onnx.graph.model import (
-    Model,
-    external_location,
-    first_line,
-    is_external,
-    subgraphs,
-    tensor_bytes,
-    tensors,
-)
+from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.model_folder import open_folder
-from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
-from redtest_onnx.graph.stored import loadable
-from redtest_onnx.graph.text import broken_text
+from redtest_onnx.graph.reading import require_file
+from redtest_onnx.graph.scratch import is_data_of, mentions
+from redtest_onnx.graph.tensor_checks import external_range
+from redtest_onnx.graph.tolerance import tolerate
+from redtest_onnx.graph.validity import check, check_structure
+from redtest_onnx.graph.writing import is_stream, writable, write_together
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
-_BROKEN = "export it again, or repair it with the tool that wrote it"
+_SMALL_GRAPH = 1 << 28  # bytes; graphs with external data are small
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -48,6 +39,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise InputError("no such file", where=str(path), hint="check the path")
     if path.is_dir():
         path = open_folder(path).model
+    require_file(path)
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")
@@ -90,255 +82,76 @@ def checked(model: Model) -> Model:
     Raises:
         InputError: it is structurally invalid, or external data is missing.
     """
-    _check_structure(model)
-    _check_order(model)
-    for tensor in tensors(model.graph):
-        if is_external(tensor):
-            _check_external(model, tensor)
-    _check_schema(model)
+    check_structure(model)
+    model, notes = tolerate(model)
+    for note in notes:
+        log.warning("%s: %s; ONNX Runtime takes that, other runtimes may not", model.label, note)
+    check(model)
     return model
 
 
-def full_check(model: Model) -> None:
-    """Run `onnx.checker` with full shape and type inference.
-
-    Raises:
-        InputError: with the checker's own message.
-    """
-    external = any(is_external(tensor) for tensor in tensors(model.graph))
-    try:
-        if external or runtime_only_operators(model.proto):
-            checked: onnx.ModelProto | str | bytes = without_runtime_only(_without_external(model.proto))
-        else:
-            checked = loadable(model)
-        onnx.checker.check_model(checked, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
-
-
 def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> Model:
-    """Write the model atomically, with its external data beside it as `<name>.data`.
+    """Write the model whole or not at all, with its external data in one file beside it.
+
+    That file is called `<name>.data`, or `<name>.2.data` and so on where the name is taken: data that is
+    there is never written over, since this model, or another one, may still read it. The data that an earlier
+    save of this name made is removed once the new graph is in its place.
 
     Only the external tensors that the graph still uses are copied, streamed from the source file. A model
     that was not changed since it was read is copied byte for byte.
 
     Returns:
-        The model as it now lies on disk.
+        The model as it now lies on disk; for a stream such as `/dev/null`, the model that was given.
 
     Raises:
-        OutputError: the target exists and `force` is not set, or can't be written.
+        OutputError: the target exists and `force` is not set, can't be written, or is a stream and the model
+            has external data.
     """
     path = Path(path)
     writable(path, force=force)
-    proto = model.proto
-    source = model.path
-    if any(is_external(tensor) for tensor in tensors(proto.graph)):
+    proto, source = model.proto, model.path
+    external = any(is_external(tensor) for tensor in stored_tensors(proto))
+    if external and is_stream(path):
+        if str(path) == os.devnull:
+            return model
+        raise OutputError(
+            "can't take a model that keeps weights in files of their own",
+            where=str(path),
+            hint="name a file; its external data is written beside it",
+        )
+    if external:
         proto = onnx.ModelProto()
         proto.CopyFrom(model.proto)
-        external = [t for t in tensors(proto.graph) if is_external(t)]
-        data_path = path.with_name(path.name + ".data")
-        writable(data_path, force=force)
+        moved = [tensor for tensor in stored_tensors(proto) if is_external(tensor)]
+        name, old = _data_names(path)
         write_together(
             {
-                data_path: lambda target: copy_external(model.folder, external, target, data_path.name),
+                path.with_name(name): lambda target: copy_external(model.folder, moved, target, name),
                 path: lambda target: target.write_bytes(proto.SerializeToString(deterministic=True)),
-            }
+            },
+            old=old,
         )
     elif source is not None:
-        write_atomic(path, lambda target: shutil.copyfile(source, target))
+        write_together({path: lambda target: shutil.copyfile(source, target)}, old=_data_names(path)[1])
     else:
         content = model.serialised()
-        write_atomic(path, lambda target: target.write_bytes(content))
-    return Model(proto, path)
+        write_together({path: lambda target: target.write_bytes(content)}, old=_data_names(path)[1])
+    return model if is_stream(path) else Model(proto, path)
 
 
-def writable(path: Path, *, force: bool) -> None:
-    """Check that `path` may be written, before any work is done for it.
+def _data_names(path: Path) -> tuple[str, list[str]]:
+    """A free name for the external data of a model at `path`, and names that an older one there leaves.
 
-    Raises:
-        OutputError: it exists and `force` is not set, is a folder, or its folder is missing or read-only.
+    What another model of the folder mentions is not its alone and stays.
     """
-    if path.is_dir():
-        raise OutputError("is a folder", where=str(path), hint="name a file inside it")
-    if path.exists() and not force:
-        raise OutputError("the file exists already", where=str(path), hint="@force=True overwrites it")
-    if not path.parent.is_dir():
-        raise OutputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError("its folder can't be written", where=str(path), hint="choose another place")
-
-
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file next to `path`, then rename it: all or nothing.
-
-    Raises:
-        OutputError: the file can't be written.
-    """
-    write_together({path: write})
-
-
-def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
-    """As `write_atomic` for files of one folder that belong together: none is renamed before all are filled.
-
-    Raises:
-        OutputError: a file can't be written.
-    """
-    path = next(iter(files))
-    try:
-        folder = Path(mkdtemp(prefix=".redtest-", dir=path.parent))
-        try:
-            for path, write in files.items():
-                write(folder / path.name)
-            for path in files:
-                os.replace(folder / path.name, path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"can't be written ({error.strerror})", where=str(path)) from error
-
-
-def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its external weights as inputs, which the checker can read without their files."""
-    if not any(is_external(t) for t in tensors(proto.graph)):
-        return proto
-    checked = onnx.ModelProto()
-    checked.CopyFrom(proto)
-    listed = {v.name for v in checked.graph.input}
-    for tensor in _take_external(checked.graph):
-        if tensor.name not in listed:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            checked.graph.input.append(info)
-            listed.add(tensor.name)
-    return checked
-
-
-def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Take the external weights out of a graph and its subgraphs, which see the inputs of the model."""
-    for i in reversed(range(len(graph.initializer))):
-        if is_external(graph.initializer[i]):
-            yield graph.initializer.pop(i)
-    for i in reversed(range(len(graph.node))):
-        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and is_external(a.t)]
-        if values and graph.node[i].op_type == "Constant":
-            yield onnx.TensorProto(
-                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
-            )
-            del graph.node[i]
-    for child in subgraphs(graph.node):
-        yield from _take_external(child)
-
-
-def _twice(names: Iterable[str]) -> str | None:
-    """The first name that comes more than once."""
-    counts = Counter(filter(None, names))
-    return next((name for name, count in counts.items() if count > 1), None)
-
-
-def _check_order(model: Model) -> None:
-    """Refuse nodes that read what nobody makes, or makes before them; ONNX wants them in order."""
-    graph = model.graph
-    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    ready = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    ready.update(t.values.name for t in graph.sparse_initializer)
-    for i, node in enumerate(graph.node):
-        for name in reads(node):
-            if name in ready or makers.get(name, i) < i:
-                continue
-            where = f"{model.label}, node {node.name or node.op_type!r}"
-            if name not in makers:
-                raise InputError(f"it reads {name!r}, which nothing makes", where=where, hint=_BROKEN)
-            if not nx.is_directed_acyclic_graph(_flow(graph, makers)):
-                raise InputError(f"its input {name!r} depends on its own output", where=where, hint=_BROKEN)
-            raise InputError(
-                f"it reads {name!r}, which a later node makes: nodes must stand in the order they run in",
-                where=where,
-                hint="sort the graph, with onnx_graphsurgeon's Graph.toposort() for example",
-            )
-
-
-def _flow(graph: onnx.GraphProto, makers: Mapping[str, int]) -> nx.DiGraph[int]:
-    edges = ((makers[name], i) for i, node in enumerate(graph.node) for name in reads(node) if name in makers)
-    return nx.DiGraph(edges)
-
-
-def _check_structure(model: Model) -> None:
-    """Refuse what would make every later stage guess."""
-    graph = model.graph
-    if not model.proto.ir_version or not (graph.node or graph.input):
-        raise InputError(
-            "not an ONNX model: it holds no graph",
-            where=model.label,
-            hint="export or download it again; the file must hold a serialised ModelProto",
-        )
-    if (field := broken_text(model.proto)) is not None:
-        raise InputError(
-            f"holds text that is not UTF-8, in {field}",
-            where=model.label,
-            hint="export or download it again; ONNX files hold UTF-8 only",
-        )
-    if not graph.output:
-        raise InputError("the graph has no outputs", where=model.label, hint="export the model again")
-    if not model.proto.opset_import:
-        raise InputError("no operator set is declared", where=model.label, hint="export the model again")
-    if twice := _twice(name for node in graph.node for name in node.output):
-        raise InputError(f"two nodes make the same tensor {twice!r}", where=model.label, hint=_BROKEN)
-    if twice := _twice(node.name for node in graph.node):
-        raise InputError(
-            f"two nodes are called {twice!r}, which ONNX Runtime refuses",
-            where=model.label,
-            hint="give every node a name of its own, or none",
-        )
-
-
-def _check_schema(model: Model) -> None:
-    if beyond := runtime_only_operators(model.proto):
-        log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
-    try:
-        onnx.checker.check_model(without_runtime_only(_without_external(model.proto)))
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise InputError(
-            f"not a valid ONNX model: {first_line(error)}",
-            where=model.label,
-            hint=_BROKEN,
-        ) from error
-
-
-def _external_range(tensor: onnx.TensorProto) -> tuple[int, int]:
-    """Offset and length in bytes of the values in their file.
-
-    Raises:
-        ValueError: an entry is not a number.
-    """
-    entries = {e.key: e.value for e in tensor.external_data}
-    return int(entries.get("offset", 0)), int(entries.get("length", tensor_bytes(tensor)))
-
-
-def _check_external(model: Model, tensor: onnx.TensorProto) -> None:
-    where, location = f"{model.label}, tensor {tensor.name!r}", external_location(tensor)
-    folder = model.folder.resolve()
-    file = (folder / location).resolve()
-    if not location or not file.is_relative_to(folder):
-        raise InputError(
-            f"its external data {location!r} lies outside the model's folder",
-            where=where,
-            hint="keep the data file beside the model; paths that leave its folder are refused",
-        )
-    if not file.is_file():
-        raise InputError(
-            f"its external data file {location!r} is missing",
-            where=where,
-            hint=f"copy {location} into {folder}",
-        )
-    try:
-        offset, length = _external_range(tensor)
-    except ValueError as error:
-        raise InputError("its external data has no valid offset and length", where=where) from error
-    if offset < 0 or length < tensor_bytes(tensor) or offset + length > file.stat().st_size:
-        raise InputError(
-            f"its external data file {location!r} is too short",
-            where=where,
-            hint="copy or export the data file again",
-        )
+    names = (f"{path.name}{'' if number == 1 else f'.{number}'}.data" for number in count(1))
+    free = next(name for name in names if not os.path.lexists(path.with_name(name)))
+    if is_stream(path) or not path.is_file():
+        return free, []
+    content = path.read_bytes() if path.stat().st_size < _SMALL_GRAPH else b""
+    others = [file for file in path.parent.glob("*.onnx") if file != path]
+    beside = [file.name for file in path.parent.iterdir() if is_data_of(path.name, file.name)]
+    return free, [name for name in beside if name.encode() in content and not mentions(others, name)]
 
 
 def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name: str) -> None:
@@ -352,7 +165,7 @@ def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name
     """
     with target.open("wb") as sink:
         for tensor in used:
-            offset, length = _external_range(tensor)
+            offset, length = external_range(tensor)
             position = -(-sink.tell() // 4096) * 4096 if length >= 1 << 20 else -(-sink.tell() // 64) * 64
             sink.write(
                 b"\0" * (position - sink.tell())

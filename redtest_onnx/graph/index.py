@@ -145,6 +145,22 @@ class GraphIndex:
                 reached.update(name for name in node.output if name)
         return reached
 
+    def with_feeders(self, nodes: frozenset[int]) -> frozenset[int]:
+        """Nodes with those that make constants for them alone, such as weights put together on the way."""
+        found = set(nodes)
+        stack = list(nodes)
+        while stack:
+            for name in self.reads[stack.pop()]:
+                maker = self.producer.get(name)
+                if maker is None or maker in found or name in self.activations:
+                    continue
+                makes = [made for made in self.nodes[maker].output if made]
+                inside = all(found.issuperset(self.readers.get(made, ())) for made in makes)
+                if inside and not any(made in self.outputs or made in self.activations for made in makes):
+                    found.add(maker)
+                    stack.append(maker)
+        return frozenset(found)
+
     def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)

@@ -9,7 +9,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import element_bits, subgraphs
+from redtest_onnx.graph.model import FLOAT, element_bits, subgraphs
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 # Operators whose result may take the place of their first input.
@@ -31,6 +31,8 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
         if value.name not in constant:
             plan.feed(value.name)
     for i, node in enumerate(index.nodes):
+        if ops.qualified(node) in ops.NO_TENSOR:
+            continue  # a list holds on to tensors that are counted where they are made
         made = [name for name in node.output if name and name not in constant]
         if any(name not in shapes.sizes for name in made):
             return None
@@ -108,7 +110,9 @@ class _BufferPlan:
 
     def _allocate(self, name: str, i: int) -> None:
         self._owner[name] = len(self._sizes)
-        self._sizes.append(stored_bytes(self._shapes.sizes.get(name, ()), self._shapes.dtypes.get(name, 0)))
+        self._sizes.append(
+            stored_bytes(self._shapes.sizes.get(name, ()), self._shapes.dtypes.get(name, FLOAT))
+        )
         self._from.append(i)
         self._until.append(i)
         self._users.append(1)
@@ -117,7 +121,7 @@ class _BufferPlan:
     def _in_place(self, node: onnx.NodeProto, ends: list[str], name: str) -> int | None:
         if ops.qualified(node) not in _IN_PLACE:
             return None
-        size = stored_bytes(self._shapes.sizes[name], self._shapes.dtypes.get(name, 0))
+        size = stored_bytes(self._shapes.sizes[name], self._shapes.dtypes.get(name, FLOAT))
         same = [self._owner[end] for end in ends if self._sizes[self._owner[end]] == size]
         return next((buffer for buffer in same if self._users[buffer] == 1), None)
 
@@ -137,7 +141,7 @@ class _BufferPlan:
 
     def _key(self, name: str) -> object | None:
         symbols = self._shapes.symbols.get(name)
-        return None if symbols is None else (symbols, self._shapes.dtypes.get(name, 0))
+        return None if symbols is None else (symbols, self._shapes.dtypes.get(name, FLOAT))
 
 
 def stored_bytes(shape: Shape, dtype: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -77,6 +77,8 @@ class Model:
         path: the file; None for a model that was not saved yet.
         data_folder: where external data lies if that is not beside `path`.
         origin: what messages call a model that was made of a file.
+        sizes: sizes of inputs that the user chose where the file leaves dimensions open; the file stays as
+            it is.
         renamed: where removed layers took their caches with them: the names that this model's inputs and
             outputs had before, by those they have now; None where the signature is that of the file.
     """
@@ -85,6 +87,7 @@ class Model:
     path: Path | None = None
     data_folder: Path | None = None
     origin: str | None = None
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] | None = None
     facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What other modules found out about the model, each once: it never changes."""
@@ -105,8 +108,51 @@ class Model:
         return self.data_folder or (self.path.parent if self.path else Path())
 
     def edited(self, proto: onnx.ModelProto) -> Model:
-        """A changed version of this model, not saved yet, that refers to the same external data."""
-        return Model(proto, data_folder=self.folder, origin=self.label, renamed=self.renamed)
+        """A changed version of this model, not saved yet, that refers to the same external data.
+
+        Files before IR version 4 list initializers among the inputs; those that the change added join them.
+        """
+        if proto.ir_version < 4:
+            listed = {info.name for info in proto.graph.input}
+            proto.graph.input.extend(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                for tensor in proto.graph.initializer
+                if tensor.name not in listed
+            )
+        return Model(
+            proto, data_folder=self.folder, origin=self.label, sizes=self.sizes, renamed=self.renamed
+        )
+
+    def with_sizes(self, sizes: Mapping[str, tuple[int, ...]]) -> Model:
+        """This model with chosen sizes for the open dimensions of inputs.
+
+        A first size of 1 leaves an open first dimension open: that is how one sample is written.
+
+        Args:
+            sizes: of inputs, without exception for each.
+
+        Raises:
+            InputError: no input has this name, another number of dimensions, or a fixed one of another size.
+        """
+        for name, shape in sizes.items():
+            spec = next((spec for spec in self.inputs if spec.name == name), None)
+            if spec is None:
+                names = ", ".join(spec.name for spec in self.inputs)
+                raise InputError(
+                    f"no input is called {name!r}", where=self.label, hint=f"its inputs: {names}"
+                )
+            fits = spec.shape is None or (
+                len(spec.shape) == len(shape)
+                and all(
+                    not isinstance(dim, int) or dim == size or (k == 0 and size == 1)
+                    for k, (dim, size) in enumerate(zip(spec.shape, shape, strict=True))
+                )
+            )
+            if not fits or any(size < 0 for size in shape):
+                raise InputError(
+                    f"sizes {list(shape)} don't fit the input {name!r}, which is {spec}", where=self.label
+                )
+        return replace(self, sizes={**self.sizes, **sizes}) if sizes else self
 
     def origin_of(self, name: str) -> str:
         """The name that an input or output had before layers were removed."""
@@ -127,7 +173,8 @@ class Model:
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What a caller must feed: graph inputs that no initializer gives a value (IR 3 lists both)."""
-        return tuple(TensorSpec.of(v) for v in self.graph.input if v.name not in self.initializers)
+        specs = (TensorSpec.of(v) for v in self.graph.input if v.name not in self.initializers)
+        return tuple(_sized(spec, self.sizes.get(spec.name)) for spec in specs)
 
     @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -142,7 +189,7 @@ class Model:
     @cached_property
     def external_files(self) -> tuple[Path, ...]:
         """Files beside the model that hold weights, in order of first use."""
-        names = dict.fromkeys(external_location(t) for t in tensors(self.graph) if is_external(t))
+        names = dict.fromkeys(external_location(t) for t in stored_tensors(self.proto) if is_external(t))
         return tuple(self.folder / name for name in names)
 
     @cached_property
@@ -161,7 +208,7 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model on disk with its external files, in bytes; of the proto if it was never saved."""
         if self.path is None:
-            external = sum(tensor_bytes(t) for t in tensors(self.graph) if is_external(t))
+            external = sum(tensor_bytes(t) for t in stored_tensors(self.proto) if is_external(t))
             return int(self.proto.ByteSize()) + external
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
 
@@ -176,18 +223,65 @@ class Model:
 
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """The values of one of this model's tensors, read from its external file where it has one."""
-        return onnx.numpy_helper.to_array(tensor, base_dir=str(self.folder))
+        if not is_external(tensor):
+            return onnx.numpy_helper.to_array(tensor)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        plain = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+        with (self.folder / external_location(tensor)).open("rb") as file:
+            file.seek(int(entries.get("offset", 0)))
+            plain.raw_data = file.read(tensor_bytes(tensor))
+        return onnx.numpy_helper.to_array(plain)
+
+
+def _sized(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
+    """The input with sizes chosen for its open dimensions."""
+    if sizes is None:
+        return spec
+    declared = spec.shape if spec.shape is not None else (None,) * len(sizes)
+    shape = tuple(
+        dim if isinstance(dim, int) or (k == 0 and size == 1) else size
+        for k, (dim, size) in enumerate(zip(declared, sizes, strict=True))
+    )
+    return replace(spec, shape=shape)
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """All stored tensors of a graph and its subgraphs: initializers and tensor attributes."""
     yield from graph.initializer
-    for node in graph.node:
+    yield from _attribute_tensors(graph.node)
+
+
+def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model's file, those of local functions and sparse ones' values and indices too."""
+    yield from tensors(proto.graph)
+    for function in proto.functions:
+        yield from _attribute_tensors(function.node)
+    for tensor in sparse_tensors(proto):
+        yield tensor.values
+        yield tensor.indices
+
+
+def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    """All sparse tensors of a model's file: initializers and attributes, in functions and subgraphs too."""
+    graphs = [proto.graph]
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while graphs or nodes:
+        yield from (tensor for graph in graphs for tensor in graph.sparse_initializer)
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
+            yield from attribute.sparse_tensors
+        graphs = [*subgraphs(nodes)]
+        nodes = [node for graph in graphs for node in graph.node]
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-    for child in subgraphs(graph.node):
+    for child in subgraphs(nodes):
         yield from tensors(child)
 
 

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from redtest_onnx.errors import InputError, OutputError
+from redtest_onnx.graph.scratch import make_scratch_folder
 
 CONFIG, GENAI_CONFIG = "config.json", "genai_config.json"
 # Which file of a folder is meant where several are there, and those that hold the same network.
@@ -197,7 +197,7 @@ def save_folder(
     folder_writable(source, output, force=force)
     left_out: list[Path] = []
     try:
-        temporary = Path(mkdtemp(prefix=".redtest-", dir=output.parent))
+        temporary = make_scratch_folder(output.parent)
         try:
             made = temporary / output.name
             made.mkdir()

@@ -38,6 +38,8 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     MS + "MatMulBnb4": (1,),
     MS + "MatMulIntegerToFloat": (1,),
     MS + "DynamicQuantizeMatMul": (1,),
+    MS + "DynamicQuantizeLSTM": (1, 2),
+    MS + "GatherBlockQuantized": (0,),
     MS + "EmbedLayerNormalization": (2, 3, 4),
     MS + "MoE": (2, 4),
     MS + "QMoE": (2, 5),
@@ -59,7 +61,7 @@ WEIGHT_ATTRIBUTES: frozenset[str] = frozenset(
     )
 )
 
-RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN"})
+RECURRENT: frozenset[str] = frozenset({"LSTM", "GRU", "RNN", MS + "DynamicQuantizeLSTM"})
 ATTENTION: frozenset[str] = frozenset(
     {"Softmax", "Attention", MS + "Attention", MS + "QAttention", MS + "MultiHeadAttention"}
     | {MS + "GroupQueryAttention", MS + "PackedAttention", MS + "PackedMultiHeadAttention"}

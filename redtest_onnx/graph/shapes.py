@@ -24,6 +24,8 @@ LOW_BIT_TYPES = frozenset(
     if name.removeprefix("U").startswith(("INT8", "INT4", "INT2"))
 )
 
+_FAILURES = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError)
+
 # Larger constants can't be shapes or axes: inference needs their dimensions only.
 _LARGEST_SHAPE_CONSTANT = 1024
 
@@ -62,7 +64,7 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(model, inputs), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except _FAILURES:
         return Shapes(dict(inputs), {spec.name: spec.dtype for spec in model.inputs})
     sizes: dict[str, Shape] = {}
     dtypes: dict[str, int] = {}
@@ -74,6 +76,8 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
                 dtypes[info.name] = tensor.elem_type
             if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
                 shape = tuple(d.dim_value for d in tensor.shape.dim)
+                if any(size < 0 for size in shape):
+                    continue  # an input too small for its kernels; ONNX Runtime would refuse it
                 if sizes.setdefault(info.name, shape) != shape:
                     clashing.add(info.name)
         for stored in graph.initializer:
@@ -93,7 +97,7 @@ def declared_shapes(model: Model) -> dict[str, tuple[int | None, ...]]:
     """What can be told of the dimensions of tensors for every input the signature allows; None is open."""
     try:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except _FAILURES:
         return {}
     found: dict[str, tuple[int | None, ...]] = {}
     for info in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
@@ -118,7 +122,7 @@ def _found_symbols(model: Model) -> dict[str, Symbols]:
     skeleton.graph.value_info.extend(model.graph.value_info)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except _FAILURES:
         return {}
     found: dict[str, Symbols] = {}
     for info in inferred.graph.value_info:

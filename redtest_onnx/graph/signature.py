@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.head_sizes import cache_sizes
-from redtest_onnx.graph.model import Dim, Model, TensorSpec, element_bits
-from redtest_onnx.graph.sequence import recurrent_inputs
+from redtest_onnx.graph.image_size import declared_image_size
+from redtest_onnx.graph.model import Model, TensorSpec, element_bits
 from redtest_onnx.graph.shapes import Shape
 
-# Sizes for open dimensions. Detectors halve images five times, so theirs are multiples of 32.
-_IMAGE, _SEQUENCE, _AUDIO = 64, 16, 512
 _LARGEST_BATCH = 1 << 16
 _LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
 _CROSS = re.compile(r"encoder|cross", re.IGNORECASE)
 _CACHE = re.compile(r"past|cache", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Sizes for open dimensions that nothing tells.
+
+    Attributes:
+        image: height and width; detectors halve images five times, so theirs are multiples of 32.
+        sequence: steps, tokens, or nodes of a graph.
+        signal: values of a sound.
+    """
+
+    image: int = 64
+    sequence: int = 16
+    signal: int = 512
+
+
+GUESSES = (
+    Guess(),
+    Guess(128, 32, 1024),
+    Guess(224, 64, 4000),
+    Guess(256, 128, 8000),
+    Guess(320, 256, 16000),
+    Guess(640, 512, 32000),
+    Guess(32, 8, 256),
+    Guess(299, 10, 400),
+)
+"""Sizes in the order in which they are tried until the model runs."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +57,10 @@ class InputPlan:
         name: of the input.
         dtype: ONNX element type.
         shape: concrete sizes, with the batch at `batch_axis`.
-        batch_axis: the axis of the samples; None for an input that all samples share.
+        batch_axis: the axis of the samples; None for an input that all samples share, and for all inputs of
+            a model that takes one sample a run.
         open_axes: axes whose size the file leaves open, the batch axis aside.
+        chosen_axes: those of them whose size is a guess: neither weights, nor metadata, nor the user tell it.
     """
 
     name: str
@@ -40,58 +68,58 @@ class InputPlan:
     shape: Shape
     batch_axis: int | None
     open_axes: tuple[int, ...]
+    chosen_axes: tuple[int, ...] = ()
 
 
-def plan_inputs(model: Model, batch: int, sizes: Mapping[str, Shape] | None = None) -> tuple[InputPlan, ...]:
+def plan_inputs(model: Model, batch: int, guess: Guess = GUESSES[0]) -> tuple[InputPlan, ...]:
     """Sizes for all inputs of a run with `batch` samples.
 
-    Equal symbols get equal sizes. A model with a fixed batch size keeps it.
+    Axes that operators or symbols make equally long get equal sizes; what meets a stored weight gets its
+    size. A model with a fixed batch size keeps it.
 
     Args:
-        model: the model.
+        model: the model, with the sizes that the user chose.
         batch: number of samples.
-        sizes: sizes of inputs given by the user, without exception.
+        guess: sizes for what nothing tells.
 
     Raises:
-        InputError: an input declares no rank.
+        InputError: an input declares no rank, or would take gigabytes.
     """
-    symbols: dict[str, int] = {}
-    fixed, axes, states = fixed_batch(model), batch_axes(model), state_inputs(model)
-    by_graph = cache_sizes(model)
-    return tuple(
-        _plan(
-            model,
-            spec,
-            axes[spec.name],
-            fixed or batch,
-            _Open(symbols, spec.name in states, by_graph.get(spec.name, {})),
-            (sizes or {}).get(spec.name),
-        )
-        for spec in model.inputs
-    )
+    chooser = _SizeChooser(model, fixed_batch(model) or batch, guess)
+    return tuple(chooser.plan(spec) for spec in model.inputs)
 
 
 def fixed_batch(model: Model) -> int | None:
     """The batch size the file fixes, by the first input that has samples; None if open.
 
-    Vectors and states say nothing about it where there are other inputs.
+    Vectors and states say nothing about it where there are other inputs. A model none of whose inputs has an
+    axis of samples, such as one for graphs, takes one sample a run: 1.
 
     Raises:
         InputError: a batch size that can only be a mistake.
     """
-    states, recurrent = state_inputs(model), recurrent_inputs(model.graph)
+    axes = _sample_axes(model)
+    states = state_inputs(model)
     telling = [spec for spec in model.inputs if len(spec.shape or ()) > 1 and spec.name not in states]
-    for spec in telling or model.inputs:
-        if spec.shape:
-            size = spec.shape[recurrent.get(spec.name, 0)]
-            if isinstance(size, int) and size > _LARGEST_BATCH:
-                raise InputError(
-                    f"input {spec.name!r} fixes a batch of {size} samples",
-                    where=model.label,
-                    hint="check its declared dimensions, or export it with an open batch",
-                )
-            return size if isinstance(size, int) and size > 0 else None
-    return None
+    counted = [spec for spec in telling or model.inputs if spec.shape and axes.get(spec.name) is not None]
+    if not counted:
+        return 1 if telling and not any(axis is not None for axis in axes.values()) else None
+    spec = counted[0]
+    axis = axes[spec.name]
+    assert axis is not None
+    size = axes_of(model).inputs[spec.name][axis].size
+    if size is not None and size > _LARGEST_BATCH:
+        raise InputError(
+            f"input {spec.name!r} fixes a batch of {size} samples",
+            where=model.label,
+            hint="check its declared dimensions, or export it with an open batch",
+        )
+    return size
+
+
+def takes_one_sample(model: Model) -> bool:
+    """Whether no input has an axis of samples, so that a run is one sample: graphs, time-first models."""
+    return all(axis is None for axis in batch_axes(model).values()) and fixed_batch(model) == 1
 
 
 def batch_axes(model: Model) -> dict[str, int | None]:
@@ -99,12 +127,15 @@ def batch_axes(model: Model) -> dict[str, int | None]:
 
     Shared are scalars, and what keeps a size of its own where the batch is another or open.
     """
-    fixed, states, recurrent = fixed_batch(model), state_inputs(model), recurrent_inputs(model.graph)
+    fixed, states, samples = fixed_batch(model), state_inputs(model), _sample_axes(model)
     axes: dict[str, int | None] = {}
     for spec in model.inputs:
-        axis = _state_axis(spec) if spec.name in states else recurrent.get(spec.name, 0)
-        size = spec.shape[axis] if spec.shape else 0
-        axes[spec.name] = axis if not isinstance(size, int) or size == fixed else None
+        axis = _state_axis(spec) if spec.name in states else samples[spec.name]
+        if axis is None or not spec.shape:
+            axes[spec.name] = None
+            continue
+        size = axes_of(model).inputs[spec.name][axis].size
+        axes[spec.name] = axis if size is None or size == fixed else None
     return axes
 
 
@@ -123,6 +154,44 @@ def state_inputs(model: Model) -> frozenset[str]:
     return frozenset(found) if len(found) < len(model.inputs) else frozenset()
 
 
+def _sample_axes(model: Model) -> dict[str, int | None]:
+    """Where each input has its samples, states aside: in front, or where recurrent operators have them.
+
+    A first axis is none of samples where operators move along it (steps, positions), where another input's
+    values point to its rows, or where the same symbol stands on another axis.
+    """
+    states = state_inputs(model)
+    known = {name: axes for name, axes in axes_of(model).inputs.items() if name not in states}
+    found: dict[str, int | None] = {}
+    for name, axes in known.items():
+        found[name] = next((k for k, axis in enumerate(axes) if _holds_samples(axis)), 0) if axes else None
+    elsewhere = {
+        axis.root
+        for name, axes in known.items()
+        for k, axis in enumerate(axes)
+        if k != found[name] and axis.size is None and not _holds_samples(axis)
+    }
+    for name, axes in known.items():
+        k = found[name]
+        if k is None or not axes:
+            continue
+        axis = axes[k]
+        moved = axis.uses & {"steps", "positions", "indexed"}
+        if moved or (axis.size is None and axis.root in elsewhere):
+            found[name] = None
+    if any(axis is None and len(known[name]) > 1 for name, axis in found.items()):
+        # Where one input is a graph's nodes or steps of one sample, a fixed [2, edges] is none of samples.
+        for name, axes in known.items():
+            k = found[name]
+            if k is not None and axes[k].size is not None and not _holds_samples(axes[k]):
+                found[name] = None
+    return {spec.name: found.get(spec.name, 0) for spec in model.inputs}
+
+
+def _holds_samples(axis: Axis) -> bool:
+    return "samples" in axis.uses and not axis.uses & {"steps", "positions"}
+
+
 def _alike(state: TensorSpec, output: TensorSpec) -> bool:
     if state.shape is None or output.shape is None:
         return state.dtype == output.dtype
@@ -138,51 +207,86 @@ def _state_axis(spec: TensorSpec) -> int:
     return next(opened, 1 if len(shape) == 3 else 0)
 
 
-@dataclass(frozen=True)
-class _Open:
-    """What decides on open dimensions: sizes of symbols seen before, whether the input is a state, and sizes
-    of axes that attention operators fix."""
+class _SizeChooser:
+    """Sizes of the axes of one model's inputs, equal ones chosen once.
 
-    symbols: dict[str, int]
-    state: bool
-    fixed: Mapping[int, int]
+    Args:
+        model: the model.
+        batch: number of samples.
+        guess: sizes for what nothing tells.
+    """
 
+    def __init__(self, model: Model, batch: int, guess: Guess) -> None:
+        self._model, self._batch, self._guess = model, batch, guess
+        self._axes = batch_axes(model)
+        self._states = state_inputs(model)
+        self._image = declared_image_size(model)
+        self._by_graph = cache_sizes(model)
+        self._chosen: dict[Axis, tuple[int, bool]] = {}
+        for name, sizes in model.sizes.items():
+            for k, (axis, size) in enumerate(zip(axes_of(model).inputs[name], sizes, strict=True)):
+                if k != self._axes[name] and axis.size is None:
+                    self._chosen.setdefault(axis.root, (size, False))
 
-def _plan(
-    model: Model, spec: TensorSpec, axis: int | None, batch: int, opened: _Open, given: Shape | None
-) -> InputPlan:
-    if spec.shape is None:
-        raise InputError(
-            f"input {spec.name!r} declares no shape",
-            where=model.label,
-            hint="export the model with the rank of its inputs",
-        )
-    open_axes = tuple(k for k, dim in enumerate(spec.shape) if not isinstance(dim, int) and k != axis)
-    shape = given or tuple(
-        batch if k == axis else opened.fixed.get(k) or _size(spec, dim, opened)
-        for k, dim in enumerate(spec.shape)
-    )
-    size = prod(shape) * element_bits(spec.dtype) // 8
-    if size > _LARGEST_INPUT or any(dim < 0 for dim in shape):
-        raise InputError(
-            f"input {spec.name!r} of sizes {list(shape)} would take {size / 2**30:.1f} GiB",
-            where=model.label,
-            hint="check its declared dimensions, or give smaller ones with @shapes",
-        )
-    return InputPlan(spec.name, spec.dtype, shape, axis, open_axes)
+    def plan(self, spec: TensorSpec) -> InputPlan:
+        """How one input is fed."""
+        if spec.shape is None:
+            raise InputError(
+                f"input {spec.name!r} declares no shape",
+                where=self._model.label,
+                hint="give its sizes with @shapes, or export the model with its rank",
+            )
+        sample = self._axes[spec.name]
+        shape: list[int] = []
+        guesses: list[int] = []
+        for k, (axis, dim) in enumerate(zip(axes_of(self._model).inputs[spec.name], spec.shape, strict=True)):
+            if k == sample:
+                shape.append(self._batch)
+            elif isinstance(dim, int) and dim > 0:
+                shape.append(dim)
+            elif axis.size is not None:
+                shape.append(axis.size)
+            else:
+                size, guessed = self._open(spec, k, axis)
+                shape.append(size)
+                guesses += [k] if guessed else []
+        size = prod(shape) * element_bits(spec.dtype) // 8
+        if size > _LARGEST_INPUT or any(dim < 0 for dim in shape):
+            raise InputError(
+                f"input {spec.name!r} of sizes {shape} would take {size / 2**30:.1f} GiB",
+                where=self._model.label,
+                hint="check its declared dimensions, or give smaller ones with @shapes",
+            )
+        opened = tuple(k for k, dim in enumerate(spec.shape) if not isinstance(dim, int) and k != sample)
+        return InputPlan(spec.name, spec.dtype, tuple(shape), sample, opened, tuple(guesses))
 
+    def _open(self, spec: TensorSpec, k: int, axis: Axis) -> tuple[int, bool]:
+        """The size of an axis that nothing fixes, and whether it is a guess."""
+        if axis.root not in self._chosen:
+            self._chosen[axis.root] = self._size(spec, k, axis)
+        return self._chosen[axis.root]
 
-def _size(spec: TensorSpec, dim: Dim, opened: _Open) -> int:
-    if isinstance(dim, int):
-        return dim
-    rank = len(spec.shape or ())
-    if opened.state:
-        # What an encoder left is never empty; what a decoder said so far is, at first.
-        size = _SEQUENCE if _CROSS.search(spec.name) else 0 if _CACHE.search(spec.name) else 1
-    elif rank >= 4:
-        size = _IMAGE
-    elif rank == 2 and spec.numpy_dtype.kind == "f":
-        size = _AUDIO  # [batch, samples] of a signal; a feature vector would have a fixed width
-    else:
-        size = _SEQUENCE
-    return opened.symbols.setdefault(dim, size) if dim else size
+    def _size(self, spec: TensorSpec, k: int, axis: Axis) -> tuple[int, bool]:
+        rank = len(spec.shape or ())
+        if (told := self._by_graph.get(spec.name, {}).get(k)) is not None:
+            return told, False
+        if spec.name in self._states:
+            # What an encoder left is never empty; what a decoder said so far is, at first.
+            if _CROSS.search(spec.name):
+                return self._guess.sequence, True
+            return (0 if _CACHE.search(spec.name) else 1), False
+        if "image" in axis.uses or (rank >= 4 and "steps" not in axis.uses):
+            if self._image is not None:
+                height, width = self._image
+                first = not any(
+                    ("image" in other.uses and other.size is None) or (rank >= 4 and other.size is None)
+                    for j, other in enumerate(axes_of(self._model).inputs[spec.name][:k])
+                    if j != self._axes[spec.name]
+                )
+                return (height if first else width), False
+            return self._guess.image, True
+        if rank == 2 and spec.numpy_dtype.kind == "f" and "steps" not in axis.uses:
+            lead = self._axes[spec.name] is None and k == 0  # nodes of a graph, rows of a table
+            # [batch, samples] of a signal; a feature vector would have a fixed width.
+            return (self._guess.sequence if lead else self._guess.signal), True
+        return self._guess.sequence, True

@@ -300,8 +300,10 @@ class SizeOrigins:
             )
         # The samples stay in front, what follows has as many elements as before: this axis is what it was.
         before = self._static.get(node.input[0], ())
-        tails = [list(before[2:]), list(parts[2:])]
-        numbers = all(isinstance(size, int) and size > 0 for tail in tails for size in tail)
+        tails = [
+            [size for size in tail if isinstance(size, int) and size > 0] for tail in (before[2:], parts[2:])
+        ]
+        numbers = [len(tail) for tail in tails] == [len(before[2:]), len(parts[2:])]
         same = parts[0] == 0 or self._same(parts[0], self.of(node.input[0], 0))
         if len(before) < 2 or not numbers or not same:
             return None

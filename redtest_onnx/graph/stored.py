@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from pathlib import Path
-from tempfile import mkdtemp
 
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.scratch import make_scratch_folder
 
 # Copies up to this size stay in memory; larger ones go to a temporary file, so that the graph and its copy
 # are not held in memory together.
@@ -33,8 +32,8 @@ def loadable(model: Model) -> str | bytes:
 
 
 def _on_disk(model: Model, content: bytes) -> str:
-    folder = mkdtemp(prefix="redtest-onnx-")
+    folder = make_scratch_folder()
     weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder) / "model.onnx"
+    path = folder / "model.onnx"
     path.write_bytes(content)
     return str(path)

@@ -9,7 +9,7 @@ they read now, and which nodes are new. All else is the original proto, field fo
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.edits import finished
-from redtest_onnx.graph.index import reads
+from redtest_onnx.graph.index import index_of, reads
 from redtest_onnx.graph.model import Model
 
 Item = TypeVar("Item")
@@ -111,10 +111,28 @@ def _remove(model: Model, graph: gs.Graph, removals: Sequence[Removal]) -> None:
             if name not in tensors:
                 raise InputError(f"there is no tensor {name!r}", where=model.label, hint="see `inspect`")
         source = stand_ins.get(removal.entry, tensors[removal.entry])
+        _measure_at(source, _measured_inside(model, removal), tensors)
         for step, operator in enumerate(removal.adapter):
             source = _append(graph, source, operator, adapter_output(removal.exit, step))
         stand_ins[removal.exit] = source
         _redirect(graph, tensors[removal.exit], source)
+
+
+def _measured_inside(model: Model, removal: Removal) -> Iterator[str]:
+    """Tensors inside a region whose sizes are asked for outside; its entry has the same, or it can't go."""
+    index = index_of(model)
+    inside = index.between(removal.entry, removal.exit)
+    for node in inside:
+        for name in index.nodes[node].output:
+            if name != removal.exit and any(k not in inside for k in index.readers.get(name, ())):
+                yield name
+
+
+def _measure_at(source: gs.Tensor, names: Iterable[str], tensors: Mapping[str, gs.Tensor]) -> None:
+    """Let the Shape operators that read the tensors read `source`."""
+    for name in names:
+        for node in [node for node in tensors[name].outputs if node.op == "Shape"]:
+            node.inputs = [source]
 
 
 def _import(model: Model) -> gs.Graph:

@@ -37,6 +37,8 @@ def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     for (node, name), value in changes.items():
         tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
+        tensor.doc_string = stored[name].doc_string
+        tensor.metadata_props.extend(stored[name].metadata_props)
         if readers[name] == (node,):
             stored[name].CopyFrom(tensor)
             continue

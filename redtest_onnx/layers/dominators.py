@@ -16,6 +16,8 @@ from redtest_onnx.graph.index import GraphIndex
 _SOURCE = ""  # stands before all activations; no tensor has an empty name
 # A block of more operators with weights in a row is no layer any more but a network with its own.
 _LARGEST_BLOCK = 5
+# One that holds most of the network is looked into even where each way through it is short.
+_LARGEST_MAJORITY = 8
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,19 @@ def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]
         sources = tuple(source for source in sources if source in dominators and source != step.entry)
         ways = [_way(dominators, step.entry, source) for source in sources]
         chains = [_steps(index, step.entry, way) for way in ways if way]
-        if any(sum(weighted(index, part) for part in part_chain) > _LARGEST_BLOCK for part_chain in chains):
+        most = max((sum(weighted(index, part) for part in part_chain) for part_chain in chains), default=0)
+        if most > _LARGEST_BLOCK or (most > 1 and _holds_most(index, step)):
             inner[step.exit] = [_expand(index, dominators, part_chain) for part_chain in chains]
     end = next((step.exit for step in reversed(chain) if weighted(index, step)), "")
     return Tree(chain, inner, end)
+
+
+def _holds_most(index: GraphIndex, step: FlowStep) -> bool:
+    """Whether a step holds more than half of the operators with weights, as a detector's neck does."""
+    inside = len(step.nodes & index.weighted)
+    if len(index.flows) > 1:
+        return False  # to an encoder's input, all of a decoder is one step
+    return inside > _LARGEST_MAJORITY and 2 * inside > len(index.weighted)
 
 
 def _way(dominators: dict[str, str], entry: str | None, target: str) -> list[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.cost import count_macs, count_parameters
+from redtest_onnx.graph.cost import count_macs, count_parameters, count_shared
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.quantisation import same_scale
 from redtest_onnx.graph.reinsert import InlinedBranch
 from redtest_onnx.graph.shapes import Shape, Shapes
-from redtest_onnx.layers.granularity import Granularity, regroup
+from redtest_onnx.layers.adaptation import adaptable, adapter_cost
+from redtest_onnx.layers.granularity import GRANULARITIES, Granularity, regroup
+from redtest_onnx.layers.kinds import BLOCKS, kind_of
+from redtest_onnx.layers.layout import channels_first, channels_last
 from redtest_onnx.layers.names import layer_names
 from redtest_onnx.layers.regions import Region, escaping_tensor, find_regions
 
@@ -27,11 +29,13 @@ class Layer:
         kind: operator, or what an indivisible block does.
         operators: number of operators on the way to `tensor`; 1 for a plain operator.
         convolutional: whether convolutions, which keep channels in front, are among them.
+        channels_last: whether it gives images [N, H, W, C], their channels behind their positions.
         input: the activation it starts from; None at the model's inputs.
         tensor: the activation measured.
         exit: the activation that leaves the layer.
         shape: sizes of `tensor` for one sample; None if unknown.
         parameters: learned values that go with the layer.
+        shared_parameters: learned values it applies that others read, too, so that they stay without it.
         macs: multiply-accumulates for one sample that go with it; None if unknown.
         added_parameters: learned values of the adapter that would take its place; 0 for a bypass.
         added_macs: multiply-accumulates of that adapter.
@@ -54,6 +58,8 @@ class Layer:
     added_macs: int
     action: str | None
     reason: str | None
+    channels_last: bool = False
+    shared_parameters: int = 0
 
     @property
     def removable(self) -> bool:
@@ -85,7 +91,7 @@ def find_layers(
     for i, (region, name) in enumerate(zip(regions, names, strict=True)):
         gone = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
         # What others need, too, stays; its cost is the layer's all the same.
-        gone |= region.nodes
+        gone = index.with_feeders(gone | region.nodes)
         action, reason = _action(index, region, shapes)
         if action and (beyond := _reaching_out(region, index, choices)):
             action, reason = None, beyond
@@ -94,7 +100,7 @@ def find_layers(
             Layer(
                 index=i,
                 name=name,
-                kind=granularity if region in joined and len(region.core) > 1 else _kind(index, region),
+                kind=granularity if region in joined and len(region.core) > 1 else kind_of(index, region),
                 operators=len(region.core),
                 convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
                 input=region.entry,
@@ -102,11 +108,13 @@ def find_layers(
                 exit=region.exit,
                 shape=shapes.sizes.get(region.tensor),
                 parameters=count_parameters(index, gone),
+                shared_parameters=count_shared(index, gone),
                 macs=count_macs(index, shapes, gone),
                 added_parameters=added[0],
                 added_macs=added[1],
                 action=action,
                 reason=reason,
+                channels_last=channels_last(index, region.tensor, ranks.get(region.tensor, 0)),
             )
         )
     return tuple(layers)
@@ -114,7 +122,9 @@ def find_layers(
 
 def has_branches(layers: Iterable[Layer]) -> bool:
     """Whether some layer is a block with branches, as residual nets and transformers have them."""
-    return any(layer.operators > 1 for layer in layers)
+    return any(
+        layer.operators > 1 and (layer.kind in BLOCKS or layer.kind in GRANULARITIES) for layer in layers
+    )
 
 
 def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer]) -> tuple[Layer, ...]:
@@ -142,6 +152,7 @@ def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer])
                 added_macs=0,
                 action=None,
                 reason=f"it is a part of {owner[name]}" if name in owner else "it is no layer of its own",
+                channels_last=channels_last(index, name, len(shapes.sizes.get(name, ()))),
             )
             found.append(replace(known.get(name, inner), index=len(found)))
     return tuple(found)
@@ -154,13 +165,13 @@ def _inside(index: GraphIndex, layer: Layer) -> Iterator[str]:
 
 def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | None, str | None]:
     """How a region can be removed, and what speaks against a plain bypass."""
-    if _kind(index, region) in ops.CONTROL_FLOW:
+    if kind_of(index, region) in ops.CONTROL_FLOW:
         return None, _kept_whole(index, region)
     if region.entry is None:
         return None, "it reads the model's input: there is no earlier layer to take its place"
-    if (extra := escaping_tensor(index, region)) is not None:
-        return None, extra
     before, after = shapes.sizes.get(region.entry), shapes.sizes.get(region.exit)
+    if (extra := escaping_tensor(index, region, shapes.sizes)) is not None:
+        return None, extra
     if before is None or after is None:
         unknown = region.entry if before is None else region.exit
         return None, f"the shape of {unknown!r} is unknown"
@@ -201,52 +212,11 @@ def _reaching_out(region: Region, index: GraphIndex, choices: Iterable[InlinedBr
     return None
 
 
-def channels_first(index: GraphIndex, entry: str, exit_: str, rank: int) -> bool:
-    """Whether values of a region are [N, C, positions...]: images, and what convolutions pass on."""
-    kinds = {ops.qualified(index.nodes[i]) for i in index.between(entry, exit_)}
-    return rank == 4 or (rank > 2 and not kinds.isdisjoint(ops.CONVOLUTION))
-
-
-def adaptable(before: Shape, after: Shape, channels_first: bool) -> bool:
-    """Whether one linear operator can turn the first shape into the second.
-
-    Vectors and sequences change their last axis; images [N, C, H, W] and signals [N, C, L] change their
-    channels and shrink by a whole factor per axis.
-    """
-    if len(before) != len(after) or before[0] != after[0]:
-        return False
-    if channels_first:
-        pairs = zip(before[2:], after[2:], strict=True)
-        return all(a >= b > 0 and a == b * (a // b) for a, b in pairs)
-    return len(before) in (2, 3) and before[1:-1] == after[1:-1]
-
-
 def _adapter_cost(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[int, int]:
     """Parameters and multiply-accumulates of one linear operator with bias in the region's place."""
     assert region.entry is not None
     before, after = shapes.sizes[region.entry], shapes.sizes[region.exit]
-    channel = 1 if channels_first(index, region.entry, region.exit, len(before)) else -1
-    window = prod(-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)) if channel == 1 else 1
-    inputs = before[channel] * window
-    return (inputs + 1) * after[channel], inputs * prod(after)
-
-
-def _kind(index: GraphIndex, region: Region) -> str:
-    kinds = [ops.qualified(index.nodes[i]) for i in sorted(region.core)]
-    if len(kinds) == 1:
-        return kinds[0]
-    found = set(kinds)
-    merge = index.nodes[index.producer[region.tensor]].op_type
-    for name, marks in (
-        ("recurrent block", ops.RECURRENT),
-        ("control flow", ops.CONTROL_FLOW),
-        ("attention", ops.ATTENTION),
-    ):
-        if not found.isdisjoint(marks):
-            return name
-    if not found.isdisjoint(ops.CONVOLUTION):
-        return "residual block" if "Add" in found and merge != "Concat" else "branches"
-    return "feed-forward" if "Add" in found else "block"
+    return adapter_cost(before, after, channels_first(index, region.entry, region.exit, len(before)))
 
 
 def _dims(shape: Shape) -> str:

@@ -8,6 +8,7 @@ single operator or a block with branches; those that hold weights are the layers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from redtest_onnx.graph import operators as ops
@@ -16,6 +17,11 @@ from redtest_onnx.layers.dominators import FlowStep, find_flows, shadowed_steps,
 
 # What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence.
 _RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
+
+
+_SIZE_KEEPING = ops.POINTWISE | ops.NORMALISATION | {"Softmax"}
+# Linear operators may change their last axis only; where the sizes agree in a run, it is a fixed one.
+_POSITIONS_KEPT = frozenset({"MatMul", "MatMulInteger", "Conv"})
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,16 @@ def find_regions(
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
 
 
-def escaping_tensor(index: GraphIndex, region: Region) -> str | None:
-    """Why a region can't go: a tensor inside it that others need, in words; None if there is none."""
+def escaping_tensor(
+    index: GraphIndex, region: Region, sizes: Mapping[str, tuple[int, ...]] | None = None
+) -> str | None:
+    """Why a region can't go: a tensor inside it that others need, in words; None if there is none.
+
+    Args:
+        index: the graph.
+        region: the region.
+        sizes: sizes of tensors; one whose sizes only others need does no harm where the entry has the same.
+    """
     dead = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
     for node in sorted(region.nodes - dead):
         for name in index.nodes[node].output:
@@ -89,10 +103,36 @@ def escaping_tensor(index: GraphIndex, region: Region) -> str | None:
                 continue
             if name in index.outputs:
                 return f"its inner tensor {name!r} is also an output of the model"
+            only_sizes = sizes is not None and measurable_at_entry(index, region, name, sizes)
             for reader in index.readers.get(name, ()):
+                if only_sizes and ops.qualified(index.nodes[reader]) == "Shape":
+                    continue
                 if reader not in region.nodes:
                     return f"its inner tensor {name!r} is also read by {describe(index, reader)}"
     return None
+
+
+def measurable_at_entry(
+    index: GraphIndex, region: Region, name: str, sizes: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Whether an inner tensor has the sizes of the region's entry, for one sample and by what makes it."""
+    if region.entry is None or name not in sizes or sizes[name] != sizes.get(region.entry):
+        return False
+    return name == region.entry or name in _same_sizes(index, region.entry, region.nodes)
+
+
+def _same_sizes(index: GraphIndex, entry: str, nodes: frozenset[int]) -> set[str]:
+    """Tensors inside a region that have the sizes of its entry whatever these are."""
+    found = {entry}
+    for i in sorted(nodes):
+        node = index.nodes[i]
+        sources = index.activation_inputs(i)
+        keeps = ops.qualified(node) in _SIZE_KEEPING and sources and all(name in found for name in sources)
+        # A residual sum of the entry with what has come back to its sizes.
+        back = ops.qualified(node) in ("Add", "Sum") and any(name in found for name in sources)
+        if keeps or back or (ops.qualified(node) in _POSITIONS_KEPT and sources and sources[0] in found):
+            found.add(node.output[0])
+    return found
 
 
 def describe(index: GraphIndex, node: int) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES
+from redtest_onnx.metrics.cka import UNBIASED_SAMPLES
+from redtest_onnx.metrics.grams import rounding_energy
 
 # Elements of the blocks that are held at a time: of Grams for all layers, or of features in float64.
 _BLOCK_ELEMENTS = 1 << 25
@@ -45,7 +47,10 @@ def full_hsic(layers: Sequence[Array], others: Sequence[Array] | None = None) ->
         products = _in_feature_space(first, partners, n)
     else:
         products = _in_blocks(first, partners, n)
-    hsic = products / (n * (n - 3))
+    scales = [
+        namespace(layers[0]).asarray([layer.scale**2 for layer in group]) for group in (first, partners)
+    ]
+    hsic = products * scales[0][:, None] * scales[1] / (n * (n - 3))
     for axis, group in enumerate((first, partners)):
         for k, layer in enumerate(group):
             if layer.constant:
@@ -63,14 +68,20 @@ class _Centred:
         rows = max(1, _BLOCK_ELEMENTS // max(self.width, 1))
         parts = [features[start : start + rows] for start in range(0, len(features), rows)]
         self.mean = sum(part.sum(axis=0, dtype=xp.float64) for part in parts) / len(features)
-        spread = sum(float(xp.square(part - self.mean).sum()) for part in parts)
-        level = float(xp.square(self.mean).sum()) * len(features)
-        self.constant = not spread > CONSTANT**2 * (spread + level)
+        low = xp.stack([part.min(axis=0) for part in parts]).min(axis=0)
+        high = xp.stack([part.max(axis=0) for part in parts]).max(axis=0)
+        varies, hidden = rounding_energy(low, high, features.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = [float(xp.square((part - self.mean) * varies).sum(axis=1).max()) for part in parts]
+        largest = max(norms)
+        self.constant = not largest > hidden
+        # A power of two is exact; products of float32 values of any size stay within its range.
+        self.scale = 2.0 ** math.frexp(largest**0.5)[1] if math.isfinite(largest) and largest > 0 else 1.0
 
     def rows(self, start: int, stop: int) -> Array:
-        """[stop - start, p] in the type of the features."""
+        """[stop - start, p] in the type of the features, over `scale`."""
         part = self.features[start:stop]
-        return part - self.mean.astype(part.dtype)
+        return (part - self.mean.astype(part.dtype)) / part.dtype.type(self.scale)
 
 
 def _feature_space_is_cheaper(first: list[_Centred], second: list[_Centred], n: int) -> bool:
@@ -96,9 +107,9 @@ def _in_feature_space(first: list[_Centred], second: list[_Centred], n: int) -> 
 
 
 def _whole(layer: _Centred, n: int) -> Array:
-    """[n, p] float64, centred exactly: what rounding left of the mean would count n times."""
+    """[n, p] float64 over `scale`, centred exactly: what rounding left of the mean would count n times."""
     xp = namespace(layer.features)
-    return layer.features.astype(xp.float64) - layer.mean
+    return (layer.features.astype(xp.float64) - layer.mean) / layer.scale
 
 
 def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> Array:

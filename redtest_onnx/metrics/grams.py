@@ -38,7 +38,8 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     """Subtract each feature's mean over the samples.
 
     A feature that varies by rounding noise only becomes exactly 0, so that a constant layer is recognised
-    as one. Centring before any product keeps float32 from cancelling when features share a large mean.
+    as one; where what may be noise outweighs what is left, all features do. Centring before any product keeps
+    float32 from cancelling when features share a large mean.
 
     Args:
         features: [n, p], any real dtype.
@@ -51,17 +52,62 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     Raises:
         InputError: not two axes, or no samples.
     """
+    centred, noise = _centred(features, dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = namespace(centred).square(centred, dtype=np.float64).sum(axis=1).max()
+    if noise and float(largest) <= noise:
+        centred[...] = 0
+    return centred
+
+
+def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeLike) -> bool:
+    """Whether the values of a layer differ by no more than the rounding of their common level.
+
+    What rounding leaves of a constant looks like noise; only beside the level it is known for nothing.
+
+    Args:
+        largest: squared norm of the sample farthest from the mean, [p] features together.
+        level: largest absolute mean of a feature.
+        features: p.
+        dtype: of the values as the network made them.
+    """
+    return bool(largest <= features * (_noise(dtype) * level) ** 2)
+
+
+def rounding_energy(low: Array, high: Array, dtype: npt.DTypeLike) -> tuple[Array, float]:
+    """Which features vary by more than rounding, and by how much the others do, which may be more than noise.
+
+    Args:
+        low: [p] smallest value of each feature.
+        high: [p] largest.
+        dtype: of the values as the network made them.
+
+    Returns:
+        [p] bool, and the sum of the squared ranges of the other features.
+    """
+    xp = namespace(low)
+    noise = _noise(dtype) * xp.maximum(-low, high).astype(xp.float64)
+    varies = high - low > noise
+    hidden = xp.where(varies, 0.0, high - low)
+    return varies, float(xp.square(hidden, dtype=xp.float64).sum())
+
+
+def _noise(dtype: npt.DTypeLike) -> float:
+    return _NOISE_STEPS * float(np.finfo(np.result_type(dtype, np.float32)).eps)
+
+
+def _centred(features: Array, dtype: npt.DTypeLike | None) -> tuple[Array, float]:
+    """Features less their mean, 0 where they are noise, and what that may hide."""
     _check_matrix(features)
     xp = namespace(features)
     own = xp.result_type(features.dtype, xp.float32)
-    noise = _NOISE_STEPS * float(xp.finfo(own).eps)
     values = features.astype(own if dtype is None else dtype, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
-        low, high = values.min(axis=0), values.max(axis=0)
+        varies, hidden = rounding_energy(values.min(axis=0), values.max(axis=0), features.dtype)
         centred = values - values.mean(axis=0)
         centred -= centred.mean(axis=0)  # a large mean is rounded itself
-        centred *= high - low > noise * xp.maximum(-low, high)
-    return centred
+        centred *= varies
+        return centred, hidden
 
 
 def linear_gram(features: Array) -> Array:
@@ -151,9 +197,10 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     xp = namespace(features)
     samples, width = features.shape
     step = max(1, _BLOCK_ELEMENTS // samples)
-    total = None
+    total, hidden = None, 0.0
     for start in range(0, width, step):
-        block = centre(features[:, start : start + step], dtype)
+        block, noise = _centred(features[:, start : start + step], dtype)
+        hidden += noise
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
@@ -163,7 +210,11 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
             total = gram
         else:
             total += gram
-    return xp.zeros((samples, samples)) if total is None else total
+    if total is None:
+        return xp.zeros((samples, samples))
+    if hidden and float(total.diagonal().max()) <= hidden:
+        total[...] = 0
+    return total
 
 
 def _rbf(gram: Array, bandwidth: float) -> Array:

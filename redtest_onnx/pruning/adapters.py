@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from redtest_onnx.graph import operators as ops
@@ -13,7 +10,8 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.surgery import AdapterOperator
-from redtest_onnx.layers.layer import channels_first
+from redtest_onnx.layers.adaptation import Window, windows
+from redtest_onnx.layers.layout import channels_first
 from redtest_onnx.runtime.workbench import Workbench
 
 
@@ -33,35 +31,49 @@ def plain_adapter(bench: Workbench, entry: str, exit_: str, kernel: int = 1) -> 
     before, after = shapes.sizes[entry], shapes.sizes[exit_]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(shapes.dtypes.get(entry, FLOAT)))
     activation = _activation(index, exit_)
-    if len(before) != 4 and not channels_first(index, entry, exit_, len(before)):
+    first = channels_first(index, entry, exit_, len(before))
+    if not first and before[1:-1] == after[1:-1]:
         bias = np.zeros(after[-1], dtype)
         product = AdapterOperator("MatMul", (np.eye(before[-1], after[-1], dtype=dtype),))
         return (product, AdapterOperator("Add", (bias,)), *activation)
-    stride = _strides(before, after)
-    window = [max(s, kernel) for s in stride]
-    middle = tuple(slice((w - s) // 2, (w + s) // 2) for w, s in zip(window, stride, strict=True))
-    weight = np.zeros((after[1], before[1], *window), dtype)
-    identity = np.eye(after[1], before[1]).reshape(after[1], before[1], *[1] * len(stride))
-    weight[(slice(None), slice(None), *middle)] = identity / np.prod(stride)
-    return (_convolution(weight, np.zeros(after[1], dtype), before, after), *activation)
+    if not first:
+        # [N, H, W, C]: a convolution wants its channels in front.
+        rank = len(before)
+        to_front, to_back = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+        return (
+            AdapterOperator("Transpose", (), {"perm": to_front}),
+            _convolution(_turned(before), _turned(after), kernel, dtype),
+            AdapterOperator("Transpose", (), {"perm": to_back}),
+            *activation,
+        )
+    return (_convolution(before, after, kernel, dtype), *activation)
 
 
-def _convolution(
-    weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic], before: Shape, after: Shape
-) -> AdapterOperator:
-    """The convolution [M, C, kernel...] between two sizes; what its kernel sticks out is padded."""
-    stride = _strides(before, after)
+def _turned(shape: Shape) -> Shape:
+    """[N, ..., C] as [N, C, ...]."""
+    return (shape[0], shape[-1], *shape[1:-1])
+
+
+def _convolution(before: Shape, after: Shape, kernel: int, dtype: np.dtype[np.generic]) -> AdapterOperator:
+    """The convolution [M, C, kernel...] from [N, C, ...] to [N, M, ...], padded as its kernel needs."""
+    found = windows(before[2:], after[2:])
+    assert found is not None
+    sizes = [max(window.size, kernel) for window in found]
+    weight = np.zeros((after[1], before[1], *sizes), dtype)
+    identity = np.eye(after[1], before[1]).reshape(after[1], before[1], *[1] * len(found))
+    middle = tuple(_middle(size, window) for size, window in zip(sizes, found, strict=True))
+    weight[(slice(None), slice(None), *middle)] = identity / np.prod([window.size for window in found])
     excess = [
-        max((b - 1) * s + k - a, 0)
-        for a, b, s, k in zip(before[2:], after[2:], stride, weight.shape[2:], strict=True)
+        max((b - 1) * window.stride + size - a, 0)
+        for a, b, size, window in zip(before[2:], after[2:], sizes, found, strict=True)
     ]
     pads = [e // 2 for e in excess] + [e - e // 2 for e in excess]
-    attributes = {"kernel_shape": list(weight.shape[2:]), "strides": list(stride), "pads": pads}
-    return AdapterOperator("Conv", (weight, bias), attributes)
+    attributes = {"kernel_shape": sizes, "strides": [window.stride for window in found], "pads": pads}
+    return AdapterOperator("Conv", (weight, np.zeros(after[1], dtype)), attributes)
 
 
-def _strides(before: Shape, after: Shape) -> Sequence[int]:
-    return [-(-a // b) for a, b in zip(before[2:], after[2:], strict=True)]
+def _middle(size: int, window: Window) -> slice:
+    return slice((size - window.size) // 2, (size - window.size) // 2 + window.size)
 
 
 def _activation(index: GraphIndex, tensor: str) -> tuple[AdapterOperator, ...]:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
+_SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
 
@@ -43,6 +44,8 @@ class Candidates:
     def __init__(self, bench: Workbench, max_drop: float) -> None:
         self._bench, self._max_drop = bench, max_drop
         self._evaluator = bench.evaluator(bench.splits.choose)
+        reference = self._evaluator.reference
+        self._by_labels = reference.accuracy is not None and getattr(reference, "accuracy_steers", True)
         self._looks = self._prepared()
 
     def loss(self, plan: Plan) -> float:
@@ -70,11 +73,11 @@ class Candidates:
 
     def _prepared(self) -> list[tuple[dict[str, Any], Answers]]:
         """Inputs and right answers to look at; none where a loss isn't a share of wrong answers."""
-        bench, reference = self._bench, self._evaluator.reference
-        by_labels = reference.accuracy is not None
+        bench, reference, by_labels = self._bench, self._evaluator.reference, self._by_labels
         if bench.fixed_batch is not None or len(bench.model.outputs) != 1:
             return []
-        if not by_labels and reference.agreement.top1 is None:
+        measures = [output.measure for output in getattr(reference.agreement, "outputs", ())]
+        if not by_labels and (reference.agreement.top1 is None or measures not in ([], [_SAME_CLASS])):
             return []
         found: list[tuple[dict[str, Any], Answers]] = []
         chosen = bench.splits.choose[: _LOOK * _LOOKS]
@@ -88,8 +91,8 @@ class Candidates:
         return found
 
     def _hopeless(self, session: Session) -> bool:
-        reference, total = self._evaluator.reference, len(self._bench.splits.choose)
-        share = 1.0 if reference.accuracy is None else reference.accuracy
+        accuracy, total = self._evaluator.reference.accuracy, len(self._bench.splits.choose)
+        share = accuracy if self._by_labels and accuracy is not None else 1.0
         wrong = 0
         for feeds, right in self._looks:
             answers = _answers(session, feeds)

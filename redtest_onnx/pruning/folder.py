@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from redtest_onnx.data.synthetic import Synthetic
-from redtest_onnx.graph.files import load, save, writable
+from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.model_folder import folder_writable, open_folder, save_folder
+from redtest_onnx.graph.writing import writable
 from redtest_onnx.layers.blocks import removed_blocks
 from redtest_onnx.pruning.follow import prune_partner
 from redtest_onnx.pruning.prune import Pruning

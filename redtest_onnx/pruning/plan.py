@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import read_json
 from redtest_onnx.layers.layer import Layer
 
 
@@ -130,12 +130,7 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    document: Any = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise InputError("is not a plan: it has no list `steps`", where=str(path))
     if document.get("schema", SCHEMA) != SCHEMA:

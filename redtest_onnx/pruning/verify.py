@@ -9,8 +9,8 @@ import onnx
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes, unpaired
 from redtest_onnx.graph.caches import find_caches
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.session import Level

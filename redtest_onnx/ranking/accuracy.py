@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.reading import read_text
 
 NUMBERS = ("accuracy", "test_accuracy", "latency_ms", "parameters", "macs", "msrs")
 BenchmarkData = Literal["cifar10", "cifar100", "ImageNet16-120"]
@@ -54,9 +57,8 @@ def read_table(path: Path) -> dict[str, dict[str, float]]:
         InputError: unreadable, no column of names, a name twice, or a value that is no number.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), restval=""))
+    except csv.Error as error:
         raise InputError(f"can't be read: {error}", where=str(path)) from error
     column = next((name for name in _NAMES if rows and name in rows[0]), None)
     if column is None:
@@ -64,6 +66,8 @@ def read_table(path: Path) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for line, row in enumerate(rows, start=2):
         name = row[column]
+        if None in row:
+            raise InputError(f"line {line}: it has more cells than columns", where=str(path))
         if name in table:
             raise InputError(f"line {line}: {name!r} is there twice", where=str(path))
         table[name] = {kind: _number(row[kind], kind, line, path) for kind in NUMBERS if row.get(kind)}
@@ -79,6 +83,8 @@ def _number(text: str, kind: str, line: int, path: Path) -> float:
         raise InputError(
             f"line {line}: accuracy {text} is no share of 1", where=str(path), hint="write 92.5 % as 0.925"
         )
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"line {line}: {kind} is {text!r}, no size", where=str(path))
     return int(value) if kind in ("parameters", "macs") else value
 
 

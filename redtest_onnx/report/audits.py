@@ -9,6 +9,7 @@ from redtest_onnx.auditing.run import Audit
 from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.report.table_formats import markdown_text
+from redtest_onnx.report.tables import at_sizes
 from redtest_onnx.text import plain
 
 SHOWN = 5  # nodes or tensors that text formats name
@@ -72,7 +73,7 @@ def audit_facts(audit: Audit) -> str:
     """What was measured, in a line."""
     facts = [
         f"{count(audit.cost.parameters)} parameters",
-        f"{count(audit.cost.macs)} MACs",
+        f"{count(audit.cost.macs)} MACs{at_sizes(audit.cost)}",
         f"file {size(audit.measured['file_bytes'])}",
         f"activations {size(audit.cost.peak_activation_bytes)}",
     ]

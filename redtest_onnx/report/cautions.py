@@ -27,7 +27,10 @@ def cautions(analysis: Analysis) -> list[str]:
         )
     if analysis.undefined:
         names = _some([layer.name for layer in analysis.undefined])
-        found.append(f"Similarity is undefined for layers that do not vary over these samples: {names}.")
+        found.append(
+            "Similarity is undefined for layers that do not vary over these samples, or by no more than the "
+            f"rounding of their common level: {names}."
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redtest_onnx.errors import OutputError
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.text import plain
 
 if TYPE_CHECKING:

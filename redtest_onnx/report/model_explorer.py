@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.layers.layer import Layer
 
 QUANTITIES = ("similarity", "macs", "removed")

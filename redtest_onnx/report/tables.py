@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report import numbers
@@ -45,7 +46,7 @@ def layer_table(
             layer.name,
             layer.kind,
             "x".join(map(str, layer.shape)) if layer.shape is not None else "?",
-            layer.parameters,
+            _parameters(layer),
             layer.macs,
         ]
         cells += [series[i] for series in (similarity, latency_ms) if series is not None]
@@ -70,9 +71,14 @@ def comparison_table(pruning: Pruning) -> Table:
     a, b = pruning.before, pruning.after
     rows = [
         _row("parameters", a.cost.parameters, b.cost.parameters, numbers.count),
-        _row("MACs", a.cost.macs, b.cost.macs, numbers.count),
+        _row(f"MACs{at_sizes(a.cost)}", a.cost.macs, b.cost.macs, numbers.count),
         _row("file size", a.file_bytes, b.file_bytes, numbers.size),
-        _row("activation peak", a.cost.peak_activation_bytes, b.cost.peak_activation_bytes, numbers.size),
+        _row(
+            f"activation peak{at_sizes(a.cost)}",
+            a.cost.peak_activation_bytes,
+            b.cost.peak_activation_bytes,
+            numbers.size,
+        ),
         _row("latency p50", a.latency.p50, b.latency.p50, numbers.milliseconds),
         _row("latency p90", a.latency.p90, b.latency.p90, numbers.milliseconds),
         _row("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
@@ -93,6 +99,19 @@ def comparison_table(pruning: Pruning) -> Table:
         Column("change", "change", "decimal"),
     )
     return Table("before_after", "Before and after", columns, tuple(_blank(row) for row in rows))
+
+
+def _parameters(layer: Layer) -> Cell:
+    """The layer's own learned values, with those it shares with others."""
+    if layer.shared_parameters <= layer.parameters // 100:
+        return layer.parameters
+    shared = numbers.count(layer.shared_parameters)
+    return Shown(layer.parameters, f"{numbers.count(layer.parameters)} (+ {shared} shared)")
+
+
+def at_sizes(cost: Cost) -> str:
+    """What stands behind numbers that depend on guessed sizes, such as " at x 1x3x64x64 (a guess)"."""
+    return "" if cost.at is None else f" {cost.at} (a guess)"
 
 
 def _blank(row: tuple[Cell, ...]) -> tuple[Cell, ...]:

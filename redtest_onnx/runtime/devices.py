@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from onnx import TensorProto, helper
 
-from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.errors import RuntimeUnavailableError, SettingError
 from redtest_onnx.runtime.library import failures, onnxruntime, quiet_stdout, reason
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ def check_device(device: Device) -> None:
     """Refuse what is no device.
 
     Raises:
-        InputError: neither auto, cpu, cuda nor cuda:N.
+        SettingError: neither auto, cpu, cuda nor cuda:N.
     """
     if not isinstance(device, str) or not _DEVICE.fullmatch(device):
-        raise InputError(f"device is {device!r}", hint=f"it can be {DEVICES}")
+        raise SettingError("device", device, ("auto", "cpu", "cuda", "cuda:0"))
 
 
 def resolve_place(device: Device) -> Place:

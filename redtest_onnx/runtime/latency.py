@@ -90,9 +90,10 @@ def _same(one: Workbench, other: Workbench) -> bool:
         return False
     if one.model is other.model:
         return True
-    a, b = one.model.proto, other.model.proto
-    alike = a.ByteSize() == b.ByteSize() and len(a.graph.node) == len(b.graph.node)
-    return alike and one.model.folder == other.model.folder and a == b
+    a, b = one.model, other.model
+    if len(a.graph.node) != len(b.graph.node) or a.folder != b.folder:
+        return False
+    return all(n == m for n, m in zip(a.graph.node, b.graph.node, strict=True)) and a.proto == b.proto
 
 
 def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> list[float]:

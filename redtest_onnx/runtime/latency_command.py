@@ -7,11 +7,11 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import save
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.scratch import scratch_folder
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _SECONDS = 600
@@ -38,7 +38,7 @@ def run_latency_command(command: str, model: Model) -> float:
             f"latency command {command!r} has no {_PLACE}",
             hint=f"write {_PLACE} where the file's name belongs",
         )
-    with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+    with scratch_folder() as folder:
         path = model.path or save(model, Path(folder) / "model.onnx").path
         arguments = [word.replace(_PLACE, os.fspath(path or "")) for word in words]
         try:

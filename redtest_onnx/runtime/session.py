@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import onnx
 
 from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
 from redtest_onnx.metrics.arrays import Array
@@ -22,6 +24,7 @@ from redtest_onnx.runtime import devices
 from redtest_onnx.runtime.device_arrays import array_taker, synchronise
 from redtest_onnx.runtime.devices import Device as Device
 from redtest_onnx.runtime.devices import check_device, execution_providers, resolve_device, resolve_place
+from redtest_onnx.runtime.interrupt import stoppable
 from redtest_onnx.runtime.library import (
     failures,
     is_out_of_memory,
@@ -34,6 +37,10 @@ from redtest_onnx.runtime.providers import Provider, assigned_nodes, open_sessio
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 Level = Literal["none", "basic", "extended", "all"]
+
+log = logging.getLogger(__name__)
+
+_BFLOAT16 = onnx.TensorProto.BFLOAT16
 
 _LEVELS: dict[Level, str] = {
     "none": "ORT_DISABLE_ALL",
@@ -129,6 +136,8 @@ class Session:
             settings.optimized_model_filepath = os.fspath(save_optimised)
         self.provider_names: tuple[str, ...] = ()
         self.output_names: tuple[str, ...] = ()
+        if any(spec.dtype == _BFLOAT16 for spec in (*model.inputs, *model.outputs)):
+            model = _with_kernels(model)
         if deployed and options.providers:
             self.place = devices.Place("cpu")  # feeds and outputs are the host's
             self._session = open_session(ort, loadable(model), settings, options.providers, model.label)
@@ -139,10 +148,7 @@ class Session:
         providers = execution_providers(self.place, exhaustive=deployed)
         try:
             with quiet_stdout():
-                # Without its own fallback a device that fails at a run would be replaced silently.
-                self._session = ort.InferenceSession(
-                    loadable(model), settings, providers=providers, enable_fallback=0
-                )
+                self._session = self._open(ort, model, settings, providers)
         except failures(ort) as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error, model.label, str(self.place)) from error
@@ -171,6 +177,17 @@ class Session:
     def device(self) -> Literal["cpu", "cuda"]:
         """The kind of device it runs on."""
         return self.place.kind
+
+    def _open(self, ort: Any, model: Model, settings: Any, providers: list[Any]) -> Any:
+        """The session; where kernels for bfloat16 are missing, that of the model in float32."""
+        # Without its own fallback a device that fails at a run would be replaced silently.
+        try:
+            return ort.InferenceSession(loadable(model), settings, providers=providers, enable_fallback=0)
+        except failures(ort):
+            if not holds_bfloat16(model):
+                raise
+            source = loadable(_with_kernels(model))
+            return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
 
     @property
     def output_specs(self) -> dict[str, TensorSpec]:
@@ -205,9 +222,15 @@ class Session:
         """
         names = list(outputs or self.output_names)
         feeds = self._own_feeds(feeds)
-        with self._reported(feeds):
-            values = self._session.run(names, feeds)
+        with self._reported(feeds), stoppable(onnxruntime().RunOptions()) as run_options:
+            values = self._session.run(names, self._fed(feeds), run_options)
         return dict(zip(names, values, strict=True))
+
+    def _fed(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        """What goes into the run: bfloat16 in float32."""
+        if all(array.dtype.kind != "V" for array in feeds.values()):
+            return dict(feeds)
+        return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in feeds.items()}
 
     def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
         """Run once and leave the outputs where they were made.
@@ -232,11 +255,12 @@ class Session:
         binding = self._session.io_binding()
         feeds = self._own_feeds(feeds)
         with self._reported(feeds):
-            for name, array in feeds.items():
+            for name, array in self._fed(feeds).items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in self.output_names:
                 binding.bind_output(name, *memory)
-            self._session.run_with_iobinding(binding)
+            with stoppable(onnxruntime().RunOptions()) as run_options:
+                self._session.run_with_iobinding(binding, run_options)
             binding.synchronize_outputs()
         return {
             name: take(value) for name, value in zip(self.output_names, binding.get_outputs(), strict=True)
@@ -256,3 +280,15 @@ class Session:
                 where=self.label,
                 hint=f"check that these inputs fit the model: {given}",
             ) from error
+
+
+def _with_kernels(model: Model) -> Model:
+    """A bfloat16 model in float32, which is made once."""
+    if "float32" not in model.facts:
+        log.warning(
+            "%s is run in float32: ONNX Runtime lacks kernels or arrays for its bfloat16 here", model.label
+        )
+        model.facts["float32"] = in_float32(model)
+    converted = model.facts["float32"]
+    assert isinstance(converted, Model)
+    return converted

@@ -15,11 +15,13 @@ from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
 from redtest_onnx.graph.shapes import Shape, Shapes, infer_shapes
-from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs
+from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs, takes_one_sample
 from redtest_onnx.runtime.session import RunOptions, Session
 
 log = logging.getLogger(__name__)
 
+WHOLE = -1
+"""Stands for the axis of samples where all of a tensor belongs to one sample."""
 _LARGEST = 1 << 32  # bytes of one tensor for one sample; stored weights may be larger
 
 
@@ -30,7 +32,8 @@ class ResolvedShapes:
     Attributes:
         batch: number of samples the sizes are for: 1, or the batch size fixed in the model.
         shapes: sizes and types.
-        batch_axes: axis of the samples per activation; missing where no axis grows with the batch.
+        batch_axes: axis of the samples per activation; missing where no axis grows with the batch, and
+            `WHOLE` in models that take one sample a run.
     """
 
     batch: int
@@ -51,6 +54,14 @@ def resolve_shapes(model: Model, sample: Callable[[int], Feeds], options: RunOpt
     """
     batch = fixed_batch(model) or 1
     small = _sizes(model, sample(batch), options)
+    if takes_one_sample(model):
+        # What convolutions see has an axis of one sample in front; the rest is all one sample's.
+        axes = {
+            name: 0 if shape[0] == 1 and len(shape) > 1 else WHOLE
+            for name, shape in small.sizes.items()
+            if shape
+        }
+        return ResolvedShapes(1, small, axes)
     if fixed_batch(model) is not None:
         # Nothing can grow: the samples are where inputs have them, in front as a rule.
         axes = {name: 0 for name, shape in small.sizes.items() if shape and shape[0] % batch == 0}
@@ -111,14 +122,23 @@ def _sizes(model: Model, feeds: Feeds, options: RunOptions) -> Shapes:
     unknown = [
         name
         for name, node in index.producer.items()
-        if name in index.activations
+        if (name in index.activations or name in index.input_dependent)
         and name not in shapes.sizes
         and ops.qualified(index.nodes[node]) not in ops.NO_TENSOR
     ]
     if not unknown or _runs_nowhere(model):
         return shapes
-    seen = Session(build_shape_probe(model, unknown), options, level="basic").run(feeds)
-    sizes: dict[str, Shape] = {
-        name.removeprefix(PREFIX): tuple(map(int, dims)) for name, dims in seen.items()
-    }
-    return shapes.updated(sizes)
+    activations = [name for name in unknown if name in index.activations]
+    try:
+        return shapes.updated(_seen_sizes(model, unknown, feeds, options))
+    except InputError:
+        if len(activations) == len(unknown):
+            raise
+    # Lists and optionals, which have no sizes, may be among the others.
+    return shapes.updated(_seen_sizes(model, activations, feeds, options)) if activations else shapes
+
+
+def _seen_sizes(model: Model, names: list[str], feeds: Feeds, options: RunOptions) -> dict[str, Shape]:
+    """Sizes of tensors in a run."""
+    seen = Session(build_shape_probe(model, names), options, level="basic").run(feeds)
+    return {name.removeprefix(PREFIX): tuple(map(int, dims)) for name, dims in seen.items()}

@@ -14,18 +14,20 @@ from redtest_onnx.data.batching import Indices, leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
 from redtest_onnx.data.splits import Splits, sample_indices
 from redtest_onnx.data.text import Texts
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph.branches import InlinedModel, are_twins, inline_branches
 from redtest_onnx.graph.cost import Cost, count_parameters, model_cost, parameter_bytes
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.masks import Mask, find_mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reinsert import InlinedBranch
-from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.graph.shapes import Shapes, infer_shapes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.inputs import fit_inputs, may_be_ours, sizes_note
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
@@ -58,9 +60,10 @@ class Workbench:
         evaluation: Dataset | None = None,
         splits: Splits | None = None,
     ) -> None:
+        self.options = options or RunOptions()
+        model, data = fit_inputs(model, data, self.options)
         self.model = model
         self.data = data
-        self.options = options or RunOptions()
         self.seed = seed
         self.evaluation = evaluation
         self._splits = splits
@@ -163,6 +166,33 @@ class Workbench:
         """
         return resolve_shapes(self.view.model, self.leading, self.options)
 
+    def infer_if_failing(self) -> InputError | None:
+        """Be content with what inference tells of the sizes, where the model can't be run to see the others.
+
+        Returns:
+            Why it can't be run; None if it can, or needn't be.
+
+        Raises:
+            InputError: it can't be run, and that is not for synthetic inputs that are a guess.
+        """
+        try:
+            self.resolved  # noqa: B018
+        except InputError as error:
+            if not may_be_ours(self.model, self.data):
+                raise
+            self._infer_only()
+            return error
+        return None
+
+    def _infer_only(self) -> None:
+        try:
+            sizes = {name: array.shape for name, array in self.sample.items()}
+        except InputError:
+            sizes = {}
+        self.__dict__["resolved"] = ResolvedShapes(
+            self.fixed_batch or 1, infer_shapes(self.view.model, sizes), {}
+        )
+
     @property
     def shapes(self) -> Shapes:
         """Sizes and types of the view's tensors for the smallest batch that the model takes."""
@@ -182,7 +212,7 @@ class Workbench:
     @cached_property
     def cost(self) -> Cost:
         """What the model stores, and what a run through the branches it takes costs."""
-        cost = model_cost(self.index, self.shapes)
+        cost = replace(model_cost(self.index, self.shapes), at=sizes_note(self.data))
         if self.view.model is self.model:
             return cost
         stored = index_of(self.model)

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from redtest_onnx.checks import Natural, Positive, check_settings
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import first_line
 from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
@@ -80,25 +83,36 @@ class SearchSettings:
             InputError: the file was written by another version.
         """
         try:
-            return cls(**values)
-        except TypeError as error:
+            found = TypeAdapter(cls).validate_python(dict(values))
+            found.image_options()
+        except (TypeError, ValueError, InputError) as error:
             raise InputError(
-                f"was written by another version of this tool ({error})", where=str(where)
+                f"was written by another version of this tool, or is damaged ({first_line(error)})",
+                where=str(where),
             ) from error
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return asdict(self)
 
-    def evaluation(self) -> CandidateEvaluation:
-        """What is done with each architecture."""
-        images: dict[str, Any] = {
+    def image_options(self) -> ImageOptions:
+        """How image files become inputs; JSON has no tuples.
+
+        Raises:
+            InputError: a value that can't be.
+        """
+        given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in self.images.items()
         }
+        return ImageOptions(**given)
+
+    def evaluation(self) -> CandidateEvaluation:
+        """What is done with each architecture."""
         return CandidateEvaluation(
             space=get_space(self.space),
             data=Path(self.data) if self.data else None,
-            images=ImageOptions(**images),
+            images=self.image_options(),
             recipe=Recipe(self.epochs, self.batch_size),
             seed=self.seed,
             source=self._source(),

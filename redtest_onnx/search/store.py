@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.files import writable
+from redtest_onnx.graph.model import first_line
+from redtest_onnx.graph.reading import require_file
+from redtest_onnx.graph.writing import writable
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 
 _COLUMNS = tuple(field.name for field in fields(MeasuredCandidate))
@@ -42,10 +47,11 @@ class Store:
 
     Args:
         connection: an open database with the tables.
+        path: what messages call it.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any], *, force: bool = False) -> Store:
@@ -69,7 +75,7 @@ class Store:
             connection.executescript(_SCHEMA)
             rows = [(name, json.dumps(value)) for name, value in settings.items()]
             connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
-        return cls(connection)
+        return cls(connection, path)
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -78,16 +84,17 @@ class Store:
         Raises:
             InputError: there is none, or it is no file of a search.
         """
-        if not path.is_file():
+        if not path.exists():
             raise InputError("no such file", where=str(path), hint="give the @output of a search")
+        require_file(path)
         connection = _connect(path)
         try:
             connection.execute(f"SELECT number, {', '.join(_COLUMNS)}, error FROM results LIMIT 1")
             connection.execute("SELECT name, value FROM settings LIMIT 1")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, ValueError) as error:
             connection.close()
             raise InputError(f"holds no results of a search ({error})", where=str(path)) from error
-        return cls(connection)
+        return cls(connection, path)
 
     def __enter__(self) -> Store:
         return self
@@ -97,9 +104,14 @@ class Store:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the results depend on."""
-        rows = self._connection.execute("SELECT name, value FROM settings")
-        return {name: json.loads(value) for name, value in rows}
+        """What the results depend on.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        with self._damage_reported():
+            rows = self._connection.execute("SELECT name, value FROM settings")
+            return {str(name): json.loads(value) for name, value in rows}
 
     def add(self, number: int, outcome: Outcome) -> None:
         """Store an outcome; one that is there already stays as it is.
@@ -118,15 +130,34 @@ class Store:
             )
 
     def outcomes(self) -> dict[str, Outcome]:
-        """All outcomes by key, in the order of their numbers."""
+        """All outcomes by key, in the order of their numbers.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         query = f"SELECT error, {', '.join(_COLUMNS)} FROM results ORDER BY number"
         found: dict[str, Outcome] = {}
-        for error, *values in self._connection.execute(query):
-            row = dict(zip(_COLUMNS, values, strict=True))
-            found[row["key"]] = (
-                MeasuredCandidate(**row) if error is None else Failure(row["key"], row["name"], error)
-            )
+        with self._damage_reported():
+            for error, *values in self._connection.execute(query):
+                row = dict(zip(_COLUMNS, values, strict=True))
+                found[row["key"]] = (
+                    TypeAdapter(MeasuredCandidate).validate_python(row)
+                    if error is None
+                    else TypeAdapter(Failure).validate_python(
+                        {"key": row["key"], "name": row["name"], "error": error}
+                    )
+                )
         return found
+
+    @contextmanager
+    def _damage_reported(self) -> Iterator[None]:
+        """The file may come from anywhere: what it holds may be anything."""
+        try:
+            yield
+        except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"is damaged, or was written by another version ({first_line(error)})", where=str(self._path)
+            ) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

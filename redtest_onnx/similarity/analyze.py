@@ -339,17 +339,14 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
 
 
 def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
-    """What a reader needs to know of the layers: sizes, and the mask where they hold its positions."""
+    """What a reader needs to know of the layers: sizes, layout, and the mask where they hold its positions."""
     seen, mask = bench.resolved, bench.mask
-    return [
-        TapTarget.seen(
-            layer.tensor,
-            seen,
-            layer.convolutional,
-            mask if mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor]) else None,
-        )
-        for layer in layers
-    ]
+    found = []
+    for layer in layers:
+        fits = mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor])
+        target = TapTarget.seen(layer.tensor, seen, layer.convolutional, mask if fits else None)
+        found.append(replace(target, channels_last=layer.channels_last and not target.lifted))
+    return found
 
 
 def batches_of(data: Dataset, settings: AnalysisSettings) -> list[Indices]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from redtest_onnx.data.dataset import require_samples
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.arrays import Array, to_numpy
 from redtest_onnx.metrics.cka import cross_cka
@@ -216,7 +216,7 @@ def _exactly(
     batches: Sequence[Indices],
     progress: Progress | None,
 ) -> Float64s:
-    with TemporaryDirectory(prefix="redtest-onnx-") as one, TemporaryDirectory(prefix="redtest-onnx-") as two:
+    with scratch_folder() as one, scratch_folder() as two:
         first, second = (
             read_all(reader, batches, folder, progress)
             for reader, folder in zip(readers, (one, two), strict=True)

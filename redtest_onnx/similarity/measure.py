@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Literal, TypeAlias
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
+from redtest_onnx.graph.scratch import allocated, scratch_folder
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
 from redtest_onnx.metrics.exact import full_hsic
@@ -145,7 +145,7 @@ def pack_grams(
 def read_all(
     reader: GramReader,
     batches: Sequence[Indices],
-    folder: str,
+    folder: Path,
     progress: Progress | None = None,
 ) -> list[Array]:
     """Features of all samples, [n, p] per layer; in files in `folder` where they are many."""
@@ -162,7 +162,7 @@ def read_all(
                 kept.append(
                     np.empty(shape, np.float32)
                     if in_memory
-                    else np.memmap(file, np.float32, "w+", shape=shape)
+                    else np.memmap(allocated(file, total * part.shape[1] * 4), np.float32, "r+", shape=shape)
                 )
             kept[k][position : position + len(indices)] = to_numpy(part)
         position += len(indices)
@@ -175,7 +175,7 @@ def _measure_exactly(
     reader: GramReader, batches: Sequence[Indices], seed: int, progress: Progress | None
 ) -> MeasurementResult:
     watch = _Watch()
-    with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+    with scratch_folder() as folder:
         features = read_all(reader, batches, folder, progress)
         watch.forward()
         hsic = full_hsic(features)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 
@@ -14,6 +13,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.reduction import Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
+from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -41,7 +41,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         InputError: ONNX Runtime refuses the model.
     """
     if resolve_device(options.device) == "cpu" and model.file_bytes <= _LARGEST:
-        with TemporaryDirectory(prefix="redtest-onnx-") as folder:
+        with scratch_folder() as folder:
             path = Path(folder) / "probe.onnx"
             try:
                 Session(build_outline(model, taps, seed), options, save_optimised=path)

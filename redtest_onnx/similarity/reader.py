@@ -15,9 +15,9 @@ from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.grams import linear_gram
+from redtest_onnx.metrics.grams import linear_gram, only_rounding
 from redtest_onnx.runtime.devices import resolve_device
-from redtest_onnx.runtime.shapes import ResolvedShapes
+from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
 
@@ -29,7 +29,7 @@ _CACHED = 64
 class TapTarget:
     """An activation to measure: its name, sizes for the smallest batch, element type and batch axis.
 
-    `channels_first` and `mask` are as in `Tap`.
+    `channels_first`, `lifted`, `channels_last` and `mask` are as in `Tap`.
     """
 
     tensor: str
@@ -38,21 +38,19 @@ class TapTarget:
     batch_axis: int
     channels_first: bool = False
     mask: Mask | None = None
+    lifted: bool = False
+    channels_last: bool = False
 
     @classmethod
     def seen(
         cls, tensor: str, seen: ResolvedShapes, channels_first: bool, mask: Mask | None = None
     ) -> TapTarget:
         """The target with the sizes that were seen in a run."""
-        shapes = seen.shapes
-        return cls(
-            tensor,
-            shapes.sizes[tensor],
-            shapes.dtypes.get(tensor, FLOAT),
-            seen.batch_axes[tensor],
-            channels_first,
-            mask,
-        )
+        shapes, axis = seen.shapes, seen.batch_axes[tensor]
+        sizes, dtype = shapes.sizes[tensor], shapes.dtypes.get(tensor, FLOAT)
+        if axis == WHOLE:
+            return cls(tensor, (1, *sizes), dtype, 0, lifted=True)
+        return cls(tensor, sizes, dtype, axis, channels_first, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +134,8 @@ class GramReader:
         for tap in self._taps:
             if tap.form == "gram":
                 unpack_gram(seen[0].pop(tap.output), n, gram)
-                if _constant(gram, float(seen[0][tap.level]), tap.features):
+                level = float(seen[0][tap.level])
+                if only_rounding(float(gram.diagonal().max()), level, tap.features, np.float32):
                     gram[...] = 0
                 yield gram
             else:
@@ -178,13 +177,13 @@ def _tap(
     width = prod(sizes) // per_run
     form: Form = "gram" if in_graph and width > per_run else "features"
     seen = (target.tensor, tuple(sizes), target.dtype, per_run, axis)
-    return Tap(*seen, pooling, form, target.channels_first, whole=whole, mask=target.mask)
-
-
-def _constant(gram: Array, level: float, features: int) -> bool:
-    """Whether shifted features are no more than the rounding of values of the given level.
-
-    What float32 leaves of a constant layer looks like noise; only beside the level it is known for nothing.
-    """
-    rounding = 64 * np.finfo(np.float32).eps * level
-    return bool(gram.diagonal().max() <= features * rounding**2)
+    return Tap(
+        *seen,
+        pooling,
+        form,
+        target.channels_first,
+        whole=whole,
+        lifted=target.lifted,
+        channels_last=target.channels_last,
+        mask=target.mask,
+    )

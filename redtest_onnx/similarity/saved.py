@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import Model, first_line
+from redtest_onnx.graph.reading import read_json
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy, WithoutLargest
+
+Kind = TypeVar("Kind")
 
 _SCHEMA = "redtest-onnx/analyze/1"
 
@@ -25,21 +28,16 @@ def load_analysis(path: Path, model: Model) -> Analysis:
     Raises:
         InputError: unreadable, no analysis, or of another model.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    document = read_json(path)
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise InputError(
             "is no analysis", where=str(path), hint=f"write one with analyze {model.label} --json FILE"
         )
     try:
         return _analysis(document, model, path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"is damaged, or was written by another version ({type(error).__name__}: {error})",
+            f"is damaged, or was written by another version ({type(error).__name__}: {first_line(error)})",
             where=str(path),
             hint=f"write it again with analyze {model.label} --json FILE",
         ) from error
@@ -58,33 +56,35 @@ def _analysis(document: dict[str, Any], model: Model, path: Path) -> Analysis:
     if similarity.shape != (len(layers), len(layers)):
         raise ValueError(f"{len(layers)} layers, matrix {similarity.shape}")
     names = {field.name for field in fields(AnalysisSettings)}
+    if len({layer.name for layer in layers}) != len(layers):
+        raise ValueError("two layers have one name")
+    if [layer.index for layer in layers] != list(range(len(layers))):
+        raise ValueError("its layers are not in order")
     return Analysis(
         layers=layers,
         similarity=similarity,
-        redundancy=Redundancy(
-            value=_value(msrs["value"]),
-            std=msrs["std"],
-            standard_error=msrs["standard_error"],
-            per_batch=tuple(_value(value) for value in msrs["per_batch"]),
-            pairs=int(msrs["pairs"]),
-            undefined=int(msrs["undefined_pairs"]),
-            alpha=msrs["alpha"],
-            threshold=msrs["threshold"],
-            gate=msrs["gate"],
+        redundancy=_valid(
+            Redundancy,
+            {
+                **msrs,
+                "value": _value(msrs["value"]),
+                "per_batch": [_value(value) for value in msrs["per_batch"]],
+                "undefined": msrs["undefined_pairs"],
+            },
         ),
-        settings=AnalysisSettings(**{k: v for k, v in document["settings"].items() if k in names}),
-        source=data["source"],
-        synthetic=data["synthetic"],
-        labelled=data["labels"],
-        samples=data["samples"],
-        batches=data["batches"],
-        features=tuple(entry["features"] for entry in document["layers"]),
+        settings=_valid(AnalysisSettings, {k: v for k, v in document["settings"].items() if k in names}),
+        source=_valid(str, data["source"]),
+        synthetic=_valid(bool, data["synthetic"]),
+        labelled=_valid(bool, data["labels"]),
+        samples=_valid(int, data["samples"]),
+        batches=_valid(int, data["batches"]),
+        features=tuple(_valid(int, entry["features"]) for entry in document["layers"]),
         null95=_value(document["null95"]),
         top_share=tuple(_value(entry["top_share"]) for entry in document["layers"]),
-        dominated=tuple(document["dominated"]),
+        dominated=_valid(tuple[str, ...], document["dominated"]),
         without_largest=_without_largest(document.get("without_largest")),
-        forward_s=timing["forward_s"],
-        metric_s=timing["metric_s"],
+        forward_s=_valid(float, timing["forward_s"]),
+        metric_s=_valid(float, timing["metric_s"]),
     )
 
 
@@ -92,13 +92,20 @@ def _without_largest(entry: dict[str, Any] | None) -> WithoutLargest | None:
     if entry is None:
         return None
     adjacent = tuple(_value(value) for value in entry["adjacent"])
-    return WithoutLargest(entry["samples"], _value(entry["msrs"]), adjacent)
+    return WithoutLargest(_valid(int, entry["samples"]), _value(entry["msrs"]), adjacent)
 
 
 def _layer(entry: dict[str, Any]) -> Layer:
-    values = {field.name: entry[field.name] for field in fields(Layer)}
-    values["shape"] = None if values["shape"] is None else tuple(values["shape"])
-    return Layer(**values)
+    return _valid(Layer, {field.name: entry[field.name] for field in fields(Layer)})
+
+
+def _valid(kind: type[Kind], value: Any) -> Kind:
+    """A value of a document as what it should be.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return TypeAdapter(kind).validate_python(value)
 
 
 def _matrix(rows: list[list[float | None]]) -> npt.NDArray[np.float64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 
 State = dict[str, Any]
 
@@ -36,6 +37,46 @@ class Progress:
     best_epoch: int = -1
     best_score: float = float("-inf")
     best: State = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Hold what was read from a file against what it should be.
+
+        Raises:
+            ValueError: a value that can't be.
+        """
+        numbers = (self.epoch, self.step, self.best_epoch + 1)
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError("its counts are none")
+        if not all(isinstance(number, float) for number in (self.loss, self.best_score)):
+            raise ValueError("its losses are none")
+        if self.best_epoch > self.epoch or len(self.history) != self.epoch:
+            raise ValueError("its epochs don't fit together")
+        for record in self.history:
+            if not {"epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"} <= record.keys():
+                raise ValueError("a record of an epoch lacks something")
+            if not all(value is None or isinstance(value, int | float) for value in record.values()):
+                raise ValueError("a record of an epoch holds no numbers")
+        if not all(isinstance(value, torch.Tensor) for value in self.best.values()):
+            raise ValueError("its weights are none")
+
+
+@contextmanager
+def damage_reported(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with what a checkpoint holds is said of its file, which may come from anywhere.
+
+    Raises:
+        InputError: anything did.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # its reader, and what takes the state, fail in many ways
+        raise InputError(
+            f"is no checkpoint of this version ({type(error).__name__})",
+            where=str(path),
+            hint="delete it to start anew",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -78,13 +119,10 @@ class Checkpoint:
         """
         if not (self.resume and self.path.exists()):
             return None
-        try:
+        with damage_reported(self.path):
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            identity, progress = state.pop("identity"), Progress(**state.pop("progress"))
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise InputError(
-                "is no checkpoint of this version", where=str(self.path), hint="delete it to start anew"
-            ) from error
+            identity, progress = dict(state.pop("identity")), Progress(**state.pop("progress"))
+            progress.check()
         if other := sorted(k for k in self.identity | identity if self.identity.get(k) != identity.get(k)):
             raise InputError(
                 f"belongs to a run with another {', '.join(other)}",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from redtest_onnx.errors import NegativeVerdictError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.training.augment import Augment
 from redtest_onnx.training.batches import Batch, Samples
-from redtest_onnx.training.checkpoint import Checkpoint, Progress
+from redtest_onnx.training.checkpoint import Checkpoint, Progress, damage_reported
 from redtest_onnx.training.objective import TappedModule, TrainingObjective
 from redtest_onnx.training.optimisation import make_optimizer, make_schedule, precision_of
 from redtest_onnx.training.processes import ProcessGroup
@@ -271,10 +272,14 @@ class Trainer:
         if found is None:
             return
         self.progress, parts = found
-        self.module.load_state_dict(parts["module"])
-        self.optimizer.load_state_dict(parts["optimizer"])
-        self.schedule.load_state_dict(parts["schedule"])
-        self.scaler.load_state_dict(parts["scaler"])
+        path = self.checkpoint.path if self.checkpoint else Path()
+        with damage_reported(path):
+            if self.progress.best:
+                self.module.load_state_dict(self.progress.best)
+            self.module.load_state_dict(parts["module"])
+            self.optimizer.load_state_dict(parts["optimizer"])
+            self.schedule.load_state_dict(parts["schedule"])
+            self.scaler.load_state_dict(parts["scaler"])
         log.info("resumed in epoch %d, step %d", self.progress.epoch + 1, self.progress.step + 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -30,6 +30,12 @@ def chosen_weights(model: Model, protect: Sequence[str] = ()) -> list[Weight]:
         InputError: nothing is left, or a glob matches nothing.
     """
     weights, _ = find_weights(model)
+    if empty := next((weight for weight in weights if not weight.elements), None):
+        raise InputError(
+            f"has the sizes {list(empty.tensor.dims)}: there is nothing in it to prune",
+            where=f"{model.label}, tensor {empty.name!r}",
+            hint="export the model with weights in all operators",
+        )
     for pattern in protect:
         if not any(_matches(weight, pattern) for weight in weights):
             raise InputError(f"@protect {pattern!r} matches no weights", hint="see `redtest-onnx sparsity`")

@@ -210,6 +210,7 @@ CASES = {
     "RT043": Case(with_weight(np.full((4, 4), np.nan, np.float32))),
     "RT044": Case(with_weight(np.full((4, 4), 1e5, np.float32))),
     "RT045": Case(with_weight(outlier())),
+    "RT047": Case(with_weight(np.full((4, 4), 1e-9, np.float32))),
     "RT046": Case(with_weight(np.eye(16, dtype=np.float32))),
     "RT050": Case(plain, budget(file_mb=1e-6), good_profile=budget(file_mb=1)),
     "RT051": Case(plain, budget(weights_mb=1e-6), good_profile=budget(weights_mb=1)),

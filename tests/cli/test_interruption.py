@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import write_together
+from redtest_onnx.graph.writing import write_together
 
 MODELS = Path(__file__).parents[2] / "models"
 SECONDS = 120
@@ -108,3 +108,54 @@ def _with_external_data(path: Path) -> None:
     proto = onnx.load(MODELS / "resnet_digits.onnx")
     onnx.save(proto, path, save_as_external_data=True, location="model.data", size_threshold=256)
     assert rt.load(path).external_files
+
+
+# A model that runs for minutes within one call: Python sees no signal meanwhile.
+LONG = """
+import sys
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+import redtest_onnx.cli.main as main
+from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.session import RunOptions, Session
+
+body = [helper.make_node("MatMul", ["x"] * 2, ["t0"])]
+body += [helper.make_node("MatMul", [f"t{k}", "x"], [f"t{k + 1}"]) for k in range(4000)]
+sizes = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1500, 1500])]
+graph = helper.make_graph(body, "long", sizes, [helper.make_tensor_value_info("t4000", TensorProto.FLOAT, None)])
+model = Model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
+session = Session(model, RunOptions("cpu", 1))
+
+def command(*_, **__):
+    print("begun", file=sys.stderr, flush=True)
+    session.run({"x": np.zeros((1500, 1500), np.float32)})
+    return 0
+
+main.cli.main = command
+main.main([])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_within_one_call_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    result = interrupt(LONG, number, tmp_path)
+    assert result.returncode == 130
+    assert "interrupted" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_an_interrupted_search_keeps_the_analysis_and_goes_on_from_it(tmp_path: Path) -> None:
+    output = tmp_path / "pruned.onnx"
+    common = [str(MODELS / "vgg_digits.onnx"), "--data", str(MODELS / "digits.npz"), "-o", str(output)]
+    arguments = ["prune", *common, "--device", "cpu", "--samples", "32", "--batches", "1", "--remove", "1"]
+    code = ENDLESS.format(module="pruning.prune", function="make_plan", after=False, arguments=arguments)
+    result = interrupt(code, signal.SIGINT, tmp_path)
+    assert result.returncode == 130
+    kept = tmp_path / "pruned.onnx.analysis.json"
+    assert f"--analysis {kept}" in result.stderr.replace("\n", " ")
+    from redtest_onnx.cli.main import run
+
+    assert run([*arguments, "--analysis", str(kept), "--repair", "none", "-q"]) == 0
+    assert output.exists()

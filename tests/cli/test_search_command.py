@@ -43,7 +43,9 @@ def test_a_search_and_its_continuation(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(list(models.glob("*.onnx"))) == 5
     assert {item["proxy"] for item in found["proxies"]} >= {"parameters", "macs", "synflow", "naswot"}
     first = document("search", *options, "--evaluations", 3, "--output", parts, capsys=capsys)
-    second = document("search", "--resume", parts, "--evaluations", 5, "--workers", 2, capsys=capsys)
+    second = document(
+        "search", "--resume", parts, "--data", DIGITS, "--evaluations", 5, "--workers", 2, capsys=capsys
+    )
     assert (first["evaluated"], second["evaluated"]) == (3, 2)
     assert results(second) == results(found)
     ranked = document("rank", whole, capsys=capsys)

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.branches import InlinedModel, inline_branches
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
-from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step

@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check, writable, write_atomic
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
+from redtest_onnx.graph.writing import writable, write_atomic
 from redtest_onnx.runtime.session import Session
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench

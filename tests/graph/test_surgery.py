@@ -14,8 +14,8 @@ from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.surgery import AdapterOperator, Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench

@@ -9,7 +9,7 @@ import onnx
 from nets import Net
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.graph.weights import change_operands
 from redtest_onnx.runtime.session import RunOptions, Session
 

@@ -9,8 +9,9 @@ import pytest
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics import exact
-from redtest_onnx.metrics.cka import hsic_matrix, u_centre
+from redtest_onnx.metrics.cka import cka, hsic_matrix, u_centre
 from redtest_onnx.metrics.exact import full_hsic
+from redtest_onnx.metrics.grams import linear_gram
 
 
 def layers(n: int, *widths: int, shift: float = 3.0) -> list[np.ndarray]:
@@ -77,3 +78,27 @@ def test_samples_must_match_and_suffice() -> None:
         full_hsic([np.ones((9, 2)), np.ones((8, 2))])
     with pytest.raises(InputError, match="at least four"):
         full_hsic([np.ones((3, 2))])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+@pytest.mark.parametrize("width", [3, 400])
+def test_values_of_any_size_have_the_similarity_of_their_direction(scale: float, width: int) -> None:
+    x = np.random.default_rng(0).normal(size=(40, width)).astype(np.float32)
+    y = x[:, ::-1] + np.random.default_rng(1).normal(size=(40, width)).astype(np.float32)
+    plain, scaled = (cka(full_hsic([a, b])) for a, b in ((x, y), (x * np.float32(scale), y)))
+    np.testing.assert_allclose(scaled, plain, rtol=1e-4)
+    grams = u_centre(np.stack([linear_gram(x * np.float32(scale)), linear_gram(y)]))
+    np.testing.assert_allclose(cka(hsic_matrix(grams)), plain, rtol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4, 1e5, 1e6, 1e8])
+def test_a_common_offset_leaves_what_is_right_or_nothing(offset: float) -> None:
+    """Every estimator says the same, and where it says something that is what float64 says without it."""
+    x = np.random.default_rng(0).normal(size=(64, 12))
+    y = x + 0.5 * np.random.default_rng(1).normal(size=(64, 12))
+    right = cka(full_hsic([x, y]))[0, 1]
+    a, b = ((values + offset).astype(np.float32) for values in (x, y))
+    grams = u_centre(np.stack([linear_gram(a), linear_gram(b)]))
+    found = [cka(full_hsic([a, b]))[0, 1], cka(hsic_matrix(grams))[0, 1]]
+    assert np.isnan(found).all() or np.abs(np.array(found) - right).max() < 0.01
+    assert np.isnan(found).all() == (offset >= 1e6)

@@ -13,9 +13,9 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.data.splits import Splits, fit_indices
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import make_plan
 from redtest_onnx.pruning.criteria import base as criteria

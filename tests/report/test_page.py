@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import sample_analysis
 
@@ -129,6 +129,7 @@ def decoded(encoded: Any, symmetric: bool) -> np.ndarray[Any, Any]:
     return np.where(np.isnan(matrix), matrix.T, matrix)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.booleans())
 def test_matrices_come_back(rows: int, columns: int, symmetric: bool) -> None:
     random = np.random.default_rng(rows)

@@ -12,10 +12,11 @@ from browser import Browser, browser, find_browser
 from samples import sample_analysis
 
 import redtest_onnx as rt
+from redtest_onnx.cli.main import run
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.report.page.layers import analysis_page, similarity_matrix
-from redtest_onnx.report.page.model import Axis, Point, Points
+from redtest_onnx.report.page.layers import analysis_page, similarity_matrix, trade_off
+from redtest_onnx.report.page.model import Point
 from redtest_onnx.report.page.provenance import Provenance
 from redtest_onnx.report.page.render import save_page
 
@@ -42,6 +43,9 @@ OVERLAPPING = """(() => { const found = [];
   return found; })()"""
 
 
+REAL = ("--data", "{data}", "--samples", "16", "--batches", "1")
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("pages")
@@ -62,14 +66,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
             plan=plan,
             latency_ms=[0.01 * (1 + k % 4) for k in range(size)],
         )
-        curve = Points(
-            "Trade-off",
-            Axis("parameters kept", "share"),
-            Axis("accuracy", "share"),
-            tuple(
+        curve = trade_off(
+            [
                 Point(1 - k / 10, 0.99 - k**4 * 3e-5, f"remove {k}", front=True, chosen=k == 6)
                 for k in range(10)
-            ),
+            ]
         )
         after = similarity_matrix(sample_analysis(size * 3 // 4), "after")
         page = replace(page, matrices=(*page.matrices, after), charts=(curve, *page.charts))
@@ -99,6 +100,35 @@ def test_nothing_overflows_overlaps_or_is_small(
     assert tab.complaints() == []
     ground = tab.run("getComputedStyle(document.documentElement).backgroundColor")
     assert ground == ("rgb(18, 22, 29)" if dark else "rgb(255, 255, 255)")
+
+
+COMMANDS = {
+    "inspect": ["inspect", "{resnet}"],
+    "prune": ["prune", "{vit}", *REAL, "--remove", "2", "--repair", "adapter", "-o", "{out}"],
+    "plan": ["prune", "{vit}", *REAL, "--remove", "2", "--dry-run"],
+    "compare": ["compare", "{resnet}", "{vgg}", *REAL],
+    "sparsity": ["sparsity", "{vit}"],
+    "zeroed": ["sparsity", "{vgg}", "--method", "one-shot", "--data", "{data}", "-o", "{out}"],
+    "rank": ["rank", "{vgg}", "{vit}", *REAL],
+    "audit": ["audit", "{vit}", "--no-latency"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_of_each_command(name: str, tmp_path: Path, tab: Browser) -> None:
+    places = {word: str(MODELS / f"{word}_digits.onnx") for word in ("resnet", "vgg", "vit")}
+    places |= {"data": str(MODELS / "digits.npz"), "out": str(tmp_path / "out.onnx")}
+    page = tmp_path / "page.html"
+    option = "--output" if name == "audit" else "--html"
+    assert run([*(word.format(**places) for word in COMMANDS[name]), "-q", option, str(page)]) == 0
+    for width in (390, 1600):
+        tab.open(page, width)
+        for script in (OVERFLOWING, SMALL, OVERLAPPING):
+            assert tab.run(script) == []
+        assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.run("document.querySelectorAll('canvas').length") >= (name != "audit")
+        assert tab.complaints() == []
+        assert tab.requests() == []
 
 
 def canvas(tab: Browser, selector: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from samples import sample_analysis
@@ -93,6 +93,7 @@ def test_columns_are_left_out_in_their_order() -> None:
 CELLS = st.one_of(st.text(max_size=20), st.integers(), st.floats(allow_infinity=False), st.none())
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS), max_size=5))
 def test_programs_get_every_row(rows: list[tuple[object, object]]) -> None:
     table = Table("t", "T", (Column("a", "A"), Column("b", "B")), tuple(rows))  # type: ignore[arg-type]

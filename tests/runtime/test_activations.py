@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 import redtest_onnx as rt
 from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.runtime.activations import expose_tensors, iterate_activations
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench

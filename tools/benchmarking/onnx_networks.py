@@ -38,7 +38,7 @@ class Graph:
         return name
 
     def weight(self, *sizes: int, scale: float = 1.0) -> str:
-        """Store random weights of a linear operator, [outputs, inputs, ...] or of a product [inputs, outputs]."""
+        """Store random weights, [outputs, inputs, ...] or of a product [inputs, outputs]."""
         inputs = int(np.prod(sizes[1:])) if len(sizes) > 2 else sizes[0]
         values = self.rng.standard_normal(sizes, np.float32) * np.float32(scale * np.sqrt(2 / inputs))
         return self.constant(values)

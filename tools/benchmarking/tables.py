@@ -7,6 +7,8 @@ from math import prod
 from statistics import median
 from typing import Any
 
+from benchmarking.commands import table
+
 Figures = dict[str, Any]
 
 PLAIN = "plain forward"
@@ -20,13 +22,35 @@ def render(results: dict[str, Figures]) -> str:
     Args:
         results: per job what `benchmark.py` stored.
     """
-    ordered = sorted(
-        results.values(), key=lambda result: (result["device"] == "cuda", result["threads"], result["load"])
-    )
-    return "\n".join([_HEAD, *_summaries(ordered), *map(_job, ordered), ""])
+    commands = results.get(COMMANDS_KEY)
+    jobs = [result for name, result in results.items() if name != COMMANDS_KEY]
+    ordered = sorted(jobs, key=lambda result: (result["device"] == "cuda", result["threads"], result["load"]))
+    first = [_commands(commands)] if commands else []
+    return "\n".join([*first, _HEAD, *_summaries(ordered), *map(_job, ordered), ""])
 
 
-_HEAD = """# Benchmark
+COMMANDS_KEY = "whole commands"
+
+
+def _commands(known: Figures) -> str:
+    """What people wait for."""
+    return f"""# Benchmark
+
+## What people wait for
+
+Whole commands, from start to end with all imports, each in a process of its own: CPU seconds and peak
+memory as the system counts them, beside the CPU seconds of one plain ONNX Runtime pass over the same samples.
+Made by `python tools/benchmark.py --jobs --commands digits blocks24 blocks99 resnet50 encoder`,
+{known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
+for `digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images.
+
+{table(known["figures"])}
+
+The machine may have been busy: compare columns, not runs.
+"""
+
+
+_HEAD = """## Measuring similarity
 
 Made by `python tools/benchmark.py` (Linux); its `--help` says how to install the peers. Each measurement is
 a process of its own, the contenders take turns, and ratios are of CPU seconds (on a GPU: wall time) within

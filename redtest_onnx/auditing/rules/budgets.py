@@ -116,7 +116,7 @@ def memory_too_large(subject: Subject) -> Iterator[Problem]:
     yield Problem(
         f"{weights:.4g} MB of weights and {peak / _MEGA:.4g} MB of activations, {limit:g} MB are allowed",
         "memory",
-        fix=_prune(subject, "--target", f"params={share:.2f}") if share > 0 else None,
+        fix=_prune(subject, "--target", f"params={share:.2f}") if share >= 0.01 else None,
     )
 
 
@@ -144,7 +144,7 @@ def redundant(subject: Subject) -> Iterator[Problem]:
             f"{macs / max(subject.cost.macs or 1, 1):.0%} of the MACs "
             f"(MSRS {analysis.redundancy.value:.1f}, on {origin})",
             "layers",
-            tensors=tuple(layer.tensor for layer in gone),
+            tensors=tuple(layer.name for layer in gone),
         )
 
 
@@ -173,8 +173,8 @@ def _over(subject: Subject, quantity: str, found: float, limit: float | None, un
         return
     share = floor(100 * limit / found) / 100
     # Removing layers seldom lowers the peak of activations, and timings vary.
-    able = share > 0 and quantity != "activations"
     share = share - _TIMING_MARGIN if quantity == "latency" else share
+    able = share >= 0.01 and quantity != "activations"
     fix = _prune(subject, "--target", f"{quantity}={share:.2f}") if able else None
     yield Problem(f"{found:.4g} {unit}, {limit:g} {unit} are allowed", quantity, fix=fix)
 

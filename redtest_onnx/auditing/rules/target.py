@@ -13,7 +13,8 @@ from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import every_node, label, operator_counts
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.model import dtype_name
+from redtest_onnx.graph.model import TensorSpec, dtype_name
+from redtest_onnx.runtime.inputs import guessed_sizes
 
 _FIX_SHAPE = ("python", "-m", "onnxruntime.tools.make_dynamic_shape_fixed")
 
@@ -133,17 +134,27 @@ def _open_dimensions(subject: Subject) -> Iterator[Problem]:
     ]
     if not open_inputs:
         return
-    spec = open_inputs[0]
-    seen = subject.usual[spec.name].shape if subject.runs else (spec.shape or ())
-    sizes = ",".join(str(size) for size in seen)
     text = ", ".join(f"{one.name} {one}" for one in open_inputs)
-    command = [*_FIX_SHAPE, "--input_name", spec.name, "--input_shape", sizes]
     yield Problem(
         f"open dimensions: {text}",
         "inputs",
         tensors=tuple(one.name for one in open_inputs),
-        fix=shlex.join([*command, subject.label, subject.beside("fixed")]),
+        fix=_fixing(subject, open_inputs) if subject.runs else None,
     )
+
+
+def _fixing(subject: Subject, open_inputs: list[TensorSpec]) -> str:
+    """The commands that fix the open dimensions at the sizes of the usual inputs."""
+    commands = []
+    source, target = subject.label, subject.beside("fixed")
+    for spec in open_inputs:
+        sizes = ",".join(str(size) for size in subject.usual[spec.name].shape)
+        options = ["--input_name", spec.name, "--input_shape", sizes]
+        commands.append(shlex.join([*_FIX_SHAPE, *options, source, target]))
+        source = target
+    guesses = guessed_sizes(subject.data)
+    note = "  # sizes are a guess; put in those that you use" if guesses else ""
+    return " && ".join(commands) + note
 
 
 @rule(

@@ -9,14 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.auditing.constants import StoredTensor, attribute_numbers, floating_values, stored_tensors
 from redtest_onnx.auditing.findings import Problem
 from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
+from redtest_onnx.auditing.support import count_of
 from redtest_onnx.graph.model import is_external, tensor_bytes
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
+_SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)
+_TINIEST = 1e-30  # what is smaller is zero in float32 arithmetic, too
 _SMALLEST_DUPLICATE = 1024  # bytes; smaller ones are constants that happen to be equal
 _MOSTLY = 0.5
+_LOST = 0.05  # share of channels
 _POOR_DECIBELS, _GAIN_DECIBELS = 20.0, 6.0
 
 
@@ -42,14 +47,13 @@ def external_data(subject: Subject) -> Iterator[Problem]:
     fix="Remove them; any ONNX optimiser does, and so does exporting with constant folding.",
 )
 def unused_initializer(subject: Subject) -> Iterator[Problem]:
-    """Initializers without a reader."""
-    index = subject.index
-    unused = [name for name in index.initializers if name not in index.readers and name not in index.outputs]
+    """Initializers and Constant nodes without a reader."""
+    unused = [one for one in stored_tensors(subject.model.graph) if not one.readers and not one.output]
     if unused:
-        size = sum(tensor_bytes(index.initializers[name]) for name in unused)
-        yield Problem(
-            f"{len(unused)} stored tensors are read by nothing ({size:,} bytes)", "unused", (), tuple(unused)
-        )
+        size = sum(tensor_bytes(one.tensor) for one in unused)
+        what = count_of(len(unused), "stored tensor is", "stored tensors are")
+        names = tuple(one.name for one in unused)
+        yield Problem(f"{what} read by nothing ({size:,} bytes)", "unused", (), names)
 
 
 @rule(
@@ -60,18 +64,17 @@ def unused_initializer(subject: Subject) -> Iterator[Problem]:
     fix="Let the nodes share one tensor; ONNX optimisers do that.",
 )
 def duplicate_initializer(subject: Subject) -> Iterator[Problem]:
-    """Initializers with equal bytes."""
-    groups: dict[bytes, list[onnx.TensorProto]] = {}
-    for tensor in subject.index.initializers.values():
-        if tensor_bytes(tensor) >= _SMALLEST_DUPLICATE and not is_external(tensor):
-            groups.setdefault(_digest(tensor), []).append(tensor)
+    """Stored tensors with equal bytes."""
+    groups: dict[bytes, list[StoredTensor]] = {}
+    for one in stored_tensors(subject.model.graph):
+        if tensor_bytes(one.tensor) >= _SMALLEST_DUPLICATE and not is_external(one.tensor):
+            groups.setdefault(_digest(one.tensor), []).append(one)
     same = [group for group in groups.values() if len(group) > 1]
     if same:
-        wasted = sum(tensor_bytes(group[0]) * (len(group) - 1) for group in same)
-        names = tuple(tensor.name for group in same for tensor in group)
-        yield Problem(
-            f"{len(same)} tensors are stored more than once ({wasted:,} bytes wasted)", "equal", (), names
-        )
+        wasted = sum(tensor_bytes(group[0].tensor) * (len(group) - 1) for group in same)
+        names = tuple(one.name for group in same for one in group)
+        what = count_of(len(same), "tensor is", "tensors are")
+        yield Problem(f"{what} stored more than once ({wasted:,} bytes wasted)", "equal", (), names)
 
 
 @rule(
@@ -83,9 +86,10 @@ def duplicate_initializer(subject: Subject) -> Iterator[Problem]:
 )
 def broken_weight(subject: Subject) -> Iterator[Problem]:
     """Weights that are no numbers."""
-    bad = tuple(name for name, value in subject.weights() if _broken(value))
+    bad = tuple(one.name for one, value in floating_values(subject.model) if _broken(value))
     if bad:
-        yield Problem(f"{len(bad)} stored tensors hold NaN or infinity", "nan", tensors=bad)
+        what = count_of(len(bad), "stored tensor holds", "stored tensors hold")
+        yield Problem(f"{what} NaN or infinity", "nan", tensors=bad)
 
 
 @rule(
@@ -98,15 +102,50 @@ def broken_weight(subject: Subject) -> Iterator[Problem]:
 def weight_beyond_float16(subject: Subject) -> Iterator[Problem]:
     """Weights that a conversion to half precision would break."""
     found = [
-        (name, float(np.abs(value).max()))
-        for name, value in subject.weights()
-        if value.size and value.dtype != np.float16 and _exceeds(value)
+        (one.name, _largest(value))
+        for one, value in floating_values(subject.model)
+        if value.dtype != np.float16 and _largest(value) > _LARGEST_HALF
     ]
-    if found:
-        largest = max(value for _, value in found)
-        names = tuple(name for name, _ in found)
+    attributes = [
+        (node, f"{name} of {node}", _largest(value))
+        for node, name, value in attribute_numbers(subject.model.graph)
+        if value.dtype in (np.float32, np.float64) and _largest(value) > _LARGEST_HALF
+    ]
+    if found or attributes:
+        largest = max([value for _, value in found] + [value for *_, value in attributes])
+        what = count_of(len(found) + len(attributes), "constant exceeds", "constants exceed")
         yield Problem(
-            f"{len(found)} tensors exceed float16, the largest value is {largest:.4g}", "half", (), names
+            f"{what} float16, the largest magnitude is {largest:.4g}",
+            "half",
+            tuple(node for node, *_ in attributes),
+            (*(name for name, _ in found), *(name for _, name, _ in attributes)),
+        )
+
+
+@rule(
+    "RT047",
+    "float16-underflow",
+    "warning",
+    explanation="float16 knows nothing below 6e-8 and little below 6e-5: converted, these constants become "
+    "zero or lose their digits, and an epsilon that is zero no longer keeps a division from infinity.",
+    fix="Keep the operators that read them in float32 when converting, or use an epsilon of 1e-4 or more.",
+)
+def float16_underflow(subject: Subject) -> Iterator[Problem]:
+    """Epsilons and weights that a conversion to half precision would set to zero."""
+    zero: list[tuple[str, str]] = []  # node, constant
+    for one, value in floating_values(subject.model):
+        if value.dtype != np.float16 and one.readers and _underflows(value):
+            zero.append(("", one.name))
+    for node, name, value in attribute_numbers(subject.model.graph):
+        if value.dtype in (np.float32, np.float64) and _underflows(value):
+            zero.append((node, f"{name} of {node}"))
+    if zero:
+        what = count_of(len(zero), "constant becomes", "constants become")
+        yield Problem(
+            f"{what} zero or nearly so in float16",
+            "underflow",
+            tuple(node for node, _ in zero if node),
+            tuple(name for _, name in zero),
         )
 
 
@@ -114,24 +153,30 @@ def weight_beyond_float16(subject: Subject) -> Iterator[Problem]:
     "RT045",
     "int8-needs-channels",
     "note",
-    explanation="With one int8 scale per tensor these weights keep less than 20 dB of signal, because some "
-    "channels are far larger than others; with one scale per channel they keep much more.",
+    explanation="With one int8 scale per tensor whole channels of these weights become zero, or all keep "
+    "less than 20 dB of signal, because some channels are far larger than others; with one scale per channel "
+    "they keep much more.",
     fix="Quantise with per_channel=True, or equalise the channels first.",
 )
 def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
     """Symmetric int8 rounding of each weight, per tensor and per channel."""
     found = []
-    for name, value in subject.weights():
-        if value.ndim < 2 or not np.isfinite(value).all():
+    for one, value in floating_values(subject.model):
+        if value.ndim < 2 or not one.readers or not np.isfinite(value).all():
             continue
-        whole, channels = (int8_decibels(value, per_channel=flag) for flag in (False, True))
-        if whole < _POOR_DECIBELS and channels > whole + _GAIN_DECIBELS:
-            found.append((name, whole, channels))
+        weight = np.moveaxis(value, one.channel_axis, 0)
+        whole, channels = (int8_decibels(weight, per_channel=flag) for flag in (False, True))
+        lost = channels_lost(weight)
+        poor = whole < _POOR_DECIBELS and channels > whole + _GAIN_DECIBELS
+        if poor or lost > _LOST * len(weight):
+            found.append((one.name, whole, channels, lost, len(weight)))
     if found:
-        name, whole, channels = min(found, key=lambda item: item[1])
+        name, whole, channels, lost, count = max(found, key=lambda item: (item[3] / item[4], -item[1]))
+        gone = f"{lost} of {count} channels of {name} become all zero; it" if lost else name
+        what = count_of(len(found), "tensor needs", "tensors need")
         yield Problem(
-            f"{len(found)} tensors need scales per channel; {name} keeps {whole:.1f} dB per tensor, "
-            f"{channels:.1f} dB per channel",
+            f"{what} scales per channel; {gone} keeps {whole:.1f} dB per tensor, {channels:.1f} dB per "
+            "channel",
             "int8",
             tensors=tuple(item[0] for item in found),
         )
@@ -148,13 +193,14 @@ def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
 def mostly_zeros(subject: Subject) -> Iterator[Problem]:
     """Share of exact zeros per tensor."""
     found = {}
-    for name, value in subject.weights():
-        zeros = float(np.mean(value == 0)) if value.ndim > 1 else 0.0
+    for one, value in floating_values(subject.model):
+        zeros = float(np.mean(value == 0)) if value.ndim > 1 and value.size else 0.0
         if zeros > _MOSTLY:
-            found[name] = zeros
+            found[one.name] = zeros
     if found:
         worst = max(found, key=lambda name: found[name])
-        message = f"{len(found)} tensors are mostly zeros; {worst}: {found[worst]:.0%}"
+        what = count_of(len(found), "tensor is", "tensors are")
+        message = f"{what} mostly zeros; {worst}: {found[worst]:.0%}"
         yield Problem(message, "zeros", tensors=tuple(found))
 
 
@@ -174,14 +220,37 @@ def int8_decibels(weight: npt.NDArray[np.generic], *, per_channel: bool) -> floa
     return float("inf") if noise == 0 or signal == 0 else 10 * float(np.log10(signal / noise))
 
 
+def channels_lost(weight: npt.NDArray[np.generic]) -> int:
+    """How many channels that are not zero become all zero by symmetric int8 rounding per tensor.
+
+    Args:
+        weight: [channels, ...] values.
+    """
+    magnitudes = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).max(axis=1, initial=0)
+    scale = magnitudes.max(initial=0) / 127
+    return int(np.sum((magnitudes > 0) & (magnitudes < scale / 2)))
+
+
+def _underflows(value: npt.NDArray[np.generic]) -> bool:
+    """Whether rounding to half precision destroys small values: less than 20 dB of signal are left."""
+    x: npt.NDArray[np.float64] = value.astype(np.float64).reshape(-1)
+    x = x[np.isfinite(x)]
+    largest = float(np.abs(x).max(initial=0))
+    if not _TINIEST < largest < _SMALLEST_NORMAL_HALF:
+        return False
+    noise = float(np.square(x - x.astype(np.float16).astype(np.float64)).sum())
+    return noise > float(np.square(x).sum()) / 10 ** (_POOR_DECIBELS / 10)
+
+
 def _broken(value: npt.NDArray[np.generic]) -> bool:
     """NaN anywhere, or infinity among weights; single infinities are masks."""
     return bool(np.isnan(value).any()) or (value.size > 1 and not np.isfinite(value).all())
 
 
-def _exceeds(value: npt.NDArray[np.generic]) -> bool:
-    finite = value[np.isfinite(value)]
-    return bool(finite.size and np.abs(finite).max() > _LARGEST_HALF)
+def _largest(value: npt.NDArray[np.generic]) -> float:
+    """Largest finite magnitude; 0 without values."""
+    finite = np.abs(value[np.isfinite(value)])
+    return float(finite.max(initial=0))
 
 
 def _digest(tensor: onnx.TensorProto) -> bytes:

@@ -52,6 +52,9 @@ class Tap:
             and no sequence [n, tokens, channels].
         whole: whether a Gram is one product of all columns, and leaves the graph as [n, n]. That takes a
             second copy of the activation and twice the work, in few large operators, as suits a GPU.
+        channels_last: whether images are [N, H, W, C], as TensorFlow has them.
+        lifted: whether all of the tensor belongs to one sample, so that an axis of samples [1, ...] is put in
+            front of it first; `shape` has it already. Its channels come last.
         mask: which positions of a sequence count, see `masking`; None if all do. Of the others nothing is
             seen: they are left out of means and choices, and are 0 where all values are kept.
     """
@@ -65,6 +68,8 @@ class Tap:
     form: Form
     channels_first: bool = False
     whole: bool = False
+    lifted: bool = False
+    channels_last: bool = False
     mask: Mask | None = None
 
     @property
@@ -192,6 +197,8 @@ class Reduction:
         if tap.dtype != TensorProto.FLOAT:
             self._add("Cast", to=TensorProto.FLOAT)
         shape = tap.shape
+        if tap.lifted:
+            self._lift()
         if tap.batch_axis != 0:
             order = [tap.batch_axis, *(axis for axis in range(len(shape)) if axis != tap.batch_axis)]
             self._add("Transpose", perm=order)
@@ -205,6 +212,13 @@ class Reduction:
             self._pool()
         elif len(shape) != 2 or shape[0] != tap.batch:
             self._reshape([tap.batch, -1])
+
+    def _lift(self) -> None:
+        """[...] -> [1, ...], whatever its sizes are."""
+        if self._opset < 13:
+            self._add("Unsqueeze", axes=[0])
+        else:
+            self._add("Unsqueeze", [self._value, self._constants.integers([0])])
 
     def _pool(self) -> None:
         """[n, channels, positions...] or [n, positions..., channels] -> [n, channels]."""
@@ -296,5 +310,10 @@ class Reduction:
 
 def _channel_axis(tap: Tap) -> int:
     """Images are [N, C, ...]; sequences, states and everything in windows end with their channels."""
-    images = tap.batch_axis == 0 and tap.shape[0] == tap.batch and (len(tap.shape) != 3 or tap.channels_first)
+    images = (
+        not (tap.lifted or tap.channels_last)
+        and tap.batch_axis == 0
+        and tap.shape[0] == tap.batch
+        and (len(tap.shape) != 3 or tap.channels_first)
+    )
     return 1 if images else max(axis for axis in range(len(tap.shape)) if axis != tap.batch_axis)

@@ -23,7 +23,7 @@ Number = TypeVar("Number", bound=np.generic)
 Kind = TypeVar("Kind", NormalEquations, FewRows)
 
 # Rows per unknown: far fewer than a last fit is worth tell good plans from bad.
-RANKING_ROWS, SEARCHING_ROWS, JOINT_ROWS, FINAL_ROWS = 30, 50, 100, 300
+RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
 _SMALLEST_SCALE = 1e-6
 _BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
 CHECK_EVERY = 4

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator
-from redtest_onnx.pruning.repair.equations import Correction, Equations, inverse_scale, spatial
+from redtest_onnx.pruning.repair.equations import FINAL_ROWS, Correction, Equations, inverse_scale, spatial
 from redtest_onnx.pruning.repair.operator_models import (
     RESULT,
     SOURCE,
@@ -43,10 +43,10 @@ Float32s = npt.NDArray[np.float32]
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 _FIRST_LENGTH = 2
 _DAMPING = 1.0  # of the curvature, relative to its mean
-_TRIED_ON = 64  # samples that choose the length of a step
-_LEAST_GAIN = 0.99  # of the error that the round before left: what gains less is the last round
+_TRIED_ON = 256  # samples that choose the length of a step
+_LEAST_GAIN = 0.998  # of the error that the round before left: what gains less is the last round
 _SLOPE_STEP = 1e-2  # small beside activations of order one, large beside float32's rounding
-_FEWEST_SAMPLES = 96
+_SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
 HELD_BYTES = 1 << 29
 """Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
 
@@ -104,7 +104,8 @@ class PairValues:
     def hold(self, inputs: Values, inner: Values, first: LinearOperator, density: int) -> None:
         """Take in the next run, unless those that are held suffice or it is too much.
 
-        Rows are taken from all over the samples: of each, no more than a quarter of its positions count.
+        Rows are taken from all over the samples: of each, no more than a quarter of its positions count. A
+        last fit takes all samples: fewer of them cost ResNet56 a point where many layers went.
         """
         self._held += inputs.nbytes + inner.nbytes
         self.full = self.full or self._held > HELD_BYTES
@@ -116,7 +117,7 @@ class PairValues:
         self._positions += inner.size // inner.shape[channels]
         samples = sum(map(len, self.inner))
         enough = self._positions >= 4 * density * first.unknowns(inputs.shape)
-        self.full = enough and samples >= _FEWEST_SAMPLES
+        self.full = enough and samples >= _SAMPLES_PER_DENSITY * density and density < FINAL_ROWS
 
 
 class JointRefit:

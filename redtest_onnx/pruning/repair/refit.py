@@ -24,7 +24,7 @@ from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, JOINT_ROWS, Correction, Equations
+from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
@@ -122,7 +122,7 @@ def refit(
             working.correct(operator, correction.weight, correction.bias)
             solved = 0
             if first is not None and values.inner:
-                joint = JointRefit(now, working, (first, operator), values, goal, min(density, JOINT_ROWS))
+                joint = JointRefit(now, working, (first, operator), values, goal, density)
                 solved = joint.rounds(rounds)
                 now.keep(first.target, values.inner)
             name = index.nodes[operator.node].name or operator.output
@@ -178,7 +178,7 @@ def _solve(
         if now.shape != goal.shape or output.shape != now.shape:
             return None
         if first is not None:
-            values.hold(found[first.input], found[first.target], first, min(density, JOINT_ROWS))
+            values.hold(found[first.input], found[first.target], first, density)
         if not equations.add(x, goal - now, runner.counted(k)):
             return None
     return equations.solve(diagnose=True)

@@ -15,12 +15,14 @@ from redtest_onnx.report import numbers
 from redtest_onnx.report.cautions import cautions
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.model import (
+    Axis,
     Card,
     Columns,
     Item,
     Matrix,
     Page,
     Panel,
+    Point,
     Points,
     Tone,
     finite,
@@ -153,6 +155,23 @@ def prune_page(
             *provenance.facts,
         ),
         protect="layers",
+    )
+
+
+def trade_off(points: Sequence[Point], quality: str = "agreement with the original") -> Points:
+    """The chart of a series of budgets, for `prune_page`.
+
+    Args:
+        points: one for each model: x its share of the original's parameters, y its quality as a share of 1;
+            `front` on all that none beats in both, `chosen` on the one that was written.
+        quality: what y is.
+    """
+    return Points(
+        "Trade-off between size and quality",
+        Axis("parameters that remain", "share"),
+        Axis(quality, "share"),
+        tuple(points),
+        "Each point is a model that was pruned, repaired and measured.",
     )
 
 

@@ -64,8 +64,10 @@ def compare_page(
     )
 
 
-def sparsity_page(model: Model, sparsity: Sparsity, provenance: Provenance) -> Page:
-    """What `sparsity` measured of the weights."""
+def sparsity_page(
+    model: Model, sparsity: Sparsity, provenance: Provenance, stages: Sequence[Table] = ()
+) -> Page:
+    """What `sparsity` measured of the weights, with what pruning of them did stage by stage."""
     words = sparsity_words(sparsity)
     items = tuple(
         Item(t.name, f"{t.kind}, {'x'.join(map(str, t.shape))}, {plural(t.elements, 'weight')}")
@@ -98,7 +100,7 @@ def sparsity_page(model: Model, sparsity: Sparsity, provenance: Provenance) -> P
             *([Columns("Tensor by tensor", items, tuple(panels))] if items else []),
             _histogram(sparsity),
         ),
-        tables=(sparsity_table(sparsity),),
+        tables=(*stages, sparsity_table(sparsity)),
         facts=(*model_facts(model), *(("Note", line) for line in words[1:]), *provenance.facts),
         protect="tensors",
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from redtest_onnx.graph.files import write_atomic
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.report.page.encode import encode, picture
 from redtest_onnx.report.page.model import Columns, Item, Page, Points
 from redtest_onnx.report.table import Cell, Column, value_of

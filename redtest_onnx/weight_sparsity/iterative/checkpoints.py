@@ -7,16 +7,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redtest_onnx.errors import InputError, OutputError
-from redtest_onnx.graph.files import write_atomic
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import read_json
+from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Checkpoints:
@@ -43,7 +47,7 @@ class Checkpoints:
         run = _run(model, weights, settings)
         note = folder / "run.json"
         if note.exists():
-            if json.loads(note.read_text(encoding="utf-8")) != run:
+            if read_json(note) != run:
                 raise InputError(
                     "holds the iterations of another model or of other settings",
                     where=str(folder),
@@ -61,15 +65,31 @@ class Checkpoints:
         """An iteration that is done already; None if it is not."""
         import torch
 
+        from redtest_onnx.training.checkpoint import damage_reported
+
         path = self._path(number)
         if path is None or not path.exists():
             return None
-        kept = torch.load(path, weights_only=True)
-        record = kept["record"]
-        record["pq_index"] = tuple(record["pq_index"])
-        packed = (tensor.numpy() for tensor in kept["masks"])
-        masks = [_unpacked(bits, shape) for bits, shape in zip(packed, self._shapes, strict=True)]
-        return IterationState(Iteration(**record), masks, kept["state"])
+        with damage_reported(path):
+            kept = torch.load(path, weights_only=True)
+            record = kept["record"]
+            record["pq_index"] = tuple(record["pq_index"])
+            packed = (tensor.numpy() for tensor in kept["masks"])
+            masks = [_unpacked(bits, shape) for bits, shape in zip(packed, self._shapes, strict=True)]
+            found = Iteration(**record)
+            _check(found, number, sum(int(np.count_nonzero(mask)) for mask in masks))
+        return IterationState(found, masks, kept["state"])
+
+    def apply(self, step: IterationState, module: nn.Module) -> None:
+        """Give a module the weights of an iteration.
+
+        Raises:
+            InputError: they are those of another module.
+        """
+        from redtest_onnx.training.checkpoint import damage_reported
+
+        with damage_reported(self._path(step.record.number) or Path()):
+            module.load_state_dict(step.state)
 
     def save(self, step: IterationState) -> None:
         """Keep an iteration."""
@@ -91,6 +111,20 @@ class Checkpoints:
 def _unpacked(bits: Any, shape: tuple[int, int]) -> Mask:
     count = shape[0] * shape[1]
     return np.unpackbits(bits, count=count).astype(np.bool_).reshape(shape)
+
+
+def _check(record: Iteration, number: int, kept: int) -> None:
+    """Hold a record against what it should be.
+
+    Raises:
+        ValueError: a value that can't be.
+    """
+    if record.number != number or record.kept != kept or not isinstance(record.weights, int):
+        raise ValueError("it is of another iteration")
+    numbers = (record.loss, record.seconds, *(v for index in record.pq_index for v in index.values()))
+    accuracy = () if record.accuracy is None else (record.accuracy,)
+    if not all(isinstance(value, int | float) for value in (*numbers, *accuracy)):
+        raise ValueError("its measures are no numbers")
 
 
 def _run(model: Model, weights: Sequence[Weight], settings: LoopSettings) -> dict[str, Any]:

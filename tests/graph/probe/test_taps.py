@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 from references import whole_gram
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, gram_bounds, gram_width
 from redtest_onnx.graph.probe.taps import build_probe, build_shape_probe, expose, find_batch_axis
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.metrics.grams import centre_gram
 from redtest_onnx.runtime.session import RunOptions, Session
 

@@ -10,8 +10,8 @@ from nets import Net
 from onnx import numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.files import full_check
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.validity import full_check
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights

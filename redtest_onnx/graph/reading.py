@@ -1,0 +1,66 @@
+"""Small files from anywhere, read whole: text and JSON, of bounded size."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from redtest_onnx.errors import InputError
+
+_LARGEST = 1 << 28  # bytes; an analysis of a thousand layers takes a tenth of that
+
+
+def require_file(path: Path) -> None:
+    """Check that a path is a file that ends: no folder, and no device or pipe, which might never.
+
+    Raises:
+        InputError: it is none, is not there, or can't be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path), hint="check the path") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't be read ({_reason(error)})", where=str(path)) from error
+    if stat.S_ISDIR(mode):
+        raise InputError("is a folder", where=str(path), hint="name a file inside it")
+    if not stat.S_ISREG(mode):
+        raise InputError("is a device, a pipe or a socket", where=str(path), hint="write it to a file first")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        InputError: it is no file, larger than 256 MiB, or can't be read as text.
+    """
+    require_file(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise InputError(f"is larger than {_LARGEST >> 20} MiB", where=str(path), hint="check the path")
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't be read ({_reason(error)})", where=str(path)) from error
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        InputError: as `read_text`, or it is not JSON, or nested too deeply.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"is not JSON: {error}", where=str(path)) from error
+    except RecursionError as error:
+        raise InputError("is not JSON that can be read: nested too deeply", where=str(path)) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,155 @@
+"""Stored tensors: of a known type, with as many values as the sizes say, in places where they may lie."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import onnx
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model, element_bits, external_location, is_external, tensor_bytes
+
+Tensor = onnx.TensorProto
+
+_EXPORT = "export the model again"
+# Sparse tensors become dense to be computed with. What grows beyond this stores nearly nothing of it.
+_LARGEST_DENSE, _LARGEST_GROWTH = 1 << 28, 1000
+
+
+def check_tensor(model: Model, tensor: Tensor) -> None:
+    """Check one stored tensor of a model.
+
+    Raises:
+        InputError: an element type that this version of onnx does not know, another number of values than the
+            sizes say, or external data that is missing, too short or outside the model's folder.
+    """
+    where = f"{model.label}, tensor {tensor.name!r}"
+    check_type(tensor.data_type, where)
+    if tensor.data_type == Tensor.UNDEFINED:
+        raise InputError("it has no element type", where=where, hint=_EXPORT)
+    if tensor.data_location not in Tensor.DataLocation.values():
+        raise InputError("its values lie at no place that ONNX knows", where=where, hint=_EXPORT)
+    if any(dim < 0 for dim in tensor.dims):
+        return  # which the checker of ONNX names
+    if is_external(tensor):
+        _check_external(model, tensor, where)
+    elif (found := _length(tensor)) is not None and found[0] != found[1]:
+        raise InputError(
+            f"its sizes {list(tensor.dims)} take {found[1]} {found[2]}, the file holds {found[0]}",
+            where=where,
+            hint=_EXPORT,
+        )
+
+
+def check_type(kind: int, where: str) -> None:
+    """Check an element type.
+
+    Raises:
+        InputError: this version of onnx does not know it.
+    """
+    if kind not in Tensor.DataType.values():
+        raise InputError(
+            f"its element type ({kind}) is none that onnx {onnx.__version__} knows",
+            where=where,
+            hint="update onnx, or export the model with another type",
+        )
+
+
+def check_sparse(model: Model, tensor: onnx.SparseTensorProto) -> None:
+    """Check that a sparse tensor does not blow up.
+
+    Raises:
+        InputError: it stores nearly nothing of a huge tensor.
+    """
+    if any(dim < 0 for dim in tensor.dims):
+        return
+    dense = prod(tensor.dims) * element_bits(tensor.values.data_type) // 8
+    if dense > _LARGEST_DENSE and dense > _LARGEST_GROWTH * tensor.ByteSize():
+        raise InputError(
+            f"its sizes {list(tensor.dims)} would take {dense / 2**30:.1f} GiB for "
+            f"{prod(tensor.values.dims)} values that are not zero",
+            where=f"{model.label}, sparse tensor {tensor.values.name!r}",
+            hint="check its sizes",
+        )
+
+
+def external_range(tensor: Tensor) -> tuple[int, int]:
+    """Offset and length in bytes of the values in their file.
+
+    Raises:
+        ValueError: an entry is not a number.
+    """
+    entries = {e.key: e.value for e in tensor.external_data}
+    return int(entries.get("offset", 0)), int(entries.get("length", tensor_bytes(tensor)))
+
+
+def _length(tensor: Tensor) -> tuple[int, int, str] | None:
+    """How long the values are, how long they should be, and in what; None where they can't be told."""
+    count, kind = prod(tensor.dims), tensor.data_type
+    if tensor.HasField("raw_data"):
+        # Strings have no raw form; the checker says so.
+        return None if kind == Tensor.STRING else (len(tensor.raw_data), tensor_bytes(tensor), "bytes")
+    lengths: dict[int, tuple[int, int]] = {
+        Tensor.FLOAT: (len(tensor.float_data), count),
+        Tensor.DOUBLE: (len(tensor.double_data), count),
+        Tensor.INT64: (len(tensor.int64_data), count),
+        Tensor.UINT64: (len(tensor.uint64_data), count),
+        Tensor.UINT32: (len(tensor.uint64_data), count),
+        Tensor.STRING: (len(tensor.string_data), count),
+        Tensor.COMPLEX64: (len(tensor.float_data), 2 * count),
+        Tensor.COMPLEX128: (len(tensor.double_data), 2 * count),
+    }
+    # All other types are packed into 32 bits, one value each, or one byte each of smaller ones.
+    packed = min(count, tensor_bytes(tensor)) if element_bits(kind) < 8 else count
+    return (*lengths.get(kind, (len(tensor.int32_data), packed)), "values")
+
+
+def _check_external(model: Model, tensor: Tensor, where: str) -> None:
+    location = external_location(tensor)
+    folder = model.folder.resolve()
+    try:
+        file = (folder / location).resolve()
+        inside, there = file.is_relative_to(folder), file.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or links in a circle
+        raise InputError(
+            f"its external data {_short(location)} is no place for a file ({_reason(error)})",
+            where=where,
+            hint=_EXPORT,
+        ) from error
+    if not location or not inside:
+        raise InputError(
+            f"its external data {_short(location)} lies outside the model's folder",
+            where=where,
+            hint="keep the data file beside the model; paths that leave its folder are refused",
+        )
+    if not there:
+        raise InputError(
+            f"its external data file {_short(location)} is missing",
+            where=where,
+            hint=f"copy {Path(location).name} into {(folder / location).parent}",
+        )
+    try:
+        offset, length = external_range(tensor)
+    except ValueError as error:
+        raise InputError("its external data has no valid offset and length", where=where) from error
+    if length > tensor_bytes(tensor):
+        raise InputError(
+            f"its sizes {list(tensor.dims)} take {tensor_bytes(tensor)} bytes, its external data {length}",
+            where=where,
+            hint=_EXPORT,
+        )
+    if offset < 0 or length < tensor_bytes(tensor) or offset + length > file.stat().st_size:
+        raise InputError(
+            f"its external data file {_short(location)} is too short",
+            where=where,
+            hint="copy or export the data file again",
+        )
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) < 200 else f"{text[:80]!r}... ({len(text)} characters)"
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,137 @@
+"""What a command will write is checked before it begins: against what it reads, and against itself."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net
+
+import redtest_onnx as rt
+from redtest_onnx.cli.main import run
+from redtest_onnx.graph.scratch import scratch_folder
+
+FEW = ["--samples", "8", "--batches", "1", "--threads", "1", "-q"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Five products with weights in a file that a tool might call its own output's data."""
+    net = Net(x=["n", 4])
+    h = "x"
+    for _ in range(5):
+        h = net("Relu", net("MatMul", h, net.weight(4, 4)))
+    proto = net.model(net("MatMul", h, net.weight(4, 2), name="y")).proto
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="m.pruned.onnx.data", size_threshold=0)
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).random((16, 4), np.float32))
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_original_still_loads_where_its_data_has_the_name_of_an_output(model: Path) -> None:
+    before = content(model.parent)
+    for _ in range(2):
+        assert (
+            run(
+                ["prune", str(model), "--data", str(model.parent / "d.npz"), "--remove", "1", "--force", *FEW]
+            )
+            == 0
+        )
+        assert before.items() <= content(model.parent).items()
+    data = rt.open_data(model.parent / "d.npz", rt.load(model))
+    assert rt.analyze(rt.load(model), data).layers
+    assert len(rt.load(model.parent / "m.pruned.onnx").external_files) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("inspect", "--json"),
+        ("analyze", "--json"),
+        ("analyze", "--html"),
+        ("analyze", "--png"),
+        ("compare", "--json"),
+        ("audit", "--output"),
+        ("audit", "--write-operators"),
+        ("sparsity", "--html"),
+        ("rank", "--json"),
+        ("prune", "--output"),
+        ("prune", "--json"),
+        ("finetune", "--output"),
+        ("finetune", "--checkpoint"),
+        ("finetune", "--log"),
+    ],
+)
+@pytest.mark.parametrize("victim", ["m.onnx", "m.pruned.onnx.data", "d.npz", "link", "hard", "sub/../d.npz"])
+def test_no_output_on_an_input(
+    command: str, option: str, victim: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model.parent
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to("m.pruned.onnx.data")
+    os.link(folder / "d.npz", folder / "hard")
+    before = content(folder)
+    second = [str(model)] if command == "compare" else []
+    data = [] if command == "sparsity" else ["--data", str(folder / "d.npz")]
+    if not data and victim in ("d.npz", "hard", "sub/../d.npz"):
+        pytest.skip("weights are measured without data")
+    arguments = [command, str(model), *second, *data, option, str(folder / victim)]
+    assert run([*arguments, "--force"]) == 2
+    assert f"{option} would overwrite what is read" in capsys.readouterr().err
+    assert content(folder) == before
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*before, "sub"])
+
+
+def test_no_output_on_another_output(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = model.parent
+    (folder / "link").symlink_to("out.json")
+    for one, two in (("out.json", "out.json"), ("out.json", "./out.json"), ("out.json", "link")):
+        command = ["analyze", str(model), "--json", str(folder / one), "--html", f"{folder}/{two}", "--force"]
+        assert run(command) == 2
+        assert "is named by" in capsys.readouterr().err
+    assert not (folder / "out.json").exists()
+
+
+def test_images_and_models_of_folders_are_inputs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = model.parent
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"an image")
+    picture = ["analyze", str(model), "--png", str(folder / "images" / "a.png")]
+    assert run([*picture, "--data", str(folder / "images"), "--force"]) == 2
+    assert run(["rank", str(folder), "--json", str(folder / "m.pruned.onnx.data"), "--force", *FEW]) == 2
+    assert run(["analyze", str(folder), "--json", str(model), "--force", *FEW]) == 2
+    assert capsys.readouterr().err.count("would overwrite what is read") == 3
+    # What an earlier run wrote there is no input.
+    for _ in range(2):
+        assert run(["analyze", str(folder), "--json", str(folder / "out.json"), "--force", *FEW]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_devices_stay_what_they_are(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(model), "--json", "/dev/null", "--force", "-q"]) == 0
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert run(["inspect", str(model), "--json", "/dev/stdout", "-q"]) == 0
+    assert '"schema": "redtest-onnx/inspect/1"' in capfd.readouterr().out
+    os.mkfifo(model.parent / "pipe")
+    assert run(["inspect", str(model), "--json", str(model.parent / "pipe"), "--force"]) == 2
+    assert run(["inspect", str(model), "--json", "/dev/zero", "--force"]) == 2
+    assert capfd.readouterr().err.count("a device, a pipe or a socket") == 2
+
+
+def test_the_next_run_removes_what_killed_ones_left(model: Path, tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as made:
+        dead = tmp_path / made.name.replace(f"-{os.getpid()}-", "-999999999-")
+        dead.mkdir()
+        (dead / "half").write_text("written")
+        assert run(["inspect", str(model), "--json", str(tmp_path / "i.json"), "-q"]) == 0
+        assert made.exists()
+    assert not dead.exists()

@@ -1,0 +1,164 @@
+"""What people wait for: whole commands, each a process of its own, beside one plain forward pass."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from benchmarking.onnx_networks import NETWORKS, samples
+
+ROOT = Path(__file__).parents[2]
+Figures = dict[str, Any]
+
+_FORWARD = """
+import sys
+from time import process_time
+import numpy as np
+import onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads = int(sys.argv[3])
+session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+x = np.load(sys.argv[2])[sys.argv[4]]
+name = session.get_inputs()[0].name
+session.run(None, {name: x[:4]})
+start = process_time()
+for k in range(0, len(x), 16):
+    session.run(None, {name: x[k : k + 16]})
+print(process_time() - start)
+"""
+
+
+@dataclass(frozen=True)
+class CommandJob:
+    """One command.
+
+    Attributes:
+        network: one of `onnx_networks.NETWORKS`, or "digits" for the network of the repository.
+        samples: number of samples; 0 for a command without data.
+        arguments: the command and its options; the model, the data and the output are filled in.
+        peer: whether it is a tool of the peers' environment.
+    """
+
+    network: str
+    samples: int
+    arguments: tuple[str, ...]
+    peer: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        return f"{self.network}: {' '.join(self.arguments)}"
+
+
+_PLAIN = ("prune", "--remove", "4", "--repair", "none")
+COMMANDS: tuple[CommandJob, ...] = (
+    CommandJob("digits", 397, ("prune",)),
+    CommandJob("digits", 397, ("prune", "--target", "params=0.5")),
+    CommandJob("blocks24", 48, _PLAIN),
+    CommandJob("blocks99", 48, _PLAIN),
+    CommandJob("blocks200", 48, _PLAIN),
+    CommandJob("blocks600", 48, _PLAIN),
+    CommandJob("resnet50", 0, ("inspect",)),
+    CommandJob("resnet50", 0, ("onnxslim", "--inspect"), peer=True),
+    CommandJob("resnet50", 0, ("audit", "--no-latency")),
+    CommandJob("resnet50", 64, _PLAIN),
+    CommandJob("resnet50", 64, ("prune", "--remove", "4", "--repair", "refit")),
+    CommandJob("encoder", 0, ("inspect",)),
+    CommandJob("encoder", 0, ("onnxslim", "--inspect"), peer=True),
+    CommandJob("encoder", 64, ("prune", "--remove", "2", "--repair", "none")),
+)
+
+
+def run_commands(
+    folder: Path, networks: list[str], threads: int, repeats: int, peers: Path | None
+) -> Figures:
+    """Figures of all commands on some networks.
+
+    Args:
+        folder: for models and samples.
+        networks: which ones, by name.
+        threads: of each command.
+        repeats: runs of each; medians are kept.
+        peers: python of the peers' environment.
+    """
+    found: Figures = {}
+    for job in COMMANDS:
+        if job.network not in networks or (job.peer and peers is None):
+            continue
+        model, data = _files(job, folder)
+        forward = _forward(model, data, job, threads) if data else None
+        runs = [_run(_command(job, model, data, folder, threads, peers), threads) for _ in range(repeats)]
+        found[job.title] = {name: median(run[name] for run in runs) for name in runs[0]} | {
+            "forward_s": forward,
+            "file_bytes": model.stat().st_size,
+            "samples": job.samples,
+        }
+        print(f"{job.title}: {found[job.title]['cpu_s']:.2f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _files(job: CommandJob, folder: Path) -> tuple[Path, Path | None]:
+    if job.network == "digits":
+        return ROOT / "models" / "resnet_digits.onnx", ROOT / "models" / "digits.npz"
+    model, data = folder / f"{job.network}.onnx", folder / f"{job.network}-{job.samples}.npz"
+    if not model.exists():
+        NETWORKS[job.network](model)
+    if job.samples and not data.exists():
+        samples(job.network, data, job.samples)
+    return model, data if job.samples else None
+
+
+def _command(
+    job: CommandJob, model: Path, data: Path | None, folder: Path, threads: int, peers: Path | None
+) -> list[str]:
+    if job.peer:
+        return [str(peers), "-m", job.arguments[0], *job.arguments[1:], str(model)]
+    command, *options = job.arguments
+    written = ["-o", str(folder / "pruned.onnx"), "--force"] if command == "prune" else []
+    given = ["--data", str(data)] if data else []
+    ours = [sys.executable, "-m", "redtest_onnx", command, str(model), "-q", "--threads", str(threads)]
+    return [*ours, *options, *given, *written]
+
+
+def _run(command: list[str], threads: int) -> Figures:
+    """CPU seconds, wall time and peak memory of a process, as the system counts them."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    begin = perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    wall = perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall, "peak_bytes": used.ru_maxrss * 1024}
+
+
+def _forward(model: Path, data: Path, job: CommandJob, threads: int) -> float:
+    """CPU seconds of one pass over the samples."""
+    name = "calibration/input" if job.network == "digits" else "x"
+    arguments = [str(model), str(data), str(threads), name]
+    result = subprocess.run(
+        [sys.executable, "-c", _FORWARD, *arguments], stdout=subprocess.PIPE, check=True, text=True
+    )
+    return float(result.stdout)
+
+
+def table(figures: Figures) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "| command | CPU s | forward pass s | x forward | peak memory MB | x file |",
+        "|---|---|---|---|---|---|",
+    ]
+    for title, found in figures.items():
+        forward = found["forward_s"]
+        times = [f"{forward:.2f}", f"{found['cpu_s'] / forward:.1f}"] if forward else ["", ""]
+        peak = found["peak_bytes"]
+        memory = [f"{peak / 1e6:.0f}", f"{peak / found['file_bytes']:.1f}"]
+        lines.append(f"| `{title}` | {found['cpu_s']:.1f} | {' | '.join([*times, *memory])} |")
+    return "\n".join(lines)

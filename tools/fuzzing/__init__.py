@@ -1,0 +1,1 @@
+"""What tools/fuzz.py feeds to the command line, and how it is run."""
