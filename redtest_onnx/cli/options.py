@@ -119,8 +119,12 @@ def data_options(function: Command) -> Command:
             "--data",
             type=FilePath,
             help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
+<<<<<<< HEAD
             "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if "
             "absent.",
+=======
+            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic if absent.",
+>>>>>>> device/HEAD
         ),
         *_IMAGE_OPTIONS,
         click.option(
@@ -178,26 +182,6 @@ def run_options(function: Command) -> Command:
         function,
         device_option,
         click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: all cores)."),
-    )
-
-
-def deployment_options(function: Command) -> Command:
-    """What the model will run on: latency and comparisons of outputs are measured there."""
-    return apply(
-        function,
-        click.option(
-            "--provider",
-            "providers",
-            multiple=True,
-            metavar="NAME[:KEY=VALUE,...]",
-            help="Execution provider of ONNX Runtime to measure latency and outputs on: openvino, dml, "
-            "coreml, qnn, xnnpack, tensorrt, migraphx, ...; library=FILE registers a plug-in. Repeatable.",
-        ),
-        click.option(
-            "--latency-command",
-            metavar="COMMAND",
-            help="Prints a model's latency in ms; {model} stands for the file.",
-        ),
     )
 
 

@@ -9,6 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
@@ -124,7 +125,7 @@ if TYPE_CHECKING:
 @options.data_options
 @options.run_options
 @options.output_kind_option
-@options.deployment_options
+@deployment_options
 @options.latency_option
 @options.explorer_option
 @options.format_option
