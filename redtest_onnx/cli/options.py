@@ -119,12 +119,8 @@ def data_options(function: Command) -> Command:
             "--data",
             type=FilePath,
             help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
-<<<<<<< HEAD
             "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if "
             "absent.",
-=======
-            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic if absent.",
->>>>>>> device/HEAD
         ),
         *_IMAGE_OPTIONS,
         click.option(
