@@ -119,7 +119,8 @@ def data_options(function: Command) -> Command:
             "--data",
             type=FilePath,
             help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
-            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; random inputs if absent.",
+            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if "
+            "absent.",
         ),
         *_IMAGE_OPTIONS,
         click.option(

@@ -47,6 +47,24 @@ class Size(click.ParamType[Any]):
         return numbers[0], numbers[-1]
 
 
+class Seconds(click.ParamType[Any]):
+    """A time: a number of seconds, or one with s, m or h behind it."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the text."""
+        text = str(value).strip().lower()
+        factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+        try:
+            seconds = float(text[:-1]) * factor if factor else float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{value!r} is not a time such as 90, 90s or 2m", param, ctx)
+        return seconds
+
+
 class DeviceName(click.ParamType[Any]):
     """auto, cpu, cuda or cuda:N."""
 

@@ -11,6 +11,7 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import Seconds
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
@@ -23,6 +24,7 @@ from redtest_onnx.pruning.folder import check_output, default_output, save_prune
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
+from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
 from redtest_onnx.report.agreement import agreement_notes
@@ -37,6 +39,7 @@ from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.saved import load_analysis
+from redtest_onnx.training.distil.settings import DistilSettings
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
@@ -72,7 +75,11 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
-    "remaining weights again; auto keeps what loses least.",
+    "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
+    "(needs PyTorch, some minutes).",
+)
+@click.option(
+    "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"
 )
 @click.option(
     "--adapter-kernel",
@@ -96,7 +103,7 @@ if TYPE_CHECKING:
     "--augment",
     multiple=True,
     type=click.Choice(["crop", "flip"]),
-    help="Change training images at random; may be repeated.",
+    help="Change images of --finetune or --repair distil at random; may be repeated.",
 )
 @click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
@@ -131,6 +138,7 @@ def command(
     target: tuple[str, ...],
     max_drop: float | None,
     repair: Method,
+    repair_time: float | None,
     adapter_kernel: str,
     epochs: int | None,
     iterations: int,
@@ -161,7 +169,11 @@ def command(
     output = output or default_output(model)
     budget = _budget(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
-    _check_training(epochs, iterations, lr, augment, plan_path)
+    _check_training(epochs, iterations, lr, augment if repair != "distil" else (), plan_path)
+    if repair_time is not None and repair != "distil":
+        raise InputError("--repair-time belongs to --repair distil", hint="--repair distil")
+    if repair == "distil":
+        require_training()
     if epochs is not None:
         prepare_torch()
     named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
@@ -180,7 +192,10 @@ def command(
     loaded = load(model)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
-    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1)
+    distil = DistilSettings(
+        mirror="flip" in augment, crop="crop" in augment, seconds=repair_time, seed=settings.seed
+    )
+    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1, distil)
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
@@ -273,7 +288,10 @@ def _check_training(
     epochs: int | None, iterations: int, lr: float | None, augment: tuple[str, ...], plan_path: Path | None
 ) -> None:
     if epochs is None and (iterations > 1 or lr is not None or augment):
-        raise InputError("--iterations, --lr and --augment belong to --finetune", hint="--finetune EPOCHS")
+        raise InputError(
+            "--iterations and --lr belong to --finetune, --augment to --finetune or --repair distil",
+            hint="--finetune EPOCHS",
+        )
     if iterations > 1 and plan_path is not None:
         raise InputError("--plan is one round of pruning", hint="leave out --plan or --iterations")
 

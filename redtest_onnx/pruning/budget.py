@@ -74,7 +74,7 @@ class Budget:
 
     def rounds(self, count: int) -> tuple[Budget, ...]:
         """The budget in equal parts for `count` rounds of pruning, each of what the last one left."""
-        ends = [round((self.remove or 0) * k / count) for k in range(count + 1)]
+        ends = [-(-(self.remove or 0) * k // count) for k in range(count + 1)]  # the first is never empty
         targets = tuple((what, share ** (1 / count)) for what, share in self.targets)
         return tuple(
             replace(self, remove=None if self.remove is None else b - a, targets=targets)

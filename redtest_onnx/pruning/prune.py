@@ -23,7 +23,14 @@ from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
-from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, Repair, repair
+from redtest_onnx.pruning.repair.repair import (
+    FitSettings,
+    Fitted,
+    Method,
+    Repair,
+    RepairSettings,
+    repair,
+)
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
@@ -31,6 +38,7 @@ from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
+from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
 
@@ -123,14 +131,16 @@ class PruneSettings:
     Attributes:
         criterion: the order in which layers go, one of `criteria.names()`.
         similarity: how similarity is measured.
-        repair: "none", "adapter", "refit" or "auto", see `repair`; with repair more layers can go.
+        repair: "none", "adapter", "refit", "distil" or "auto", see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
+        distil: how "distil" trains.
     """
 
     criterion: str = "redtest"
     similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
     repair: Method = "auto"
     kernel: Literal[1, 3] = 1
+    distil: DistilSettings = field(default_factory=DistilSettings)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -248,7 +258,9 @@ def rewrite(
         return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
 
     pruned, repaired = repair(
-        *(opened, pruned, chosen, settings.repair, settings.kernel), allows=allows, progress=progress
+        *(opened, pruned, chosen, RepairSettings(settings.repair, settings.kernel, settings.distil)),
+        allows=allows,
+        progress=progress,
     )
     closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)

@@ -43,7 +43,7 @@ def repair_words(repair: Repair) -> str:
     """What was fitted, to what, and what held-out samples say of it."""
     if repair.reason is not None:
         return f"Not repaired: {repair.reason}."
-    what = "operator" if repair.method == "refit" else "adapter"
+    what = "adapter" if repair.method == "adapter" else "operator"
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:
         lost = (
@@ -58,7 +58,17 @@ def repair_words(repair: Repair) -> str:
             f" {plural(len(poor), 'operator')} had too few samples for the unknowns ({poor[0].operator}: "
             f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit better."
         )
-    return words
+    return f"{words} {training_words(repair)}" if repair.training is not None else words
+
+
+def training_words(repair: Repair) -> str:
+    """What the training behind a refit did, apart from the closed form."""
+    training = repair.training
+    assert training is not None
+    took = f"{plural(training.steps, 'step')} in {training.seconds:.0f} s"
+    if repair.method == "distil":
+        return f"Then trained without labels, {took}."
+    return f"Training without labels, {took}, made held-out samples agree less: it is not kept."
 
 
 def repair_table(repair: Repair) -> Table | None:

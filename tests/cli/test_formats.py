@@ -53,7 +53,9 @@ def test_pull_requests_get_a_summary(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["compare", VGG, VIT, *SHORT, "--format", "markdown"]) == 0
     text = capsys.readouterr().out
     assert "Most similar layers" in text
-    assert text.count("\n| ") == 13
+    files, layers = text.split("<details>")
+    assert "| parameters |" in files
+    assert layers.count("\n| ") == 13
 
 
 def test_ci_gets_annotations_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:

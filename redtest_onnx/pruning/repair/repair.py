@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal, get_args
 
 import numpy as np
 
+from redtest_onnx.checks import check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.distilled import (
+    REFIT_ROUNDS,
+    REFIT_SAMPLES,
+    Training,
+    distilled,
+    require_training,
+)
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
+from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
 
-Method = Literal["none", "adapter", "refit", "auto"]
-Fitted = Literal["adapter", "refit"]
+Method = Literal["none", "adapter", "refit", "distil", "auto"]
+Fitted = Literal["adapter", "refit", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -33,13 +42,15 @@ class Repair:
     """What was done to a pruned model.
 
     Attributes:
-        method: what was kept: "none" for plain removal, "adapter" or "refit".
+        method: what was kept: "none" for plain removal, "adapter", "refit", or "distil" for a refit with
+            training behind it.
         refits: operators that were solved again.
         fitted_on: number of samples they were fitted to.
         held_out: number of other samples that judged the result.
         loss_plain: loss of accuracy or agreement by plain removal on the held-out samples.
         loss: loss of what was kept, on the same.
         reason: why nothing was repaired, if nothing was.
+        training: what "distil" did behind the refit, whether that was kept or not; None without it.
     """
 
     method: str
@@ -49,6 +60,25 @@ class Repair:
     loss_plain: float | None = None
     loss: float | None = None
     reason: str | None = None
+    training: Training | None = None
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """How a pruned model is repaired.
+
+    Attributes:
+        method: see `repair`.
+        kernel: size of the convolutions of fitted adapters.
+        distil: how "distil" trains.
+    """
+
+    method: Method = "auto"
+    kernel: Literal[1, 3] = 1
+    distil: DistilSettings = field(default_factory=DistilSettings)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +86,7 @@ class FitSettings:
     """How one repair is fitted.
 
     Attributes:
-        method: "refit" or "adapter", see `repair`.
+        method: "refit" or "adapter", see `repair`; "distil" is fitted as "refit" is.
         fit: the samples to fit to.
         kernel: size of the convolutions of fitted adapters.
         rounds: of solving two operators together, see `refit`; none for adapters.
@@ -74,8 +104,7 @@ def repair(
     bench: Workbench,
     pruned: Model,
     plan: Plan,
-    method: Method,
-    kernel: int = 1,
+    settings: RepairSettings,
     *,
     allows: Callable[[Model], bool] = lambda model: True,
     progress: Progress | None = None,
@@ -87,16 +116,17 @@ def repair(
             are not fitted to.
         pruned: the model without the plan's layers.
         plan: what was taken out.
-        method: "none"; "adapter", which puts a fitted linear operator into each gap and solves those behind
-            once more; "refit", which solves the remaining operators again, pairs of them jointly; "auto",
-            which keeps what loses least on held-out samples.
-        kernel: size of the convolutions of fitted adapters.
+        settings: the method: "none"; "adapter", which puts a fitted linear operator into each gap and solves
+            those behind once more; "refit", which solves the remaining operators again, pairs of them
+            jointly; "distil", which trains without labels behind a short refit, and keeps that where held-out
+            samples agree more; "auto", which keeps that of the first three which loses least on them.
         allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
     Returns:
         The model to keep and what was done. A repair that fails, or whose result is too large, is left out.
     """
+    method = settings.method
     if method == "none" or not plan.steps:
         return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
     if method == "auto" and bench.data.synthetic:
@@ -114,13 +144,18 @@ def repair(
     sizes = len(fit), len(held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
+    if method == "distil":
+        require_training()
     tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
     failed: list[str] = []
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
         try:
-            fitted, refits = fit_to_original(bench, pruned, plan, FitSettings(name, fit, kernel), progress)
+            fits = FitSettings(name, fit, settings.kernel)
+            if name == "distil":
+                fits = replace(fits, fit=fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
+            fitted, refits = fit_to_original(bench, pruned, plan, fits, progress)
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
@@ -138,7 +173,13 @@ def repair(
     if method == "auto" and not loss < plain:
         reason = "no repair was better on held-out samples"
         return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason)
-    return model, Repair(name, refits, *sizes, plain[0], loss[0])
+    found = Repair("refit" if name == "distil" else name, refits, *sizes, plain[0], loss[0])
+    if name != "distil":
+        return model, found
+    trained, training = distilled(bench, model, settings.distil, progress)
+    found = replace(found, training=training, fitted_on=min(len(fit), REFIT_SAMPLES))
+    after = judged(trained)
+    return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (model, found)
 
 
 def _standard_error(loss: float, samples: int) -> float:

@@ -1,0 +1,123 @@
+"""Go on behind a short refit by distillation without labels, where PyTorch is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import onnx
+
+from redtest_onnx.errors import RuntimeUnavailableError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.outputs.kinds import SCORES, JudgedTensor
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import Progress
+from redtest_onnx.training.distil.settings import DistilSettings
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.distil.loss import DistilTarget
+
+REFIT_SAMPLES, REFIT_ROUNDS = 768, 1
+"""A short refit is enough in front of a distillation; more of it brings nothing (docs/depth-pruning.md)."""
+_FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a distillation took, and the loss it minimised on samples that were not learnt from.
+
+    Attributes:
+        steps: of the optimiser.
+        seconds: wall time.
+        loss_before: loss behind the refit.
+        loss_after: loss behind the last step.
+    """
+
+    steps: int
+    seconds: float
+    loss_before: float
+    loss_after: float
+
+
+def require_training() -> None:
+    """Check that PyTorch is there before any work is done for it.
+
+    Raises:
+        RuntimeUnavailableError: it is not.
+    """
+    if find_spec("torch") is None:
+        raise RuntimeUnavailableError(
+            "distillation needs PyTorch", hint='pip install "redtest-onnx[torch]", or @repair=refit'
+        )
+
+
+def distilled(
+    bench: Workbench, refitted: Model, settings: DistilSettings, progress: Progress | None = None
+) -> tuple[Model, Training]:
+    """Train a refitted model to give what its original gives; its labels are not used.
+
+    Args:
+        bench: the original, with its branches inlined, and calibration samples.
+        refitted: the pruned model behind a refit.
+        settings: of the training.
+        progress: called after each step.
+
+    Raises:
+        RuntimeUnavailableError: PyTorch is not installed.
+        InputError: operators that PyTorch can't run here.
+    """
+    require_training()
+    from redtest_onnx.training.distil.distil import DistilSamples, distil
+
+    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose)
+    found = distil(
+        *(bench.model, refitted, samples, distil_targets(bench, refitted)), settings, bench.options, progress
+    )
+    return found.model, Training(found.steps, found.seconds, found.loss_before, found.loss_after)
+
+
+def distil_targets(bench: Workbench, student: Model) -> list[DistilTarget]:
+    """Outputs by their kinds, class scores in front of a softmax, and the ends of stages.
+
+    Args:
+        bench: the original.
+        student: what became of it; tensors that it lacks are left out.
+    """
+    from redtest_onnx.training.distil.loss import DistilTarget
+
+    made = {name for node in student.graph.node for name in node.output if name}
+    found = [
+        target
+        for output in bench.outputs
+        if output.steers
+        for tensor in output.tensors
+        if (target := _target(bench, tensor, made)) is not None
+    ]
+    named = {target.name for target in found} | {output.name for output in bench.outputs}
+    ends = dict.fromkeys(layer.exit for layer in bench.layers("stage"))
+    axes, shapes = bench.resolved.batch_axes, bench.shapes
+    found += [
+        DistilTarget(end, "feature")
+        for end in ends
+        if end in made and end not in named and shapes.is_float(end) and axes.get(end) == 0
+    ]
+    return found
+
+
+def _target(bench: Workbench, tensor: JudgedTensor, made: set[str]) -> DistilTarget | None:
+    from redtest_onnx.training.distil.loss import DistilTarget
+    from redtest_onnx.training.objective import final_softmax
+
+    if tensor.name not in made or bench.shapes.dtypes.get(tensor.name, onnx.TensorProto.FLOAT) not in _FLOATS:
+        return None
+    if tensor.kind in SCORES and tensor.axis is not None:
+        behind = final_softmax(bench.model, tensor.name)
+        if behind is not None and behind[0] in made:
+            return DistilTarget(behind[0], "classes", tensor.axis)
+        if tensor.scale == "logits":
+            return DistilTarget(tensor.name, "classes", tensor.axis)
+        return DistilTarget(tensor.name, "values")
+    if tensor.kind == "embedding":
+        return DistilTarget(tensor.name, "embedding")
+    return DistilTarget(tensor.name, "values") if tensor.kind in ("values", "detections") else None

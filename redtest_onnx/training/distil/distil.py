@@ -1,0 +1,213 @@
+"""Distil a pruned model from its original: the original teaches on unlabelled samples.
+
+Least squares fits features one operator at a time; which errors matter for the output only the output can
+say. So a short gradient descent behind it, in coordinates in which it can't tear down what was fitted, goes
+on where the closed form is at its end (docs/depth-pruning.md has figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from redtest_onnx.bridge.write_back import from_torch
+from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.signature import fixed_batch
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.training.distil.loss import DistilLoss, DistilTarget
+from redtest_onnx.training.distil.settings import DistilSettings
+from redtest_onnx.training.distil.student import Student
+from redtest_onnx.training.distil.teacher import Teacher
+from redtest_onnx.training.optimisation import learning_rate
+
+Note = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class DistilSamples:
+    """The samples of a distillation.
+
+    Attributes:
+        data: where they come from; labels are not used.
+        fit: those that are learnt from.
+        check: others, on which the loss is told.
+    """
+
+    data: Dataset
+    fit: Indices
+    check: Indices
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A distilled model.
+
+    Attributes:
+        model: the student with trained weights; as it was where they are no longer finite.
+        steps: steps that were taken.
+        loss_before: on samples that were not learnt from, before.
+        loss_after: likewise, after. Answers often become more alike while this loss grows: it weighs how sure
+            the answers are, too. What is kept is decided on the answers.
+        seconds: wall time.
+    """
+
+    model: Model
+    steps: int
+    loss_before: float
+    loss_after: float
+    seconds: float
+
+
+def distil(
+    original: Model,
+    pruned: Model,
+    samples: DistilSamples,
+    targets: Sequence[DistilTarget],
+    settings: DistilSettings | None = None,
+    options: RunOptions | None = None,
+    note: Note | None = None,
+) -> Distillation:
+    """Train a pruned model to give what its original gives, without labels.
+
+    The same numbers come out on one machine with one seed, unless `settings.seconds` cuts it short.
+
+    Args:
+        original: the teacher.
+        pruned: the student, repaired as far as least squares does.
+        samples: what to learn from and what to check on.
+        targets: tensors of both that are compared.
+        settings: see `DistilSettings`.
+        options: device and threads.
+        note: called with steps done, all steps, and what is done.
+
+    Raises:
+        InputError: the student holds operators that PyTorch can't run here, or nothing can be compared.
+    """
+    settings, options = settings or DistilSettings(), options or RunOptions()
+    if not targets:
+        raise InputError(
+            "no tensor of the pruned model can be compared with the original's", where=pruned.label
+        )
+    begin = perf_counter()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    run = _Run(original, pruned, samples, DistilLoss(targets, settings.temperature, settings.feature_weight))
+    run.prepare(settings, options)
+    before = run.check_loss()
+    steps = run.train(begin, note or (lambda done, total, what: None))
+    after = run.check_loss()
+    model = from_torch(run.student.write(), pruned) if np.isfinite(after) else pruned
+    return Distillation(model, steps, before, after, perf_counter() - begin)
+
+
+class _Run:
+    """One distillation and its state."""
+
+    student: Student
+
+    def __init__(self, original: Model, pruned: Model, samples: DistilSamples, loss: DistilLoss) -> None:
+        self._original, self._pruned = original, pruned
+        self._samples, self._loss = samples, loss
+        self._fixed = fixed_batch(pruned)
+
+    def prepare(self, settings: DistilSettings, options: RunOptions) -> None:
+        self._settings = settings
+        fit = self._samples.fit
+        rng = np.random.default_rng(settings.seed)
+        chosen = np.sort(rng.permutation(len(fit))[: settings.moment_samples])
+        self.student = Student(self._pruned, self._loss.names, self._inputs(fit[chosen]), settings)
+        self._teacher = Teacher(
+            self._original, self._loss.names, options, len(fit) * (2 if settings.mirror else 1)
+        )
+        self._checker = Teacher(self._original, self._loss.names, options, len(self._samples.check))
+
+    def train(self, begin: float, note: Note) -> int:
+        """All steps; returns how many."""
+        settings = self._settings
+        optimizer = torch.optim.Adam(
+            (p for p in self.student.parameters() if p.requires_grad), settings.lr, betas=(0.9, 0.98)
+        )
+        share = learning_rate("cosine", settings.warmup, settings.steps)
+        for step, (feeds, rows) in enumerate(self._draw()):
+            if settings.seconds is not None and perf_counter() - begin > settings.seconds:
+                return step
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * share(step)
+            answers = self._teacher.answers(feeds, rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(self._forward(feeds), answers)
+            loss.backward()
+            optimizer.step()
+            note(step + 1, settings.steps, "distilling")
+        return settings.steps
+
+    @torch.no_grad()
+    def check_loss(self) -> float:
+        """Mean loss on the samples that are not learnt from."""
+        check = self._samples.check
+        total, seen = 0.0, 0
+        size = self._fixed or self._settings.batch_size
+        for rows, count in batches(np.arange(len(check)), size, fixed=self._fixed is not None):
+            feeds = self._samples.data.inputs(check[rows])
+            answers = self._checker.answers(feeds, rows)
+            student = self._forward(feeds)
+            cut = [{name: v[:count] for name, v in values.items()} for values in (student, answers)]
+            total += float(self._loss(*cut)) * count
+            seen += count
+        return total / max(seen, 1)
+
+    def _forward(self, feeds: dict[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
+        inputs = {name: _tensor(array) for name, array in feeds.items()}
+        low = self._settings.precision == "bfloat16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found: dict[str, Tensor] = self.student(**inputs)
+        return found
+
+    def _inputs(self, indices: Indices) -> Iterator[dict[str, Tensor]]:
+        size = self._fixed or self._settings.batch_size
+        for chosen, _ in batches(indices, size, fixed=self._fixed is not None):
+            yield {name: _tensor(array) for name, array in self._samples.data.inputs(chosen).items()}
+
+    def _draw(self) -> Iterator[tuple[dict[str, npt.NDArray[np.generic]], npt.NDArray[np.int64] | None]]:
+        """Inputs of each step, and which row of the teacher's answers belongs to them."""
+        settings, fit = self._settings, self._samples.fit
+        size = self._fixed or min(settings.batch_size, len(fit))
+        rng = np.random.default_rng(settings.seed)
+        order = np.empty(0, np.int64)
+        for _ in range(settings.steps):
+            while len(order) < size:
+                order = np.concatenate([order, rng.permutation(len(fit))])
+            rows, order = order[:size], order[size:]
+            feeds = dict(self._samples.data.inputs(fit[rows]))
+            mirrored = rng.random(size) < 0.5 if settings.mirror else np.zeros(size, bool)
+            shift = rng.integers(-1, 2, 2) if settings.crop else np.zeros(2, np.int64)
+            for name, array in feeds.items():
+                if array.ndim == 4:
+                    array = np.where(mirrored[:, None, None, None], array[..., ::-1], array)
+                    feeds[name] = _shifted(array, shift * np.array(array.shape[2:]) // 8)
+            yield feeds, None if shift.any() else rows + len(fit) * mirrored
+
+
+def _shifted(images: npt.NDArray[np.generic], by: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+    """Images [n, C, H, W] moved by rows and columns; what comes in is zero."""
+    if not by.any():
+        return np.ascontiguousarray(images)
+    moved = np.zeros_like(images)
+    source = tuple(slice(max(-b, 0), size - max(b, 0)) for b, size in zip(by, images.shape[2:], strict=True))
+    target = tuple(slice(max(b, 0), size - max(-b, 0)) for b, size in zip(by, images.shape[2:], strict=True))
+    moved[:, :, target[0], target[1]] = images[:, :, source[0], source[1]]
+    return moved
+
+
+def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

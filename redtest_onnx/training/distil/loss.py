@@ -1,0 +1,89 @@
+"""How far a student's tensors are from its teacher's, by what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TensorKind = Literal["classes", "embedding", "values", "feature"]
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class DistilTarget:
+    """A tensor that student and teacher both compute.
+
+    Attributes:
+        name: of the tensor; of class scores the logits, in front of a softmax.
+        kind: "classes" compares distributions over `axis`, "embedding" directions of vectors, "values"
+            numbers, "feature" values inside the model.
+        axis: of the classes or of the embedding.
+    """
+
+    name: str
+    kind: TensorKind
+    axis: int = -1
+
+
+@dataclass(frozen=True)
+class DistilLoss:
+    """The loss: mean over the outputs, plus a share of the mean over features.
+
+    Attributes:
+        targets: what is compared.
+        temperature: T of the softened distributions; their divergence counts T^2 (arXiv 1503.02531).
+        feature_weight: weight of the features.
+    """
+
+    targets: Sequence[DistilTarget]
+    temperature: float
+    feature_weight: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tensors that are compared."""
+        return tuple(dict.fromkeys(target.name for target in self.targets))
+
+    def __call__(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+        """A scalar, float32, for values [n, ...] by name."""
+        outputs, features = [], []
+        for target in self.targets:
+            ours, theirs = student[target.name].float(), teacher[target.name].float()
+            if target.kind == "feature":
+                features.append(feature_error(ours, theirs))
+            elif target.kind == "classes":
+                outputs.append(divergence(ours, theirs, target.axis, self.temperature))
+            elif target.kind == "embedding":
+                cosines = functional.cosine_similarity(ours, theirs, dim=target.axis, eps=_TINY)
+                outputs.append(1 - cosines.mean())
+            else:
+                outputs.append(feature_error(ours, theirs))
+        total = torch.stack(outputs).mean() if outputs else torch.zeros(())
+        if features and self.feature_weight:
+            total = total + self.feature_weight * torch.stack(features).mean()
+        return total
+
+
+def divergence(student: Tensor, teacher: Tensor, axis: int, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) of the distributions softened by T, mean over samples and positions."""
+    ours = functional.log_softmax(student / temperature, axis)
+    theirs = functional.log_softmax(teacher / temperature, axis)
+    positions = ours.numel() / ours.shape[axis]
+    return functional.kl_div(ours, theirs, reduction="sum", log_target=True) / positions * temperature**2
+
+
+def feature_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error over the variance of the teacher's values about the mean of their channel.
+
+    Channels are the second axis of images [n, C, ...], the last one of sequences and vectors.
+    """
+    channel = 1 if teacher.dim() > 3 else teacher.dim() - 1
+    others = [axis for axis in range(teacher.dim()) if axis != channel]
+    spread = (teacher - teacher.mean(dim=others, keepdim=True)).square().mean()
+    return (student - teacher).square().mean() / spread.clamp_min(_TINY)
