@@ -277,9 +277,7 @@ class _Tokenizer:
         # What the file says of truncation and padding is for its author's batches, not for ours.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        special = next(
-            (tokenizer.token_to_id(p) for p in _PADS if tokenizer.token_to_id(p) is not None), 0
-        )
+        special = next((tokenizer.token_to_id(p) for p in _PADS if tokenizer.token_to_id(p) is not None), 0)
         pad = stored_pad if stored_pad is not None else _configured(path, model, "pad_token_id")
         return cls(tokenizer, int(pad if pad is not None else special or 0), int(length))
 
