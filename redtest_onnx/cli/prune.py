@@ -210,7 +210,10 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    _show_plan(screen, chosen, analysis, alone=dry_run)
+    reason = "0 layers were asked for" if remove == 0 else "no candidate keeps within the limits"
+    if plan_path and not dry_run:
+        reason = f"{plan_path} names no layers"
+    _show_plan(screen, chosen, analysis, reason, alone=dry_run)
     if explorer and chosen.steps:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
@@ -313,9 +316,10 @@ def _nothing_removable(
     return True
 
 
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, *, alone: bool) -> None:
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
+    """Show the layers that go, or for what reason none does."""
     if not plan.steps:
-        screen.show("Nothing is removed and nothing is written: no candidate keeps within the limits.")
+        screen.show(f"Nothing is removed and nothing is written: {reason}.")
         return
     screen.show(
         f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
