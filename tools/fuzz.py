@@ -8,9 +8,9 @@ weights, sizes of zero, IR and opset versions) and their bytes, and gives each t
 prune, audit, sparsity, compare and rank. "documents" does so with profiles, plans, baselines, analyses,
 checkpoints, search files, tables and data files.
 
-Each call runs in a forked process with limits, so that crashes of native libraries are found, too. Numbers that
-a log holds already are not run again: a run that was broken off goes on with the same command. Faults are
-listed at the end; their files are kept beside the log.
+Each call runs in a forked process with limits, so that crashes of native libraries are found, too. Numbers
+that a log holds already are not run again: a run that was broken off goes on with the same command. Faults
+are listed at the end; their files are kept beside the log.
 """
 
 from __future__ import annotations

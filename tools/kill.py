@@ -2,12 +2,13 @@
 
     python tools/kill.py --count 300 --seed 0 --log kill.jsonl
 
-Each try runs one command on a model with external data and ends it with SIGKILL after a random share of the time
-that it takes undisturbed: `prune` to a new file and over an earlier result, `finetune`, `search`, and `analyze`
-with a page, a picture and a document. Then it checks that all inputs are the same byte for byte, that each
-output is absent, as it was before, or whole (it loads, or is as the undisturbed run wrote it), that the same
-command run again (with --resume where there is one) ends as the undisturbed run, and that nothing else lies in
-the folders for outputs and for temporary files. Numbers that the log holds are not tried again.
+Each try runs one command on a model with external data and ends it with SIGKILL after a random share of the
+time that it takes undisturbed: `prune` to a new file and over an earlier result, `finetune`, `search`, and
+`analyze` with a page, a picture and a document. Then it checks that all inputs are the same byte for byte,
+that each output is absent, as it was before, or whole (it loads, or is as the undisturbed run wrote it),
+that the same command run again (with --resume where there is one) ends as the undisturbed run, and that
+nothing else lies in the folders for outputs and for temporary files. Numbers that the log holds are not
+tried again.
 """
 
 from __future__ import annotations
@@ -215,9 +216,9 @@ class Tries:
         for path in place.iterdir():
             if path.suffix == ".json":
                 json.loads(path.read_text())
-            if path.name in command.same and path.suffix in (".html", ".png"):
-                if path.read_bytes() != (whole / path.name).read_bytes():
-                    return f"{path.name} is not whole"
+            drawn = path.name in command.same and path.suffix in (".html", ".png")
+            if drawn and path.read_bytes() != (whole / path.name).read_bytes():
+                return f"{path.name} is not whole"
         return None
 
     def _after_the_next(self, command: Command, name: str, place: Path, whole: Path) -> str | None:

@@ -6,9 +6,9 @@ Two environments, since the exporters want different versions of transformers:
     python tools/tiny_transformers.py genai OUT          # Llama, Qwen3 and Phi folders, fp32 and int4
 
     pip install torch "optimum-onnx[onnxruntime]" "transformers<5"
-    python tools/tiny_transformers.py optimum OUT        # with-past, merged, encoder-decoder, encoder, classifier
+    python tools/tiny_transformers.py optimum OUT        # decoders with past, merged, encoders
 
-Each folder gets the PyTorch weights beside it in `OUT/NAME-torch`, so that results can be held against PyTorch.
+The PyTorch weights lie in `OUT/NAME-torch`, so that results can be held against PyTorch.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import click
 
 from redtest_onnx.cli.console import LineFormatter
 from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
+from redtest_onnx.cli.text_options import TEXT_OPTIONS, text_options_of
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset, WithMask
 from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
@@ -97,14 +98,6 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
 
 log = logging.getLogger(__name__)
 
-_TEXT_OPTIONS = (
-    click.option("--text-column", help="Column of the texts in a table. [default: text, sentence, ...]"),
-    click.option("--pair-column", help="Column of second texts, as rerankers take them."),
-    click.option("--label-column", help="Column of the classes. [default: label, if there is one]"),
-    click.option("--tokenizer", type=FilePath, help="tokenizer.json. [default: the one beside the model]"),
-    click.option("--max-length", type=click.IntRange(min=1), help="Longest sequence in tokens."),
-    click.option("--mask", help="Input that says which positions count. [default: found by name and use]"),
-)
 _IMAGE_OPTIONS = (
     click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
     click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
@@ -125,8 +118,9 @@ def data_options(function: Command) -> Command:
         click.option(
             "--data",
             type=FilePath,
-            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts (.parquet, "
-            ".arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if absent.",
+            help=".npz, .npy, a folder, .zip or .tar of images, sounds or arrays, a table or texts "
+            "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if "
+            "absent.",
         ),
         *_IMAGE_OPTIONS,
         click.option(
@@ -147,7 +141,7 @@ def data_options(function: Command) -> Command:
             default="auto",
             help="Order of the axes of image inputs. [default: what the shape says]",
         ),
-        *_TEXT_OPTIONS,
+        *TEXT_OPTIONS,
         click.option(
             "--input-shape",
             type=InputShape(),
@@ -347,8 +341,7 @@ def data_options_of(values: dict[str, Any]) -> DataOptions:
     images = _images(values, values.pop("layout"))
     names = ("data", "preprocess", "sample_rate", "input_shape")
     found = {name: values.pop(name) for name in names}
-    words = ("text_column", "pair_column", "label_column", "tokenizer", "max_length", "mask")
-    text = TextOptions(**{name: values.pop(name) for name in words})
+    text = text_options_of(values)
     return DataOptions(images=images, **found, seed=values["seed"], text=text)
 
 

@@ -16,7 +16,7 @@ from redtest_onnx.graph.writing import is_stream, writable
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 
-_DRAWN = frozenset({".html", ".png", ".svg", ".pdf"})
+_DRAWN = frozenset({".png", ".svg", ".pdf"})
 _DRAWING = {"matplotlib": "matplotlib", "PIL": "Pillow"}
 
 
@@ -47,7 +47,7 @@ class Outputs:
 
         Raises:
             OutputError: naming the option and the file.
-            RuntimeUnavailableError: a page or picture was asked for, and what draws it is not installed.
+            RuntimeUnavailableError: a picture was asked for, and what draws it is not installed.
         """
         given = [(option, Path(path)) for option, path in named.items() if path is not None and path != "-"]
         more = [(option, path) for option, path in (kept or {}).items() if path is not None]
@@ -152,7 +152,7 @@ def _require_drawing(path: Path) -> None:
     missing = [name for module, name in _DRAWING.items() if find_spec(module) is None]
     if missing:
         raise RuntimeUnavailableError(
-            f"pages and pictures need {' and '.join(missing)}",
+            f"pictures need {' and '.join(missing)}",
             where=str(path),
-            hint='pip install "redtest-onnx[report]", or leave the page or picture out',
+            hint='pip install "redtest-onnx[report]", or leave the picture out',
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +279,7 @@ class _Tokenizer:
         tokenizer.no_truncation()
         special = next((tokenizer.token_to_id(p) for p in _PADS if tokenizer.token_to_id(p) is not None), 0)
         pad = stored_pad if stored_pad is not None else _configured(path, model, "pad_token_id")
-        return cls(tokenizer, int(pad or 0) if pad is not None else int(special or 0), int(length))
+        return cls(tokenizer, int(pad if pad is not None else special or 0), int(length))
 
     def encode(self, rows: TextRows) -> list[Encoded]:
         self.tokenizer.enable_truncation(self.length)
@@ -322,8 +322,3 @@ def _entry(path: Path, key: str) -> object:
     except (OSError, ValueError):
         return None
     return document.get(key) if isinstance(document, dict) else None
-
-
-def with_mask(options: TextOptions | None, mask: str | None) -> TextOptions:
-    """The options with the mask that a user named."""
-    return replace(options or TextOptions(), mask=mask)

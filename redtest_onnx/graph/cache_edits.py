@@ -1,8 +1,8 @@
 """Take caches out of a graph's outputs while layers are looked for, and put back those whose layer remains.
 
 While the outputs of caches are hidden, a layer that makes one has a single exit, and can be removed as any
-other. When the edited graph is closed again, the caches of removed layers leave the signature, and the numbers
-of the others are closed up, since runtimes count them from 0.
+other. When the edited graph is closed again, the caches of removed layers leave the signature, and the
+numbers of the others are closed up, since runtimes count them from 0.
 """
 
 from __future__ import annotations

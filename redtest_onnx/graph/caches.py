@@ -164,7 +164,7 @@ def _destination(index: GraphIndex, name: str, outputs: dict[str, TensorSpec]) -
 
 
 def _by_name(inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> Iterator[tuple[str, str]]:
-    keys: dict[tuple[str, ...] | str, str] = {}
+    keys: dict[tuple[str, ...], str] = {}
     for name in outputs:
         keys.setdefault(_canonical(name), name)
     for name in inputs:
@@ -197,7 +197,7 @@ def _by_flow(
 
 
 def _alike(past: TensorSpec, present: TensorSpec) -> bool:
-    """Whether one may be the next value of the other: same type and rank, and no two fixed sizes that differ."""
+    """Whether one may be the next value of the other: same type and rank, at most one fixed size differs."""
     if past.dtype != present.dtype:
         return False
     if past.shape is None or present.shape is None:

@@ -1,4 +1,4 @@
-"""Folders that hold a model with its configuration and tokenizer, as Hugging Face, Optimum and genai write them."""
+"""Folders with a model, its configuration and tokenizer, as Hugging Face, Optimum and genai write them."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def corrected_config(document: Mapping[str, Any], removed: RemovedBlocks) -> dic
             found[key] = value
         elif isinstance(value, dict):
             found[key] = corrected_config(value, removed)
-        elif key in _counts(removed.part) and value == removed.count:
+        elif key in _counts(removed.part, document) and value == removed.count:
             found[key] = removed.remaining
         elif key == "max_window_layers" and isinstance(value, int):
             found[key] = sum(k < value for k in kept)
@@ -153,10 +153,12 @@ def _per_layer(key: str, value: list[Any]) -> bool:
     }
 
 
-def _counts(part: str) -> frozenset[str]:
+def _counts(part: str, document: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the number of layers; beside an encoder's own name the general one is the encoder's, too."""
     common = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}
     if part == "decoder":
-        return frozenset({"num_decoder_layers", "decoder_layers", "num_hidden_layers", "n_layer", "n_layers"})
+        own = {"num_decoder_layers", "decoder_layers"}
+        return frozenset(own if "encoder_layers" in document else own | common - {"num_layers"})
     if part == "encoder":
         return frozenset({"encoder_layers", *common})
     return frozenset({*common, "num_decoder_layers", "decoder_layers", "encoder_layers"})
@@ -178,7 +180,7 @@ def save_folder(
     skipped: Iterable[Path] = (),
     force: bool = False,
 ) -> tuple[Path, ...]:
-    """Write a folder like another one, with other models and with its configuration corrected: all or nothing.
+    """Write a folder like another one with other models and a corrected configuration: all or nothing.
 
     Args:
         source: the folder to take side files from.

@@ -22,7 +22,7 @@ _UNCHECKED = "redtest.unchecked"
 
 
 def runtime_only_operators(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the operators that ONNX has no schema for in the model's operator set, but ONNX Runtime does."""
+    """Operators that ONNX has no schema for in the model's operator set, but ONNX Runtime does."""
     opset = default_opset(proto)
     return tuple(sorted({node.op_type for node in _nodes(proto.graph) if _runtime_only(node, opset)}))
 

@@ -1,7 +1,7 @@
 """Fused skip norms seen as the sum and the norm they are, and fused again in what is written.
 
-SkipLayerNormalization and SkipSimplifiedLayerNormalization give the norm of a sum and the sum at once, so that
-no single tensor would separate the block in front of them from the one behind.
+SkipLayerNormalization and SkipSimplifiedLayerNormalization give the norm of a sum and the sum at once, so
+that no single tensor would separate the block in front of them from the one behind.
 """
 
 from __future__ import annotations

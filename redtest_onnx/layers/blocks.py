@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"(?:^|[._/])(?:layers?|blocks?|h|resblocks|encoder|decoder)
 
 
 def block_number(name: str) -> int | None:
-    """The number of the block that a layer's name tells: 3 for `model.layers.3.mlp`; None if it tells none."""
+    """The number of the block in a layer's name: 3 for `model.layers.3.mlp`; None if there is none."""
     match = _BLOCK.search(name)
     return int(match.group(1)) if match else None
 

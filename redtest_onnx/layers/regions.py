@@ -107,8 +107,11 @@ def escaping_tensor(
             for reader in index.readers.get(name, ()):
                 if only_sizes and ops.qualified(index.nodes[reader]) == "Shape":
                     continue
-                if reader not in region.nodes:
-                    return f"its inner tensor {name!r} is also read by {describe(index, reader)}"
+                if reader in region.nodes:
+                    continue
+                if ops.qualified(index.nodes[reader]) in ops.SIZE_ONLY:
+                    return f"other layers read their sizes off its inner tensor {name!r}"
+                return f"its inner tensor {name!r} is also read by {describe(index, reader)}"
     return None
 
 

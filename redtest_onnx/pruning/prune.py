@@ -32,7 +32,7 @@ from redtest_onnx.pruning.repair.repair import (
     repair,
 )
 from redtest_onnx.pruning.targets import Targets
-from redtest_onnx.pruning.verify import verify, verify_removal
+from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
@@ -264,6 +264,7 @@ def rewrite(
     )
     closed = bench.successor(close_with_twin(bench, pruned, chosen))
     verify(bench, closed)
+    verify_generation(bench, closed)
     return closed, repaired
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 
 from redtest_onnx.errors import InputError, InternalError
@@ -13,6 +14,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.validity import full_check
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.runtime.generate import find_decoder, generate
 from redtest_onnx.runtime.session import Level
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -55,6 +57,33 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
                 where=bench.label,
                 hint="remove fewer layers, or other ones (@protect, @criterion)",
             )
+
+
+_PROMPT, _STEPS = 4, 6
+
+
+def verify_generation(bench: Workbench, rewritten: Workbench) -> None:
+    """Check that a decoder decodes the same tokens with its caches and without, if the original does.
+
+    Raises:
+        InternalError: the original decodes the same tokens in both ways, and the rewritten model doesn't.
+    """
+    decoder = find_decoder(rewritten.model)
+    before = None if decoder is None else find_decoder(bench.model)
+    if decoder is None or before is None:
+        return
+    ids = np.asarray(bench.sample[before.ids]).reshape(-1)[:_PROMPT]
+    prompt = [int(token) for token in ids]
+    try:
+        if not generate(bench.model, prompt, _STEPS, bench.options).agree:
+            return
+    except InputError:
+        return  # the model is not run with one sample and empty caches
+    found = generate(rewritten.model, prompt, _STEPS, rewritten.options)
+    if not found.agree:
+        raise InternalError(
+            f"with caches the pruned decoder says {found.with_cache}, without {found.without_cache}"
+        )
 
 
 def check_signature(original: Model, rewritten: Model) -> tuple[SignatureChange, ...]:

@@ -339,7 +339,7 @@ def measured_layers(bench: Workbench, settings: AnalysisSettings) -> tuple[Layer
 
 
 def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
-    """What a reader needs to know of the layers: sizes, layout, and the mask where they hold its positions."""
+    """What a reader needs to know of the layers: sizes, layout, the mask where they hold its positions."""
     seen, mask = bench.resolved, bench.mask
     found = []
     for layer in layers:

@@ -52,10 +52,17 @@ def test_commands_run_without_them(command: str, tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_page_says_what_it_needs_before_any_work(tmp_path: Path) -> None:
-    result = without("analyze", MODEL, "--html", tmp_path / "page.html")
+def test_a_page_needs_neither(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = without("analyze", MODEL, "--data", DATA, "--samples", 16, "--html", page)
+    assert result.returncode == 0, result.stderr
+    assert "data:image/png;base64," in page.read_text(encoding="utf-8")
+
+
+def test_a_picture_says_what_it_needs_before_any_work(tmp_path: Path) -> None:
+    result = without("analyze", MODEL, "--png", tmp_path / "matrix.png")
     assert result.returncode == 2
-    assert "pages and pictures need matplotlib and Pillow" in result.stderr
+    assert "pictures need matplotlib and Pillow" in result.stderr
     assert "redtest-onnx[report]" in result.stderr
 
 

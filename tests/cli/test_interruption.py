@@ -123,7 +123,8 @@ from redtest_onnx.runtime.session import RunOptions, Session
 body = [helper.make_node("MatMul", ["x"] * 2, ["t0"])]
 body += [helper.make_node("MatMul", [f"t{k}", "x"], [f"t{k + 1}"]) for k in range(4000)]
 sizes = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1500, 1500])]
-graph = helper.make_graph(body, "long", sizes, [helper.make_tensor_value_info("t4000", TensorProto.FLOAT, None)])
+ends = [helper.make_tensor_value_info("t4000", TensorProto.FLOAT, None)]
+graph = helper.make_graph(body, "long", sizes, ends)
 model = Model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
 session = Session(model, RunOptions("cpu", 1))
 

@@ -65,7 +65,11 @@ def middle(image: Image.Image, side: int, *, down: bool) -> Image.Image:
 
 
 def images(folder: Path) -> list[Image.Image]:
-    return [Image.open(folder / f"{k}.png") for k in range(len(SIZES))]
+    def read(path: Path) -> Image.Image:
+        with Image.open(path) as image:
+            return image.copy()  # which leaves no file open
+
+    return [read(folder / f"{k}.png") for k in range(len(SIZES))]
 
 
 def assert_close(found: np.ndarray, expected: list[np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""Break what the command line reads beside models: profiles, plans, baselines, analyses, checkpoints and so on."""
+"""Break what the command line reads beside models: profiles, plans, baselines, analyses, checkpoints, ..."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.report.page.model import Matrix
+from redtest_onnx.report.page.palette import png
 
 Float64s = npt.NDArray[np.float64]
 
@@ -98,13 +98,6 @@ def block_means(values: Float64s, step: int) -> Float64s:
 
 def picture(matrix: Matrix) -> str:
     """The matrix as a PNG in a data URI, a pixel a value, for browsers without JavaScript."""
-    from matplotlib import colormaps
-    from PIL import Image
-
     step = max(1, -(-max(matrix.values.shape) // _PICTURE))
     values = block_means(matrix.values, step) if step > 1 else matrix.values
-    colours = colormaps["viridis"].with_extremes(bad="0.6")
-    pixels = colours(np.ma.masked_invalid(values), bytes=True)[..., :3]
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).quantize(64).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(png(values)).decode("ascii")

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.data.text import TextOptions, Texts, open_texts
+from redtest_onnx.data.text_files import read_texts
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.model import Model
+from tests.decoders import encoder, plain_decoder
+
+tokenizers = pytest.importorskip("tokenizers")
+
+LINES = ["red green", "green blue red blue", "blue", "red red red", "green green"]
+
+
+def write_tokenizer(folder: Path) -> Path:
+    words = {"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "red": 3, "green": 4, "blue": 5}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A", pair="$A [SEP] $B:1", special_tokens=[("[SEP]", 2)]
+    )
+    # What the file says of padding and truncation is for its author's batches.
+    tokenizer.enable_padding(length=64, pad_id=0)
+    tokenizer.enable_truncation(64)
+    path = folder / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+def saved(model: Model, folder: Path) -> Model:
+    write_tokenizer(folder)
+    save(model, folder / "model.onnx")
+    return load(folder / "model.onnx")
+
+
+def lines(folder: Path, texts: list[str] = LINES) -> Path:
+    path = folder / "texts.txt"
+    path.write_text("\n".join(texts) + "\n\n", encoding="utf-8")
+    return path
+
+
+def test_batches_are_padded_to_their_longest_text(tmp_path: Path) -> None:
+    data = open_texts(lines(tmp_path), saved(encoder(1), tmp_path))
+    feeds = data.inputs([0, 2])
+    np.testing.assert_array_equal(feeds["ids"], [[3, 4], [5, 0]])
+    np.testing.assert_array_equal(feeds["valid"], [[1, 1], [1, 0]])
+    assert data.inputs([1, 2])["ids"].shape == (2, 4)
+    assert data.fixed_length().inputs([2])["ids"].shape == (1, 4)
+    assert len(data) == 5
+    assert not data.labelled
+
+
+def test_texts_are_cut_at_the_longest_length(tmp_path: Path) -> None:
+    model = saved(encoder(1), tmp_path)
+    assert open_texts(lines(tmp_path), model, TextOptions(max_length=3)).inputs([1])["ids"].shape == (1, 3)
+    with pytest.raises(InputError, match="at least 1"):
+        TextOptions(max_length=0)
+
+
+def test_open_data_finds_the_tokenizer_beside_the_model(tmp_path: Path) -> None:
+    model = saved(encoder(1), tmp_path)
+    assert isinstance(rt.open_data(lines(tmp_path), model), Texts)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"no tokenizer\.json"):
+        rt.open_data(lines(tmp_path), model)
+
+
+def test_a_decoder_gets_windows_and_empty_caches(tmp_path: Path) -> None:
+    data = open_texts(lines(tmp_path), saved(plain_decoder(1), tmp_path), TextOptions(max_length=4))
+    feeds = data.inputs([0, 1])
+    np.testing.assert_array_equal(feeds["input_ids"], [[3, 4, 4, 5], [3, 5, 5, 3]])
+    np.testing.assert_array_equal(feeds["position_ids"], [[0, 1, 2, 3]] * 2)
+    assert feeds["past_key_values.0.key"].shape == (2, 2, 0, 16)
+    assert feeds["attention_mask"].sum() == 8
+
+
+def test_pairs_and_labels_come_from_columns(tmp_path: Path) -> None:
+    model = saved(encoder(1), tmp_path)
+    path = tmp_path / "pairs.csv"
+    path.write_text("query,document,label\nred,blue,yes\ngreen,green red,no\n", encoding="utf-8")
+    data = open_texts(path, model, TextOptions(text_column="query", pair_column="document"))
+    np.testing.assert_array_equal(data.inputs([1])["ids"], [[4, 2, 4, 3]])
+    np.testing.assert_array_equal(data.labels([0, 1]), [1, 0])
+    with pytest.raises(InputError, match="has no column 'nothing'") as caught:
+        open_texts(path, model, TextOptions(text_column="nothing"))
+    assert "query, document, label" in str(caught.value)
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": t, "label": k}) for k, t in enumerate(LINES)), "utf-8")
+    rows = read_texts(path)
+    assert rows.texts == tuple(LINES)
+    assert rows.labels == (0, 1, 2, 3, 4)
+    path.write_text('{"text": "a"}\n{"text": 3}\n', "utf-8")
+    with pytest.raises(InputError, match="row 1 has no text in column 'text'"):
+        read_texts(path)
+    path.write_text("{broken\n", "utf-8")
+    with pytest.raises(InputError, match="line 1 is not JSON"):
+        read_texts(path)
+
+
+def test_empty_files_and_other_models_are_refused(tmp_path: Path) -> None:
+    model = saved(encoder(1), tmp_path)
+    with pytest.raises(InputError, match="holds no text"):
+        open_texts(lines(tmp_path, [""]), model)
