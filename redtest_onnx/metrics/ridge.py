@@ -328,7 +328,7 @@ class FewRows:
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[columns] sums over the rows of [n, ...]; not finite where a value or, in this precision, a sum isn't."""
+    """[columns] sums over the rows of [n, ...]; not finite where a value or, in this dtype, a sum isn't."""
     flat = values.reshape(len(values), -1)
     with np.errstate(over="ignore", invalid="ignore"):
         sums: npt.NDArray[Any] = np.ones(len(flat), flat.dtype) @ flat

@@ -10,7 +10,7 @@ import redtest_onnx as rt
 from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.subject import Subject
-from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.runtime.provider_check import ProviderReport
 from redtest_onnx.runtime.workbench import Workbench
 
