@@ -19,6 +19,7 @@ from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
@@ -76,7 +77,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.option("--list-profiles", is_flag=True, help="Show the shipped profiles and stop.")
 @options.data_options
 @options.run_options
-@options.deployment_options
+@deployment_options
 @options.output_options
 @click.pass_context
 def command(

@@ -253,9 +253,10 @@ def found(result: Audit) -> set[str]:
 
 
 def test_every_rule_has_a_case_and_a_stable_id() -> None:
-    assert {rule.id for rule in rules()} == set(CASES)
+    of_providers = {"RT029", "RT030", "RT031"}  # see test_provider_rules
+    assert {rule.id for rule in rules()} == set(CASES) | of_providers
     assert all(rule.explanation and rule.fix and rule.name for rule in rules())
-    assert len({rule.name for rule in rules()}) == len(CASES)
+    assert len({rule.name for rule in rules()}) == len(rules())
 
 
 @pytest.mark.parametrize("id_", CASES)
