@@ -99,11 +99,12 @@ def test_exit_code_two(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_files_of_ir_version_three_take_adapters(tmp_path: Path) -> None:
     """Initializers of such files are inputs, too; those of an adapter join them."""
-    net = Net(8, x=["n", 6])
-    h = net("Relu", net("MatMul", "x", net.weight(6, 6)))
-    h = net("Relu", net("MatMul", h, net.weight(6, 8)))
-    h = net("Relu", net("MatMul", h, net.weight(8, 5)))
-    proto = net.model(net("MatMul", h, net.weight(5, 2), name="y")).proto
+    net = Net(8, x=["n", 3, 6, 6])
+    h = net("Relu", net.conv("x", 3, 4))
+    h = net("Relu", net.conv(h, 4, 6))  # an adapter of 1x1 is smaller than 3x3
+    h = net("Relu", net.conv(h, 6, 6))
+    h = net("Flatten", net("GlobalAveragePool", h))
+    proto = net.model(net("MatMul", h, net.weight(6, 2), name="y")).proto
     proto.ir_version = 3
     for tensor in proto.graph.initializer:
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -112,4 +113,5 @@ def test_files_of_ir_version_three_take_adapters(tmp_path: Path) -> None:
     assert run([*command, "--repair", "adapter", "-o", str(tmp_path / "out.onnx")]) == 0
     pruned = onnx.load(tmp_path / "out.onnx")
     onnx.checker.check_model(pruned, full_check=True)
+    assert any("adapter" in tensor.name for tensor in pruned.graph.initializer)
     assert {t.name for t in pruned.graph.initializer} <= {v.name for v in pruned.graph.input}

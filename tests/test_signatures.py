@@ -29,7 +29,7 @@ OWNED = {"Model", "Dataset", "RunOptions"}
 DERIVED = {"GraphIndex", "Shapes", "ResolvedShapes", "Layer"}
 # Below the workbench, or its own making.
 BELOW = {"checks", "data", "documents", "engines", "errors", "graph", "layers", "metrics"}
-MAKES = {PACKAGE / "runtime" / "workbench.py", PACKAGE / "runtime" / "shapes.py"}
+MAKES = {PACKAGE / "runtime" / f"{name}.py" for name in ("workbench", "shapes", "inputs")}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -23,7 +23,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.validity import full_check
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
-from redtest_onnx.runtime.inputs import may_be_ours, shape_hint, sizes_note
+from redtest_onnx.runtime.guesses import may_be_ours, shape_hint, sizes_note
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.memory import measured_peak_activations
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
@@ -102,12 +102,12 @@ class Subject:
         try:
             session.run(self.usual)
         except InputError as error:
-            if may_be_ours(self.model, self.data):
+            if may_be_ours(self.bench):
                 raise InputError(
                     f"it does not run on synthetic inputs ({error.what})",
                     where=self.label,
                     hint="give samples with @data, or other sizes with @shapes; tried was "
-                    f"{shape_hint(self.model, self.data)}",
+                    f"{shape_hint(self.bench)}",
                 ) from error
             return error.what
         return None

@@ -21,7 +21,7 @@ from redtest_onnx.report.page.layers import inspect_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import at_sizes, layer_table
-from redtest_onnx.runtime.inputs import shape_hint
+from redtest_onnx.runtime.guesses import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import select_layers
 
@@ -71,11 +71,11 @@ def command(
         f"{size(cost.peak_activation_bytes)} of activations per sample{at_sizes(cost)}",
     )
     if cost.at is not None:
-        screen.note(f"Nothing tells these sizes; others with {shape_hint(loaded, bench.data)}")
+        screen.note(f"Nothing tells these sizes; others with {shape_hint(bench)}")
     if failure is not None:
         screen.note(
             f"It does not run on these inputs, so sizes inference can't know are missing: {failure.what}\n"
-            f"Give sizes that it takes, such as {shape_hint(loaded, bench.data)}, or samples with --data."
+            f"Give sizes that it takes, such as {shape_hint(bench)}, or samples with --data."
         )
     screen.show(*(f"  The layers are those of {choice}." for choice in bench.view.choices))
     if chosen:

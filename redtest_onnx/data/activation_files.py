@@ -96,7 +96,7 @@ class _GrowingArray:
             raise InputError(
                 f"tensor {self._name!r} has the sizes {list(array.shape[1:])} in some samples and "
                 f"{list(self._shape)} in others",
-                hint="give samples of one size, or leave the tensor out with --tensors",
+                hint="give samples of one size, or leave the tensor out of @tensors",
             )
         np.ascontiguousarray(array).tofile(self._file)
 
@@ -108,7 +108,7 @@ class _GrowingArray:
         elif not np.array_equal(self._whole, array, equal_nan=array.dtype.kind == "f"):
             raise InputError(
                 f"tensor {self._name!r} has no axis of samples and differs from batch to batch",
-                hint="leave it out with --tensors",
+                hint="leave it out of @tensors",
             )
 
     def close(self) -> None:
@@ -241,7 +241,7 @@ class ParquetWriter:
             if array.ndim == 0 or len(array) != samples:
                 raise InputError(
                     f"tensor {name!r} has no axis of samples, which a table needs",
-                    hint="leave it out with --tensors, or save an .npz",
+                    hint="leave it out of @tensors, or save an .npz",
                 )
             rows = np.ascontiguousarray(array).reshape(samples, -1)
             flat = pa.array(rows.reshape(-1))

@@ -139,7 +139,7 @@ class PerSample:
             raise InputError(
                 f"samples of {name!r} have different sizes: {sorted({array.shape for array in arrays})}",
                 where=self.source,
-                hint="pad them to one size, or give the model a fixed batch of 1 with --input-shape",
+                hint="pad them to one size, or give the model a fixed batch of 1 (@shapes)",
             )
         return np.concatenate(arrays, axis=axis)
 

@@ -30,9 +30,7 @@ def open_function(text: str) -> Callable[..., Any]:
     file, _, name = text.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise InputError(
-            "no such file", where=file, hint="--data loader.py:function runs a function of yours"
-        )
+        raise InputError("no such file", where=file, hint="@data=loader.py:function runs a function of yours")
     spec = spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

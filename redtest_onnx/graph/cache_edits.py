@@ -72,7 +72,7 @@ class HiddenCaches:
                 raise InputError(
                     f"the cache {name!r} belongs to a removed layer and to others",
                     where=self.before.label,
-                    hint="keep these layers with --protect",
+                    hint="keep these layers with @protect",
                 )
         graph.node.extend(old.nodes[i] for i in sorted(needed))
         wanted = {name for i in needed for name in old.reads[i]}
@@ -196,7 +196,7 @@ def _redirect_sizes(
                 raise InputError(
                     f"the cache {name!r} can't go with its layer: {why} ({node.name or node.op_type})",
                     where=original.label,
-                    hint="keep one layer with a cache, or those that share it, with --protect",
+                    hint="keep one layer with a cache, or those that share it, with @protect",
                 )
             node.input[k] = same[0]
         for child in subgraphs([node]):

@@ -246,7 +246,7 @@ def folder_writable(source: ModelFolder, output: Path, *, force: bool) -> None:
     if output.exists() and not output.is_dir():
         raise OutputError("is a file, not a folder", where=str(output), hint="name a folder for the result")
     if output.exists() and any(output.iterdir()) and not force:
-        raise OutputError("the folder exists already", where=str(output), hint="--force replaces it")
+        raise OutputError("the folder exists already", where=str(output), hint="@force replaces it")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise OutputError("its folder does not exist or can't be written", where=str(output))
 

@@ -46,7 +46,7 @@ def writable(path: Path, *, force: bool) -> None:
         raise OutputError(f"can't be written ({_reason(error)})", where=str(path)) from error
     if there and not force:
         what = "a link of that name exists already" if path.is_symlink() else "the file exists already"
-        raise OutputError(what, where=str(path), hint="--force overwrites it")
+        raise OutputError(what, where=str(path), hint="@force overwrites it")
     if not path.parent.is_dir():
         raise OutputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):

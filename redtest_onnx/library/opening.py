@@ -94,3 +94,15 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
         said = tuple(parse_output_kind(f"{name}={kind}") for name, kind in kinds.items())
         options = replace(options, output_kinds=said)
     return Workbench(opened, samples, options, seed=seed, evaluation=others)
+
+
+def opened_workbench(
+    model: ModelLike, data: DataLike, options: RunOptions | None, seed: int | None = None
+) -> Workbench:
+    """The workbench of a model, data and options; `seed` counts for models that have none yet."""
+    how: Opening = {}
+    if options is not None:
+        how["options"] = options
+    if seed is not None and not isinstance(model, Workbench):
+        how["seed"] = seed
+    return open_workbench(model, data, **how)

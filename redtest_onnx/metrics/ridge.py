@@ -7,14 +7,14 @@ largest entry, far less than the smallest penalty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Float64s = npt.NDArray[np.float64]
+from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, explained, solved
+
 Rows = npt.NDArray[np.generic]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -36,19 +36,6 @@ class RidgeFit:
     bias: Float64s
     explained: Float64s
     penalty: Float64s
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """How well a fit is determined.
-
-    Attributes:
-        condition: condition number (1-norm, LAPACK's estimate) of the worst regularised normal matrix.
-        rank: directions of x that carry more than the penalty, over all groups.
-    """
-
-    condition: float
-    rank: int
 
 
 class LeastSquares(Protocol):
@@ -231,14 +218,14 @@ class NormalEquations:
         xx, xy, mean_x, mean_y = self._centred(intercept)
         scale = np.maximum(np.trace(xx, axis1=1, axis2=2) / max(xx.shape[1], 1), 0)
         penalty: Float64s = np.broadcast_to(ridge * scale, scale.shape)
-        weight = _solved(xx, penalty, xy, scale > 0)
+        weight = solved(xx, penalty, xy, scale > 0)
         energy = self.yy - max(self.rows, 1) * np.square(mean_y).sum(axis=1)
         bias = mean_y - np.einsum("gp,gpq->gq", mean_x, weight)
-        return RidgeFit(weight, bias, _explained(weight, xy, penalty, energy), penalty)
+        return RidgeFit(weight, bias, explained(weight, xy, penalty, energy), penalty)
 
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
-        return _diagnosis(self._centred(intercept)[0], fit.penalty, self.xx.shape[1])
+        return diagnosis(self._centred(intercept)[0], fit.penalty, self.xx.shape[1])
 
     def _centred(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
         """The normal matrix and right-hand sides about the means, and the means; about zero without bias."""
@@ -313,7 +300,7 @@ class FewRows:
         gram = self._gram(x, intercept)
         scale = float(np.trace(gram)) / max(x.shape[1], 1)
         penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
-        dual = _solved(gram[None], penalty, y[None], np.array([scale > 0]))[0]
+        dual = solved(gram[None], penalty, y[None], np.array([scale > 0]))[0]
         weight: Float64s = x.T @ dual
         # Of W = X' D: <W, X' Y> + lambda |W|^2 in the space of the rows.
         explained = float(np.vdot(gram @ dual, y)) + float(penalty[0]) * float(np.vdot(dual, gram @ dual))
@@ -324,7 +311,7 @@ class FewRows:
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
         x = self._values(intercept)[0]
-        return _diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
+        return diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -338,64 +325,3 @@ def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _same_float(values: Rows) -> npt.NDArray[Any]:
     """Values in single precision, or in float64 if they are wider."""
     return np.asarray(values, np.float64 if values.dtype.itemsize > 4 else np.float32)
-
-
-def _solved(matrix: Float64s, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
-    """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others."""
-    from scipy.linalg import cho_factor, cho_solve
-
-    found = np.zeros_like(right)
-    regular = matrix + penalty[:, None, None] * np.eye(matrix.shape[1])
-    for group in np.flatnonzero(usable):
-        try:
-            factor = cho_factor(regular[group], lower=True, overwrite_a=False, check_finite=False)
-            found[group] = cho_solve(factor, right[group], check_finite=False)
-        except np.linalg.LinAlgError:
-            found[group] = _by_spectrum(matrix[group], float(penalty[group]), right[group])
-    return found
-
-
-def _by_spectrum(matrix: Float64s, penalty: float, right: Float64s) -> Float64s:
-    """The same where rounding left eigenvalues below zero that the penalty doesn't lift."""
-    values, vectors = np.linalg.eigh(matrix)
-    values = np.maximum(values, 0) + penalty
-    floor = values[-1] * len(values) * np.finfo(np.float64).eps
-    inverse = np.where(values > floor, 1 / np.where(values > floor, values, 1), 0)
-    found: Float64s = vectors @ ((vectors.T @ right) * inverse[:, None])
-    return found
-
-
-def _explained(weight: Float64s, xy: Float64s, penalty: Float64s, energy: Float64s) -> Float64s:
-    """Share of the energy that a solution explains: 2 <W, xy> - <W, xx W>, where xx W = xy - lambda W."""
-    gained = np.einsum("gpq,gpq->g", weight, xy) + penalty * np.square(weight).sum(axis=(1, 2))
-    return np.where(energy > 0, gained / np.where(energy > 0, energy, 1), 0.0)
-
-
-def _diagnosis(matrix: Float64s, penalty: Float64s, unknowns: int) -> Diagnosis:
-    """Condition of the regularised matrices, and how many eigenvalues exceed the penalty.
-
-    The count is the inertia of matrix - penalty I (Sylvester's law), read off its LDL' factors.
-    """
-    from scipy.linalg import lapack
-
-    condition, rank = 1.0, 0
-    identity = np.eye(matrix.shape[1])
-    factor: Callable[..., Any] = lapack.dpotrf
-    for values, ridge in zip(matrix, penalty, strict=True):
-        if not values.size or np.trace(values) <= 0:
-            continue
-        regular = values + ridge * identity
-        lower, info = factor(regular, lower=1)
-        if info == 0:
-            reciprocal, _ = lapack.dpocon(lower, np.abs(regular).sum(axis=0).max(), uplo="L")
-            condition = max(condition, 1 / max(float(reciprocal), np.finfo(np.float64).tiny))
-        ldl, pivots, _ = lapack.dsytrf(values - ridge * identity, lower=1)
-        rank += _positive(ldl, pivots)
-    return Diagnosis(condition, min(rank, unknowns * len(matrix)))
-
-
-def _positive(ldl: Float64s, pivots: npt.NDArray[np.int32]) -> int:
-    """Number of positive eigenvalues of the block-diagonal factor; a block of two has one of each sign."""
-    diagonal = np.diagonal(ldl)
-    pairs = int(np.sum(pivots < 0)) // 2
-    return int(np.sum((pivots > 0) & (diagonal > 0))) + pairs

@@ -82,7 +82,7 @@ def _graft(model: Model, other: Model, branch: str, output: str) -> Model:
         raise InputError(
             "the branches of the merged decoder give different caches without these layers",
             where=model.label,
-            hint="remove whole blocks (--granularity block)",
+            hint="remove whole blocks (@granularity=block)",
         )
     source = next(attribute for attribute in theirs.attribute if attribute.name == branch)
     for attribute in mine.attribute:
@@ -154,7 +154,7 @@ def _changes(
         raise InputError(
             f"its adapters, such as {fresh[0]!r}, can't be carried over to {partner.label}",
             where=original.label,
-            hint="--repair refit, or --repair none",
+            hint="@repair=refit, or @repair=none",
         )
     index = index_of(followed)
     for name, node in after.items():

@@ -87,7 +87,7 @@ class Limits:
             raise NegativeVerdictError(
                 "the result would be larger than the original, with all that stands in for what was removed",
                 where=self.original.label,
-                hint="--repair refit or none, which add nothing",
+                hint="@repair=refit or @repair=none, which add nothing",
             )
         missed = self.missed(pruned)
         if missed:
@@ -96,5 +96,5 @@ class Limits:
                 f"target {quantity}={share:g} was missed: without {len(removed)} layers {left:.3f} is left, "
                 "repairs included",
                 where=self.original.label,
-                hint="a higher target, --repair refit or none, or fewer protected layers",
+                hint="a higher target, @repair=refit or @repair=none, or fewer protected layers",
             )

@@ -12,7 +12,6 @@ import numpy as np
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.classes import top_class
 from redtest_onnx.runtime.outputs.arrange import rows_of
 from redtest_onnx.runtime.outputs.kinds import SCORES, JudgedTensor, ModelOutput
@@ -59,11 +58,11 @@ class AccuracySum:
     Args:
         output: which output answers; None without labels.
         data: the samples.
-        model: named in messages.
+        label: of the model, for messages.
     """
 
-    def __init__(self, output: LabelledOutput | None, data: Dataset, model: Model) -> None:
-        self._output, self._data, self._model = output, data, model
+    def __init__(self, output: LabelledOutput | None, data: Dataset, label: str) -> None:
+        self._output, self._data, self._label = output, data, label
         self._answers: list[np.ndarray[Any, Any]] = []
         self._labels: list[np.ndarray[Any, Any]] = []
 
@@ -107,7 +106,7 @@ class AccuracySum:
                 log.warning(
                     "labels are not used: no output of %s holds scores of classes; agreement with the "
                     "original decides",
-                    self._model.label,
+                    self._label,
                 )
             return Accuracy(None, steers=False)
         answers, labels = np.concatenate(self._answers), np.concatenate(self._labels)
@@ -119,7 +118,7 @@ class AccuracySum:
                 "%s is right on %.1f%% of these labels, no better than chance (%.1f%%): check that the "
                 "labels count classes as the model does and that inputs are preprocessed as in training; "
                 "accuracy decides nothing here, agreement with the original does",
-                *(self._model.label, 100 * accuracy, 100 * chance),
+                *(self._label, 100 * accuracy, 100 * chance),
             )
         return Accuracy(accuracy, steers)
 
@@ -127,7 +126,7 @@ class AccuracySum:
         if classes is None or (labels.max(initial=0) < classes and labels.min(initial=0) >= 0):
             return
         raise InputError(
-            f"its labels go from {labels.min()} to {labels.max()}, {self._model.label} has {classes} classes",
+            f"its labels go from {labels.min()} to {labels.max()}, {self._label} has {classes} classes",
             where=self._data.source,
             hint="number the classes from 0 as the model does",
         )

@@ -61,6 +61,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A model to hold against the reference that has its own way of being fed.
+
+    Attributes:
+        session: of the model.
+        data: the reference's samples for its inputs, where those are called or typed otherwise.
+    """
+
+    session: Session
+    data: Dataset
+
+
+@dataclass(frozen=True)
 class _Run:
     """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
 
@@ -113,21 +126,20 @@ class Evaluator:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session, data: Dataset | None = None) -> Evaluation:
+    def evaluate(self, model: Model | Session | Candidate) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
-            model: the model, or a session of it.
-            data: the same samples for its inputs, where those are called or typed otherwise.
+            model: the model, a session of it, or one with data of its own.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(self._open(model, data))
+        return self._hold(self._open(model))
 
-    def match_sets(self, model: Model | Session, data: Dataset | None = None) -> Evaluation:
+    def match_sets(self, model: Model | Session | Candidate) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
-        run = self._open(model, data)
+        run = self._open(model)
         evaluation = self._hold(run)
         sets = self._sets(run) if any(output.sets for output in self.outputs) else {}
         outputs = tuple(
@@ -139,9 +151,10 @@ class Evaluator:
         )
         return Evaluation(agreement, evaluation.accuracy, evaluation.samples, evaluation.accuracy_steers)
 
-    def _open(self, given: Model | Session, data: Dataset | None = None) -> _Run:
+    def _open(self, given: Model | Session | Candidate) -> _Run:
         """A session that returns the judged tensors, by the names they have in the reference."""
-        data = data or self._data
+        data = given.data if isinstance(given, Candidate) else self._data
+        given = given.session if isinstance(given, Candidate) else given
         model, options = (given, self._options) if isinstance(given, Model) else (given.model, given.options)
         wanted = [tensor for tensor in self._judged if tensor.reader is not None]
         names = self._output_names(model)
@@ -150,7 +163,9 @@ class Evaluator:
             return _Run(session, names, data)
         view, index = model, index_of(model)
         if any(tensor.name not in index.producer for tensor in wanted):
-            view = self._inlined(model, data)
+            shared = [name for name, axis in batch_axes(model).items() if axis is None]
+            feeds = data.inputs(self._batches[0][0]) if shared else {}
+            view = inline_branches(model, {name: feeds[name] for name in shared}).model
             index = index_of(view)
         found = {tensor.name: _stand_in(index, tensor) for tensor in wanted}
         known = {name: own for name, own in found.items() if own in index.producer}
@@ -166,12 +181,6 @@ class Evaluator:
             for k, output in enumerate(self._model.outputs)
             if output.name in alike or (k < len(own) and len(own) == len(self._model.outputs))
         }
-
-    def _inlined(self, model: Model, data: Dataset) -> Model:
-        """The model with the branches inlined that it takes for the samples."""
-        shared = [name for name, axis in batch_axes(model).items() if axis is None]
-        feeds = data.inputs(self._batches[0][0]) if shared else {}
-        return inline_branches(model, {name: feeds[name] for name in shared}).model
 
     def _observe(self) -> tuple[int, ...]:
         """Show all reference values to the measures; returns samples that are NaN."""
@@ -199,7 +208,7 @@ class Evaluator:
 
     def _hold(self, run: _Run) -> Evaluation:
         sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
-        distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model)
+        distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model.label)
         random = self._random_outputs()
         for k, (indices, count) in enumerate(self._batches):
             feeds = self._data.inputs(indices)

@@ -1,4 +1,4 @@
-"""Synthetic inputs that a model runs on, and what to tell users about their sizes."""
+"""Synthetic inputs that a model runs on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.synthetic import Synthetic
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import GUESSES, fixed_batch
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -57,33 +56,3 @@ def _runs(model: Model, session: Session, data: Synthetic) -> bool:
         log.info("%s: %s", model.label, error.what)
         return False
     return True
-
-
-def guessed_sizes(data: Dataset) -> dict[str, Shape]:
-    """Inputs whose sizes are a guess, with these sizes for one sample; nothing for real data."""
-    return dict(data.guessed_sizes) if isinstance(data, Synthetic) else {}
-
-
-def may_be_ours(model: Model, data: Dataset) -> bool:
-    """Whether a failing run may be the fault of synthetic inputs: sizes or integers that are guesses."""
-    if not isinstance(data, Synthetic):
-        return False
-    return bool(data.guessed_sizes) or any(spec.numpy_dtype.kind in "iu" for spec in model.inputs)
-
-
-def sizes_note(data: Dataset) -> str | None:
-    """What stands beside numbers that depend on guessed sizes; None where nothing is a guess."""
-    found = [f"{name} {'x'.join(map(str, sizes))}" for name, sizes in guessed_sizes(data).items()]
-    return f"at {', '.join(found)}" if found else None
-
-
-def shape_hint(model: Model, data: Dataset) -> str:
-    """The options that give other sizes, ready to be changed and pasted."""
-    guesses = guessed_sizes(data)
-    names = guesses or {spec.name: () for spec in model.inputs}
-    parts = []
-    for spec in model.inputs:
-        if spec.name in names:
-            sizes = guesses.get(spec.name) or tuple(d if isinstance(d, int) else 1 for d in spec.shape or ())
-            parts.append(f"--input-shape {spec.name}:{','.join(map(str, sizes))}")
-    return " ".join(parts)

@@ -27,7 +27,8 @@ from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
-from redtest_onnx.runtime.inputs import fit_inputs, may_be_ours, sizes_note
+from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
+from redtest_onnx.runtime.inputs import fit_inputs
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
@@ -180,7 +181,7 @@ class Workbench:
         try:
             self.resolved  # noqa: B018
         except InputError as error:
-            if not may_be_ours(self.model, self.data):
+            if not may_be_ours(self):
                 raise
             self._infer_only()
             return error
@@ -227,11 +228,7 @@ class Workbench:
         Raises:
             InputError: the options name an output or an axis that is not there.
         """
-        return find_outputs(
-            *(self.view.model, self.index, self.shapes, self.resolved.batch_axes),
-            kinds=dict(self.options.output_kinds),
-            labelled=self.data.labelled,
-        )
+        return find_outputs(self)
 
     @cached_property
     def fixed_batch(self) -> int | None:

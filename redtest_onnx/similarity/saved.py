@@ -31,7 +31,9 @@ def load_analysis(path: Path, model: Model) -> Analysis:
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise InputError(
-            "is no analysis", where=str(path), hint=f"write one with analyze {model.label} --json FILE"
+            "is no analysis",
+            where=str(path),
+            hint=f"write one with: redtest-onnx analyze {model.label} --json FILE",
         )
     try:
         return _analysis(document, model, path)
@@ -39,7 +41,7 @@ def load_analysis(path: Path, model: Model) -> Analysis:
         raise InputError(
             f"is damaged, or was written by another version ({type(error).__name__}: {first_line(error)})",
             where=str(path),
-            hint=f"write it again with analyze {model.label} --json FILE",
+            hint=f"write it again with: redtest-onnx analyze {model.label} --json FILE",
         ) from error
 
 

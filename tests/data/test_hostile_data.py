@@ -86,8 +86,8 @@ def test_large_members_are_inflated_as_far_as_needed(
 
 
 def test_a_small_file_of_a_huge_array_takes_little_memory(tmp_path: Path) -> None:
-    """2.8 GiB of zeros in 3 MB, of which eight samples are wanted."""
-    rows = 2**30 * 28 // 10 // (256 << 10)
+    """256 MiB of zeros in 260 kB, of which eight samples are wanted."""
+    rows = 1024
     with (
         zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("x.npy", "w", force_zip64=True) as member,
@@ -105,7 +105,7 @@ def test_a_small_file_of_a_huge_array_takes_little_memory(tmp_path: Path) -> Non
     found = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "d.npz")], capture_output=True, text=True, check=True
     )
-    assert int(found.stdout) < 64 << 10
+    assert int(found.stdout) < 64 << 10  # in KiB
 
 
 def test_a_member_that_is_shorter_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def several(path: Path) -> None:
         ("a.tiff", several, "2 pictures"),
         ("a.tif", lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path), "no known range"),
         ("a.png", lambda path: path.write_bytes(POSTSCRIPT), "identify"),
-        ("a.png", lambda path: Image.new("1", (40_000, 40_000)).save(path), "pixels"),
+        ("a.png", lambda path: Image.new("1", (12_000, 10_000)).save(path), "pixels"),
     ],
     ids=["animation", "pages", "floats", "postscript", "bomb"],
 )

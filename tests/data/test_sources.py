@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import wave
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,37 +13,20 @@ import numpy as np
 import pytest
 from nets import Net
 from PIL import Image
+from samples import (
+    COUNT,
+    IMAGES,
+    LABELS,
+    PIXELS,
+    VECTORS,
+    assert_same,
+    images_net,
+    png,
+    similarity,
+    vectors_net,
+)
 
 import redtest_onnx as rt
-from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
-
-RNG = np.random.default_rng(0)
-COUNT = 24
-PIXELS = RNG.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
-IMAGES = np.ascontiguousarray(
-    (PIXELS.astype(np.float32) * np.float32(1 / 255) - np.float32(0)) / np.float32(1)
-).transpose(0, 3, 1, 2)
-VECTORS = RNG.standard_normal((COUNT, 6)).astype(np.float32)
-LABELS = np.arange(COUNT) % 3
-
-
-def images_net() -> rt.Model:
-    net = Net(x=["n", 3, 8, 8])
-    one = net("Relu", net.conv("x", 3, 4))
-    return net.model(net("Relu", net.conv(one, 4, 4)))
-
-
-def vectors_net() -> rt.Model:
-    net = Net(x=["n", 6])
-    one = net("Tanh", net("MatMul", "x", net.weight(6, 5)))
-    return net.model(net("Tanh", net("MatMul", one, net.weight(5, 4))))
-
-
-def signals_net() -> rt.Model:
-    net = Net(x=["n", 40])
-    one = net("Tanh", net("MatMul", "x", net.weight(40, 5)))
-    return net.model(net("Tanh", net("MatMul", one, net.weight(5, 4))))
 
 
 def pairs_net() -> rt.Model:
@@ -52,29 +34,6 @@ def pairs_net() -> rt.Model:
     one = net("Tanh", net("MatMul", "x", net.weight(6, 5)))
     two = net("Tanh", net("MatMul", "z", net.weight(2, 5)))
     return net.model(net("Tanh", net("MatMul", net("Add", one, two), net.weight(5, 4))))
-
-
-def similarity(model: rt.Model, source: Any, **options: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    data = rt.open_data(source, model, **options)
-    settings = AnalysisSettings(samples=8, batches=3, layers="all")
-    found = analyze(Workbench(model, data, rt.RunOptions("cpu", 1)), settings)
-    return found.similarity, data.labels(range(len(data)))
-
-
-def assert_same(
-    model: rt.Model, source: Any, arrays: dict[str, np.ndarray], path: Path, **options: Any
-) -> None:
-    np.savez(path / "expected.npz", **arrays, labels=LABELS)
-    expected, _ = similarity(model, path / "expected.npz")
-    found, labels = similarity(model, source)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(labels, LABELS)
-
-
-def png(index: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(PIXELS[index]).save(file, format="PNG")
-    return file.getvalue()
 
 
 class Samples:
@@ -277,90 +236,6 @@ def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", VECTORS[0])
     with pytest.raises(rt.InputError, match="1 images, 1 arrays"):
         rt.open_data(tmp_path, images_net())
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather", ".jsonl", ".csv"])
-@pytest.mark.parametrize("form", ["columns", "lists"])
-def test_tables_of_numbers(suffix: str, form: str, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: the extra data")
-    if (suffix, form) == (".csv", "lists"):
-        pytest.skip("CSV has no lists")
-    columns: dict[str, Any] = {f"f{k}": VECTORS[:, k] for k in range(6)}
-    if form == "lists":
-        columns = {"x": VECTORS.tolist()}
-    path = tmp_path / f"rows{suffix}"
-    write_table(pyarrow, {**columns, "label": LABELS}, path)
-    assert_same(vectors_net(), path, {"x": VECTORS}, tmp_path)
-
-
-@pytest.mark.parametrize("form", ["bytes", "paths", "struct"])
-def test_tables_of_images(form: str, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: the extra data")
-    contents = [png(k) for k in range(COUNT)]
-    column: list[Any] = list(contents)
-    if form == "struct":
-        column = [{"bytes": content, "path": None} for content in contents]
-    if form == "paths":
-        (tmp_path / "files").mkdir()
-        column = [f"files/{k}.png" for k in range(COUNT)]
-        for name, content in zip(column, contents, strict=True):
-            (tmp_path / name).write_bytes(content)
-    path = tmp_path / "rows.parquet"
-    write_table(pyarrow, {"image": column, "label": LABELS}, path)
-    assert_same(images_net(), path, {"x": IMAGES}, tmp_path)
-
-
-def write_table(pyarrow: Any, columns: dict[str, Any], path: Path) -> None:
-    import pyarrow.csv
-    import pyarrow.feather
-    import pyarrow.parquet
-
-    table = pyarrow.table(columns)
-    match path.suffix:
-        case ".parquet":
-            pyarrow.parquet.write_table(table, path, row_group_size=5)
-        case ".csv":
-            pyarrow.csv.write_csv(table, path)
-        case ".feather":
-            pyarrow.feather.write_feather(table, str(path))
-        case ".arrow":  # a stream, as Hugging Face's data sets are stored
-            with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as out:
-                out.write_table(table)
-        case _:
-            import json
-
-            path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
-
-
-def test_words_in_a_table_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="needs pyarrow: the extra data")
-    (tmp_path / "rows.csv").write_text("text,label\n" + "good day,1\n" * 8)
-    with pytest.raises(rt.InputError, match="holds no numbers"):
-        rt.open_data(tmp_path / "rows.csv", vectors_net()).inputs([0])
-
-
-def test_sounds(tmp_path: Path) -> None:
-    pytest.importorskip("soundfile", reason="needs soundfile: the extra sound")
-    values = RNG.integers(-(2**15), 2**15, (COUNT, 40)).astype(np.int16)
-    folder = tmp_path / "sounds"
-    order = np.argsort(LABELS, kind="stable")
-    for k in order:
-        (folder / f"c{LABELS[k]}").mkdir(parents=True, exist_ok=True)
-        with wave.open(str(folder / f"c{LABELS[k]}" / f"{k:03}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(8000)
-            file.writeframes(values[k].tobytes())
-    np.savez(tmp_path / "expected.npz", x=values[order].astype(np.float32) / 2**15, labels=LABELS[order])
-    expected, _ = similarity(signals_net(), tmp_path / "expected.npz")
-    found, labels = similarity(signals_net(), folder)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(labels, LABELS[order])
-    slower = rt.open_data(folder, signals_net(), sample_rate=4000)
-    assert slower.inputs([0])["x"].shape == (1, 40)
-    assert not slower.inputs([0])["x"][0, 20:].any()
-    with pytest.raises(rt.InputError, match="sounds feed one input"):
-        rt.open_data(folder, images_net())
 
 
 def test_samples_of_different_sizes_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.graph.files import save
-from redtest_onnx.runtime.inputs import sizes_note
+from redtest_onnx.runtime.guesses import sizes_note
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze

@@ -103,7 +103,7 @@ def test_exact_analysis_is_one_batch_of_everything(pooling: Any) -> None:
 
 def test_exact_knows_the_linear_kernel_only() -> None:
     one = side(VIT)
-    with pytest.raises(InputError, match="linear kernel only"):
+    with pytest.raises(InputError, match="'linear' with the estimator 'exact'"):
         rt.analyze(one.model, one.data, AnalysisSettings(estimator="exact", kernel="rbf"), CPU)
 
 

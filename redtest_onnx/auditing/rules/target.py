@@ -14,7 +14,7 @@ from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import every_node, label, operator_counts
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import TensorSpec, dtype_name
-from redtest_onnx.runtime.inputs import guessed_sizes
+from redtest_onnx.runtime.guesses import guessed_sizes
 
 _FIX_SHAPE = ("python", "-m", "onnxruntime.tools.make_dynamic_shape_fixed")
 

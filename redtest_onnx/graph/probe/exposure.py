@@ -62,7 +62,7 @@ def select_tensors(index: GraphIndex, patterns: Sequence[str]) -> Selection:
         if not named and not any(fnmatchcase(name, pattern) for name in outputs):
             raise InputError(
                 f"no tensor is called {pattern!r}",
-                hint="* stands for any part of a name; `inspect --layers all` lists the activations",
+                hint="* stands for any part of a name; `inspect` with @layers=all lists the activations",
                 where="tensors",
             )
         chosen.update(named)
@@ -97,7 +97,7 @@ def add_outputs(model: Model, specs: Iterable[TensorSpec], *, dequantize: bool =
             raise InputError(
                 f"the type of tensor {spec.name!r} is unknown, so that it can't be declared as an output",
                 where=model.label,
-                hint="leave it out with --tensors, or run the model once with data",
+                hint="leave it out of @tensors, or run the model once with data",
             )
         operands = scale_operands(index, spec.name) if dequantize and _can_dequantize(model) else None
         if operands is not None:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.graph.linear_operators import LinearOperator
-from redtest_onnx.metrics.ridge import Diagnosis, FewRows, NormalEquations, RidgeFit, best_fit
+from redtest_onnx.metrics.penalised import Diagnosis
+from redtest_onnx.metrics.ridge import FewRows, NormalEquations, RidgeFit, best_fit
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions

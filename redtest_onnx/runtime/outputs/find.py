@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model, TensorSpec
-from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import state_inputs
 from redtest_onnx.runtime.outputs.holds import OutputGraph, extent, kind_of, rank_of
 from redtest_onnx.runtime.outputs.kinds import (
@@ -24,41 +23,33 @@ from redtest_onnx.runtime.outputs.rows import DataDependentPart, data_dependent_
 from redtest_onnx.runtime.outputs.text import position_mask
 from redtest_onnx.runtime.outputs.trace import trace_output
 
+if TYPE_CHECKING:
+    from redtest_onnx.runtime.workbench import Workbench
+
 _CACHE_WORDS = re.compile(r"(^|[._/])(present|past|cache)|key_values|kv_cache", re.IGNORECASE)
 _MOST_PARTS = 8
 
 
-def find_outputs(
-    model: Model,
-    index: GraphIndex,
-    shapes: Shapes,
-    sample_axes: Mapping[str, int],
-    *,
-    kinds: Mapping[str, OutputKind] | None = None,
-    labelled: bool = False,
-) -> tuple[ModelOutput, ...]:
+def find_outputs(bench: Workbench) -> tuple[ModelOutput, ...]:
     """Tell for each output what it holds and how two models are compared there.
 
     Args:
-        model: the model, with its branches inlined where they can be.
-        index: of its graph.
-        shapes: sizes of its tensors for one sample.
-        sample_axes: the axis of the samples per tensor; missing where no axis grows with their number.
-        kinds: what the user says of outputs; it goes before what is found.
-        labelled: whether the data has a class per sample; it decides where the graph does not.
+        bench: the model; the kinds that its options name go before what is found, and whether the data has a
+            class per sample decides where the graph does not.
 
     Raises:
         InputError: the user names an output or an axis that is not there.
     """
-    graph = OutputGraph(model, index, shapes, sample_axes, labelled)
+    model, kinds = bench.view.model, dict(bench.options.output_kinds)
+    graph = OutputGraph(model, bench.index, bench.shapes, bench.resolved.batch_axes, bench.data.labelled)
     ranks = {spec.name: rank_of(graph, spec) for spec in model.outputs}
-    check_output_kinds(kinds or {}, ranks)
-    found = [_output(graph, spec, (kinds or {}).get(spec.name)) for spec in model.outputs]
-    found = _siblings(graph, found, kinds or {})
+    check_output_kinds(kinds, ranks)
+    found = [_output(graph, spec, kinds.get(spec.name)) for spec in model.outputs]
+    found = _siblings(graph, found, kinds)
     others = any(output.steers for output in found if not _is_cache(model, output.name))
     return tuple(
         replace(output, steers=False, note="a cache: it follows the layers in front of it")
-        if others and _is_cache(model, output.name) and output.name not in (kinds or {})
+        if others and _is_cache(model, output.name) and output.name not in kinds
         else output
         for output in found
     )
@@ -231,7 +222,7 @@ def _judged(graph: OutputGraph, name: str, kind: Kind, axis: int | None = None) 
         kind,
         axis,
         graph.sample_axes.get(name, 0 if not sizes else None),
-        position_mask(graph.model, graph.index, graph.shapes, name, axis),
+        position_mask(graph, name, axis),
         "probabilities" if trace.maker in ("softmax", "classifier") else "logits",
     )
 

@@ -119,7 +119,7 @@ def _scores(graph: OutputGraph, name: str, rank: int, axis: int) -> Kind:
         return "classes"
     if rank > 3:
         return "dense"
-    vocabulary = decoder_vocabulary(graph.model, graph.index)
+    vocabulary = decoder_vocabulary(graph)
     sizes = graph.shapes.sizes.get(name, ())
     return "next-token" if vocabulary and sizes[axis : axis + 1] == (vocabulary,) else "tokens"
 

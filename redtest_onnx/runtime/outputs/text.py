@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.signature import state_inputs
+
+if TYPE_CHECKING:
+    from redtest_onnx.runtime.outputs.holds import OutputGraph
 
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _LENGTH = re.compile(r"len(gth)?s?($|[_./])", re.IGNORECASE)
@@ -18,31 +20,30 @@ _CAUSAL = frozenset({"Trilu", "com.microsoft:GroupQueryAttention"})
 _PADDED = 64  # tables are rounded up to multiples of this
 
 
-def position_mask(
-    model: Model, index: GraphIndex, shapes: Shapes, tensor: str, axis: int | None
-) -> str | None:
+def position_mask(graph: OutputGraph, tensor: str, axis: int | None) -> str | None:
     """The model input that says which positions of a tensor [N, T, ...] count; None if there is none.
 
     That is an input called a mask of sizes [N, T], or one of lengths [N] that the tensor depends on.
     """
-    sizes = shapes.sizes.get(tensor, ())
+    sizes = graph.shapes.sizes.get(tensor, ())
     if len(sizes) < 2 or (axis is not None and axis % len(sizes) == 1) or (len(sizes) == 2 and axis is None):
         return None
     depends = None
-    for spec in model.inputs:
-        shape = shapes.sizes.get(spec.name, ())
+    for spec in graph.model.inputs:
+        shape = graph.shapes.sizes.get(spec.name, ())
         by_mask = _MASK.search(spec.name) and len(shape) == 2 and shape[1] == sizes[1]
         by_length = _LENGTH.search(spec.name) and len(shape) == 1 and spec.dtype in _INTEGERS
         if by_mask or by_length:
-            depends = depends or _sources(index, tensor)
+            depends = depends or _sources(graph.index, tensor)
             if spec.name in depends:
                 return spec.name
     return None
 
 
-def decoder_vocabulary(model: Model, index: GraphIndex) -> int | None:
+def decoder_vocabulary(graph: OutputGraph) -> int | None:
     """Number of tokens of a decoder: a model that looks up ids in a table and can't see those that follow."""
-    causal = bool(state_inputs(model)) or any(
+    index = graph.index
+    causal = bool(state_inputs(graph.model)) or any(
         ops.qualified(node) in _CAUSAL
         or ops.attribute(node, "unidirectional", 0) == 1
         or ops.attribute(node, "is_causal", 0) == 1
@@ -50,7 +51,7 @@ def decoder_vocabulary(model: Model, index: GraphIndex) -> int | None:
     )
     if not causal:
         return None
-    sizes = [rows for rows, _ in _tables(model, index)]
+    sizes = _tables(graph)
     heads = [
         stored.dims
         for node in index.nodes
@@ -63,14 +64,10 @@ def decoder_vocabulary(model: Model, index: GraphIndex) -> int | None:
     return sizes[0] if sizes else None
 
 
-def token_input(model: Model, index: GraphIndex) -> str | None:
-    """The input of token ids: integers [N, T] that pick rows of a stored table."""
-    return next((name for _, name in _tables(model, index)), None)
-
-
-def _tables(model: Model, index: GraphIndex) -> list[tuple[int, str]]:
-    """Rows of each table that an input of ids is looked up in, and that input; the largest first."""
-    ids = {spec.name for spec in model.inputs if spec.dtype in _INTEGERS and len(spec.shape or ()) == 2}
+def _tables(graph: OutputGraph) -> list[int]:
+    """Rows of each table that an input of ids [N, T] is looked up in; the largest first."""
+    index = graph.index
+    ids = {spec.name for spec in graph.model.inputs if spec.dtype in _INTEGERS and len(spec.shape or ()) == 2}
     found = []
     for node in index.nodes:
         if node.op_type != "Gather" or (stored := index.initializers.get(node.input[0])) is None:
@@ -79,7 +76,7 @@ def _tables(model: Model, index: GraphIndex) -> list[tuple[int, str]]:
         while name in index.producer and index.nodes[index.producer[name]].op_type in ("Cast", "Identity"):
             name = index.nodes[index.producer[name]].input[0]
         if name in ids and len(stored.dims) == 2:
-            found.append((int(stored.dims[0]), name))
+            found.append(int(stored.dims[0]))
     return sorted(found, reverse=True)
 
 

@@ -1,0 +1,86 @@
+"""Symmetric systems with a penalty on the diagonal: their solution, and how well they determine it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float64s = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How well a fit is determined.
+
+    Attributes:
+        condition: condition number (1-norm, LAPACK's estimate) of the worst regularised normal matrix.
+        rank: directions of x that carry more than the penalty, over all groups.
+    """
+
+    condition: float
+    rank: int
+
+
+def solved(matrix: Float64s, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
+    """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    found = np.zeros_like(right)
+    regular = matrix + penalty[:, None, None] * np.eye(matrix.shape[1])
+    for group in np.flatnonzero(usable):
+        try:
+            factor = cho_factor(regular[group], lower=True, overwrite_a=False, check_finite=False)
+            found[group] = cho_solve(factor, right[group], check_finite=False)
+        except np.linalg.LinAlgError:
+            found[group] = _by_spectrum(matrix[group], float(penalty[group]), right[group])
+    return found
+
+
+def _by_spectrum(matrix: Float64s, penalty: float, right: Float64s) -> Float64s:
+    """The same where rounding left eigenvalues below zero that the penalty doesn't lift."""
+    values, vectors = np.linalg.eigh(matrix)
+    values = np.maximum(values, 0) + penalty
+    floor = values[-1] * len(values) * np.finfo(np.float64).eps
+    inverse = np.where(values > floor, 1 / np.where(values > floor, values, 1), 0)
+    found: Float64s = vectors @ ((vectors.T @ right) * inverse[:, None])
+    return found
+
+
+def explained(weight: Float64s, xy: Float64s, penalty: Float64s, energy: Float64s) -> Float64s:
+    """Share of the energy that a solution explains: 2 <W, xy> - <W, xx W>, where xx W = xy - lambda W."""
+    gained = np.einsum("gpq,gpq->g", weight, xy) + penalty * np.square(weight).sum(axis=(1, 2))
+    return np.where(energy > 0, gained / np.where(energy > 0, energy, 1), 0.0)
+
+
+def diagnosis(matrix: Float64s, penalty: Float64s, unknowns: int) -> Diagnosis:
+    """Condition of the regularised matrices, and how many eigenvalues exceed the penalty.
+
+    The count is the inertia of matrix - penalty I (Sylvester's law), read off its LDL' factors.
+    """
+    from scipy.linalg import lapack
+
+    condition, rank = 1.0, 0
+    identity = np.eye(matrix.shape[1])
+    factor: Callable[..., Any] = lapack.dpotrf
+    for values, ridge in zip(matrix, penalty, strict=True):
+        if not values.size or np.trace(values) <= 0:
+            continue
+        regular = values + ridge * identity
+        lower, info = factor(regular, lower=1)
+        if info == 0:
+            reciprocal, _ = lapack.dpocon(lower, np.abs(regular).sum(axis=0).max(), uplo="L")
+            condition = max(condition, 1 / max(float(reciprocal), np.finfo(np.float64).tiny))
+        ldl, pivots, _ = lapack.dsytrf(values - ridge * identity, lower=1)
+        rank += _positive(ldl, pivots)
+    return Diagnosis(condition, min(rank, unknowns * len(matrix)))
+
+
+def _positive(ldl: Float64s, pivots: npt.NDArray[np.int32]) -> int:
+    """Number of positive eigenvalues of the block-diagonal factor; a block of two has one of each sign."""
+    diagonal = np.diagonal(ldl)
+    pairs = int(np.sum(pivots < 0)) // 2
+    return int(np.sum((pivots > 0) & (diagonal > 0))) + pairs
