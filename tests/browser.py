@@ -56,6 +56,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # keys arrive from the first on
         # Time on the CPU, not of the clock: other load on the machine does not count.
         self.call("Performance.enable", timeDomain="threadTicks")
         for domain in ("Page", "Runtime", "Network", "Log"):

@@ -17,7 +17,7 @@ from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model_folder import is_model_folder
-from redtest_onnx.report.cautions import cautions
+from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
@@ -109,8 +109,7 @@ def _summary(analysis: Analysis) -> list[str]:
     redundancy = analysis.redundancy
     spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
     lines = [
-        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer "
-        f"pairs are near-duplicates (similarity above {redundancy.threshold:g}).",
+        f"{redundancy_words(redundancy, spread)}.",
         f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
         f"pooling {analysis.settings.pooling}.",
         *(f"The layers are those of {branch}." for branch in analysis.branches),

@@ -13,12 +13,13 @@ from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
+from redtest_onnx.cli.prune_requests import budget_of, check_training
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget
+from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.documents import plan_document, prune_document
 from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
@@ -27,7 +28,7 @@ from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.repair import METHODS, Method
-from redtest_onnx.pruning.targets import QUANTITIES, Quantity
+from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.numbers import plural
@@ -168,9 +169,9 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or form == "markdown", form=form)
     output = output or default_output(model)
-    budget = _budget(remove, threshold, target, max_drop, protect)
+    budget = budget_of(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
-    _check_training(epochs, iterations, lr, augment if repair != "distil" else (), plan_path)
+    check_training(epochs, iterations, lr, augment if repair != "distil" else (), plan_path)
     if repair_time is not None and repair != "distil":
         raise InputError("--repair-time belongs to --repair distil", hint="--repair distil")
     if repair == "distil":
@@ -211,7 +212,10 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    _show_plan(screen, chosen, analysis, alone=dry_run)
+    reason = "0 layers were asked for" if remove == 0 else "no candidate keeps within the limits"
+    if plan_path and not dry_run:
+        reason = f"{plan_path} names no layers"
+    _show_plan(screen, chosen, analysis, reason, alone=dry_run)
     if explorer and chosen.steps:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
@@ -260,43 +264,6 @@ def command(
     return None
 
 
-def _budget(
-    remove: int | None,
-    threshold: float | None,
-    target: tuple[str, ...],
-    max_drop: float | None,
-    protect: tuple[str, ...],
-) -> Budget:
-    return Budget(remove, threshold, tuple(map(_target, target)), max_drop, protect)
-
-
-def _target(text: str) -> tuple[Quantity, float]:
-    quantity, _, share = text.partition("=")
-    try:
-        value = float(share)
-    except ValueError:
-        value = -1.0
-    found = next((known for known in QUANTITIES if known == quantity), None)
-    if found is None or not 0 < value <= 1:
-        raise InputError(
-            f"--target {text!r} is not understood",
-            hint=f"{' or '.join(QUANTITIES)} and the share that may stay, such as macs=0.6",
-        )
-    return found, value
-
-
-def _check_training(
-    epochs: int | None, iterations: int, lr: float | None, augment: tuple[str, ...], plan_path: Path | None
-) -> None:
-    if epochs is None and (iterations > 1 or lr is not None or augment):
-        raise InputError(
-            "--iterations and --lr belong to --finetune, --augment to --finetune or --repair distil",
-            hint="--finetune EPOCHS",
-        )
-    if iterations > 1 and plan_path is not None:
-        raise InputError("--plan is one round of pruning", hint="leave out --plan or --iterations")
-
-
 def _nothing_removable(
     screen: Screen,
     bench: Workbench,
@@ -314,9 +281,10 @@ def _nothing_removable(
     return True
 
 
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, *, alone: bool) -> None:
+def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
+    """Show the layers that go, or for what reason none does."""
     if not plan.steps:
-        screen.show("Nothing is removed and nothing is written: no candidate keeps within the limits.")
+        screen.show(f"Nothing is removed and nothing is written: {reason}.")
         return
     screen.show(
         f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "

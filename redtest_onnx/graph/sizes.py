@@ -105,8 +105,8 @@ def move_sizes(model: Model) -> tuple[Model, MovedSizes | None]:
             continue
         own = (shape.input[0], axis)
         found = origins.of(*own)
-        if found == (own,):
-            continue
+        if found == (own,) or any(name in index.activations for name, _ in found):
+            continue  # an origin inside another layer would tie that one instead
         name = node.output[0]
         nodes = _written(name, found, position.ndim)
         originals[name] = node

@@ -10,7 +10,7 @@ import numpy as np
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES
-from redtest_onnx.metrics.grams import rounding_energy
+from redtest_onnx.metrics.grams import beyond_rounding
 
 # Elements of the blocks that are held at a time: of Grams for all layers, or of features in float64.
 _BLOCK_ELEMENTS = 1 << 25
@@ -70,11 +70,11 @@ class _Centred:
         self.mean = sum(part.sum(axis=0, dtype=xp.float64) for part in parts) / len(features)
         low = xp.stack([part.min(axis=0) for part in parts]).min(axis=0)
         high = xp.stack([part.max(axis=0) for part in parts]).max(axis=0)
-        varies, hidden = rounding_energy(low, high, features.dtype)
+        varies = beyond_rounding(low, high, features.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             norms = [float(xp.square((part - self.mean) * varies).sum(axis=1).max()) for part in parts]
         largest = max(norms)
-        self.constant = not largest > hidden
+        self.constant = not largest > 0
         # A power of two is exact; products of float32 values of any size stay within its range.
         self.scale = 2.0 ** math.frexp(largest**0.5)[1] if math.isfinite(largest) and largest > 0 else 1.0
 

@@ -11,7 +11,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
 
 # Kernels may sum in another order for another sample, and leave this many rounding steps on a constant.
-_NOISE_STEPS = 64
+_NOISE_STEPS = 8
 
 # Bounds the memory of the centred copy.
 _BLOCK_ELEMENTS = 1 << 20
@@ -38,8 +38,7 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     """Subtract each feature's mean over the samples.
 
     A feature that varies by rounding noise only becomes exactly 0, so that a constant layer is recognised
-    as one; where what may be noise outweighs what is left, all features do. Centring before any product keeps
-    float32 from cancelling when features share a large mean.
+    as one. Centring before any product keeps float32 from cancelling when features share a large mean.
 
     Args:
         features: [n, p], any real dtype.
@@ -52,12 +51,7 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     Raises:
         InputError: not two axes, or no samples.
     """
-    centred, noise = _centred(features, dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
-        largest = namespace(centred).square(centred, dtype=np.float64).sum(axis=1).max()
-    if noise and float(largest) <= noise:
-        centred[...] = 0
-    return centred
+    return _centred(features, dtype)
 
 
 def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeLike) -> bool:
@@ -74,8 +68,8 @@ def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeL
     return bool(largest <= features * (_noise(dtype) * level) ** 2)
 
 
-def rounding_energy(low: Array, high: Array, dtype: npt.DTypeLike) -> tuple[Array, float]:
-    """Which features vary by more than rounding, and by how much the others do, which may be more than noise.
+def beyond_rounding(low: Array, high: Array, dtype: npt.DTypeLike) -> Array:
+    """Which features vary by more than the rounding of their level.
 
     Args:
         low: [p] smallest value of each feature.
@@ -83,32 +77,30 @@ def rounding_energy(low: Array, high: Array, dtype: npt.DTypeLike) -> tuple[Arra
         dtype: of the values as the network made them.
 
     Returns:
-        [p] bool, and the sum of the squared ranges of the other features.
+        [p] bool.
     """
     xp = namespace(low)
     noise = _noise(dtype) * xp.maximum(-low, high).astype(xp.float64)
-    varies = high - low > noise
-    # Up to half of that is usual for sums of many terms; what is more may be what the layer says.
-    hidden = xp.where(varies | (high - low <= noise / 2), 0.0, high - low)
-    return varies, float(xp.square(hidden, dtype=xp.float64).sum())
+    varies: Array = high - low > noise
+    return varies
 
 
 def _noise(dtype: npt.DTypeLike) -> float:
     return _NOISE_STEPS * float(np.finfo(np.result_type(dtype, np.float32)).eps)
 
 
-def _centred(features: Array, dtype: npt.DTypeLike | None) -> tuple[Array, float]:
-    """Features less their mean, 0 where they are noise, and what that may hide."""
+def _centred(features: Array, dtype: npt.DTypeLike | None) -> Array:
+    """Features less their mean, 0 where they are noise."""
     _check_matrix(features)
     xp = namespace(features)
     own = xp.result_type(features.dtype, xp.float32)
     values = features.astype(own if dtype is None else dtype, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
-        varies, hidden = rounding_energy(values.min(axis=0), values.max(axis=0), features.dtype)
-        centred = values - values.mean(axis=0)
+        varies = beyond_rounding(values.min(axis=0), values.max(axis=0), features.dtype)
+        centred: Array = values - values.mean(axis=0)
         centred -= centred.mean(axis=0)  # a large mean is rounded itself
         centred *= varies
-        return centred, hidden
+        return centred
 
 
 def linear_gram(features: Array) -> Array:
@@ -198,10 +190,9 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     xp = namespace(features)
     samples, width = features.shape
     step = max(1, _BLOCK_ELEMENTS // samples)
-    total, hidden = None, 0.0
+    total = None
     for start in range(0, width, step):
-        block, noise = _centred(features[:, start : start + step], dtype)
-        hidden += noise
+        block = _centred(features[:, start : start + step], dtype)
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words
@@ -211,11 +202,7 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
             total = gram
         else:
             total += gram
-    if total is None:
-        return xp.zeros((samples, samples))
-    if hidden and float(total.diagonal().max()) <= hidden:
-        total[...] = 0
-    return total
+    return xp.zeros((samples, samples)) if total is None else total
 
 
 def _rbf(gram: Array, bandwidth: float) -> Array:

@@ -125,13 +125,15 @@ class NormalEquations:
             targets_only: leave out what depends on x alone.
         """
         a, b = _same_float(x), _same_float(y)
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspect = not (np.isfinite(_column_sums(a)).all() and np.isfinite(_column_sums(b)).all())
+        suspect = not (np.isfinite(_column_sums(a)).all() and np.isfinite(_column_sums(b)).all())
         if suspect:
             finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
             a, b = a[finite], b[finite]
         if self.shift is None:
-            self.shift = _column_sums(a).reshape(a.shape[1:]) / max(len(a), 1)
+            sums = _column_sums(a)
+            if not np.isfinite(sums).all():  # of values near the end of single precision
+                sums = _column_sums(a.astype(np.float64))
+            self.shift = sums.reshape(a.shape[1:]) / max(len(a), 1)
         found = object.__new__(NormalEquations)
         found.rows, found.shift = len(a), self.shift
         with np.errstate(over="ignore", invalid="ignore"):
@@ -313,9 +315,10 @@ class FewRows:
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[columns] sums over the rows of [n, ...]; not finite where a value isn't."""
+    """[columns] sums over the rows of [n, ...]; not finite where a value or, in this dtype, a sum isn't."""
     flat = values.reshape(len(values), -1)
-    sums: npt.NDArray[Any] = np.ones(len(flat), flat.dtype) @ flat
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums: npt.NDArray[Any] = np.ones(len(flat), flat.dtype) @ flat
     return sums
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
+from math import isnan
 from typing import Annotated, Any
 
 from redtest_onnx.checks import Between, Natural, Share, check, check_settings
@@ -144,7 +145,7 @@ def make_plan(
             raise NegativeVerdictError(
                 f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
                 where=bench.label,
-                hint="`inspect` gives the reason for each layer that stays",
+                hint=f"`inspect` gives the reason for each layer that stays{_undefined(criterion, analysis)}",
             )
     elif budget.targets:
         chosen = search.run(ranking)
@@ -160,6 +161,15 @@ def make_plan(
     sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
     repaired = trial.plan(chosen[: longest(trial, losses.repaired, sure)])
     return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
+
+
+def _undefined(criterion: str, analysis: Analysis) -> str:
+    """Words for the layers that the criterion leaves out since their similarity is undefined."""
+    count = sum(map(isnan, analysis.adjacent))
+    if not criterion.startswith("redtest") or not count:
+        return ""
+    layers = "1 layer" if count == 1 else f"{count} layers"
+    return f"; similarity is undefined for {layers}, @criterion=tail asks for none"
 
 
 def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:

@@ -311,7 +311,7 @@ def compare(
         None if remeasured is None else remeasured.redundancy.value,
         result.accuracy,
     )
-    note(4, 4, "done")
+    note(4, 4, "measuring redundancy")
     return Pruning(
         model=pruned.model,
         plan=chosen,

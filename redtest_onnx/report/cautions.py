@@ -1,11 +1,11 @@
-"""What to mind about a measurement, in words."""
+"""What a measurement says, and what to mind about it, in words."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from math import isnan
 
-from redtest_onnx.similarity.analyze import Analysis
+from redtest_onnx.similarity.analyze import Analysis, Redundancy
 
 _NAMED = 3
 
@@ -22,7 +22,7 @@ def cautions(analysis: Analysis) -> list[str]:
         share = f"{others.samples} of {analysis.samples * analysis.batches}"
         found.append(
             f"They are so large that rounding hides the others ({share}): measure without them."
-            if math.isnan(others.msrs)
+            if isnan(others.msrs)
             else f"Without them ({share} samples) MSRS is {others.msrs:.1f}."
         )
     if analysis.undefined:
@@ -32,6 +32,16 @@ def cautions(analysis: Analysis) -> list[str]:
             f"rounding of their common level: {names}."
         )
     return found
+
+
+def redundancy_words(redundancy: Redundancy, spread: str = "") -> str:
+    """The redundancy score and what it says; `spread` tells how far to trust it."""
+    if isnan(redundancy.value):
+        return "MSRS is undefined: no pair of layers has a similarity"
+    return (
+        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer "
+        f"pairs are near-duplicates (similarity above {redundancy.threshold:g})"
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from redtest_onnx.report.figures import fold_title, save_figure, shown_labels
+from redtest_onnx.report.numbers import msrs
 from redtest_onnx.similarity.analyze import Analysis
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def draw_heatmap(analysis: Analysis, title: str) -> Figure:
     redundancy = analysis.redundancy
     figure.suptitle(
         fold_title(
-            f"{title}\nMSRS {redundancy.value:.1f} of {redundancy.pairs} pairs "
+            f"{title}\nMSRS {msrs(redundancy.value)} of {redundancy.pairs} pairs "
             f"(threshold {redundancy.threshold:g}), {analysis.batches} x {analysis.samples} samples"
             + (", synthetic inputs" if analysis.synthetic else "")
         ),

@@ -56,6 +56,13 @@ def decimal(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
+def msrs(value: float | None) -> str:
+    """A redundancy score: about a number of pairs of layers."""
+    if value is None:
+        return "-"
+    return "undefined" if math.isnan(value) else f"{value:.1f}"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: "1 layer", "2 layers"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -76,7 +76,7 @@ def comparison_table(pruning: Pruning) -> Table:
     a, b = pruning.before, pruning.after
     rows: list[tuple[Cell, ...]] = [
         *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
-        row_of("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}", _LEAST_MSRS),
+        row_of("MSRS", a.msrs, b.msrs, numbers.msrs, _LEAST_MSRS),
         *accuracy_rows(a.accuracy, b.accuracy),
         *agreement_rows(pruning.agreement),
     ]
@@ -142,6 +142,6 @@ def row_of(
     """Name, before, after and change in per cent; no change where `before` is no more than `least`."""
     change = EMPTY
     # Of nearly nothing a percentage would only be large.
-    if before is not None and abs(before) > least and after is not None:
+    if before is not None and abs(before) > least and after is not None and isfinite(after):
         change = Shown(after / before - 1, f"{after / before - 1:+.1%}")
     return name, Shown(before, show(before)), Shown(after, show(after)), change

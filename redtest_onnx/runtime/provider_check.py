@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 from redtest_onnx.data.dataset import Subset
@@ -50,7 +51,7 @@ class ProviderReport:
             "taken": self.taken,
             "share": self.share,
             "left": {name: list(nodes) for name, nodes in self.left.items()},
-            "agreement": asdict(self.agreement),
+            "agreement": _finite(asdict(self.agreement)),
             "latency_ms": _percentiles(self.latency),
             "cpu_latency_ms": _percentiles(self.cpu_latency),
         }
@@ -63,6 +64,15 @@ class ProviderReport:
         if self.latency and self.cpu_latency:
             text += f", {self.latency.p50:.2f} ms a sample (CPU: {self.cpu_latency.p50:.2f} ms)"
         return text
+
+
+def _finite(value: Any) -> Any:
+    """A value with None for every number in it that JSON can't hold."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _percentiles(latency: Latency | None) -> dict[str, float] | None:

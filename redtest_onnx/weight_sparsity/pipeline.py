@@ -125,7 +125,7 @@ def finish(
     verify(bench, list(stages.values())[-1])
     note(2, 3, "comparing and timing")
     measured = measure_stages(stages)
-    note(3, 3, "done")
+    note(3, 3, "comparing and timing")
     kept = tuple(
         Kept(weight.name, weight.operator, weight.elements, int(np.count_nonzero(mask)))
         for weight, mask in zip(masked.weights, masked.masks, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import redtest_onnx as rt
 from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.subject import Subject
-from redtest_onnx.metrics.agreement import Agreement
+from redtest_onnx.metrics.agreement.summary import Agreement, OutputAgreement
 from redtest_onnx.runtime.provider_check import ProviderReport
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -49,6 +50,15 @@ def test_nodes_that_fell_back_are_named() -> None:
 @pytest.mark.parametrize("difference", [0.011, float("nan")])
 def test_outputs_that_differ_are_an_error(difference: float) -> None:
     assert len(found(report({}, difference))["RT030"]) == 1
+
+
+def test_outputs_without_a_number_are_null_in_json() -> None:
+    part = OutputAgreement("y", "values", None, "closeness", None, details={"error": float("inf")})
+    agreement = Agreement(None, float("nan"), float("nan"), (part,))
+    found = ProviderReport(("openvino",), 1, 1, {}, agreement, None, None).to_dict()
+    json.dumps(found, allow_nan=False)
+    assert found["agreement"]["relative_l2"] is None
+    assert found["agreement"]["outputs"][0]["details"] == {"error": None}
 
 
 def test_a_table_that_promises_too_much_is_noted() -> None:

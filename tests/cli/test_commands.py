@@ -83,7 +83,8 @@ def test_main_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert after["parameters"] <= 0.8 * before["parameters"]
     assert after["accuracy"] >= before["accuracy"] - 0.02
     assert set(after["latency_ms"]) >= {"p50", "p90", "p99"}
-    assert set(found["agreement"]) == {"top1", "cosine", "relative_l2"}
+    assert set(found["agreement"]) == {"value", "top1", "cosine", "relative_l2"}
+    assert found["agreement"]["value"] == found["agreement"]["top1"]
     assert found["output"] == str(out)
     assert found["evaluation"]["source"].endswith(":test")
     assert out.stat().st_size == after["file_bytes"]
@@ -98,10 +99,11 @@ def test_default_output_stands_beside_the_model(tmp_path: Path, capsys: pytest.C
     assert model.read_bytes() == RESNET.read_bytes()
 
 
-def test_removing_nothing_copies_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_removing_no_layer_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "same.onnx"
-    assert call("prune", VIT, "--data", DATA, "--remove", 0, "--samples", 16, "-o", out) == 0
-    assert out.read_bytes() == VIT.read_bytes()
+    assert call("prune", VIT, "--data", DATA, "--remove", 0, "--samples", 16, "-o", out) == 1
+    assert "nothing is written: 0 layers were asked for" in capsys.readouterr().out
+    assert not out.exists()
 
 
 def test_a_plan_is_written_edited_and_applied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +127,13 @@ def test_target_out_of_reach_is_exit_code_1(tmp_path: Path, capsys: pytest.Captu
     assert call("prune", RESNET, "--data", DATA, "--samples", 16, "--target", "params=0.001", "-o", out) == 1
     assert not out.exists()
     assert "can't be reached" in capsys.readouterr().err
+
+
+def test_more_layers_than_can_go_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.onnx"
+    assert call("prune", RESNET, "--data", DATA, "--samples", 16, "--remove", "99", "-o", out) == 1
+    assert "99 layers can't be removed: 27 of 28 can go" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +160,7 @@ def bad_files(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["missing.onnx"], "no such file"),
-        (["folder.onnx"], "is a folder"),
+        (["folder.onnx"], "no ONNX file in the folder"),
         (["empty.onnx"], "empty"),
         (["text.onnx"], "not an ONNX model"),
         (["cut.onnx"], "not an ONNX model"),
@@ -165,10 +174,12 @@ def bad_files(folder: Path) -> None:
         ([RESNET, "--data", DATA, "-o", "taken.onnx"], "exists already"),
         ([RESNET, "--data", DATA, "--json", "taken.onnx"], "exists already"),
         ([RESNET, "--data", DATA, "--protect", "nope*"], "fits no layer"),
-        ([RESNET, "--data", DATA, "--remove", "99"], "can go"),
         ([RESNET, "--data", DATA, "--remove", "1", "--threshold", "0.9"], "exclude each other"),
         ([RESNET, "--data", DATA, "--target", "speed=2"], "not understood"),
-        ([RESNET, "--data", DATA, "--criterion", "guess"], "no criterion"),
+        (
+            [RESNET, "--data", DATA, "--criterion", "guess"],
+            "--criterion is 'guess'; it must be one of 'redtest',",
+        ),
         ([RESNET, "--data", DATA, "--plan", "missing.json"], "no such file"),
         ([RESNET, "--input-shape", "foo:1,2"], "--input-shape names foo"),
     ],
@@ -237,5 +248,18 @@ def test_broken_graphs_get_one_message(
 
 def test_values_that_overflow_end_in_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = edited(tmp_path, huge_weights)
-    assert call("prune", path, "--data", DATA, "--samples", 16, "--remove", 2) in (0, 2)
+    common = ("prune", path, "--data", DATA, "--samples", 16, "--remove", 2)
+    assert call(*common) == 1
+    assert "similarity is undefined for 27 layers" in capsys.readouterr().err
+    assert call(*common, "--criterion", "tail") in (0, 2)
     assert "internal" not in capsys.readouterr().err
+
+
+def test_undefined_similarities_are_said_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    path = edited(tmp_path, huge_weights)
+    assert call("analyze", path, "--data", DATA, "--samples", 16, "--html", page) == 0
+    shown = capsys.readouterr().out
+    assert "MSRS is undefined: no pair of layers has a similarity" in shown
+    assert "MSRS is undefined: no pair of layers has a similarity" in page.read_text(encoding="utf-8")
+    assert "nan" not in shown.lower().split()

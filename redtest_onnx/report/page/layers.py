@@ -12,7 +12,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report import numbers
-from redtest_onnx.report.cautions import cautions
+from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.model import (
     Axis,
@@ -81,7 +81,7 @@ def analysis_page(
     """
     removed = frozenset(step.region for step in plan.steps) if plan else frozenset()
     score = analysis.redundancy
-    spread = f" ± {score.std:.1f} over batches" if score.std is not None else ""
+    spread = f" ± {score.std:.1f} over batches" if score.std is not None and math.isfinite(score.std) else ""
     title = f"{_name(model)}: redundancy of {plural(len(analysis.layers), 'layer')}"
     if plan:
         title = f"{_name(model)}: plan to remove {len(removed)} of {plural(len(analysis.layers), 'layer')}"
@@ -92,12 +92,11 @@ def analysis_page(
     )
     return Page(
         title=title,
-        headline=f"MSRS {score.value:.1f}: about {score.value:.0f} of {score.pairs:,} layer pairs are "
-        f"near-duplicates (similarity above {score.threshold:g}). "
+        headline=f"{redundancy_words(score)}. "
         f"{plural(candidates, 'removable layer is', 'removable layers are')} that similar to the one before.",
         warnings=_warnings(analysis),
         cards=(
-            Card("MSRS", f"{score.value:.1f}", f"of {score.pairs:,} pairs{spread}"),
+            Card("MSRS", numbers.msrs(score.value), f"of {score.pairs:,} pairs{spread}"),
             *cost_cards(cost, model.file_bytes),
             Card("Candidates", str(candidates), f"of {plural(len(analysis.layers), 'layer')}"),
         ),
@@ -256,7 +255,7 @@ def _prune_cards(pruning: Pruning) -> tuple[Card, ...]:
         _saving("MACs", a.cost.macs, b.cost.macs, numbers.count),
         _saving("File", a.file_bytes, b.file_bytes, numbers.size),
         _saving("Latency, median", a.latency.p50, b.latency.p50, numbers.milliseconds),
-        _saving("MSRS", a.msrs, b.msrs, lambda v: "-" if v is None else f"{v:.1f}"),
+        _saving("MSRS", a.msrs, b.msrs, numbers.msrs),
     ]
     if a.accuracy is not None and b.accuracy is not None:
         points = (b.accuracy - a.accuracy) * 100
