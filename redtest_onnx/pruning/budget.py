@@ -169,7 +169,7 @@ def _unfitted(analysis: Analysis, allowed: Callable[[Layer], bool]) -> str:
     count = sum(layer.removable and not allowed(layer) for layer in analysis.layers)
     if not count:
         return ""
-    return f"; {count} more need an adapter, which is fitted to real samples (@data), or to none: @repair=adapter"
+    return f"; {count} more need an adapter: give samples to fit it to (@data), or say @repair=adapter"
 
 
 def _undefined(criterion: str, analysis: Analysis) -> str:
