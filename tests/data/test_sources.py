@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import Net
-from PIL import Image
-from samples import (
+from data_samples import (
     COUNT,
     IMAGES,
     LABELS,
@@ -25,6 +23,8 @@ from samples import (
     similarity,
     vectors_net,
 )
+from nets import Net
+from PIL import Image
 
 import redtest_onnx as rt
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import (
+from data_samples import (
     COUNT,
     IMAGES,
     LABELS,
