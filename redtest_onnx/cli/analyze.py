@@ -11,6 +11,7 @@ import click
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
@@ -31,7 +32,15 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.documents import analyze_document
 
 
-@click.command("analyze")
+@click.command(
+    "analyze",
+    cls=Command,
+    examples=(
+        "redtest-onnx analyze model.onnx --data images.zip",
+        "redtest-onnx analyze model.onnx --data calibration.npz --html report.html",
+        "redtest-onnx analyze models/ --data images.zip --workers 4",
+    ),
+)
 @click.argument("model", type=options.FilePath)
 @options.measure_options
 @click.option(

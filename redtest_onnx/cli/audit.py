@@ -20,6 +20,7 @@ from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.deployment_options import deployment_options
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
@@ -36,7 +37,15 @@ from redtest_onnx.text import plain
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-@click.command("audit")
+@click.command(
+    "audit",
+    cls=Command,
+    examples=(
+        "redtest-onnx audit model.onnx",
+        "redtest-onnx audit model.onnx --profile nnapi",
+        "redtest-onnx audit model.onnx --output audit.sarif --output audit.md",
+    ),
+)
 @click.argument("models", type=options.FilePath, nargs=-1, metavar="MODEL...")
 @click.option(
     "--profile",

@@ -10,6 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.arrays import load_arrays
@@ -44,7 +45,15 @@ _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
 }
 
 
-@click.command("compare")
+@click.command(
+    "compare",
+    cls=Command,
+    examples=(
+        "redtest-onnx compare float.onnx int8.onnx --data calibration.npz",
+        "redtest-onnx compare a.onnx b.onnx --data images.zip --html compare.html",
+        "redtest-onnx compare a.npz b.npz",
+    ),
+)
 @click.argument("first", type=options.FilePath)
 @click.argument("second", type=options.FilePath, required=False)
 @click.option(

@@ -11,6 +11,7 @@ import numpy as np
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.data.activation_files import open_writer
 from redtest_onnx.data.dataset import Dataset
@@ -26,7 +27,15 @@ _SYNTHETIC = 16
 _MOST_NAMED = 10
 
 
-@click.command("expose")
+@click.command(
+    "expose",
+    cls=Command,
+    examples=(
+        "redtest-onnx expose model.onnx -o exposed.onnx",
+        "redtest-onnx expose model.onnx --tensors 'layer1*' --data images.zip --save values.npz",
+        "redtest-onnx expose int8.onnx --dequantize --save values/",
+    ),
+)
 @click.argument("model", type=options.FilePath)
 @click.option(
     "--tensors",

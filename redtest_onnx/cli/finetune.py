@@ -9,6 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.documents.base import write_json
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from redtest_onnx.training.finetune import FineTuning, ValidationResult
 
 
-@click.command("finetune")
+@click.command(
+    "finetune",
+    cls=Command,
+    examples=(
+        "redtest-onnx finetune pruned.onnx --data train.zip --teacher model.onnx",
+        "redtest-onnx finetune pruned.onnx --data train.zip --epochs 10 --augment flip",
+        "torchrun --nproc-per-node 2 -m redtest_onnx finetune pruned.onnx --data train.zip",
+    ),
+)
 @click.argument("model", type=options.FilePath)
 @click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .finetuned.onnx]")
 @click.option("--teacher", type=options.FilePath, help="Model to imitate, usually the original.")

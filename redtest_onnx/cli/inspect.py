@@ -9,6 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import inspect_document, write_json
@@ -26,7 +27,15 @@ from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import select_layers
 
 
-@click.command("inspect")
+@click.command(
+    "inspect",
+    cls=Command,
+    examples=(
+        "redtest-onnx inspect model.onnx",
+        "redtest-onnx inspect model.onnx --granularity block",
+        "redtest-onnx inspect model.onnx --layers all --format csv",
+    ),
+)
 @click.argument("model", type=options.FilePath)
 @click.option("--html", type=options.FilePath, help="Write a page with all layers.")
 @options.layer_options

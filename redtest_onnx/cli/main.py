@@ -15,7 +15,7 @@ import click
 from redtest_onnx.cli.interrupts import watch_for_interrupts
 from redtest_onnx.cli.words import in_flags
 from redtest_onnx.engines.isolation import keep_working_folder_out
-from redtest_onnx.errors import InternalError, RedtestError
+from redtest_onnx.errors import InternalError, RedtestError, nearest
 from redtest_onnx.text import plain, plain_lines
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -32,6 +32,7 @@ COMMANDS = {
     "prune": "Remove redundant layers, verify the result and compare it with the original.",
     "expose": "Hand out inner tensors: as outputs of a model, or as values in a file.",
     "finetune": "Train a model in PyTorch and write the weights back into the same graph.",
+    "completion": "Print the script that completes commands and options in a shell.",
 }
 
 
@@ -48,6 +49,16 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"redtest_onnx.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that was named; a wrong name is answered with the nearest right one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = nearest(args[0], COMMANDS)
+            hint = f" Did you mean {near!r}?" if near else f" Commands are {', '.join(COMMANDS)}."
+            ctx.fail(f"there is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview, without importing any command."""

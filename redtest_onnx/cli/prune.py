@@ -10,6 +10,7 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.deployment_options import deployment_options
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
@@ -47,7 +48,23 @@ if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
 
 
-@click.command("prune")
+@click.command(
+    "prune",
+    cls=Command,
+    sections={
+        "What to remove": (
+            *("criterion", "threshold", "remove", "target", "max_drop", "protect", "dry_run"),
+            *("plan_path", "analysis_path"),
+        ),
+        "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
+    },
+    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path"),
+    examples=(
+        "redtest-onnx prune model.onnx --data images.zip",
+        "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",
+        "redtest-onnx prune model.onnx --data images.zip --remove 4 --repair distil",
+    ),
+)
 @click.argument("model", type=options.FilePath)
 @click.option(
     "-o",

@@ -9,6 +9,7 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
@@ -29,7 +30,15 @@ from redtest_onnx.similarity.analyze import AnalysisSettings, Progress
 _RUNS = frozenset({".sqlite", ".db"})
 
 
-@click.command("rank")
+@click.command(
+    "rank",
+    cls=Command,
+    examples=(
+        "redtest-onnx rank models/ --data validation.zip",
+        "redtest-onnx rank a.onnx b.onnx --data validation.zip --cost latency",
+        "redtest-onnx rank models/ --metrics results.csv --by S2",
+    ),
+)
 @click.argument("models", type=options.FilePath, nargs=-1, required=True)
 @click.option(
     "--metrics",

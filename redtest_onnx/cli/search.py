@@ -10,6 +10,7 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
@@ -50,7 +51,15 @@ _ENDS = {
 }
 
 
-@click.command("search")
+@click.command(
+    "search",
+    cls=Command,
+    examples=(
+        "redtest-onnx search --data train.zip --evaluations 200 --workers 2",
+        "redtest-onnx search --space size --data digits.npz --by S2 --cost latency",
+        "redtest-onnx search --resume search.sqlite --evaluations 400",
+    ),
+)
 @click.option(
     "--space",
     default="topology",

@@ -10,6 +10,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Numbers
@@ -30,7 +31,15 @@ from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 
 
-@click.command("sparsity")
+@click.command(
+    "sparsity",
+    cls=Command,
+    examples=(
+        "redtest-onnx sparsity model.onnx",
+        "redtest-onnx sparsity model.onnx --method one-shot --amount 0.3 --data d.npz",
+        "redtest-onnx sparsity model.onnx --method sap --data train.npz",
+    ),
+)
 @click.argument("model", type=options.FilePath)
 @click.option(
     "--pq",
