@@ -54,6 +54,7 @@ def test_budgets_of_rounds_multiply_to_the_whole() -> None:
     parts = rt.Budget(targets=(("macs", 0.5),)).rounds(3)
     assert np.prod([part.targets[0][1] for part in parts]) == pytest.approx(0.5)
     assert sum(part.remove or 0 for part in rt.Budget(remove=7).rounds(3)) == 7
+    assert [part.remove for part in rt.Budget(remove=1).rounds(2)] == [1, 0]  # the first removes something
 
 
 def test_one_command_prunes_and_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

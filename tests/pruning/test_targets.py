@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.data.dataset import Subset
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.targets import QUANTITIES, _cheapest
 from redtest_onnx.runtime.workbench import Workbench
@@ -18,7 +19,7 @@ CPU = rt.RunOptions(device="cpu", threads=1)
 @cache
 def case(name: str) -> tuple[rt.Model, rt.Dataset, rt.Analysis]:
     model = rt.load(MODELS / f"{name}_digits.onnx")
-    data = rt.open_data(MODELS / "digits.npz", model)
+    data = Subset(rt.open_data(MODELS / "digits.npz", model), np.arange(160))
     return model, data, rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.data.dataset import Subset
 from redtest_onnx.data.splits import Splits, fit_indices
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext
@@ -21,7 +22,7 @@ CPU = rt.RunOptions(device="cpu", threads=1)
 @cache
 def context(name: str) -> CriterionContext:
     model = rt.load(MODELS / f"{name}_digits.onnx")
-    data = rt.open_data(MODELS / "digits.npz", model)
+    data = Subset(rt.open_data(MODELS / "digits.npz", model), np.arange(160))
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
     splits = replace(Splits.of(data, 0), fit=fit_indices(data, 0)[:96])
     return CriterionContext(Workbench(model, data, CPU, splits=splits), analysis)
