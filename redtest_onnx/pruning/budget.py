@@ -145,7 +145,8 @@ def make_plan(
             raise NegativeVerdictError(
                 f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
                 where=bench.label,
-                hint=f"`inspect` gives the reason for each layer that stays{_undefined(criterion, analysis)}",
+                hint="`inspect` gives the reason for each layer that stays"
+                f"{_unfitted(analysis, asked)}{_undefined(criterion, analysis)}",
             )
     elif budget.targets:
         chosen = search.run(ranking)
@@ -161,6 +162,14 @@ def make_plan(
     sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
     repaired = trial.plan(chosen[: longest(trial, losses.repaired, sure)])
     return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
+
+
+def _unfitted(analysis: Analysis, allowed: Callable[[Layer], bool]) -> str:
+    """Words for the layers that could go if there were data to fit something in their place."""
+    count = sum(layer.removable and not allowed(layer) for layer in analysis.layers)
+    if not count:
+        return ""
+    return f"; {count} more need an adapter: give samples to fit it to (@data), or say @repair=adapter"
 
 
 def _undefined(criterion: str, analysis: Analysis) -> str:
