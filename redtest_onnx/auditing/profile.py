@@ -147,7 +147,7 @@ def load_profile(name: str) -> Profile:
         text = read_text(path)
     except InputError as error:
         raise InputError(
-            f"is no profile that can be read ({error.what})",
+            f"can't be read as a profile ({error.what})",
             where=name,
             hint=f"a TOML file, or one of {', '.join(shipped())}",
         ) from error

@@ -46,7 +46,7 @@ def read_config(path: Path) -> Required:
 def _no_line(path: Path, number: int) -> InputError:
     """What the line says is not repeated: the file may be another than its owner meant."""
     return InputError(
-        "is no line of a required_operators.config",
+        "is not a line of a required_operators.config",
         where=f"{path}, line {number}",
         hint="a line is domain;opset;operators, such as ai.onnx;13;Conv,Relu",
     )

@@ -102,7 +102,7 @@ def audit(
     """Check a model against a profile.
 
     Args:
-        bench: the model and samples for it; made up where there are none.
+        bench: the model and samples for it; synthetic where there are none.
         profile: the deployment target.
         timed: whether latency is measured.
         known: fingerprints of findings that don't fail any more.

@@ -46,7 +46,7 @@ class Subject:
     """One audited model.
 
     Attributes:
-        bench: the model and samples for it, made up where none were given.
+        bench: the model and samples for it, synthetic where none were given.
         profile: the deployment target.
         timed: whether latency may be measured.
     """

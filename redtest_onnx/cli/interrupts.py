@@ -43,4 +43,4 @@ def _say(text: str) -> None:
     try:
         os.write(2, text.encode())
     except OSError:
-        return  # nobody reads it
+        return  # nothing reads it

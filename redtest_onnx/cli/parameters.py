@@ -24,7 +24,7 @@ class Numbers(click.ParamType[Any]):
         try:
             return tuple(_fraction(part) for part in str(value).split(","))
         except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no list of numbers such as 0.485,0.456,0.406", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
 
 
 class Size(click.ParamType[Any]):
@@ -43,7 +43,7 @@ class Size(click.ParamType[Any]):
         except ValueError:
             numbers = []
         if len(numbers) not in (1, 2) or min(numbers) < 1:
-            self.fail(f"{value!r} is no size such as 224x224", param, ctx)
+            self.fail(f"{value!r} is not a size such as 224x224", param, ctx)
         return numbers[0], numbers[-1]
 
 
@@ -94,7 +94,7 @@ class InputShape(click.ParamType[Any]):
         try:
             return name, tuple(int(part) for part in sizes.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no input with sizes such as input:1,3,224,224", param, ctx)
+            self.fail(f"{value!r} is not an input with sizes such as input:1,3,224,224", param, ctx)
 
 
 class Resize(click.ParamType[Any]):

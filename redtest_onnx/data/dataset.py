@@ -28,7 +28,7 @@ class Dataset(Protocol):
 
     @property
     def synthetic(self) -> bool:
-        """Whether the samples are made up."""
+        """Whether the samples are synthetic (random)."""
 
     @property
     def labelled(self) -> bool:
@@ -67,7 +67,7 @@ class Subset:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the samples are made up."""
+        """Whether the samples are synthetic (random)."""
         return self.data.synthetic
 
     @property
@@ -106,7 +106,7 @@ class WithMask:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the samples are made up."""
+        """Whether the samples are synthetic (random)."""
         return self.data.synthetic
 
     @property

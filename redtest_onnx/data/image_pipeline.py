@@ -142,7 +142,7 @@ class ImagePipeline:
         try:
             return self.prepare(open_picture(content))
         except ValueError as error:
-            raise InputError(f"is no readable image ({error})", where=where) from error
+            raise InputError(f"is not a readable image ({error})", where=where) from error
 
     def prepare(self, image: Any) -> Pixels:
         """[H, W, C] in 0..255 of a Pillow image, resized and cropped."""

@@ -115,4 +115,4 @@ def _opened(members: Members, name: str, use: Callable[[Any], Result]) -> Result
         with soundfile.SoundFile(io.BytesIO(members.read(name))) as file:
             return use(file)
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        raise InputError(f"is no readable sound ({error})", where=f"{members.source}/{name}") from error
+        raise InputError(f"is not a readable sound ({error})", where=f"{members.source}/{name}") from error

@@ -1,4 +1,4 @@
-"""Inputs made up from a model's signature and graph, for a first look without data."""
+"""Synthetic (random) inputs from a model's signature and graph, for a first look without data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Synthetic:
         return {plan.name: plan.shape for plan in self._plan(1) if plan.chosen_axes}
 
     def inputs(self, indices: Chosen) -> Feeds:
-        """Made-up arrays for the given samples."""
+        """Synthetic arrays for the given samples."""
         return {plan.name: self._input(plan, indices) for plan in self._plan(len(indices))}
 
     def labels(self, indices: Chosen) -> None:

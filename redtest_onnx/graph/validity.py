@@ -165,7 +165,7 @@ def check_structure(model: Model) -> None:
 
 
 def _check_types(model: Model, graph: onnx.GraphProto) -> None:
-    """Refuse declared element types that nobody knows."""
+    """Refuse declared unknown element types."""
     for info in (*graph.input, *graph.output, *graph.value_info):
         check_type(info.type.tensor_type.elem_type, f"{model.label}, tensor {info.name!r}")
     for child in subgraphs(graph.node):

@@ -20,7 +20,7 @@ _PARTNER_SAMPLES = 64
 
 
 def default_output(model: Path) -> Path:
-    """Where a pruned model goes if nobody says so: beside the model, with `.pruned` in its name."""
+    """Where a pruned model goes by default: beside the model, with `.pruned` in its name."""
     if model.is_dir():
         return model.resolve().with_name(model.resolve().name + ".pruned")
     return model.with_suffix(".pruned.onnx")

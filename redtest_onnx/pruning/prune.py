@@ -338,7 +338,7 @@ def _figures(side: Measures) -> dict[str, Any]:
 
 
 def _silent(done: int, total: int, what: str) -> None:
-    """Progress that nobody watches."""
+    """No progress is shown."""
 
 
 def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:

@@ -29,9 +29,9 @@ class ModelMeasurement:
     """Measures a model file; called in whatever process an engine runs it.
 
     Attributes:
-        data: samples for all models; made up if None.
+        data: samples for all models; synthetic if None.
         images: how image files become inputs.
-        shapes: sizes of made-up inputs.
+        shapes: sizes of synthetic inputs.
         settings: of the similarity analysis.
         options: device and threads.
         latency: whether to time the model.

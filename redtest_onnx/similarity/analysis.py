@@ -73,7 +73,7 @@ class Analysis(Result):
         redundancy: the MSRS.
         settings: how it was measured, with the threshold that was used.
         source: where the samples came from.
-        synthetic: whether they were made up.
+        synthetic: whether they are synthetic (random).
         labelled: whether they have labels.
         samples: number of samples per batch.
         batches: number of batches.

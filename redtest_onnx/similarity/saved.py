@@ -31,7 +31,7 @@ def load_analysis(path: Path, model: Model) -> Analysis:
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise InputError(
-            "is no analysis",
+            "is not an analysis",
             where=str(path),
             hint=f"write one with: redtest-onnx analyze {model.label} --json FILE",
         )

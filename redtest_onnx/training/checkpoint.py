@@ -73,7 +73,7 @@ def damage_reported(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # its reader, and what takes the state, fail in many ways
         raise InputError(
-            f"is no checkpoint of this version ({type(error).__name__})",
+            f"is not a checkpoint of this version ({type(error).__name__})",
             where=str(path),
             hint="delete it to start anew",
         ) from error

@@ -1,4 +1,4 @@
-"""Arrays, images and made-up inputs."""
+"""Arrays, images and synthetic inputs."""
 
 from __future__ import annotations
 

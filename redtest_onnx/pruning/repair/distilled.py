@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redtest_onnx.training.distil.loss import DistilTarget
 
 REFIT_SAMPLES, REFIT_ROUNDS = 768, 1
-"""A short refit is enough in front of a distillation; more of it brings nothing (docs/depth-pruning.md)."""
+"""A short refit is enough in front of a distillation; more of it has no effect (docs/depth-pruning.md)."""
 _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 

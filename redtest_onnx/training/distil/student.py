@@ -91,7 +91,7 @@ class Student(nn.Module):
 
 
 def trainable_operators(model: Model) -> list[LinearOperator]:
-    """Linear operators whose weights and additive constants nobody else reads."""
+    """Linear operators whose weights and additive constants nothing else reads."""
     index = index_of(model)
     found = []
     for operator in linear_operators(model):
