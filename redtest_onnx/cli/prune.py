@@ -14,6 +14,7 @@ from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
+from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
 from redtest_onnx.cli.prune_requests import budget_of, check_training
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
@@ -35,7 +36,7 @@ from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page, prune_page
 from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words
+from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words, round_words
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import comparison_table, layer_table
 from redtest_onnx.runtime.latency import measure_layers
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     sections={
         "What to remove": (
             *("criterion", "threshold", "remove", "target", "max_drop", "protect", "dry_run"),
-            *("plan_path", "analysis_path"),
+            *("plan_path", "analysis_path", "curve"),
         ),
         "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
     },
@@ -138,6 +139,13 @@ if TYPE_CHECKING:
     type=options.FilePath,
     help="Use this analysis, from analyze --json, instead of a new one.",
 )
+@click.option(
+    "--curve",
+    type=options.FilePath,
+    metavar="FOLDER",
+    help="Write a series of models of falling size, each repaired and measured, and mark the smallest within "
+    "--max-drop.",
+)
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
 @options.measure_options
 @options.data_options
@@ -168,6 +176,7 @@ def command(
     plan_path: Path | None,
     eval_data: Path | None,
     analysis_path: Path | None,
+    curve: Path | None,
     html: Path | None,
     layer_latency: bool,
     explorer: Path | None,
@@ -195,14 +204,23 @@ def command(
         require_training()
     if epochs is not None:
         prepare_torch()
+    series = None if curve is None else CurveRequest(curve, html, json_path, force)
+    if series is not None:
+        single = {
+            "--remove": remove is not None,
+            "--threshold": threshold is not None,
+            "--target": bool(target),
+        }
+        single |= {"--plan": plan_path is not None, "--dry-run": dry_run, "--finetune": epochs is not None}
+        series.check(model, single)
     named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
     named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     if dry_run:
         named["--plan"] = plan_path
-    elif not model.is_dir():
+    elif not model.is_dir() and series is None:
         named["--output"] = output
     outputs = Outputs.of(named, force=force)
-    if not dry_run:
+    if not dry_run and series is None:
         check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
@@ -222,6 +240,8 @@ def command(
     _ = bench.outputs  # wrong --output-kind shows before any work is done
     if _nothing_removable(screen, bench, settings, json_path):
         return 1
+    if series is not None:
+        return prune_curve(screen, bench, budget, how, series, saved)
     with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
         analysis = saved or analyze(bench, settings, progress)
         unfinished.analysis = None if saved else analysis
@@ -263,7 +283,7 @@ def command(
             pruning, rounds = prune_in_rounds(bench, budgets, training, how, first=(chosen, analysis))
     notes = save_pruned(bench, pruning, model, output, force=force)
     if rounds:
-        screen.show(*map(_round_in_words, rounds))
+        screen.show(*map(round_words, rounds))
     else:
         screen.show(repair_words(pruning.repair))
     screen.show(comparison_table(pruning), *agreement_notes(pruning.agreement.outputs))
@@ -309,15 +329,6 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, a
     )
     (screen.show if alone else screen.detail)(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
-
-
-def _round_in_words(done: Round) -> str:
-    judged, tuning = done.finetuning.validated, done.finetuning
-    names = ", ".join(step.region for step in done.plan.steps)
-    quality = f"validation loss {tuning.start.loss:.4f} before training"
-    if judged.before is not None and judged.after is not None:
-        quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
-    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
 
 
 def _finish_dry_run(

@@ -130,7 +130,7 @@ def make_plan(
         NegativeVerdictError: a target can't be reached.
     """
     bench, analysis = context.bench, context.analysis
-    protected, asked = _allowed(analysis, budget.protect), context.allowed
+    protected, asked = protected_by(analysis, budget.protect), context.allowed
     context = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     search = TargetSearch(context, criterion, budget.targets, Quantities(bench))
     ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
@@ -181,7 +181,12 @@ def _undefined(criterion: str, analysis: Analysis) -> str:
     return f"; similarity is undefined for {layers}, @criterion=tail asks for none"
 
 
-def _allowed(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:
+def protected_by(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:
+    """Whether a layer may go: those whose names a glob fits may not.
+
+    Raises:
+        InputError: a glob fits no layer.
+    """
     names = [layer.name for layer in analysis.layers]
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
@@ -11,6 +12,9 @@ from redtest_onnx.report.numbers import milliseconds, plural
 from redtest_onnx.report.table import Cell, Column, Table
 from redtest_onnx.report.table_formats import markdown_text, table_markdown
 from redtest_onnx.report.tables import comparison_table
+
+if TYPE_CHECKING:
+    from redtest_onnx.pruning.rounds import Round
 
 
 def prune_headline(pruning: Pruning) -> str:
@@ -69,6 +73,16 @@ def training_words(repair: Repair) -> str:
     if repair.method == "distil":
         return f"Then trained without labels, {took}."
     return f"Training without labels, {took}, made held-out samples agree less: it is not kept."
+
+
+def round_words(done: Round) -> str:
+    """What a round of pruning with training removed, and what training brought."""
+    judged, tuning = done.finetuning.validated, done.finetuning
+    names = ", ".join(step.region for step in done.plan.steps)
+    quality = f"validation loss {tuning.start.loss:.4f} before training"
+    if judged.before is not None and judged.after is not None:
+        quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
+    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
 
 
 def repair_table(repair: Repair) -> Table | None:

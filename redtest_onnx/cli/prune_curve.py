@@ -1,0 +1,101 @@
+"""`prune --curve`: a series of models instead of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.pages import provenance
+from redtest_onnx.documents.base import write_json
+from redtest_onnx.errors import InputError, OutputError
+from redtest_onnx.graph.files import save
+from redtest_onnx.pruning.budget import Budget
+from redtest_onnx.pruning.curve import Curve, trade_off_curve
+from redtest_onnx.pruning.prune import PruneSettings
+from redtest_onnx.report.curves import curve_chart, curve_table
+from redtest_onnx.report.page.layers import prune_page
+from redtest_onnx.report.page.render import save_page
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import Analysis
+
+
+@dataclass(frozen=True)
+class CurveRequest:
+    """Where a series goes.
+
+    Attributes:
+        folder: of the models.
+        html: page of the chosen one with the chart; None for none.
+        json_path: document of all; None for none.
+        force: whether models in the folder may be written over.
+    """
+
+    folder: Path
+    html: Path | None
+    json_path: str | None
+    force: bool
+
+    def check(self, model: Path, others: dict[str, bool]) -> None:
+        """Refuse what a series can't do, before any work.
+
+        Args:
+            model: what is pruned.
+            others: whether an option was given that belongs to a single result, by its flag.
+
+        Raises:
+            InputError: one was, or the model is a folder.
+            OutputError: the folder holds files and `force` is not set, or is none.
+        """
+        if given := [flag for flag, there in others.items() if there]:
+            raise InputError(f"--curve makes a series of models: {', '.join(given)} can't be given with it")
+        if model.is_dir():
+            raise InputError("--curve takes a single .onnx file", where=str(model), hint="name the file")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError("is not a folder", where=str(self.folder), hint="--curve names a folder")
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.force:
+            raise OutputError(
+                "the folder holds files already", where=str(self.folder), hint="--force writes into it"
+            )
+
+
+def prune_curve(
+    screen: Screen,
+    bench: Workbench,
+    budget: Budget,
+    settings: PruneSettings,
+    request: CurveRequest,
+    saved: Analysis | None,
+) -> int | None:
+    """Make the series, write its models, show and save the trade-off; the exit code."""
+    with screen.progress() as progress:
+        curve = trade_off_curve(bench, settings, analysis=saved, budget=budget, progress=progress)
+    if not curve.points:
+        screen.show("No model of the series can be written:", *_skipped(curve))
+        return 1
+    request.folder.mkdir(parents=True, exist_ok=True)
+    stem = bench.model.path.stem if bench.model.path else "model"
+    files = [request.folder / f"{stem}.removed-{point.removed:02d}.onnx" for point in curve.points]
+    for point, file in zip(curve.points, files, strict=True):
+        save(point.pruning.model, file, force=request.force)
+    screen.show(curve_table(curve, files), *_skipped(curve), _choice(curve, files))
+    index = curve.chosen if curve.chosen is not None else 0
+    if request.html is not None:
+        pruning = curve.points[index].pruning
+        page = prune_page(bench.model, pruning, files[index], provenance(), curve=curve_chart(curve))
+        save_page(page, request.html)
+    if request.json_path:
+        write_json(curve.document([str(file) for file in files]), request.json_path)
+    return None
+
+
+def _skipped(curve: Curve) -> list[str]:
+    return [f"Without {count} layers there is no model: {reason}." for count, reason in curve.skipped]
+
+
+def _choice(curve: Curve, files: list[Path]) -> str:
+    if curve.chosen is None:
+        return (
+            f"None stays within {curve.max_drop:.1%} loss on held-out samples; all are in {files[0].parent}."
+        )
+    return f"{files[curve.chosen]} is the smallest within {curve.max_drop:.1%} loss on held-out samples."

@@ -1,0 +1,52 @@
+"""`prune --curve`: a series of models with what each saves and costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import redtest_onnx as rt
+from redtest_onnx.cli.main import run
+
+MODELS = Path(__file__).parents[2] / "models"
+VIT, DATA = MODELS / "vit_digits.onnx", MODELS / "digits.npz"
+
+
+def test_a_series_is_written_measured_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, page, report = tmp_path / "series", tmp_path / "curve.html", tmp_path / "curve.json"
+    options = ["--data", str(DATA), "--samples", "64", "--batches", "1", "--threads", "1", "--repair", "none"]
+    outputs = ["--curve", str(folder), "--html", str(page), "--json", str(report), "--max-drop", "0.05"]
+    assert run(["prune", str(VIT), *options, *outputs]) == 0
+    document = json.loads(report.read_text(encoding="utf-8"))
+    points = document["points"]
+    assert 2 < len(points) <= 8
+    removed = [len(point["plan"]["steps"]) for point in points]
+    parameters = [point["after"]["parameters"] for point in points]
+    assert removed == sorted(set(removed))
+    assert parameters == sorted(parameters, reverse=True)
+    for point in points:
+        loaded = rt.load(point["output"])
+        assert rt.open_workbench(loaded).cost.parameters == point["after"]["parameters"]
+    within = [i for i, point in enumerate(points) if point["loss"] is not None and point["loss"] <= 0.05]
+    assert document["chosen"] == (max(within) if within else None)
+    assert "Trade-off between size and quality" in page.read_text(encoding="utf-8")
+    shown = capsys.readouterr().out
+    assert all(Path(point["output"]).name in shown for point in points)
+
+
+@pytest.mark.parametrize("options", [["--remove", "2"], ["--target", "params=0.5"], ["--dry-run"]])
+def test_it_excludes_what_belongs_to_one_result(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["prune", str(VIT), "--curve", str(tmp_path / "s"), *options]) == 2
+    assert options[0] in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_with_files_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    assert run(["prune", str(VIT), "--curve", str(tmp_path)]) == 2
+    assert "holds files already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
