@@ -36,9 +36,13 @@ main({arguments!r})
 """
 
 
+# A job in the background of a shell is born with Ctrl-C ignored, and hands that on to its children.
+AS_ON_A_TERMINAL = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def interrupt(code: str, number: signal.Signals, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program with its temporary files in `folder`, and send it a signal once it has begun."""
-    program = [sys.executable, "-c", code]
+    program = [sys.executable, "-c", AS_ON_A_TERMINAL + code]
     process = subprocess.Popen(
         program,
         stderr=subprocess.PIPE,
