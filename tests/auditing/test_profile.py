@@ -59,7 +59,7 @@ def test_what_is_no_toml_or_not_there(tmp_path: Path) -> None:
     path.write_text("name = \n")
     with pytest.raises(rt.InputError, match="line 1"):
         load_profile(str(path))
-    with pytest.raises(rt.InputError, match="no profile"):
+    with pytest.raises(rt.InputError, match="read as a profile"):
         load_profile(str(tmp_path / "missing.toml"))
 
 
