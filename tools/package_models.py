@@ -213,7 +213,13 @@ def outcome(row: Row, name: str, code: int, said: str) -> str:
         row.broken.append(f"{name}: internal error: {said.splitlines()[-1] if said else ''}")
     if code == 0:
         return "yes"
-    return "over time" if code == 124 else f"exit {code}" + (f": {lines[-1][7:90]}" if lines else "")
+    if code == 1 and "Nothing is removed" in said:
+        return "nothing removed"
+    return (
+        "over time"
+        if code == 124
+        else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
+    )
 
 
 def check(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], model: Packaged) -> str:
@@ -229,8 +235,8 @@ def check(row: Row, name: str, path: Path, output: Path, report: dict[str, Any],
     row.broken.extend(f"{name}: {number} in the report" for number in impossible(report))
     agrees = hold(row, name, path, output, report, model)
     share = after["parameters"] / before["parameters"]
-    macs = f"{(after['macs'] or 0) / before['macs']:.0%}" if before["macs"] else "unknown"
-    return f"{share:.0%} / {macs}; {agrees}"
+    macs = f"{(after['macs'] or 0) / before['macs']:.1%}" if before["macs"] else "unknown"
+    return f"{share:.1%} / {macs}; {agrees}"
 
 
 def hold(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], model: Packaged) -> str:
