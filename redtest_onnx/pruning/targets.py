@@ -169,7 +169,9 @@ class TargetSearch:
 
     def _unreachable(self, quantity: str, share: float, left: float, count: int) -> NegativeVerdictError:
         reached = (
-            f"without {count} layer{'s' * (count > 1)} {left:.2f} is left" if count else "no layer can go"
+            f"without {count} layer{'s' * (count > 1)} {left:.2f} is left"
+            if count
+            else "no removal lowers it"
         )
         return NegativeVerdictError(
             f"target {quantity}={share:g} can't be reached: {reached}",
