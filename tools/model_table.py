@@ -37,6 +37,8 @@ be measured on four samples.
 | model | operator set | layers | removable | removed and verified | analyzed | what stays, and why |
 | --- | --- | ---: | ---: | ---: | --- | --- |
 """
+PACKAGES = "\n## Trained models of public packages\n"
+"""Starts the section that tools/package_models.py writes; it stays."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ def main() -> None:
     for path in files():
         rows.append(row(path))
         print(rows[-1], flush=True)
-    parser.parse_args().output.write_text(HEAD + "\n".join(map(str, rows)) + "\n", encoding="utf-8")
+    page = parser.parse_args().output
+    _, mark, packages = (page.read_text(encoding="utf-8") if page.exists() else "").partition(PACKAGES)
+    page.write_text(HEAD + "\n".join(map(str, rows)) + f"\n{mark}{packages}", encoding="utf-8")
 
 
 if __name__ == "__main__":

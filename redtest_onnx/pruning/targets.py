@@ -168,8 +168,13 @@ class TargetSearch:
         return [items[k] for k in best]
 
     def _unreachable(self, quantity: str, share: float, left: float, count: int) -> NegativeVerdictError:
+        reached = (
+            f"without {count} layer{'s' * (count > 1)} {left:.2f} is left"
+            if count
+            else "no removal lowers it"
+        )
         return NegativeVerdictError(
-            f"target {quantity}={share:g} can't be reached: without {count} layers {left:.2f} is left",
+            f"target {quantity}={share:g} can't be reached: {reached}",
             where=self._context.bench.label,
             hint="a higher target, or fewer protected layers",
         )

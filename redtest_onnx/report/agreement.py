@@ -53,8 +53,15 @@ def agreement_rows(agreement: Agreement) -> list[tuple[Cell, ...]]:
     rows = [row for part in shown for row in _rows(part, named=several)]
     if len(judged) > len(shown):
         more = f"{len(judged) - len(shown)} more outputs (see --json)"
-        rows.append((more, EMPTY, Shown(None, "agree better"), EMPTY))
+        rows.append((more, EMPTY, Shown(None, _rest(judged, shown)), EMPTY))
     return rows
+
+
+def _rest(judged: list[OutputAgreement], shown: list[OutputAgreement]) -> str:
+    """How well the outputs that are not shown agree: they may do so no better than those shown."""
+    rest = sorted(part.agreement or 0.0 for part in judged if part not in shown)
+    low, high = f"{rest[0]:.2%}", f"{rest[-1]:.2%}"
+    return f"{low} each" if low == high else f"{low} to {high}"
 
 
 def output_words(output: ModelOutput) -> str:
