@@ -89,6 +89,19 @@ def changed(change: Callable[[onnx.GraphProto], object]) -> Callable[[], onnx.Mo
     return make
 
 
+def branches(results: int) -> onnx.ModelProto:
+    """An If of two outputs whose branches give that many."""
+    value = helper.make_tensor_value_info
+    made = [value(f"b{k}", TensorProto.FLOAT, ["n", 4]) for k in range(results)]
+    nodes = [helper.make_node("Relu", ["x"], [one.name]) for one in made]
+    branch = helper.make_graph(nodes, "branch", [], made)
+    condition = helper.make_tensor("c", TensorProto.BOOL, [], [True])
+    choice = helper.make_node("If", ["c"], ["y", "z"], "choice", then_branch=branch, else_branch=branch)
+    outputs = [value("y", TensorProto.FLOAT, ["n", 4])]
+    inputs = [value("x", TensorProto.FLOAT, ["n", 4])]
+    return helper.make_model(helper.make_graph([choice], "g", inputs, outputs, [condition]))
+
+
 def dimension(graph: onnx.GraphProto, axis: int, size: int) -> None:
     graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
 
@@ -125,6 +138,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "input without shape": (changed(lambda g: g.input[0].type.tensor_type.ClearField("shape")), "shape"),
     "input without type": (changed(lambda g: g.input[0].ClearField("type")), "type"),
     "wrong input shape": (changed(lambda g: dimension(g, 1, 5)), "ncompatible dimensions"),
+    "branches of other outputs": (lambda: branches(1), "it has 2 outputs, its"),
     "not UTF-8": (lambda: chain().SerializeToString().replace(b"Relu", b"R\xfflu"), "not UTF-8"),
 }
 

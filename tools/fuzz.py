@@ -78,7 +78,10 @@ def main() -> None:
                     with options.log.open("a", encoding="utf-8") as log:
                         log.write(json.dumps(record) + "\n")
                     if answer.fault:
-                        _keep(folder, options.log.with_suffix("") / f"{options.seed}-{number}")
+                        _keep(
+                            folder,
+                            options.log.with_name(f"{options.log.name}.faults") / f"{options.seed}-{number}",
+                        )
                 if answer.fault:
                     print(f"{number} {what}: {answer.fault}: {record['text']}", flush=True)
             if (number + 1) % 500 == 0:

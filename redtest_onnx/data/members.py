@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from redtest_onnx.errors import InputError
 
 _LARGEST = 1 << 30  # bytes of one file
+# What zipfile lets through from broken or encrypted members.
+_BROKEN = (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ def _zip(path: Path) -> Members:
 
     def read(name: str) -> bytes:
         _check_size(name, archive.getinfo(name).file_size)
-        return archive.read(name)
+        try:
+            return archive.read(name)
+        except _BROKEN as error:
+            raise InputError(f"can't be read ({error})", where=f"{path}/{name}") from error
 
     return _members(path, names, read)
 

@@ -41,6 +41,7 @@ def check(model: Model) -> None:
     """
     check_functions(model)
     _check_order(model)
+    _check_branches(model, model.graph)
     _check_types(model, model.graph)
     for tensor in stored_tensors(model.proto):
         check_tensor(model, tensor)
@@ -162,6 +163,22 @@ def check_structure(model: Model) -> None:
             where=model.label,
             hint="give every node a name of its own, or none",
         )
+
+
+def _check_branches(model: Model, graph: onnx.GraphProto) -> None:
+    """Refuse an If whose branches give more or fewer results than it has, as ONNX Runtime does."""
+    for node in graph.node:
+        if node.op_type != "If":
+            continue
+        for attribute in node.attribute:
+            if attribute.HasField("g") and len(attribute.g.output) != len(node.output):
+                raise InputError(
+                    f"it has {len(node.output)} outputs, its {attribute.name} {len(attribute.g.output)}",
+                    where=f"{model.label}, node {node.name or 'If'!r} (If)",
+                    hint=_BROKEN,
+                )
+    for child in subgraphs(graph.node):
+        _check_branches(model, child)
 
 
 def _check_types(model: Model, graph: onnx.GraphProto) -> None:

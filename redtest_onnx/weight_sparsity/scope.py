@@ -9,7 +9,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import is_external, subgraphs
+from redtest_onnx.graph.model import Model, subgraphs
 from redtest_onnx.graph.shapes import FLOAT_TYPES
 
 _DEQUANTIZE = {"DequantizeLinear", ops.MS + "DequantizeLinear"}
@@ -41,11 +41,16 @@ class Scope:
     """One graph of a model.
 
     Args:
-        graph: the graph, main or branch.
+        model: the model, which knows where its tensors lie.
+        graph: the graph: a branch, or without it the main graph.
         outer: the graph around it.
     """
 
-    def __init__(self, graph: onnx.GraphProto, outer: Scope | None = None) -> None:
+    def __init__(
+        self, model: Model, graph: onnx.GraphProto | None = None, outer: Scope | None = None
+    ) -> None:
+        self._model = model
+        graph = model.graph if graph is None else graph
         self.index = GraphIndex(graph, outer.input_dependent if outer else frozenset())
         self.input_dependent: frozenset[str] = self.index.input_dependent | (
             outer.input_dependent if outer else frozenset()
@@ -63,7 +68,7 @@ class Scope:
     @property
     def children(self) -> list[Scope]:
         """The graphs directly inside."""
-        return [Scope(child, self) for child in subgraphs(self.index.nodes)]
+        return [Scope(self._model, child, self) for child in subgraphs(self.index.nodes)]
 
     def stored(self, name: str) -> onnx.TensorProto | None:
         """The stored tensor behind a name, also behind Identity and Cast."""
@@ -118,9 +123,7 @@ class Scope:
         if isinstance(value, list):
             return value
         tensor = self.stored(node.input[1]) if len(node.input) > 1 else None
-        if tensor is None or is_external(tensor):
-            return None
-        return [int(number) for number in onnx.numpy_helper.to_array(tensor).ravel()]
+        return None if tensor is None else [int(number) for number in self._model.value(tensor).ravel()]
 
     def integer_scale(self, node: onnx.NodeProto) -> onnx.TensorProto | None:
         """The stored scale of an integer operator's weights: x -> Cast -> Mul by (scale of x times it)."""

@@ -88,7 +88,7 @@ def find_weights(model: Model) -> tuple[list[Weight], list[UnprunedTensor]]:
     weights: list[Weight] = []
     skipped: list[UnprunedTensor] = []
     seen: set[int] = set()
-    for found in _walk(Scope(model.graph)):
+    for found in _walk(Scope(model)):
         if isinstance(found, UnprunedTensor):
             skipped.append(found)
         elif id(found.tensor) not in seen:

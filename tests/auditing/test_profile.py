@@ -89,3 +89,28 @@ def test_broken_configurations_name_the_line(tmp_path: Path) -> None:
     path.write_text("ai.onnx;13;Conv\nConv, Relu\n")
     with pytest.raises(rt.InputError, match="line 2"):
         read_config(path)
+
+
+@pytest.mark.parametrize("kind", ["above", "absolute", "link"])
+def test_a_profile_reads_nothing_outside_its_folder(kind: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("root:hunter2\n")
+    folder = tmp_path / "profile"
+    folder.mkdir()
+    name = {"above": "../secret.txt", "absolute": secret.as_posix(), "link": "link"}[kind]
+    if kind == "link":
+        try:
+            (folder / "link").symlink_to(secret)
+        except OSError:
+            pytest.skip("no links here")
+    (folder / "p.toml").write_text(f'name = "p"\n[target]\nrequired_operators = "{name}"\n')
+    with pytest.raises(rt.InputError, match="outside the profile's folder") as error:
+        load_profile(str(folder / "p.toml"))
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_line_that_is_no_configuration_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "ops.config").write_text("root:hunter2\n")
+    with pytest.raises(rt.InputError, match="line 1") as error:
+        read_config(tmp_path / "ops.config")
+    assert "hunter2" not in str(error.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,24 @@ def test_what_can_not_work_is_refused_at_once(tmp_path: Path, capsys: pytest.Cap
         assert call("search", *options, "--output", output) == 2
         assert why in capsys.readouterr().err
         assert not output.exists()
+
+
+@pytest.mark.parametrize("option", ["data", "metrics", "benchmark", "models"])
+def test_a_search_file_from_elsewhere_reaches_nothing(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it names outside its folder has to be named again by the user."""
+    inside, outside = tmp_path / "search", tmp_path / "elsewhere"
+    inside.mkdir()
+    table, file = inside / "t.csv", inside / "s.sqlite"
+    names = "\n".join(f"{name},0.5" for name in TopologySpace())
+    table.write_text(f"architecture,accuracy\n{names}\n", encoding="utf-8")
+    options = ("--space", "topology-4x1", "--metrics", table, "--by", "S2", "--strategy", "random")
+    assert call("search", *options, "--evaluations", 1, "--output", file) == 0
+    with closing(sqlite3.connect(file)) as connection, connection:
+        changed = json.dumps(str(outside)), option
+        assert connection.execute("UPDATE settings SET value = ? WHERE name = ?", changed).rowcount == 1
+    capsys.readouterr()
+    assert call("search", "--resume", file, "--evaluations", 2) == 2
+    assert f"--{option}" in capsys.readouterr().err
+    assert not outside.exists()

@@ -191,3 +191,15 @@ def test_what_is_no_picture_of_known_numbers_is_refused(
     with pytest.raises(rt.InputError, match=message) as caught:
         opened(tmp_path)
     assert name in str(caught.value)
+
+
+def test_a_damaged_member_of_a_zip_is_named(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "PNG")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("0/a.png", file.getvalue())
+    content = (tmp_path / "d.zip").read_bytes()
+    for old, new in ((b"IDAT", b"IDAX"), (b"0/a.png", b"0/b.png")):
+        (tmp_path / "d.zip").write_bytes(content.replace(old, new, 1))
+        with pytest.raises(rt.InputError, match=r"0/a\.png.*can't be read"):
+            rt.open_data(tmp_path / "d.zip", IMAGES).inputs([0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nets import Net
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.model import Model
@@ -206,3 +206,30 @@ def test_the_embedded_models_lose_neurons_exactly(name: str) -> None:
     feeds = data.inputs(range(32))
     for key, value in Session(zeroed).run(feeds).items():
         np.testing.assert_allclose(Session(result.model).run(feeds)[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_what_is_dropped_needs_not_be_fed(ir_version: int) -> None:
+    """Before IR version 4 every initializer is listed among the inputs."""
+    net = Net(x=[1, 3, 8, 8])
+    first = net.weight(6, 3, 3, 3)
+    unread = net.weight(3)
+    hidden = net("Relu", net("Conv", "x", first))
+    without(net, first, [1, 4])
+    proto = net.model(net("Conv", hidden, net.weight(4, 6, 3, 3))).proto
+    proto.ir_version = ir_version
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, 1, tensor.dims))
+    result = compacted(rt.Model(proto))
+    assert result.cuts
+    assert unread not in {value.name for value in result.model.graph.input}
+
+
+def test_small_outputs_of_a_saturated_function() -> None:
+    """Sigmoid gives 1e-5 to no more than some roundings of 1."""
+    net = Net(x=[1, 3, 8, 8])
+    first = net.weight(64, 3, 3, 3)
+    hidden = net("Relu", net("Conv", "x", first))
+    scores = net("Add", net("Conv", hidden, net.weight(1, 64, 3, 3)), net.store([-300.0]))
+    without(net, first, list(range(0, 64, 3)))
+    assert compacted(net.model(net("Sigmoid", scores))).cuts
