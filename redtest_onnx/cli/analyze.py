@@ -10,6 +10,7 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
+from redtest_onnx.cli.analyze_saved import SavedOutputs, analyze_saved, is_saved_analysis
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
@@ -39,6 +40,7 @@ from redtest_onnx.similarity.documents import analyze_document
         "redtest-onnx analyze model.onnx --data images.zip",
         "redtest-onnx analyze model.onnx --data calibration.npz --html report.html",
         "redtest-onnx analyze models/ --data images.zip --workers 4",
+        "redtest-onnx analyze saved.json --threshold 0.9 --alpha inf",
     ),
 )
 @click.argument("model", type=options.FilePath)
@@ -56,7 +58,10 @@ from redtest_onnx.similarity.documents import analyze_document
 @options.explorer_option
 @options.format_option
 @options.output_options
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     model: Path,
     html: Path | None,
     png: Path | None,
@@ -71,7 +76,8 @@ def command(
 ) -> None:
     """Measure the similarity of all layers of MODEL and its redundancy score (MSRS).
 
-    A folder stands for all .onnx files in it; they are analysed on the engine.
+    A folder stands for all .onnx files in it; they are analysed on the engine. What --json wrote before
+    stands for the model it was measured on, and is scored anew with --threshold, --alpha and --gate.
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
@@ -80,6 +86,11 @@ def command(
     named = {"--html": html, "--png": png, "--json": json_path}
     explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     outputs = Outputs.of({**named, **explored}, force=force)
+    if is_saved_analysis(model):
+        outputs.spare(model)
+        saved, notes = analyze_saved(context, model, SavedOutputs(png, explorer, json_path))
+        screen.show(layer_table(saved.layers, [None, *saved.adjacent]), *_summary(saved), *notes)
+        return
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)

@@ -226,7 +226,13 @@ def measure_options(function: Command) -> Command:
             show_default=True,
             help="How alike two samples are: inner product, or Gaussian of the median distance.",
         ),
-        click.option("--alpha", type=float, default=100.0, show_default=True, help="Steepness of the score."),
+        click.option(
+            "--alpha",
+            type=float,
+            default=100.0,
+            show_default=True,
+            help="Steepness of the score; inf counts the pairs above the threshold.",
+        ),
         click.option(
             "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per batch."
         ),

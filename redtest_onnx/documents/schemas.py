@@ -124,7 +124,7 @@ def schemas() -> dict[str, Schema]:
             "std": _NUMBER,
             "per_batch": _list(_NUMBER),
             "pairs": _INTEGER,
-            "alpha": _NUMBER,
+            "alpha": {"anyOf": [{"type": "number"}, {"const": "inf"}]},
             "threshold": _NUMBER,
         }
     )
@@ -155,6 +155,7 @@ def schemas() -> dict[str, Schema]:
                 "settings": {"type": "object"},
                 "timing": {"type": "object"},
             },
+            hsic_batches={"type": ["array", "null"], "items": _MATRIX},
         ),
         "prune": _document(
             "prune",

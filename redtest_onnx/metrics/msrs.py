@@ -51,7 +51,8 @@ def pair_scores(
 
     Args:
         similarity: [...] in [-1, 1].
-        alpha: steepness; the larger, the closer to a plain count.
+        alpha: steepness; the larger, the closer to a plain count. Infinite is that count: 1 above the
+            threshold, 0 at and below it.
         threshold: the similarity that scores one half.
         gate: score 0 at and below the threshold (RedTest, algorithm 1, as printed).
 
@@ -59,13 +60,17 @@ def pair_scores(
         [...] float64 in [0, 1], NaN where the similarity is.
 
     Raises:
-        InputError: alpha is not positive, or one of the two is not finite.
+        InputError: alpha is not positive, or the threshold is not finite.
     """
-    if not 0 < alpha < math.inf:
-        raise InputError(f"alpha must be positive and finite, got {alpha}", hint="100 is the papers' value")
+    if not alpha > 0:
+        raise InputError(
+            f"alpha must be positive, got {alpha}", hint="100 is the papers' value, inf counts pairs"
+        )
     if not math.isfinite(threshold):
         raise InputError(f"the threshold must be a number, got {threshold}", hint="0.8 is a usual value")
     xp = namespace(similarity)
+    if math.isinf(alpha):
+        return xp.where(xp.isnan(similarity), xp.nan, (similarity > threshold).astype(xp.float64))
     with np.errstate(over="ignore"):
         scores = (1 + xp.tanh(alpha * (similarity.astype(xp.float64) - threshold))) / 2
     return xp.where(similarity <= threshold, 0.0, scores) if gate else scores

@@ -88,6 +88,8 @@ class Analysis(Result):
         forward_s: seconds spent running the model.
         metric_s: seconds spent on similarities.
         branches: branches of If that were opened because of what is fed, in words.
+        hsic_batches: [B, L, L] float64, HSIC of each batch, from which batches are scored with another
+            threshold; None for a single batch, and where a file that was read has none.
         model: what was measured; None for an analysis that was read from a file.
         cost: of the model; likewise.
     """
@@ -109,6 +111,7 @@ class Analysis(Result):
     forward_s: float
     metric_s: float
     branches: tuple[str, ...] = ()
+    hsic_batches: Float64s | None = field(default=None, compare=False)
     model: Model | None = field(default=None, compare=False)
     cost: Cost | None = field(default=None, compare=False)
 

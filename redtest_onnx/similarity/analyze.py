@@ -89,7 +89,7 @@ def analyze(
     return Analysis(
         layers=layers,
         similarity=similarity,
-        redundancy=_redundancy(measured.hsic, similarity, settings),
+        redundancy=redundancy_of(measured.hsic, similarity, settings),
         settings=settings,
         source=data.source,
         synthetic=data.synthetic,
@@ -104,6 +104,7 @@ def analyze(
         forward_s=measured.forward_s,
         metric_s=measured.metric_s,
         branches=tuple(map(str, bench.view.choices)),
+        hsic_batches=measured.hsic if len(measured.hsic) > 1 else None,
         model=bench.model,
         cost=bench.cost,
     )
@@ -167,14 +168,20 @@ def _without_largest(
     if measured.without is None:
         return None
     similarity = combine(measured.without, settings.estimator)
-    score = _redundancy(measured.without, similarity, settings)
+    score = redundancy_of(measured.without, similarity, settings)
     adjacent = tuple(float(value) for value in np.diagonal(similarity, offset=1))
     hidden = np.isnan(similarity) & ~np.isnan(whole)
     return WithoutLargest(measured.left_out, float("nan") if hidden.any() else score.value, adjacent)
 
 
-def _redundancy(stack: Float64s, similarity: Float64s, settings: AnalysisSettings) -> Redundancy:
-    """MSRS of the estimator's matrix; for "paper" the mean of the batches' scores, as RedTest reports."""
+def redundancy_of(stack: Float64s, similarity: Float64s, settings: AnalysisSettings) -> Redundancy:
+    """MSRS of the estimator's matrix; for "paper" the mean of the batches' scores, as RedTest reports.
+
+    Args:
+        stack: [B, L, L], HSIC of each batch.
+        similarity: [L, L], what the estimator makes of it.
+        settings: with a threshold.
+    """
     threshold = settings.threshold
     assert threshold is not None
     score = settings.alpha, threshold, settings.gate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import inf
+from math import inf, isinf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,16 +22,18 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 
 if TYPE_CHECKING:
-    from redtest_onnx.similarity.analyze import Analysis, WithoutLargest
+    from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy, WithoutLargest
     from redtest_onnx.similarity.compare import Comparison
     from redtest_onnx.similarity.files import FileComparison
     from redtest_onnx.similarity.side_by_side import FileMeasures
     from redtest_onnx.similarity.tensors import TensorComparison
 
+_MOST_VALUES = 50_000
+"""Of the batches' HSIC in a document: 70 layers and ten batches. They are left out of larger ones."""
+
 
 def analyze_document(model: Model | None, cost: Cost | None, analysis: Analysis, total_s: float) -> Document:
     """What `analyze` measured."""
-    redundancy, settings = analysis.redundancy, analysis.settings
     return {
         **document_head("analyze", model, cost),
         "layers": [
@@ -42,17 +44,8 @@ def analyze_document(model: Model | None, cost: Cost | None, analysis: Analysis,
         ],
         "cka": _matrix(analysis.similarity),
         "adjacent": [number(v) for v in analysis.adjacent],
-        "msrs": {
-            "value": number(redundancy.value),
-            "std": number(redundancy.std),
-            "standard_error": number(redundancy.standard_error),
-            "per_batch": [number(v) for v in redundancy.per_batch],
-            "pairs": redundancy.pairs,
-            "undefined_pairs": redundancy.undefined,
-            "alpha": redundancy.alpha,
-            "threshold": redundancy.threshold,
-            "gate": redundancy.gate,
-        },
+        "hsic_batches": _batches(analysis.hsic_batches),
+        "msrs": redundancy_document(analysis.redundancy),
         "null95": number(analysis.null95),
         "dominated": list(analysis.dominated),
         "without_largest": _without_largest(analysis.without_largest),
@@ -63,7 +56,7 @@ def analyze_document(model: Model | None, cost: Cost | None, analysis: Analysis,
             "synthetic": analysis.synthetic,
             "labels": analysis.labelled,
         },
-        "settings": asdict(settings),
+        "settings": settings_document(analysis.settings),
         "timing": {
             "forward_s": analysis.forward_s,
             "metric_s": analysis.metric_s,
@@ -71,6 +64,26 @@ def analyze_document(model: Model | None, cost: Cost | None, analysis: Analysis,
         },
         "memory": {"peak_rss_bytes": peak_rss_bytes()},
     }
+
+
+def redundancy_document(redundancy: Redundancy) -> Document:
+    """The MSRS and what it was summed with."""
+    return {
+        "value": number(redundancy.value),
+        "std": number(redundancy.std),
+        "standard_error": number(redundancy.standard_error),
+        "per_batch": [number(v) for v in redundancy.per_batch],
+        "pairs": redundancy.pairs,
+        "undefined_pairs": redundancy.undefined,
+        "alpha": _alpha(redundancy.alpha),
+        "threshold": redundancy.threshold,
+        "gate": redundancy.gate,
+    }
+
+
+def settings_document(settings: AnalysisSettings) -> Document:
+    """How similarity was measured."""
+    return {**asdict(settings), "alpha": _alpha(settings.alpha)}
 
 
 def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Document:
@@ -83,7 +96,7 @@ def compare_document(comparison: Comparison, titles: tuple[str, str]) -> Documen
         "cka": [[number(value) for value in row] for row in comparison.similarity],
         "best": list(comparison.best),
         "data": {"samples": comparison.samples, "batches": comparison.batches},
-        "settings": asdict(comparison.settings),
+        "settings": settings_document(comparison.settings),
     }
 
 
@@ -141,6 +154,16 @@ def _without_largest(without: WithoutLargest | None) -> Document | None:
         return None
     adjacent = [number(value) for value in without.adjacent]
     return {"samples": without.samples, "msrs": number(without.msrs), "adjacent": adjacent}
+
+
+def _alpha(alpha: float) -> float | str:
+    """JSON has no infinity: a step is "inf"."""
+    return "inf" if isinf(alpha) else float(alpha)
+
+
+def _batches(stack: npt.NDArray[np.float64] | None) -> list[list[list[float | None]]] | None:
+    """What another score of the batches needs, where that is not much."""
+    return None if stack is None or stack.size > _MOST_VALUES else [_matrix(batch) for batch in stack]
 
 
 def _matrix(values: npt.NDArray[np.float64]) -> list[list[float | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from redtest_onnx.documents.base import Document
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.graph.reading import read_json
@@ -22,36 +23,70 @@ Kind = TypeVar("Kind")
 _SCHEMA = "redtest-onnx/analyze/1"
 
 
+@dataclass(frozen=True, eq=False)
+class SavedAnalysis:
+    """An analysis that was read, and the file's text.
+
+    Attributes:
+        analysis: without model and cost.
+        document: what the file holds.
+    """
+
+    analysis: Analysis
+    document: Document
+
+    @property
+    def label(self) -> str:
+        """The model's file, as far as the analysis names it."""
+        path = self.document["model"].get("path")
+        return Path(path).name if isinstance(path, str) else "model"
+
+
 def load_analysis(path: Path, model: Model) -> Analysis:
     """Read an analysis and hold it against the model.
 
     Raises:
         InputError: unreadable, no analysis, or of another model.
     """
-    document = read_json(path)
-    if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
-        raise InputError(
-            "is not an analysis",
-            where=str(path),
-            hint=f"write one with: redtest-onnx analyze {model.label} --json FILE",
-        )
-    try:
-        return _analysis(document, model, path)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"is damaged, or was written by another version ({type(error).__name__}: {first_line(error)})",
-            where=str(path),
-            hint=f"write it again with: redtest-onnx analyze {model.label} --json FILE",
-        ) from error
-
-
-def _analysis(document: dict[str, Any], model: Model, path: Path) -> Analysis:
-    if document["model"]["sha256"] != model.sha256:
+    saved = read_analysis(path, model.label)
+    if saved.document["model"]["sha256"] != model.sha256:
         raise InputError(
             f"was measured on another model than {model.label}",
             where=str(path),
             hint="analyze this model again",
         )
+    return saved.analysis
+
+
+def read_analysis(path: Path, label: str = "MODEL") -> SavedAnalysis:
+    """Read an analysis by itself.
+
+    Args:
+        path: written by `analyze --json`.
+        label: what the model is called in messages.
+
+    Raises:
+        InputError: unreadable, or no analysis.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
+        raise InputError(
+            "is not an analysis",
+            where=str(path),
+            hint=f"write one with: redtest-onnx analyze {label} --json FILE",
+        )
+    try:
+        _valid(str, document["model"]["sha256"])
+        return SavedAnalysis(_analysis(document), document)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"is damaged, or was written by another version ({type(error).__name__}: {first_line(error)})",
+            where=str(path),
+            hint=f"write it again with: redtest-onnx analyze {label} --json FILE",
+        ) from error
+
+
+def _analysis(document: Document) -> Analysis:
     msrs, data, timing = document["msrs"], document["data"], document["timing"]
     similarity = _matrix(document["cka"])
     layers = tuple(_layer(entry) for entry in document["layers"])
@@ -87,7 +122,17 @@ def _analysis(document: dict[str, Any], model: Model, path: Path) -> Analysis:
         without_largest=_without_largest(document.get("without_largest")),
         forward_s=_valid(float, timing["forward_s"]),
         metric_s=_valid(float, timing["metric_s"]),
+        hsic_batches=_batches(document.get("hsic_batches"), len(layers)),
     )
+
+
+def _batches(entries: list[list[list[float | None]]] | None, layers: int) -> npt.NDArray[np.float64] | None:
+    if entries is None:
+        return None
+    stack = np.array([_matrix(batch) for batch in entries])
+    if len(stack) < 2 or stack.shape[1:] != (layers, layers):
+        raise ValueError(f"{layers} layers, batches {stack.shape}")
+    return stack
 
 
 def _without_largest(entry: dict[str, Any] | None) -> WithoutLargest | None:

@@ -25,7 +25,7 @@ class AnalysisSettings:
         estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them, "exact"
             all samples at once; "biased" is "minibatch" with the biased HSIC.
         kernel: "linear", or "rbf" with the median distance as its width.
-        alpha: steepness of the score.
+        alpha: steepness of the score; infinite counts the pairs above the threshold.
         threshold: similarity from which on a pair counts as redundant; None picks .8 for graphs with skip
             connections and .7 for plain chains.
         gate: count only pairs above the threshold, as RedTest's Algorithm 1 does.

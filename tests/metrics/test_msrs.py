@@ -80,8 +80,17 @@ def test_the_matrix_must_be_square() -> None:
         msrs(np.ones((3, 2)))
 
 
-@pytest.mark.parametrize("alpha", [0.0, -1.0, math.inf, math.nan])
-def test_alpha_must_be_positive_and_finite(alpha: float) -> None:
+@pytest.mark.parametrize("gate", [False, True])
+def test_infinite_alpha_is_a_step_above_the_threshold(gate: bool) -> None:
+    values = np.array([0.81, 0.8, 0.1, 0.795, -0.02, np.nan, 0.95])
+    scores = pair_scores(values, math.inf, 0.8, gate)
+    np.testing.assert_array_equal(scores, [1, 0, 0, 0, 0, np.nan, 1])
+    assert scores.dtype == np.float64
+    assert msrs(MATRIX, math.inf, gate=gate).value == 2
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, -math.inf, math.nan])
+def test_alpha_must_be_positive(alpha: float) -> None:
     with pytest.raises(InputError, match="alpha"):
         msrs(MATRIX, alpha)
 

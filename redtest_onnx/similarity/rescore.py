@@ -1,0 +1,97 @@
+"""Another threshold, steepness or gate for what was measured already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from redtest_onnx.documents.base import Document
+from redtest_onnx.metrics.msrs import msrs
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy, redundancy_of
+from redtest_onnx.similarity.documents import redundancy_document, settings_document
+from redtest_onnx.similarity.saved import SavedAnalysis
+
+
+@dataclass(frozen=True, eq=False)
+class RescoredAnalysis:
+    """An analysis under another score.
+
+    Attributes:
+        analysis: with the new score.
+        notes: a sentence for everything that could not be scored anew.
+    """
+
+    analysis: Analysis
+    notes: tuple[str, ...]
+
+
+def rescore(
+    analysis: Analysis,
+    *,
+    threshold: float | None = None,
+    alpha: float | None = None,
+    gate: bool | None = None,
+) -> RescoredAnalysis:
+    """Score the similarities of an analysis anew; nothing is run.
+
+    Args:
+        analysis: what was measured.
+        threshold: similarity of a redundant pair; that of the analysis if None.
+        alpha: steepness, infinite for a count; likewise.
+        gate: whether only pairs above the threshold count; likewise.
+
+    Raises:
+        InputError: alpha is not positive, or the threshold is not finite.
+    """
+    before = analysis.redundancy
+    settings = replace(
+        analysis.settings,
+        threshold=before.threshold if threshold is None else threshold,
+        alpha=before.alpha if alpha is None else alpha,
+        gate=before.gate if gate is None else gate,
+    )
+    if (settings.threshold, settings.alpha, settings.gate) == (before.threshold, before.alpha, before.gate):
+        return RescoredAnalysis(analysis, ())
+    stack, notes = analysis.hsic_batches, []
+    if stack is not None:
+        redundancy = redundancy_of(stack, analysis.similarity, settings)
+    else:
+        redundancy = _of_matrix(analysis, settings)
+        if len(before.per_batch) > 1:
+            notes.append(
+                "The file has no similarities of single batches: the score is that of all of them together, "
+                "without scores of batches, their deviation and a standard error."
+            )
+            if settings.estimator == "paper":
+                notes.append("The estimator 'paper' reports the mean of the batches' scores instead.")
+    if analysis.without_largest is not None:
+        notes.append("What MSRS is without the samples that dominate layers can't be told from the file.")
+    found = replace(analysis, redundancy=redundancy, settings=settings, without_largest=None)
+    return RescoredAnalysis(found, tuple(notes))
+
+
+def rescored_document(saved: SavedAnalysis, analysis: Analysis) -> Document:
+    """The document of a saved analysis with another score in it."""
+    document = {
+        **saved.document,
+        "msrs": redundancy_document(analysis.redundancy),
+        "settings": settings_document(analysis.settings),
+    }
+    return document if analysis.without_largest is not None else {**document, "without_largest": None}
+
+
+def _of_matrix(analysis: Analysis, settings: AnalysisSettings) -> Redundancy:
+    assert settings.threshold is not None
+    score = msrs(analysis.similarity, settings.alpha, settings.threshold, settings.gate)
+    single = len(analysis.redundancy.per_batch) == 1
+    return replace(
+        analysis.redundancy,
+        value=score.value,
+        std=None,
+        standard_error=None,
+        per_batch=(score.value,) if single else (),
+        pairs=score.pairs,
+        undefined=score.undefined,
+        alpha=settings.alpha,
+        threshold=settings.threshold,
+        gate=settings.gate,
+    )
