@@ -147,6 +147,8 @@ def iterate_activations(
 
 
 def _samples_first(array: npt.NDArray[Any], axis: int | None, samples: int, count: int) -> npt.NDArray[Any]:
+    if axis is not None and axis < 0:
+        return array[None]  # all of it belongs to the one sample of the run
     if axis is None or array.shape[axis] % samples:
         return array
     moved = np.moveaxis(array, axis, 0)

@@ -31,7 +31,9 @@ def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values |
     if tensor.columns is not None:
         array = np.take(array, np.arange(*tensor.columns), axis=tensor.column_axis)
     axis = tensor.sample_axis
-    if axis is None or axis >= array.ndim:
+    if axis is not None and axis < 0:
+        axis = None  # the whole tensor is one sample's: graphs of nodes and edges, one a run
+    elif axis is None or axis >= array.ndim:
         # Where no axis was seen to grow, rows are what a user would take for them.
         axis = 0 if array.shape[0] % size == 0 else None
     elif array.shape[axis] % size:

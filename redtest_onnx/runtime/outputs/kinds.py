@@ -35,7 +35,8 @@ class JudgedTensor:
         name: of the tensor: the output, or one in front of it.
         kind: how it is compared.
         axis: of the classes; None for other kinds.
-        sample_axis: of the samples; None where no axis grows with their number.
+        sample_axis: of the samples; None where no axis grows with their number, -1 where a model takes one
+            sample a run and all of the tensor is that sample's.
         mask: model input whose zeros (of [N, T]), or lengths (of [N]), leave positions out; None: all count.
         scale: whether class scores are logits or probabilities.
         reader: first output of a node that reads the tensor, and the position: what that node reads in a
