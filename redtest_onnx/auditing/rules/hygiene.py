@@ -12,8 +12,6 @@ from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import every_node, label
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.model import Model
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -32,8 +30,7 @@ _LICENCE, _AUTHOR = ("license", "licence", "model_license"), ("author", "authors
 )
 def training_mode(subject: Subject) -> Iterator[Problem]:
     """Nodes that behave as in training."""
-    index = subject.index
-    nodes = [label(node) for node in every_node(subject.model.graph) if _trains(subject.model, index, node)]
+    nodes = [label(node) for node in every_node(subject.model.graph) if _trains(subject, node)]
     if nodes:
         yield Problem(f"{len(nodes)} nodes are in training mode", "training", tuple(nodes))
 
@@ -109,7 +106,8 @@ def no_licence(subject: Subject) -> Iterator[Problem]:
         yield Problem(f"the metadata name no {' and no '.join(missing)}", "metadata")
 
 
-def _trains(model: Model, index: GraphIndex, node: onnx.NodeProto) -> bool:
+def _trains(subject: Subject, node: onnx.NodeProto) -> bool:
+    index = subject.index
     if node.op_type == "BatchNormalization":
         return ops.attribute(node, "training_mode", 0) == 1
     if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
@@ -120,4 +118,4 @@ def _trains(model: Model, index: GraphIndex, node: onnx.NodeProto) -> bool:
         value = ops.attribute(index.nodes[producer], "value")
         stored = value if isinstance(value, onnx.TensorProto) else None
     # A flag that is fed decides at run time; only a constant one is a leftover.
-    return stored is not None and bool(model.value(stored).any())
+    return stored is not None and bool(subject.model.value(stored).any())
