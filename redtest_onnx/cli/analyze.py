@@ -37,7 +37,6 @@ from redtest_onnx.similarity.documents import analyze_document
     "analyze",
     cls=Command,
     examples=(
-        "redtest-onnx analyze model.onnx --data images.zip",
         "redtest-onnx analyze model.onnx --data calibration.npz --html report.html",
         "redtest-onnx analyze models/ --data images.zip --workers 4",
         "redtest-onnx analyze saved.json --threshold 0.9 --alpha inf",
