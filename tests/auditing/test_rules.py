@@ -147,7 +147,7 @@ def test_a_latency_budget_is_met_by_the_advised_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = audited(embedded("resnet")(), tmp_path, budget(latency_ms=1e6))
-    limit = 0.7 * result.measured["latency_ms"]["p50"]
+    limit = 0.5 * result.measured["latency_ms"]["p50"]  # a busy machine differs by a third
     finding = next(
         one
         for one in audited(embedded("resnet")(), tmp_path, budget(latency_ms=limit)).findings
