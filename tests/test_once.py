@@ -46,10 +46,9 @@ def test_pruning_finds_every_fact_once(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         session.Session, "__init__", watched(opened, start, lambda self, model, *_, **__: model.label)
     )
-    kept: list[Model] = []  # an id is given again once its model is gone
-    monkeypatch.setattr(
-        Model, "serialised", watched(written, write, lambda m, *_: (kept.append(m), id(m))[1])
-    )
+    kept: dict[int, Model] = {}  # an id is given again once its model is gone
+    keep = watched(written, write, lambda model, *_: id(kept.setdefault(id(model), model)))
+    monkeypatch.setattr(Model, "serialised", keep)
     find = watched(layers, layer.find_layers, lambda index, *_: id(index))
     monkeypatch.setattr(workbench, "find_layers", find)
     resolve = watched(resolved, shapes.resolve_shapes, lambda model, *_: digest(model.graph))
