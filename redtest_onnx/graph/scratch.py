@@ -64,7 +64,7 @@ def note_renames(folder: Path, last: str, fresh: Sequence[str], old: Sequence[st
 
     Args:
         folder: the scratch folder.
-        last: the file that is renamed last: until then the files in `fresh` are nobody's, afterwards those in
+        last: the file that is renamed last: until then the files in `fresh` are leftovers to delete, afterwards those in
             `old`.
         fresh: names of new files beside the folder.
         old: names of files beside the folder that `last` replaces.
@@ -146,7 +146,7 @@ def _varint(number: int) -> bytes:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the user who runs this made it; nobody else has a say in what goes."""
+    """Whether the user who runs this made it; only that user may have it removed."""
     try:
         return os.name != "posix" or path.lstat().st_uid == os.getuid()
     except OSError:

@@ -106,7 +106,7 @@ def _twice(names: Iterable[str]) -> str | None:
 
 
 def _check_order(model: Model) -> None:
-    """Refuse nodes that read what nobody makes, or makes before them; ONNX wants them in order."""
+    """Refuse nodes that read a tensor that no earlier node produces; ONNX requires topological order."""
     graph = model.graph
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     ready = {v.name for v in graph.input} | {t.name for t in graph.initializer}

@@ -93,7 +93,9 @@ def _runs_nowhere(model: Model) -> bool:
     if strange:
         names = ", ".join(sorted({ops.qualified(node) for node in strange}))
         log.warning(
-            "%s can't be run: nobody here knows %s; sizes behind it may be missing", model.label, names
+            "%s can't be run: no operator set here defines %s; sizes behind it may be missing",
+            model.label,
+            names,
         )
     return bool(strange)
 

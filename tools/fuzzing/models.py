@@ -140,7 +140,7 @@ def resize(proto: onnx.ModelProto, graph: Graph, rng: random.Random) -> None:
 
 
 def retype(proto: onnx.ModelProto, graph: Graph, rng: random.Random) -> None:
-    """A weight, an input or an output has another type, also one that nobody knows."""
+    """A weight, an input or an output has another type, also one that ONNX does not define."""
     kind = rng.choice([*range(28), 99, -1, 2**31 - 1])
     if graph.initializer and rng.random() < 0.5:
         rng.choice(graph.initializer).data_type = kind

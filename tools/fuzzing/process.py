@@ -59,7 +59,7 @@ def prepare(*, torch: bool) -> None:
     from redtest_onnx.runtime import latency
 
     for name in ("_FEWEST", "_ENOUGH", "_MOST"):
-        setattr(latency, name, 1)  # nobody wants to know how fast broken models are
+        setattr(latency, name, 1)  # latency of broken models has no meaning
 
 
 def call(arguments: Sequence[str], folder: Path, before: Callable[[], None] | None = None) -> Answer:

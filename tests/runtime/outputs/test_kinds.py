@@ -190,7 +190,7 @@ def test_rows_that_depend_on_values_are_judged_in_front(tmp_path: Path) -> None:
 
 
 def test_parts_of_other_scales_are_judged_by_themselves(tmp_path: Path) -> None:
-    """Scores are lost: beside boxes a hundred times larger nobody would see it."""
+    """Scores are lost: an error in them is invisible beside boxes a hundred times larger."""
     model = CASES["boxes beside scores in one"].build(0, "N")
     broken = rt.Model(type(model.proto)())
     broken.proto.CopyFrom(model.proto)
