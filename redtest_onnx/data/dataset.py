@@ -49,16 +49,14 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class Subset:
-    """Some samples of a data set.
+class _View:
+    """What a data set made from another has of it.
 
     Attributes:
-        data: the data set.
-        indices: which of its samples.
+        data: the other data set.
     """
 
     data: Dataset
-    indices: Indices
 
     @property
     def source(self) -> str:
@@ -74,6 +72,18 @@ class Subset:
     def labelled(self) -> bool:
         """Whether there are labels."""
         return self.data.labelled
+
+
+@dataclass(frozen=True)
+class Subset(_View):
+    """Some samples of a data set.
+
+    Attributes:
+        data: the data set.
+        indices: which of its samples.
+    """
+
+    indices: Indices
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,7 +98,7 @@ class Subset:
 
 
 @dataclass(frozen=True)
-class WithMask:
+class WithMask(_View):
     """A data set whose user says which input is the mask.
 
     Attributes:
@@ -96,23 +106,7 @@ class WithMask:
         mask: name of the input that says which positions of a sequence count.
     """
 
-    data: Dataset
     mask: str
-
-    @property
-    def source(self) -> str:
-        """What messages call it."""
-        return self.data.source
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the samples are synthetic (random)."""
-        return self.data.synthetic
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are labels."""
-        return self.data.labelled
 
     def __len__(self) -> int:
         return len(self.data)

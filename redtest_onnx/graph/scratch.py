@@ -64,8 +64,8 @@ def note_renames(folder: Path, last: str, fresh: Sequence[str], old: Sequence[st
 
     Args:
         folder: the scratch folder.
-        last: the file that is renamed last: until then the files in `fresh` are leftovers to delete, afterwards those in
-            `old`.
+        last: the file that is renamed last: until then the files in `fresh` are leftovers to delete,
+            afterwards those in `old`.
         fresh: names of new files beside the folder.
         old: names of files beside the folder that `last` replaces.
     """
