@@ -23,6 +23,7 @@ from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.words import in_flags
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.files import load
@@ -149,7 +150,7 @@ def command(
                 )
             except RedtestError as error:
                 failed = error
-                screen.note(f"could not be audited: {plain(str(error))}")
+                screen.note(f"could not be audited: {in_flags(error)}")
     if audits:
         if form == "text":
             for one in audits:

@@ -190,6 +190,8 @@ def test_several_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert "PASSED" in captured.out
     assert "could not be audited" in captured.err
+    assert "\n  try: " in captured.err
+    assert "\\x0a" not in captured.err
 
 
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
