@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model, TensorSpec
+from redtest_onnx.graph.size_origins import constant
 
 _NAME = re.compile(r"mask", re.IGNORECASE)
 _OTHER = re.compile(r"masked|causal|loss|head_mask|bbox|image|pixel|global", re.IGNORECASE)
@@ -152,13 +152,9 @@ def _compared_with(model: Model, index: GraphIndex, name: str) -> int | None:
         if not masks_attention(index, node.output[0]):
             continue
         for other in node.input:
-            tensor = index.initializers.get(other)
-            if tensor is not None and int(np.prod(tensor.dims)) == 1:
-                return int(model.value(tensor).reshape(-1)[0])
-            producer = index.producer.get(other)
-            value = ops.attribute(index.nodes[producer], "value") if producer is not None else None
-            if isinstance(value, onnx.TensorProto) and int(np.prod(value.dims)) == 1:
-                return int(numpy_helper.to_array(value).reshape(-1)[0])
+            value = constant(model, index, other)
+            if value is not None and value.size == 1:
+                return int(value.reshape(-1)[0])
     return None
 
 

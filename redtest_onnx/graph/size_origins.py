@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
@@ -213,6 +212,6 @@ def constant(model: Model, index: GraphIndex, name: str) -> npt.NDArray[Any] | N
         return None
     value = ops.attribute(index.nodes[producer], "value")
     if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
+        return model.value(value)
     single = ops.attribute(index.nodes[producer], "value_int")
     return None if single is None else np.array(single)

@@ -7,27 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from external_models import edit, external
 from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
+from redtest_onnx.graph.index import index_of
+from redtest_onnx.graph.size_origins import constant
 from redtest_onnx.graph.validity import full_check
+from redtest_onnx.runtime.outputs.trace import constant_axes
 from redtest_onnx.runtime.session import Session
-
-
-def external(folder: Path) -> Path:
-    """Two products with weights outside the file."""
-    net = Net(x=[2, 4])
-    model = net.model(net("MatMul", net("MatMul", "x", net.weight(4, 4)), net.weight(4, 4)))
-    path = folder / "big.onnx"
-    onnx.save(model.proto, path, save_as_external_data=True, location="big.data", size_threshold=0)
-    return path
-
-
-def edit(path: Path, key: str, value: str, which: int = 0) -> None:
-    proto = onnx.load(path, load_external_data=False)
-    next(e for e in proto.graph.initializer[which].external_data if e.key == key).value = value
-    path.write_bytes(proto.SerializeToString())
 
 
 @pytest.mark.parametrize(
@@ -103,3 +92,30 @@ def test_external_weights_of_constant_nodes(tmp_path: Path, monkeypatch: pytest.
     x = np.ones((2, 4), np.float32)
     for one in (model, saved):
         np.testing.assert_allclose(Session(one).run({"x": x})["y"], x @ weight, rtol=1e-6)
+
+
+def test_small_constants_outside_of_the_file_are_read_or_unknown(tmp_path: Path) -> None:
+    """Constant nodes whose values an exporter put beside the graph."""
+    net = Net(x=[2, 4])
+    net.nodes.append(
+        helper.make_node("Constant", [], ["pad"], value=numpy_helper.from_array(np.int64([7]), "pad"))
+    )
+    net.nodes.append(
+        helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(np.int64([1]), "axes"))
+    )
+    total = net("ReduceSum", "x", "axes")
+    model = net.model(total)
+    path = tmp_path / "m.onnx"
+    onnx.save(
+        model.proto,
+        path,
+        save_as_external_data=True,
+        location="m.data",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    loaded = rt.load(path)
+    index = index_of(loaded)
+    assert constant(loaded, index, "pad") == [7]
+    reduction = next(node for node in loaded.graph.node if node.op_type == "ReduceSum")
+    assert constant_axes(index, reduction) == ()

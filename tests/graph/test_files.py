@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from external_models import edit, external
 from nets import Net
 from onnx import helper
 
@@ -42,21 +43,6 @@ writing.os.replace = replace
 writing.Path.unlink = lambda *_, **__: os.kill(os.getpid(), 9)
 rt.save(rt.load(sys.argv[1]), sys.argv[2], force=True)
 """
-
-
-def external(folder: Path) -> Path:
-    """Two products with weights outside the file."""
-    net = Net(x=[2, 4])
-    model = net.model(net("MatMul", net("MatMul", "x", net.weight(4, 4)), net.weight(4, 4)))
-    path = folder / "big.onnx"
-    onnx.save(model.proto, path, save_as_external_data=True, location="big.data", size_threshold=0)
-    return path
-
-
-def edit(path: Path, key: str, value: str, which: int = 0) -> None:
-    proto = onnx.load(path, load_external_data=False)
-    next(e for e in proto.graph.initializer[which].external_data if e.key == key).value = value
-    path.write_bytes(proto.SerializeToString())
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.model import is_external
 from redtest_onnx.graph.shapes import Shape, Shapes
 
 Maker = Literal[
@@ -252,15 +253,16 @@ def _normalises(index: GraphIndex, node: onnx.NodeProto, kind: str) -> bool:
 
 
 def constant_axes(index: GraphIndex, node: onnx.NodeProto) -> tuple[int, ...]:
-    """The axes that a reduction works along, where the file tells."""
+    """The axes that a reduction works along; () where the .onnx file itself does not hold them."""
     axes = ops.attribute(node, "axes")
     if isinstance(axes, list | tuple):
         return tuple(int(a) for a in axes)
-    if len(node.input) > 1 and (stored := index.initializers.get(node.input[1])) is not None:
-        return tuple(int(a) for a in onnx.numpy_helper.to_array(stored).reshape(-1))
-    producer = index.producer.get(node.input[1]) if len(node.input) > 1 else None
+    if len(node.input) < 2:
+        return ()
+    stored: object = index.initializers.get(node.input[1])
+    producer = index.producer.get(node.input[1])
     if producer is not None and index.nodes[producer].op_type == "Constant":
-        value = ops.attribute(index.nodes[producer], "value")
-        if isinstance(value, onnx.TensorProto):
-            return tuple(int(a) for a in onnx.numpy_helper.to_array(value).reshape(-1))
-    return ()
+        stored = ops.attribute(index.nodes[producer], "value")
+    if not isinstance(stored, onnx.TensorProto) or is_external(stored):
+        return ()
+    return tuple(int(a) for a in onnx.numpy_helper.to_array(stored).reshape(-1))
