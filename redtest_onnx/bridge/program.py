@@ -23,7 +23,7 @@ class Instruction:
     Attributes:
         kernel: the function with its attributes.
         inputs: the names of its arguments, or their values where these are known.
-        outputs: names of the results; empty for results that nobody asked for.
+        outputs: names of the results; empty for results that are not asked for.
         captured: names the kernel's subgraphs read from around them; None for kernels without subgraphs.
         contextual: whether the kernel takes the context.
         frees: names that no later step reads.

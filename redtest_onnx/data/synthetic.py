@@ -79,7 +79,7 @@ class Synthetic:
         return {plan.name: self._input(plan, indices) for plan in self._plan(len(indices))}
 
     def labels(self, indices: Chosen) -> None:
-        """Nobody knows the right answers."""
+        """Synthetic samples have no labels: always None."""
 
     def _plan(self, batch: int) -> tuple[InputPlan, ...]:
         if batch not in self._plans:

@@ -96,7 +96,7 @@ def _elsewhere() -> Iterator[None]:
 
 
 def _reach(address: str | None) -> None:
-    """Fail at once where nobody listens; Ray itself tries for minutes."""
+    """Fail at once where no server listens; Ray itself tries for minutes."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()

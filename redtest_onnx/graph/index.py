@@ -162,7 +162,7 @@ class GraphIndex:
         return frozenset(found)
 
     def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
-        """Nodes that nothing needs once nobody reads the tensors `unread`, while `kept` stay in use."""
+        """Nodes that nothing needs once no node reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)
         held = Counter((*kept, *(name for name in self.outputs if name not in gone)))
         left = _Counts(lambda name: 0 if name in gone else len(self.readers.get(name, ())) + held[name])
@@ -190,7 +190,7 @@ class GraphIndex:
             return any(self._inside(child).weighted for child in subgraphs([node])) or self._hands_in(node)
         positions = ops.WEIGHT_INPUTS.get(name)
         if positions is None:
-            # An operator nobody here knows is a layer if a stored matrix is among its inputs.
+            # An unknown operator is a layer if a stored matrix is among its inputs.
             positions = tuple(range(len(node.input))) if ops.is_unknown(node) else ()
         operands = [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
         return any(name not in self.input_dependent and self._is_matrix(name) for name in operands)

@@ -161,7 +161,7 @@ def _condition(graph: onnx.GraphProto, choice: InlinedBranch, made: set[str]) ->
 
 
 def _joined(choice: InlinedBranch, inner: list[onnx.NodeProto], results: Mapping[str, str]) -> onnx.NodeProto:
-    """The If with its new branch; results that nobody reads any more are left out of both branches."""
+    """The If with its new branch; results that no node reads any more are left out of both branches."""
     node = onnx.NodeProto()
     node.CopyFrom(choice.node)
     gone = [k for k, name in enumerate(node.output) if name not in results]

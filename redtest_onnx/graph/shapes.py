@@ -56,7 +56,7 @@ class Shapes:
 
 
 def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
-    """Infer shapes from the operators; what the file declares is believed only of operators nobody knows.
+    """Infer shapes from the operators; what the file declares is believed only of unknown operators.
 
     Args:
         model: the model.

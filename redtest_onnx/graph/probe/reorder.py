@@ -64,7 +64,7 @@ def complete(outline: onnx.ModelProto, taps: Sequence[Tap], opset: int) -> None:
 
 
 def _used(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes without reorderings that nobody reads any more."""
+    """The nodes without reorderings that no node reads any more."""
     read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     return [node for node in graph.node if node.op_type != _REORDER or node.output[0] in read]
 

@@ -57,11 +57,11 @@ class CompactionResult:
 
 
 def compact(bench: Workbench) -> CompactionResult:
-    """Remove output channels that are constant, and those that nobody reads, where that is exact.
+    """Remove output channels that are constant, and those that no node reads, where that is exact.
 
     A channel goes if all weights that make it are zero or all that read it are, and every operator from
     where it is made to where it is read works on each channel by itself. A constant that is not zero is
-    folded into the bias of its readers; where zero padding lies around it, or nobody has a bias, the channel
+    folded into the bias of its readers; where zero padding lies around it, or no reader has a bias, the channel
     stays. So do channels that a sum with a shortcut needs.
 
     Args:
@@ -246,7 +246,7 @@ def _set_group(node: onnx.NodeProto, group: int) -> None:
 
 
 def _drop_orphans(graph: onnx.GraphProto) -> None:
-    """Remove stored values that nobody reads any more, and the Identity nodes that handed them on."""
+    """Remove stored values that no node reads any more, and the Identity nodes that handed them on."""
     while True:
         index = GraphIndex(graph)
         used = index.readers.keys() | set(index.outputs)
