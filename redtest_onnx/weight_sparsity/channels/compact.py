@@ -61,8 +61,8 @@ def compact(bench: Workbench) -> CompactionResult:
 
     A channel goes if all weights that make it are zero or all that read it are, and every operator from
     where it is made to where it is read works on each channel by itself. A constant that is not zero is
-    folded into the bias of its readers; where zero padding lies around it, or no reader has a bias, the channel
-    stays. So do channels that a sum with a shortcut needs.
+    folded into the bias of its readers; where zero padding lies around it, or no reader has a bias, the
+    channel stays. So do channels that a sum with a shortcut needs.
 
     Args:
         bench: the model, which is not changed, and samples that both models are run on.
