@@ -77,6 +77,7 @@ class Browser:
 
     def open(self, path: Path, width: int = 1600, *, dark: bool = False) -> None:
         """Open a file in a window of a width and wait until it is drawn."""
+        self.mouse("mouseMoved", 0, 0)  # a pointer left over a canvas would move there again in the new page
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",

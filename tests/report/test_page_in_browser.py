@@ -214,6 +214,22 @@ def test_keys_move_zoom_and_switch(pages: dict[int, Path], tab: Browser) -> None
     assert label == "CKA of 21 by 21 layers"
 
 
+def test_a_tip_by_keys_outlives_the_scroll_of_the_focus(pages: dict[int, Path], tab: Browser) -> None:
+    """The browser tells of a scroll in a later frame than the keys that came at once after it."""
+    tab.open(pages[28], 1600)
+    tab.run(
+        "new Promise(done => { const canvas = document.querySelector('#matrix canvas'); canvas.focus();"
+        "canvas.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));"
+        "requestAnimationFrame(() => requestAnimationFrame(done)); })"
+    )
+    assert tab.run("scrollY") > 0
+    assert shown_tip(tab) is not None
+    tab.run(
+        "new Promise(done => { scrollBy(0, 100); requestAnimationFrame(() => requestAnimationFrame(done)); })"
+    )
+    assert shown_tip(tab) is None
+
+
 def test_dragging_zooms(pages: dict[int, Path], tab: Browser) -> None:
     tab.open(pages[201], 1600)
     box = canvas(tab, "#matrix")

@@ -100,6 +100,7 @@ function shared(names) {
 }
 
 const tipBox = document.getElementById("tip");
+let tipAt = [0, 0];
 
 /** Show lines of text beside a point of the window, inside of it. */
 function tip(lines, x, y) {
@@ -110,10 +111,16 @@ function tip(lines, x, y) {
   const top = y + 14 + height > innerHeight - 8 ? y - 14 - height : y + 14;
   tipBox.style.left = `${Math.max(8, Math.min(left, innerWidth - 8 - width))}px`;
   tipBox.style.top = `${Math.max(8, top)}px`;
+  tipAt = [scrollX, scrollY];
 }
 
 function hideTip() {
   tipBox.hidden = true;
+}
+
+/** Hide a tip that the page has moved away from; the event of a scroll may come after the tip. */
+function hideTipOnScroll() {
+  if (scrollX !== tipAt[0] || scrollY !== tipAt[1]) hideTip();
 }
 
 // Stops of the map "viridis", which keeps its order in print and for the colour-blind.
@@ -134,9 +141,18 @@ function interact(canvas, { at, move, key }) {
     const box = canvas.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top, event.clientX, event.clientY];
   };
-  canvas.addEventListener("pointermove", (event) => at(...place(event)));
+  let last = null;
+  canvas.addEventListener("pointermove", (event) => {
+    // Browsers repeat the last move after a layout: a pointer at rest must not take the tip from the keys.
+    const now = `${event.clientX},${event.clientY}`;
+    if (now !== last) at(...place(event));
+    last = now;
+  });
   canvas.addEventListener("pointerdown", (event) => at(...place(event)));
-  canvas.addEventListener("pointerleave", hideTip);
+  canvas.addEventListener("pointerleave", () => {
+    last = null;
+    hideTip();
+  });
   canvas.addEventListener("blur", hideTip);
   canvas.addEventListener("keydown", (event) => {
     const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];

@@ -25,4 +25,4 @@ addEventListener("resize", () => {
   width = innerWidth;
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-addEventListener("scroll", hideTip, { passive: true });
+addEventListener("scroll", hideTipOnScroll, { passive: true });
