@@ -85,7 +85,7 @@ class SetSearch:
         return found
 
     def _timed(self, share: float, meets: Callable[[Sequence[ScoredLayer]], bool]) -> Chosen | None:
-        """The cheapest set whose layers' own latencies add up to what must go, held against the real model."""
+        """The cheapest set whose layers take what must go of the latency, held against the real model."""
         layers = [item.layer for item in self._sets.of_count(self.largest) or []]
         own = dict(zip(layers, self._quantities.latencies(layers), strict=True))
         scale = 1.0
@@ -111,7 +111,7 @@ class SetSearch:
         max_drop: float,
         progress: Progress | None,
     ) -> Plan:
-        """The plan of the largest set, no larger than the chosen one, whose loss is tolerable, by bisection."""
+        """The plan of the largest set up to the chosen one whose loss is tolerable, by bisection."""
         tries = 0
 
         def plan(count: int) -> Plan:
@@ -120,7 +120,7 @@ class SetSearch:
 
         good, bad = 0, len(chosen) + 1
         while bad - good > 1:
-            middle = len(chosen) if not tries else (good + bad) // 2
+            middle = (good + bad) // 2 if tries else len(chosen)
             fits = loss(plan(middle)) <= max_drop
             tries += 1
             good, bad = (middle, bad) if fits else (good, middle)

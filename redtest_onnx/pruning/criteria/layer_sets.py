@@ -76,7 +76,7 @@ class LayerSets:
         return next((item.scored() for item in self.sets if len(item.layers) == count), None)
 
     def least(self, meets: Callable[[Sequence[ScoredLayer]], bool]) -> list[ScoredLayer] | None:
-        """The cheapest set that meets a condition; None where none does."""
+        """The cheapest of `sets` that meets a condition; None where none does."""
         return next((found for item in self.sets if meets(found := item.scored())), None)
 
     def __iter__(self) -> Iterator[ScoredLayer]:

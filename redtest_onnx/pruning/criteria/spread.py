@@ -1,4 +1,4 @@
-"""The criterion that prices whole sets of layers: a beam along each stage, each gap fitted behind the last."""
+"""The criterion that prices whole sets of layers: a beam along each stage, with a fit in front of each gap."""
 
 from __future__ import annotations
 
