@@ -1,4 +1,4 @@
-"""The criterion that prices whole sets of layers: a beam along each stage, with a fit in front of each gap."""
+"""The criterion that prices sets of layers: a beam along each stage, with a fit in front of each gap."""
 
 from __future__ import annotations
 
