@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -93,15 +93,16 @@ class SetChoice(Protocol):
 
 Criterion = Callable[[CriterionContext], Iterable[ScoredLayer]]
 """Returns or yields the candidates, first to go first; no more are taken than a budget asks for."""
+OneCriterion = TypeVar("OneCriterion", bound=Criterion)
 
 _GROUP = "redtest_onnx.criteria"
 _CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str) -> Callable[[Criterion], Criterion]:
+def criterion(name: str) -> Callable[[OneCriterion], OneCriterion]:
     """Register a criterion under a name for the command line."""
 
-    def register(function: Criterion) -> Criterion:
+    def register(function: OneCriterion) -> OneCriterion:
         _CRITERIA[name] = function
         return function
 
