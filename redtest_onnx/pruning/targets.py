@@ -175,7 +175,9 @@ def unreachable(
     bench: Workbench, quantity: str, share: float, left: float, count: int
 ) -> NegativeVerdictError:
     """Says that a target can't be reached: what is left of the quantity without so many layers."""
-    reached = f"without {count} layer{'s' * (count > 1)} {left:.2f} is left" if count else "no removal lowers it"
+    reached = (
+        f"without {count} layer{'s' * (count > 1)} {left:.2f} is left" if count else "no removal lowers it"
+    )
     return NegativeVerdictError(
         f"target {quantity}={share:g} can't be reached: {reached}",
         where=bench.label,
