@@ -123,6 +123,7 @@ def trade_off_curve(
         NegativeVerdictError: no layer can be removed.
     """
     settings, budget = settings or PruneSettings(), budget or Budget()
+    settings = replace(settings, distil=replace(settings.distil, unasked_macs=0.0))  # many models, soon
     analysis = analysis or analyze(bench, settings.similarity, progress)
     adapters = not bench.data.synthetic or settings.repair == "adapter"
     context = CriterionContext(bench.opened, analysis)

@@ -21,8 +21,10 @@ from redtest_onnx.pruning.repair.distilled import (
     REFIT_ROUNDS,
     REFIT_SAMPLES,
     Training,
+    TrainingOffer,
     distilled,
     require_training,
+    training_offer,
 )
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
@@ -50,7 +52,8 @@ class Repair:
         loss_plain: loss of accuracy or agreement by plain removal on the held-out samples.
         loss: loss of what was kept, on the same.
         reason: why nothing was repaired, if nothing was.
-        training: what "distil" did behind the refit, whether that was kept or not; None without it.
+        training: what was done behind the refit without labels, whether it was kept or not; None without it.
+        offer: training that "auto" left to the user where the refit loses something; None where it didn't.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Repair:
     loss: float | None = None
     reason: str | None = None
     training: Training | None = None
+    offer: TrainingOffer | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ def repair(
         settings: the method: "none"; "adapter", which puts a fitted linear operator into each gap and solves
             those behind once more; "refit", which solves the remaining operators again, pairs of them
             jointly; "distil", which trains without labels behind a short refit, and keeps that where held-out
-            samples agree more; "auto", which keeps that of the first three which loses least on them.
+            samples agree more; "auto", which keeps that of the first three which loses least on them, and
+            trains behind a refit that loses more than chance explains, if PyTorch is there and either
+            `distil.seconds` or `distil.unasked_macs` bounds that.
         allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
@@ -148,6 +154,7 @@ def repair(
         require_training()
     tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
     failed: list[str] = []
+    offer, training = None, None
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
@@ -160,6 +167,16 @@ def repair(
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
             tried.append((judged(fitted), name, fitted, refits))
+            loss = tried[-1][0]
+            if method != "auto" or name != "refit" or loss[0] < 2 * _standard_error(loss[0], sizes[1]):
+                continue
+            offer = training_offer(bench, fitted, settings.distil)
+            if offer.accepted:
+                offer, found = None, Repair("refit", refits, *sizes, plain[0], loss[0])
+                fitted, found = _trained((bench, fitted), found, loss, judged, settings.distil, progress)
+                if found.method == "distil":
+                    return fitted, found
+                training = found.training
         except (InputError, np.linalg.LinAlgError) as error:
             # The plain removal is still there: a repair that can't be made ends nothing.
             log.warning("repair by %s is left out: %s", name, first_line(error))
@@ -172,13 +189,25 @@ def repair(
             loss, name, model, refits = other
     if method == "auto" and not loss < plain:
         reason = "no repair was better on held-out samples"
-        return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason)
-    found = Repair("refit" if name == "distil" else name, refits, *sizes, plain[0], loss[0])
+        return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason, training, offer)
     if name != "distil":
-        return model, found
-    trained, training = distilled(bench, model, settings.distil, progress)
-    found = replace(found, training=training, fitted_on=min(len(fit), REFIT_SAMPLES))
-    after = judged(trained)
+        return model, Repair(name, refits, *sizes, plain[0], loss[0], None, training, offer)
+    found = Repair("refit", refits, min(len(fit), REFIT_SAMPLES), sizes[1], plain[0], loss[0])
+    return _trained((bench, model), found, loss, judged, settings.distil, progress)
+
+
+def _trained(
+    side: tuple[Workbench, Model],
+    refitted: Repair,
+    loss: tuple[float, float],
+    judged: Callable[[Model], tuple[float, float]],
+    settings: DistilSettings,
+    progress: Progress | None,
+) -> tuple[Model, Repair]:
+    """A refitted model with training behind it, or as it was where held-out samples agree less."""
+    bench, model = side
+    trained, training = distilled(bench, model, settings, progress)
+    found, after = replace(refitted, training=training), judged(trained)
     return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (model, found)
 
 
