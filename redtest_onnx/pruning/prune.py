@@ -15,6 +15,7 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
+from redtest_onnx.pruning.best_of import BEST_OF, best_plan
 from redtest_onnx.pruning.budget import Budget, Losses, make_plan
 from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
@@ -179,7 +180,8 @@ def plan(
     )
     limit = budget.max_drop
     losses = _losses(bench.opened, settings, limit) if limit is not None else None
-    chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
+    make = best_plan if settings.criterion == BEST_OF else make_plan
+    chosen = make(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
 

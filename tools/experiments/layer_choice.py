@@ -36,7 +36,7 @@ from redtest_onnx.similarity.analyze import analyze
 from redtest_onnx.training.distil.settings import DistilSettings
 
 CIFAR = rt.ImageOptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CRITERIA = ("spread", "redtest", "recoverable", "random")
+CRITERIA = ("best-of", "spread", "every-other", "redtest", "recoverable", "random")
 FILES = {"resnet20": "resnet20_cifar10.onnx", "resnet56": "resnet56_cifar10_bn.onnx"}
 AMOUNTS = {
     "resnet56": {

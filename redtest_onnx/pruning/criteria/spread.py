@@ -42,6 +42,22 @@ def spread(context: CriterionContext) -> LayerSets:
     return LayerSets([StageSearch(context, stage, allowed).sets() for stage in stages(context)])
 
 
+@criterion("every-other")
+def every_other(context: CriterionContext) -> LayerSets:
+    """In some stages every other layer, in the others none: what a choice of sets must beat.
+
+    Prices are those of `spread`; so of the two patterns of a stage, and of several stages, the cheapest go.
+    """
+    allowed = set(context.candidates)
+    return LayerSets([StageSearch(context, stage, allowed).patterns() for stage in stages(context)])
+
+
+@criterion("best-of")
+def best_of(context: CriterionContext) -> LayerSets:
+    """The best of redtest, spread and every-other for a budget, see `pruning.best_of`."""
+    return spread(context)
+
+
 def stages(context: CriterionContext) -> list[tuple[Layer, ...]]:
     """Bypass layers directly behind one another, where one of them may go at least."""
     found: list[list[Layer]] = []
@@ -110,10 +126,19 @@ class StageSearch:
 
     def sets(self) -> list[PricedSet]:
         """The cheapest set of each number of layers, none included."""
-        ended = self._beam()
-        for phase in (1, 0):
-            pattern = tuple(k for k in range(phase, len(self._layers), 2) if self._allowed[k])
-            ended.append(self._followed(pattern))
+        return self._cheapest([*self._beam(), *self._every_other()])
+
+    def patterns(self) -> list[PricedSet]:
+        """Every other layer from the second on or from the first on, the cheaper of equal size, and none."""
+        return self._cheapest(self._every_other())
+
+    def _every_other(self) -> list[_State]:
+        patterns = [
+            tuple(k for k in range(phase, len(self._layers), 2) if self._allowed[k]) for phase in (1, 0)
+        ]
+        return [self._followed(pattern) for pattern in patterns]
+
+    def _cheapest(self, ended: Iterable[_State]) -> list[PricedSet]:
         price = self._prices()
         best: dict[int, PricedSet] = {0: PricedSet((), 0.0)}
         for state in ended:

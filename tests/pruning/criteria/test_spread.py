@@ -14,7 +14,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.criteria.base import CriterionContext, SetChoice
 from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet
-from redtest_onnx.pruning.criteria.spread import StageSearch, spread, stages
+from redtest_onnx.pruning.criteria.spread import StageSearch, every_other, spread, stages
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.prune import rewrite
 from redtest_onnx.pruning.set_search import SetSearch
@@ -81,6 +81,15 @@ def test_the_price_is_below_what_removal_without_a_fit_costs() -> None:
     plain = StageSearch(subject, stage, set(subject.candidates))
     plain._operators = {}
     assert fitted.price(stage[1::2]) < 0.5 * plain.price(stage[1::2])
+
+
+def test_every_other_takes_nothing_else() -> None:
+    subject = context("vgg")
+    chains = stages(subject)
+    patterns = {frozenset(stage[phase::2]) for stage in chains for phase in (0, 1)}
+    for item in every_other(subject).sets:
+        parts = {frozenset(layer for layer in stage if layer in item.layers) for stage in chains}
+        assert parts <= patterns | {frozenset()}
 
 
 def test_the_same_choice_every_time() -> None:
