@@ -18,6 +18,7 @@ import redtest_onnx as rt
 from redtest_onnx.graph.parsing import read_proto
 from redtest_onnx.graph.reduced import with_weights_as_inputs, with_weights_made_in_place
 from redtest_onnx.graph.text import broken_text
+from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((*(ROOT / "models").glob("*.onnx"), *(ROOT / "tests" / "fixtures").rglob("*.onnx")))
@@ -121,7 +122,7 @@ def test_sizes_are_settled_without_large_weights(monkeypatch: pytest.MonkeyPatch
     flat = net("Flatten", net("Relu", net.conv("x", 3, 4)))  # 128x128 alone fits the weights behind it
     net("MatMul", flat, net.weight(4 * 128 * 128, 8), name="y")
     model = net.model("y")
-    bench = rt.runtime.workbench.Workbench(model, rt.open_data(None, model))
+    bench = Workbench(model, rt.open_data(None, model))
     assert bench.data.sizes == {}
     assert bench.sample["x"].shape == (1, 3, 128, 128)
     assert made
