@@ -10,6 +10,7 @@ import networkx as nx
 import onnx
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.endless import check_loops
 from redtest_onnx.graph.functions import check_functions
 from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import (
@@ -23,7 +24,7 @@ from redtest_onnx.graph.model import (
 from redtest_onnx.graph.reduced import with_weights_as_inputs
 from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
 from redtest_onnx.graph.stored import loadable
-from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor, check_type
+from redtest_onnx.graph.tensor_checks import check_attributes, check_sparse, check_tensor, check_type
 from redtest_onnx.graph.text import broken_text
 from redtest_onnx.graph.tolerance import with_inferred_shapes, with_shapes
 
@@ -45,8 +46,10 @@ def check(model: Model) -> None:
     _check_types(model, model.graph)
     for tensor in stored_tensors(model.proto):
         check_tensor(model, tensor)
+    check_attributes(model)
     for sparse in sparse_tensors(model.proto):
         check_sparse(model, sparse)
+    check_loops(model)
     _check_schema(model)
 
 
