@@ -160,7 +160,7 @@ def main() -> None:
 
 def _run(options: argparse.Namespace, scale: Scale, label: str) -> None:
     given = dict(pair.partition("=")[::2] for pair in options.base)
-    name = "digits" if options.scale == "digits" else options.dataset or options.data and options.data.name
+    name = "digits" if options.scale == "digits" else options.dataset or (options.data and options.data.name)
     if name is None:
         raise SystemExit(f"--scale {options.scale} needs --data FOLDER")
     for seed in options.seeds:

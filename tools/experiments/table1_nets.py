@@ -152,7 +152,9 @@ def open_images(folder: Path | None, net: Net, scale: Scale) -> Images:
     """
     if folder is None or net.build is None:
         model = rt.load(net.file or ROOT / "models" / "resnet_digits.onnx")
-        train, test = (rt.open_data(ROOT / "models" / "digits.npz", model, split=s) for s in ("train", "test"))
+        train, test = (
+            rt.open_data(ROOT / "models" / "digits.npz", model, split=s) for s in ("train", "test")
+        )
         return Images(train, test, 10)
     blank = exported(net.build(10, 16))
     train, test = (rt.open_data(part(folder, end), blank, images=NORMALISED) for end in ("train", "test"))

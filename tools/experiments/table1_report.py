@@ -15,8 +15,8 @@ Row = dict[str, Any]
 def table(results: Sequence[Row], scale: str) -> str:
     """Mean and standard deviation over seeds of the rows of one scale, as Markdown."""
     lines = [
-        "| data | net | layers chosen by | repair | seeds | layers | parameters | MACs | MSRS | accuracy before "
-        "| without training | fine-tuned |",
+        "| data | net | layers chosen by | repair | seeds | layers | parameters | MACs | MSRS "
+        "| accuracy before | without training | fine-tuned |",
         "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for own in groups(results, scale):
