@@ -97,7 +97,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
     "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
-    "(needs PyTorch, some minutes).",
+    "(needs PyTorch, some minutes). reinit is RedTest's own: what reads a layer of another shape is resized "
+    "and drawn anew, to be trained with --finetune.",
 )
 @click.option(
     "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"

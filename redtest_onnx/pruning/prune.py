@@ -23,6 +23,7 @@ from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.reinit import refuse_limit
 from redtest_onnx.pruning.repair.repair import (
     FitSettings,
     Fitted,
@@ -131,7 +132,7 @@ class PruneSettings:
     Attributes:
         criterion: the order in which layers go, one of `criteria.names()`.
         similarity: how similarity is measured.
-        repair: "none", "adapter", "refit", "distil" or "auto", see `repair`; with repair more layers can go.
+        repair: one of `METHODS`, see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
     """
@@ -167,13 +168,14 @@ def plan(
         progress: called as work is done.
 
     Raises:
-        InputError: see `analyze` and `make_plan`.
+        InputError: see `analyze`, `make_plan` and `refuse_limit`.
         NegativeVerdictError: a target can't be reached.
     """
     settings = settings or PruneSettings()
+    refuse_limit(settings.repair, budget.max_drop)
     analysis = analysis or analyze(bench, settings.similarity, progress)
     # Without data nothing could be fitted: an adapter would be a guess.
-    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
