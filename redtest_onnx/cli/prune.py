@@ -18,6 +18,7 @@ from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
 from redtest_onnx.cli.prune_requests import budget_of, check_training
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
+from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -97,7 +98,8 @@ if TYPE_CHECKING:
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
     "remaining weights again. distil trains behind a refit, without labels (needs PyTorch, some minutes). "
     "auto keeps what loses least, and trains where a refit loses something and that takes no longer than "
-    "--repair-time, or than some two minutes of one core.",
+    "--repair-time, or than some three minutes of one core. reinit is RedTest's own: what reads a layer of "
+    "another shape is resized and drawn anew, to be trained with --finetune.",
 )
 @click.option(
     "--repair-time",
@@ -252,10 +254,8 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    reason = "0 layers were asked for" if remove == 0 else "no candidate keeps within the limits"
-    if plan_path and not dry_run:
-        reason = f"{plan_path} names no layers"
-    _show_plan(screen, chosen, analysis, reason, alone=dry_run)
+    reason = f"{plan_path} names no layers" if plan_path and not dry_run else chosen.reason
+    _show_plan(screen, chosen, analysis, flags_in(reason or ""), alone=dry_run)
     if explorer and chosen.steps:
         removed = frozenset(step.region for step in chosen.steps)
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)

@@ -125,7 +125,7 @@ def trade_off_curve(
     settings, budget = settings or PruneSettings(), budget or Budget()
     settings = replace(settings, distil=replace(settings.distil, unasked_macs=0.0))  # many models, soon
     analysis = analysis or analyze(bench, settings.similarity, progress)
-    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(bench.opened, analysis)
     protected = protected_by(analysis, budget.protect)
     context = replace(

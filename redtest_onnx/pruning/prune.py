@@ -15,8 +15,8 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.best_of import BEST_OF, best_plan
-from redtest_onnx.pruning.budget import Budget, Losses, make_plan
+from redtest_onnx.pruning.best_of import choose_plan
+from redtest_onnx.pruning.budget import Budget, Losses
 from redtest_onnx.pruning.candidates import Candidates
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
@@ -24,6 +24,7 @@ from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.reinit import refuse_limit
 from redtest_onnx.pruning.repair.repair import (
     FitSettings,
     Fitted,
@@ -132,7 +133,7 @@ class PruneSettings:
     Attributes:
         criterion: the order in which layers go, one of `criteria.names()`.
         similarity: how similarity is measured.
-        repair: "none", "adapter", "refit", "distil" or "auto", see `repair`; with repair more layers can go.
+        repair: one of `METHODS`, see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
     """
@@ -168,20 +169,19 @@ def plan(
         progress: called as work is done.
 
     Raises:
-        InputError: see `analyze` and `make_plan`.
+        InputError: see `analyze`, `make_plan` and `refuse_limit`.
         NegativeVerdictError: a target can't be reached.
     """
     settings = settings or PruneSettings()
+    refuse_limit(settings.repair, budget.max_drop)
     analysis = analysis or analyze(bench, settings.similarity, progress)
     # Without data nothing could be fitted: an adapter would be a guess.
-    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
-    limit = budget.max_drop
-    losses = _losses(bench.opened, settings, limit) if limit is not None else None
-    make = best_plan if settings.criterion == BEST_OF else make_plan
-    chosen = make(context, budget, settings.criterion, losses=losses, progress=progress)
+    losses = None if budget.max_drop is None else _losses(bench.opened, settings, budget.max_drop)
+    chosen = choose_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
 

@@ -48,7 +48,8 @@ class SetSearch:
         found = self._sets.of_count(count)
         if found is None:
             raise NegativeVerdictError(
-                f"{count} layers can't be removed: {self.largest} of {layers} can go",
+                f"{'1 layer' if count == 1 else f'{count} layers'} can't be removed: "
+                f"{self.largest} of {layers} can go",
                 where=self.bench.label,
                 hint="`inspect` gives the reason for each layer that stays; "
                 f"{self.criterion} takes none that needs an adapter",

@@ -28,13 +28,14 @@ from redtest_onnx.pruning.repair.distilled import (
 )
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
+from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
 
-Method = Literal["none", "adapter", "refit", "distil", "auto"]
+Method = Literal["none", "adapter", "refit", "distil", "reinit", "auto"]
 Fitted = Literal["adapter", "refit", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -54,6 +55,7 @@ class Repair:
         reason: why nothing was repaired, if nothing was.
         training: what was done behind the refit without labels, whether it was kept or not; None without it.
         offer: training that "auto" left to the user where the refit loses something; None where it didn't.
+        redrawn: operators that "reinit" resized and drew anew.
     """
 
     method: str
@@ -65,6 +67,7 @@ class Repair:
     reason: str | None = None
     training: Training | None = None
     offer: TrainingOffer | None = None
+    redrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,10 @@ def repair(
         settings: the method: "none"; "adapter", which puts a fitted linear operator into each gap and solves
             those behind once more; "refit", which solves the remaining operators again, pairs of them
             jointly; "distil", which trains without labels behind a short refit, and keeps that where held-out
-            samples agree more; "auto", which keeps that of the first three which loses least on them, and
-            trains behind a refit that loses more than chance explains, if PyTorch is there and either
-            `distil.seconds` or `distil.unasked_macs` bounds that.
+            samples agree more; "reinit", RedTest's own, which resizes what reads a layer of another shape and
+            draws it anew, to be trained afterwards; "auto", which keeps that of the first three which loses
+            least on them, and trains behind a refit that loses more than chance explains, if PyTorch is there
+            and either `distil.seconds` or `distil.unasked_macs` bounds that.
         allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
@@ -135,6 +139,8 @@ def repair(
     method = settings.method
     if method == "none" or not plan.steps:
         return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
+    if method == "reinit":
+        return _redrawn(bench, pruned, plan)
     if method == "auto" and bench.data.synthetic:
         return pruned, Repair(
             "none", reason="synthetic inputs tell nothing about the data the model works on"
@@ -167,20 +173,24 @@ def repair(
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
             tried.append((judged(fitted), name, fitted, refits))
-            loss = tried[-1][0]
-            if method != "auto" or name != "refit" or loss[0] < 2 * _standard_error(loss[0], sizes[1]):
-                continue
-            offer = training_offer(bench, fitted, settings.distil)
-            if offer.accepted:
-                offer, found = None, Repair("refit", refits, *sizes, plain[0], loss[0])
-                fitted, found = _trained((bench, fitted), found, loss, judged, settings.distil, progress)
-                if found.method == "distil":
-                    return fitted, found
-                training = found.training
         except (InputError, np.linalg.LinAlgError) as error:
             # The plain removal is still there: a repair that can't be made ends nothing.
             log.warning("repair by %s is left out: %s", name, first_line(error))
             failed.append(f"{name} failed: {first_line(error)}")
+            continue
+        loss = tried[-1][0]
+        if method == "auto" and name == "refit" and loss[0] >= 2 * _standard_error(loss[0], sizes[1]):
+            offer = training_offer(bench, fitted, settings.distil)
+            if not offer.accepted:
+                continue
+            offer, found = None, Repair("refit", refits, *sizes, plain[0], loss[0])
+            try:
+                fitted, found = _trained((bench, fitted), found, loss, judged, settings.distil, progress)
+            except InputError as error:
+                log.warning("training without labels is left out: %s", first_line(error))
+            if found.method == "distil":
+                return fitted, found
+            training = found.training
     if not tried:
         return pruned, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
     loss, name, model, refits = tried[0]
@@ -209,6 +219,17 @@ def _trained(
     trained, training = distilled(bench, model, settings, progress)
     found, after = replace(refitted, training=training), judged(trained)
     return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (model, found)
+
+
+def _redrawn(bench: Workbench, pruned: Model, plan: Plan) -> tuple[Model, Repair]:
+    """The model with operators drawn anew, and what held-out samples say before any training."""
+    model, names = reinitialised(bench, plan)
+    if not names:
+        reason = "the shapes fit without the removed layers, so that nothing had to be drawn anew"
+        return pruned, Repair("none", reason=reason)
+    judge = bench.evaluator(bench.splits.choose)
+    loss = drop(judge.reference, judge.evaluate(model))
+    return model, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
 
 
 def _standard_error(loss: float, samples: int) -> float:

@@ -138,7 +138,7 @@ class _Run:
         )
         share = learning_rate("cosine", settings.warmup, settings.steps)
         for step, (feeds, rows) in enumerate(self._draw()):
-            if settings.seconds is not None and perf_counter() - begin > settings.seconds:
+            if step and settings.seconds is not None and perf_counter() - begin > settings.seconds:
                 return step
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * share(step)

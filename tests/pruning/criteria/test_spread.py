@@ -11,7 +11,8 @@ import redtest_onnx as rt
 from redtest_onnx.data.dataset import Subset
 from redtest_onnx.data.splits import Splits, fit_indices
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.budget import Budget
+from redtest_onnx.pruning.budget import Budget, Losses
+from redtest_onnx.pruning.budget import make_plan as plan_by
 from redtest_onnx.pruning.criteria.base import CriterionContext, SetChoice
 from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet
 from redtest_onnx.pruning.criteria.spread import StageSearch, every_other, spread, stages
@@ -152,6 +153,14 @@ def test_a_tolerance_is_bisected_over_counts() -> None:
     assert len(search.tolerated(every, loss, 0.07, None).steps) == 7
     assert len(tried) <= 7
     assert not search.tolerated(sets.of_count(5) or [], loss, 0.001, None).steps
+
+
+def test_where_no_set_is_tolerable_the_plan_says_why() -> None:
+    plan = plan_by(context("vgg"), Budget(max_drop=0.01), "spread", losses=Losses(lambda plan: 0.5))
+    assert not plan.steps
+    assert "points are lost" in (plan.reason or "")
+    none = plan_by(context("vgg"), Budget(remove=0), "spread")
+    assert none.reason == "0 layers were asked for"
 
 
 def test_sets_of_stages_add_up() -> None:
