@@ -214,7 +214,7 @@ def _trained(
     settings: DistilSettings,
     progress: Progress | None,
 ) -> tuple[Model, Repair]:
-    """A refitted model with training behind it, or as it was where held-out samples agree less."""
+    """A refitted model with training behind it, or as it was where held-out samples agree no more."""
     bench, model = side
     trained, training = distilled(bench, model, settings, progress)
     found, after = replace(refitted, training=training), judged(trained)
