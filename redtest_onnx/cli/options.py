@@ -25,10 +25,17 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model_folder import find_beside
 from redtest_onnx.layers.granularity import GRANULARITIES
 from redtest_onnx.report.table_formats import TABLE_FORMATS
 
 FilePath = click.Path(path_type=Path)
+
+# Read where they lie beside a model.
+_BESIDE = (
+    *("preprocessor_config.json", "processor_config.json", "config.json", "genai_config.json"),
+    *("tokenizer.json", "tokenizer_config.json"),
+)
 
 
 def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "auto") -> ImageOptions:
@@ -77,6 +84,19 @@ class DataOptions:
             log.warning("%s: %s", found.source, said)
         asked = self.text.mask
         return WithMask(found, asked) if asked and getattr(found, "mask", None) is None else found
+
+    def reads(self, *models: Path) -> tuple[Path | None, ...]:
+        """What is read for samples, which no output may replace: what is named, and what lies beside models.
+
+        Args:
+            models: .onnx files, or folders with some.
+        """
+        beside = (
+            find_beside(model / "any" if model.is_dir() else model, name)
+            for model in models
+            for name in _BESIDE
+        )
+        return (self.data, self.preprocess, self.text.tokenizer, *beside)
 
     def has_split(self, name: str, path: Path | None = None) -> bool:
         """Whether the .npz at `path`, or that of --data, has a split of that name."""
