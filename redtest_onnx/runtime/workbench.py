@@ -27,8 +27,9 @@ from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
-from redtest_onnx.runtime.inputs import fit_inputs
+from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
@@ -51,6 +52,9 @@ class Workbench:
         seed: of the choice of samples and of every other random choice.
         evaluation: other samples that judge results; samples of `data` that were held out if None.
         splits: which samples serve which purpose; the seed decides if None.
+
+    Raises:
+        InputError: sizes that don't fit the inputs, or a first run in a process of its own that crashed.
     """
 
     def __init__(
@@ -64,7 +68,12 @@ class Workbench:
         splits: Splits | None = None,
     ) -> None:
         self.options = options or RunOptions()
+        first = self.options.isolate and model.origin is None and "survived" not in model.facts
+        if first:
+            survive_first_run(model, inputs_to_try(model, data), self.options)
         model, data = fit_inputs(model, data, self.options)
+        if first:
+            model.facts["survived"] = True
         self.model = model
         self.data = data
         self.seed = seed
