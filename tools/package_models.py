@@ -322,13 +322,15 @@ def write(page: Path, rows: list[Row]) -> None:
     """Put the rows into the section of the page; those of models that were not run now stay."""
     text = page.read_text(encoding="utf-8")
     start = text.find(HEADING)
-    old = text[start:].splitlines() if start >= 0 else []
+    section, mark, behind = text[start:].partition("\n## ") if start >= 0 else ("", "", "")
+    old = section.splitlines()
     lines = {tuple(line.split(" | ")[:2]): line for line in old if line.startswith("| `")}
     lines.update({tuple(line.split(" | ")[:2]): line for line in map(as_line, rows)})
     order = [tuple(as_line(Row(model)).split(" | ")[:2]) for model in MODELS]
     body = "\n".join(lines[key] for key in order if key in lines)
     page.write_text(
-        f"{text[:start] if start >= 0 else text.rstrip() + chr(10) * 2}{HEADING}{HEAD}{body}\n", "utf-8"
+        f"{text[:start] if start >= 0 else text.rstrip() + chr(10) * 2}{HEADING}{HEAD}{body}\n{mark}{behind}",
+        "utf-8",
     )
 
 
