@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -187,15 +188,16 @@ def ask(given: argparse.Namespace) -> int:
 
 
 def stacked(fed: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
-    """Samples in front, [n, ...]; of what fits together in size, and of many a part."""
+    """Samples along the axis that had one; of what fits together in size, and of many a part."""
     sizes = [tuple(value.shape for value in feeds.values()) for feeds in fed]
-    fitting = [feeds for feeds, size in zip(fed, sizes, strict=True) if size == max(sizes, key=sizes.count)]
+    usual = Counter(sizes).most_common(1)[0][0]
+    fitting = [feeds for feeds, size in zip(fed, sizes, strict=True) if size == usual]
     step = max(1, len(fitting) // 400)
     found = {}
     for name, value in fitting[0].items():
         axis = value.shape.index(1) if 1 in value.shape else None
         values = [feeds[name] for feeds in fitting[::step]]
-        found[name] = value if axis is None else np.concatenate([np.moveaxis(v, axis, 0) for v in values])
+        found[name] = value if axis is None else np.concatenate(values, axis)
     return found
 
 
