@@ -23,7 +23,7 @@ from redtest_onnx.metrics.agreement.elements import ElementMeasure
 from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
 from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
-from redtest_onnx.metrics.agreement.values import ValuesMeasure
+from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
 from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
@@ -126,16 +126,18 @@ class Evaluator:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session | Candidate) -> Evaluation:
+    def evaluate(self, model: Model | Session | Candidate, floor: float | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
             model: the model, a session of it, or one with data of its own.
+            floor: stop as soon as the agreement of values can't reach so much any more; what is found then is
+                that of the samples run, which is below it, too.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(self._open(model))
+        return self._hold(self._open(model), floor)
 
     def match_sets(self, model: Model | Session | Candidate) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
@@ -206,10 +208,12 @@ class Evaluator:
             )
         return found
 
-    def _hold(self, run: _Run) -> Evaluation:
+    def _hold(self, run: _Run, floor: float | None = None) -> Evaluation:
         sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
         distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model.label)
-        random = self._random_outputs()
+        random, samples = self._random_outputs(), 0
+        deciding = [t for output in self.outputs if output.steers for t in output.tensors]
+        deciding = [t for t in deciding if t.name in run.names and t.name not in random]
         for k, (indices, count) in enumerate(self._batches):
             feeds = self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
@@ -233,6 +237,9 @@ class Evaluator:
                     numbers[1].append(other)
             distance.add(*numbers)
             accuracy.add(values, indices, count)
+            samples += count
+            if floor is not None and any(_most(sums[tensor]) < floor for tensor in deciding):
+                break
         apart = distance.result()
         outputs = tuple(
             judge_output(output, {t: sums[t].result() for t in output.tensors if t.name in run.names}, random)
@@ -243,7 +250,6 @@ class Evaluator:
         )
         agreement = Agreement(top1, apart.cosine, apart.relative_l2, outputs)
         found = accuracy.result(warn=run is self._reference)
-        samples = sum(count for _, count in self._batches)
         return Evaluation(agreement, found.accuracy, samples, found.steers)
 
     def _rows(
@@ -308,6 +314,11 @@ def _measure(tensor: JudgedTensor) -> Measure:
     if tensor.kind == "embedding":
         return EmbeddingMeasure()
     return ElementMeasure() if tensor.kind == "elements" else ValuesMeasure()
+
+
+def _most(total: MeasureSum) -> float:
+    """The agreement that a tensor can still reach, where that is known."""
+    return total.most() if isinstance(total, ValuesSum) else 1.0
 
 
 def _stand_in(index: GraphIndex, tensor: JudgedTensor) -> str:
