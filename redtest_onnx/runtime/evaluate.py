@@ -122,6 +122,11 @@ class Evaluator:
         """The reference held against itself: its accuracy."""
 
     @property
+    def reads_inside(self) -> bool:
+        """Whether tensors inside the model are judged, for which a session of its own has to be made."""
+        return any(tensor.reader is not None for tensor in self._judged)
+
+    @property
     def judged(self) -> bool:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
