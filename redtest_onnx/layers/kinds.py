@@ -9,7 +9,6 @@ from redtest_onnx.layers.regions import Region
 BLOCKS = frozenset({"residual block", "branches", "attention", "feed-forward", "block", "recurrent block"})
 """Kinds of layers with several ways through them."""
 
-_TABLES = {"Gather", ops.MS + "EmbedLayerNormalization", ops.MS + "GatherBlockQuantized"}
 _GATES = {"Sigmoid", "Tanh"}
 
 
@@ -31,7 +30,7 @@ def kind_of(index: GraphIndex, region: Region) -> str:
         if not found.isdisjoint(marks):
             return name
     with_weights = [i for i in core if i in index.weighted]
-    if with_weights and all(ops.qualified(index.nodes[i]) in _TABLES for i in with_weights):
+    if with_weights and all(ops.qualified(index.nodes[i]) in ops.TABLES for i in with_weights):
         return "embedding"
     joins = {ops.qualified(index.nodes[i]) for i in core if len(index.activation_inputs(i)) > 1}
     residual = not joins.isdisjoint({"Add", "Sum"})
