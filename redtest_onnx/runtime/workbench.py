@@ -33,6 +33,7 @@ from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
+from redtest_onnx.runtime.session_room import register_holder
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
 _SESSIONS = 2  # kept open per model; each holds the weights once more
@@ -84,6 +85,7 @@ class Workbench:
         self._layers: dict[Granularity, tuple[Layer, ...]] = {}
         self._sessions: OrderedDict[Hashable, Session] = OrderedDict()
         self._evaluators: OrderedDict[Hashable, Evaluator] = OrderedDict()
+        register_holder(self)
 
     def __repr__(self) -> str:
         return f"Workbench({self.model.label!r}, {self.data.source!r}, {self.options}, seed={self.seed})"
@@ -322,6 +324,10 @@ class Workbench:
             self._sessions[key] = Session(self.model, options, level=level, deployed=deployed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
+
+    def release_sessions(self) -> None:
+        """Free the sessions that are kept open, where memory is needed for others."""
+        self._sessions.clear()
 
     def close(self) -> None:
         """Free the sessions and the outputs of evaluators; what is asked for later is made anew."""
