@@ -19,6 +19,7 @@ from redtest_onnx.cli.prune_plans import finish_dry_run, nothing_removable, show
 from redtest_onnx.cli.prune_requests import budget_of, check_training
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
+from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -260,10 +261,8 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    reason = "0 layers were asked for" if remove == 0 else "no candidate keeps within the limits"
-    if plan_path and not dry_run:
-        reason = f"{plan_path} names no layers"
-    show_plan(screen, chosen, analysis, reason, alone=dry_run)
+    reason = f"{plan_path} names no layers" if plan_path and not dry_run else chosen.reason
+    show_plan(screen, chosen, analysis, flags_in(reason or ""), alone=dry_run)
     removed = frozenset(step.region for step in chosen.steps)
     if explorer and removed:
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)

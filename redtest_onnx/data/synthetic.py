@@ -107,6 +107,8 @@ class Synthetic:
             return np.full(shape, "", dtype=object)
         if dtype.kind in "iuf" and (length := self._lengths[plan.name]) is not None:
             return np.full(shape, length, dtype)
+        if dtype.kind in "iu" and np.prod(shape) == 1 and self._graph.is_size(plan.name):
+            return np.ones(shape, dtype)
         if self._bounds[plan.name] and (dtype.kind in "iu" or self._whole_numbers(plan.name)):
             return self._rows(plan, shape, rng).astype(dtype)
         if _KIND.search(plan.name) and dtype.kind in "iu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redtest_onnx.errors import with_arguments
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.pruning.repair.repair import Repair
@@ -21,7 +22,7 @@ def prune_headline(pruning: Pruning) -> str:
     """What was removed, what it saves and what it costs."""
     a, b = pruning.before, pruning.after
     if not pruning.plan.steps:
-        return "No layer was removed: no candidate keeps within the limits."
+        return f"No layer was removed: {with_arguments(pruning.plan.reason or 'the plan names none')}."
     saves = [_change("parameters", a.cost.parameters, b.cost.parameters)]
     if a.cost.macs and b.cost.macs is not None:
         saves.append(_change("MACs", a.cost.macs, b.cost.macs))
@@ -83,10 +84,11 @@ def round_words(done: Round) -> str:
     """What a round of pruning with training removed, and what training brought."""
     judged, tuning = done.finetuning.validated, done.finetuning
     names = ", ".join(step.region for step in done.plan.steps)
-    quality = f"validation loss {tuning.start.loss:.4f} before training"
+    losses = [tuning.start.loss, *(epoch["validation_loss"] for epoch in tuning.history)]
+    quality = f"validation loss {losses[0]:.4f} -> {losses[tuning.best_epoch]:.4f} by training"
     if judged.before is not None and judged.after is not None:
         quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
-    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
+    return f"Without {names}: {repair_words(done.repair)} {plural(len(tuning.history), 'epoch')}: {quality}."
 
 
 def repair_table(repair: Repair) -> Table | None:
