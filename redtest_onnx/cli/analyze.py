@@ -102,7 +102,7 @@ def command(
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
-    outputs.spare(given.data)
+    outputs.spare(*given.reads(model))
     outputs.spare_models(model)
     if model.is_dir() and not is_model_folder(model):
         if html or png or explorer or feature_maps:

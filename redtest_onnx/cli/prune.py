@@ -236,9 +236,10 @@ def command(
         check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare(*source.reads(model), eval_data, analysis_path, None if dry_run else plan_path)
     outputs.spare_models(model)
     loaded = load(model)
+    outputs.spare(loaded)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     distil = DistilSettings(

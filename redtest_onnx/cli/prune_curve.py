@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +71,24 @@ def prune_curve(
     request: CurveRequest,
     saved: Analysis | None,
 ) -> int | None:
-    """Make the series, write its models, show and save the trade-off; the exit code."""
+    """Make the series, write its models, show and save the trade-off; the exit code.
+
+    Raises:
+        OutputError: the model keeps weights in a file that is called like one of the series.
+    """
+    stem = bench.model.path.stem if bench.model.path else "model"
+    for file in bench.model.external_files:
+        same = file.resolve().parent == request.folder.resolve()
+        if same and re.fullmatch(rf"{re.escape(stem)}\.removed-\d+\.onnx", file.name, re.IGNORECASE):
+            raise OutputError(
+                "holds weights that the model reads", where=str(file), hint="--curve another folder"
+            )
     with screen.progress() as progress:
         curve = trade_off_curve(bench, settings, analysis=saved, budget=budget, progress=progress)
     if not curve.points:
         screen.show("No model of the series can be written:", *_skipped(curve))
         return 1
     request.folder.mkdir(parents=True, exist_ok=True)
-    stem = bench.model.path.stem if bench.model.path else "model"
     files = [request.folder / f"{stem}.removed-{point.removed:02d}.onnx" for point in curve.points]
     for point, file in zip(curve.points, files, strict=True):
         save(point.pruning.model, file, force=request.force)

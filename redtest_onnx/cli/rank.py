@@ -93,7 +93,7 @@ def command(
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
-    outputs.spare(data.data, metrics)
+    outputs.spare(*data.reads(*models), metrics)
     outputs.spare_models(*models)
     measurement = ModelMeasurement(
         data=data.data,

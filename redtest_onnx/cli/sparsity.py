@@ -92,7 +92,7 @@ def command(
     chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
     named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
     outputs = Outputs.of(named, force=force)
-    outputs.spare(values["data"], values["eval_data"])
+    outputs.spare(*options.data_options_of({**values}).reads(model), values["eval_data"])
     outputs.spare_models(model)
     if method is None or chosen is None:
         refuse_unused({**values, "output": output}, None)

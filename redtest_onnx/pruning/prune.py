@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from redtest_onnx.checks import check_settings
@@ -181,8 +182,7 @@ def plan(
     )
     limit = budget.max_drop
     losses = _losses(bench.opened, settings, limit) if limit is not None else None
-    chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
-    return chosen, analysis
+    return make_plan(context, budget, settings.criterion, losses=losses, progress=progress), analysis
 
 
 def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
@@ -249,22 +249,22 @@ def rewrite(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    settings = settings or PruneSettings()
+    settings, opened = settings or PruneSettings(), bench.opened
     (progress or _silent)(0, 4, "rewriting")
-    opened = bench.opened
-    pruned = apply_plan(opened, chosen)
+    pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
-    kept = limits or Limits(bench)
 
-    def allows(candidate: Model) -> bool:
-        return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
+    @cache
+    def closed_up(candidate: Workbench) -> Workbench:
+        model = close_with_twin(bench, candidate.model, chosen)
+        return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
-    pruned, repaired = repair(
+    best, repaired = repair(
         *(opened, pruned, chosen, RepairSettings(settings.repair, settings.kernel, settings.distil)),
-        allows=allows,
+        allows=lambda candidate: kept.allow(closed_up(candidate)),
         progress=progress,
     )
-    closed = bench.successor(close_with_twin(bench, pruned, chosen))
+    closed = closed_up(best)
     verify(bench, closed)
     verify_generation(bench, closed)
     return closed, repaired
