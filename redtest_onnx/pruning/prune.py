@@ -182,8 +182,7 @@ def plan(
     )
     limit = budget.max_drop
     losses = _losses(bench.opened, settings, limit) if limit is not None else None
-    chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
-    return chosen, analysis
+    return make_plan(context, budget, settings.criterion, losses=losses, progress=progress), analysis
 
 
 def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
@@ -250,9 +249,8 @@ def rewrite(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    settings = settings or PruneSettings()
+    settings, opened = settings or PruneSettings(), bench.opened
     (progress or _silent)(0, 4, "rewriting")
-    opened = bench.opened
     pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
 
