@@ -178,6 +178,8 @@ def plan(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
     limit = budget.max_drop
+    if limit is not None and progress is not None:
+        progress(0, 1, "trying removals")  # first, the original runs on what judges them
     losses = _losses(bench.opened, settings, limit) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
