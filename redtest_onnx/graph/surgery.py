@@ -75,7 +75,7 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
     if not removals:
         return model
     proto = _edited(model, remove)
-    _sweep(proto.graph)
+    drop_unused(proto.graph)
     return finished(model, proto)
 
 
@@ -250,7 +250,7 @@ def _ordered(
     yield from waiting
 
 
-def _sweep(graph: onnx.GraphProto) -> None:
+def drop_unused(graph: onnx.GraphProto) -> None:
     """Drop initializers, declared shapes and annotations of tensors that are gone."""
     used = {name for node in graph.node for name in reads(node)} | {v.name for v in graph.output}
     made = {name for node in graph.node for name in node.output}

@@ -11,7 +11,6 @@ BLOCKS = frozenset(
 )
 """Kinds of layers with several ways through them."""
 
-_TABLES = {"Gather", ops.MS + "EmbedLayerNormalization", ops.MS + "GatherBlockQuantized"}
 _GATES = {"Sigmoid", "Tanh"}
 _SCATTERS = {"ScatterElements", "ScatterND"}
 _FEED_FORWARD = 4  # operators with weights: gate, up, down, and one to spare
@@ -35,7 +34,7 @@ def kind_of(index: GraphIndex, region: Region) -> str:
         if not found.isdisjoint(marks):
             return name
     with_weights = [i for i in core if i in index.weighted]
-    if with_weights and all(ops.qualified(index.nodes[i]) in _TABLES for i in with_weights):
+    if with_weights and all(ops.qualified(index.nodes[i]) in ops.TABLES for i in with_weights):
         return "embedding"
     joins = {ops.qualified(index.nodes[i]) for i in core if len(index.activation_inputs(i)) > 1}
     residual = not joins.isdisjoint({"Add", "Sum"})

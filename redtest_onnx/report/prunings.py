@@ -48,6 +48,10 @@ def repair_words(repair: Repair) -> str:
     """What was fitted, to what, and what held-out samples say of it."""
     if repair.reason is not None:
         return f"Not repaired: {repair.reason}."
+    if repair.redrawn:
+        lost = "" if repair.loss is None else f" until then {repair.loss * 100:.1f} points are lost"
+        names = ", ".join(repair.redrawn)
+        return f"Resized and drew anew, to be trained with `finetune`;{lost}: {names}."
     what = "adapter" if repair.method == "adapter" else "operator"
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:

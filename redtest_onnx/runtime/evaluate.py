@@ -25,10 +25,11 @@ from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
 from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
-from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
+from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session_room import is_large, register_holder
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,25 @@ class Candidate:
     data: Dataset
 
 
-@dataclass(frozen=True)
 class _Run:
     """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
 
-    session: Session
-    names: Mapping[str, str]
-    data: Dataset
+    def __init__(self, session: Session, names: Mapping[str, str], data: Dataset) -> None:
+        self._session: Session | None = session
+        self._opener = session.opener if is_large(session.model) else None
+        self.names, self.data = names, data
 
     def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
-        found = self.session.run(feeds, list(dict.fromkeys(self.names.values())))
+        if self._session is None:
+            assert self._opener is not None
+            self._session = self._opener()
+        found = self._session.run(feeds, list(dict.fromkeys(self.names.values())))
         return {name: found[own] for name, own in self.names.items()}
+
+    def release(self) -> None:
+        """Close the session of a large model; the next run opens it again."""
+        if self._opener is not None:
+            self._session = None
 
 
 class Evaluator:
@@ -113,6 +122,7 @@ class Evaluator:
         self._judged = {tensor: None for output in outputs for tensor in output.tensors}
         self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
         self._reference = self._open(reference)
+        register_holder(self)
         self._cache: list[dict[str, Any]] = []
         self._measures = {tensor: _measure(tensor) for tensor in self._judged}
         self.undefined_samples: tuple[int, ...] = self._observe()
@@ -120,6 +130,15 @@ class Evaluator:
         self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
+
+    def release_sessions(self) -> None:
+        """Close the reference's session, if it is large; answers that are kept need none."""
+        self._reference.release()
+
+    @property
+    def reads_inside(self) -> bool:
+        """Whether tensors inside the model are judged, for which a session of its own has to be made."""
+        return any(tensor.reader is not None for tensor in self._judged)
 
     @property
     def judged(self) -> bool:
@@ -234,8 +253,9 @@ class Evaluator:
                 elif isinstance(rows, np.ndarray):
                     total.add(rows, rows[:0], counted)
                 if _is_float(rows) and _is_float(other) and len(rows) == count:
-                    numbers[0].append(rows)
-                    numbers[1].append(other)
+                    fits = counted if other.shape == rows.shape else None
+                    numbers[0].append(without_uncounted(rows, fits))
+                    numbers[1].append(without_uncounted(other, fits))
             distance.add(*numbers)
             accuracy.add(values, indices, count)
             samples += count
@@ -260,7 +280,7 @@ class Evaluator:
         if rows is None:
             cut = isinstance(value, np.ndarray) and value.ndim and len(value) == size
             return (value[:count] if cut else value), None
-        return rows, counted_positions(feeds.get(tensor.mask or ""), rows, count)
+        return rows, counted_positions(tensor, feeds, rows, count)
 
     def _random_outputs(self) -> frozenset[str]:
         """Judged tensors that differ from run to run: they tell nothing."""

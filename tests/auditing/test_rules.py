@@ -226,6 +226,14 @@ def test_int8_noise_is_what_rounding_leaves() -> None:
     assert int8_decibels(np.zeros((2, 2)), per_channel=True) == float("inf")
 
 
+@pytest.mark.parametrize("sizes", [(0, 4), (4, 0), (0, 0), (3, 0, 2), (0, 1, 1, 1), (0,)])
+def test_weights_without_values_are_audited(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    net = Net(x=[1, 4])
+    for array in (np.zeros(sizes, np.float32), np.zeros(sizes, np.float16), np.zeros(sizes, np.int8)):
+        net("Identity", net.store(array, array.dtype))
+    assert "RT045" not in found(audited(finished(net, net("Relu", "x", name="y")), tmp_path, {}))
+
+
 def test_masks_of_infinity_are_no_broken_weights(tmp_path: Path) -> None:
     net = Net(x=[1, 4])
     h = net("Max", net("Gemm", "x", net.weight(4, 4)), net.store(-np.inf))
