@@ -104,12 +104,16 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
         The model as it now lies on disk; for a stream such as `/dev/null`, the model that was given.
 
     Raises:
-        OutputError: the target exists and `force` is not set, can't be written, or is a stream and the model
-            has external data.
+        OutputError: the target exists and `force` is not set, can't be written, holds weights that the model
+            reads, or is a stream and the model has external data.
     """
     path = Path(path)
     writable(path, force=force)
     proto, source = model.proto, model.path
+    if any(os.path.realpath(file) == os.path.realpath(path) for file in model.external_files):
+        raise OutputError(
+            "holds weights that the model reads", where=str(path), hint="save it under another name"
+        )
     external = any(is_external(tensor) for tensor in stored_tensors(proto))
     if external and is_stream(path):
         if str(path) == os.devnull:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 
 from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.dataset import Dataset, Feeds
 from redtest_onnx.data.synthetic import Synthetic
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
@@ -35,6 +37,20 @@ def fit_inputs(model: Model, data: Dataset, options: RunOptions) -> tuple[Model,
     settled = _settled(sized, data, options)
     settled.settled = True
     return sized, settled
+
+
+def inputs_to_try(model: Model, data: Dataset) -> Iterator[Feeds]:
+    """Inputs of the smallest run; with every guess of what sizes may be, where they are guesses.
+
+    Args:
+        model: the model.
+        data: samples; what can't be read is left out, the run that needs it says why.
+    """
+    guesses = isinstance(data, Synthetic) and not data.settled and bool(data.guessed_sizes)
+    for guess in GUESSES if guesses else GUESSES[:1]:
+        tried = data.guessed(guess) if isinstance(data, Synthetic) and guess is not GUESSES[0] else data
+        with suppress(InputError):
+            yield tried.inputs(leading_indices(fixed_batch(model) or 1, len(tried)))
 
 
 def _settled(model: Model, data: Synthetic, options: RunOptions) -> Synthetic:

@@ -218,3 +218,22 @@ def test_no_graph_is_without_nodes(counted_by: str) -> None:
     scores = Session(model, rt.RunOptions("cpu", 1)).run(Synthetic(model, 0, 4, {}).inputs([0]))["y"]
     assert scores.shape == (1, 3)
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 2560), (2000, 315), (12000, 96)])
+def test_large_models_get_fewer_samples(side: int, count: int) -> None:
+    net = Net(x=["N", 3, side, side])
+    net.conv("x", 3, 4, name="a")
+    net.conv("a", 4, 8, name="b")
+    net("ReduceMean", "b", axes=[2, 3], name="y")
+    model = net.model("y")
+    macs = side * side * 9 * (3 * 4 + 4 * 8)
+    assert len(Synthetic(model, 0, None, {})) == count == max(96, min(2560, 5 * 10**11 // macs))
+    assert len(Synthetic(model, 0, 7, {})) == 7
+
+
+def test_sizes_that_are_unknown_leave_the_weights_to_tell() -> None:
+    net = Net(x=["N", 8])
+    kept = net("NonZero", net("MatMul", "x", net.weight(8, 8)))
+    net("MatMul", net("Cast", net("Transpose", kept), to=1), net.weight(2, 3), name="y")
+    assert len(Synthetic(net.model("y"), 0, None, {})) == 2560

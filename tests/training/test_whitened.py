@@ -47,7 +47,11 @@ def repaired() -> tuple[rt.Model, rt.Model, Unlabelled]:
     layers = [layer for layer in bench.layers() if layer.action == "bypass"][:10]
     plan = Plan("test", model.sha256, tuple(map(Step.of, layers)))
     fixed, _ = repair(bench, apply_plan(bench, plan), plan, RepairSettings("refit"))
-    return model, fixed, Unlabelled(rt.open_data(MODELS / "digits.npz", model, split="train"), np.arange(320))
+    return (
+        model,
+        fixed.model,
+        Unlabelled(rt.open_data(MODELS / "digits.npz", model, split="train"), np.arange(320)),
+    )
 
 
 def taught(case: tuple[rt.Model, rt.Model, Unlabelled], optimizer: str, **more: object) -> FineTuning:

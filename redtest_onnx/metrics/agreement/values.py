@@ -29,7 +29,7 @@ class ValuesMeasure:
         self._first: Floats | None = None
         self._level: Floats | None = None
         self._positions: Floats | None = None  # values per entry of the last axis
-        self._samples = self._finite = 0
+        self._samples = self._finite = self._seen = 0
         self._squares = self._energy = 0.0
         self._even = True
 
@@ -37,6 +37,7 @@ class ValuesMeasure:
         """Show a batch [n, ...] of the reference."""
         if not len(reference):
             return
+        self._seen += len(reference)
         x = _rows(reference)
         weight = _weights(x, counted)
         # What is masked by infinity has no spread; the rest of its sample has.
@@ -72,7 +73,7 @@ class ValuesMeasure:
         """A sum for one model."""
         first, level, channels, positions = self._first, self._level, self._channels, self._positions
         if first is None or level is None or channels is None or positions is None or not self._finite:
-            return ValuesSum(0.0)
+            return ValuesSum(0.0, self._seen)
         above = channels / np.maximum(positions, 1)
         # Squares about the level, less those of the mean about it.
         about_channels = self._squares - float((positions * np.square(above)).sum())
@@ -81,8 +82,8 @@ class ValuesMeasure:
             between = first + self._elements / self._samples - (level + above)
             spread = about_channels - self._samples * float(np.square(between).sum())
         if self._samples < 2 or spread <= _CONSTANT * max(self._energy, 1e-300):
-            return ValuesSum(self._energy / self._finite)
-        return ValuesSum(spread / self._finite)
+            return ValuesSum(self._energy / self._finite, self._seen)
+        return ValuesSum(spread / self._finite, self._seen)
 
 
 class ValuesSum:
@@ -90,10 +91,11 @@ class ValuesSum:
 
     Args:
         variance: mean squared distance of the reference's elements from their mean.
+        expected: number of samples that there are.
     """
 
-    def __init__(self, variance: float) -> None:
-        self._variance = variance
+    def __init__(self, variance: float, expected: int) -> None:
+        self._variance, self._expected = variance, expected
         self._samples = 0
         self._score = self._error = self._scale = self._largest = 0.0
         self._finite = True
@@ -120,6 +122,11 @@ class ValuesSum:
         self._scale += float(scale[good].sum())
         if good.any():
             self._largest = max(self._largest, float(np.abs(difference[good]).max(initial=0.0)))
+
+    def most(self) -> float:
+        """The agreement that would be reached if all samples to come agreed."""
+        left = max(self._expected - self._samples, 0)
+        return min(max((self._score + left) / max(self._samples + left, 1), 0.0), 1.0)
 
     def result(self) -> MeasureResult:
         """The agreement over all batches added."""

@@ -117,7 +117,8 @@ class StageSearch:
         self._operators = {operator.target: operator for operator in linear_operators(bench.model)}
         self._fits: dict[int, GapFits] = {}
         self._entry = self._computed(0, None)
-        self._runner.advance(min(self._index.between(self._ends[0], self._ends[1])))
+        for _ in self._runner.values((), advance_to=min(self._index.between(self._ends[0], self._ends[1]))):
+            pass  # what lies in front of the stage is kept
         names = [*self._ends, *(before for before, _ in self._before)]
         original = list(self._runner.values(names))
         self._original = {

@@ -56,7 +56,7 @@ class TrainingOffer:
     accepted: bool
 
 
-def training_offer(bench: Workbench, refitted: Model, settings: DistilSettings) -> TrainingOffer:
+def training_offer(bench: Workbench, refitted: Workbench, settings: DistilSettings) -> TrainingOffer:
     """What training behind a refit would take.
 
     The work is counted, not timed, so that the same command does the same on a busy machine.
@@ -66,7 +66,7 @@ def training_offer(bench: Workbench, refitted: Model, settings: DistilSettings) 
         refitted: the pruned model behind a refit.
         settings: of the training; with `seconds` it is always accepted, since they bound it.
     """
-    original, pruned = bench.cost.macs, bench.successor(refitted).cost.macs
+    original, pruned = bench.cost.macs, refitted.cost.macs
     macs = None
     if original is not None and pruned is not None:
         taught = len(bench.splits.fit) * (2 if settings.mirror else 1)
@@ -107,7 +107,7 @@ def distilled(
     require_training()
     from redtest_onnx.training.distil.distil import DistilSamples, distil
 
-    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose)
+    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose, bench.mask)
     found = distil(
         *(bench.model, refitted, samples, distil_targets(bench, refitted)), settings, bench.options, progress
     )

@@ -113,9 +113,9 @@ def repair(
     plan: Plan,
     settings: RepairSettings,
     *,
-    allows: Callable[[Model], bool] = lambda model: True,
+    allows: Callable[[Workbench], bool] = lambda candidate: True,
     progress: Progress | None = None,
-) -> tuple[Model, Repair]:
+) -> tuple[Workbench, Repair]:
     """Fit what is left of a pruned model to what the original computes.
 
     Args:
@@ -134,31 +134,35 @@ def repair(
         progress: called as work is done.
 
     Returns:
-        The model to keep and what was done. A repair that fails, or whose result is too large, is left out.
+        The workbench of the model to keep, and what was done. A repair that fails, or whose result is too
+        large, is left out.
     """
     method = settings.method
+    unrepaired = bench.successor(pruned)
     if method == "none" or not plan.steps:
-        return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
+        reason = "not asked for" if method == "none" else "nothing was removed"
+        return unrepaired, Repair("none", reason=reason)
     if method == "reinit":
-        return _redrawn(bench, pruned, plan)
+        return _redrawn(bench, unrepaired, plan)
     if method == "auto" and bench.data.synthetic:
-        return pruned, Repair(
-            "none", reason="synthetic inputs tell nothing about the data the model works on"
-        )
+        reason = "synthetic inputs tell nothing about the data the model works on"
+        return unrepaired, Repair("none", reason=reason)
     fit, held_out = bench.splits.fit, bench.splits.choose
     judge = bench.evaluator(held_out)
 
-    def judged(model: Model) -> tuple[float, float]:
-        result = judge.evaluate(model)
+    def judged(candidate: Workbench) -> tuple[float, float]:
+        # Its session is kept for the checks that follow, unless others than the outputs are judged.
+        result = judge.evaluate(candidate.model if judge.reads_inside else candidate.session())
         return drop(judge.reference, result), result.agreement.relative_l2
 
-    plain = judged(pruned)
+    plain = judged(unrepaired)
+    unrepaired.close()
     sizes = len(fit), len(held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
     if method == "distil":
         require_training()
-    tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
+    tried: list[tuple[tuple[float, float], Fitted, Workbench, tuple[Refit, ...]]] = []
     failed: list[str] = []
     offer, training = None, None
     for name in names:
@@ -168,7 +172,8 @@ def repair(
             fits = FitSettings(name, fit, settings.kernel)
             if name == "distil":
                 fits = replace(fits, fit=fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
-            fitted, refits = fit_to_original(bench, pruned, plan, fits, progress)
+            model, refits = fit_to_original(bench, pruned, plan, fits, progress)
+            fitted = bench.successor(model)
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
@@ -192,44 +197,45 @@ def repair(
                 return fitted, found
             training = found.training
     if not tried:
-        return pruned, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
-    loss, name, model, refits = tried[0]
+        return unrepaired, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
+    loss, name, kept, refits = tried[0]
     for other in tried[1:]:
         if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:
-            loss, name, model, refits = other
+            loss, name, kept, refits = other
     if method == "auto" and not loss < plain:
         reason = "no repair was better on held-out samples"
-        return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason, training, offer)
+        return unrepaired, Repair("none", refits, *sizes, plain[0], plain[0], reason, training, offer)
     if name != "distil":
-        return model, Repair(name, refits, *sizes, plain[0], loss[0], None, training, offer)
+        return kept, Repair(name, refits, *sizes, plain[0], loss[0], None, training, offer)
     found = Repair("refit", refits, min(len(fit), REFIT_SAMPLES), sizes[1], plain[0], loss[0])
-    return _trained((bench, model), found, loss, judged, settings.distil, progress)
+    return _trained((bench, kept), found, loss, judged, settings.distil, progress)
 
 
 def _trained(
-    side: tuple[Workbench, Model],
+    sides: tuple[Workbench, Workbench],
     refitted: Repair,
     loss: tuple[float, float],
-    judged: Callable[[Model], tuple[float, float]],
+    judged: Callable[[Workbench], tuple[float, float]],
     settings: DistilSettings,
     progress: Progress | None,
-) -> tuple[Model, Repair]:
+) -> tuple[Workbench, Repair]:
     """A refitted model with training behind it, or as it was where held-out samples agree no more."""
-    bench, model = side
-    trained, training = distilled(bench, model, settings, progress)
+    bench, kept = sides
+    model, training = distilled(bench, kept.model, settings, progress)
+    trained = bench.successor(model)
     found, after = replace(refitted, training=training), judged(trained)
-    return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (model, found)
+    return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (kept, found)
 
 
-def _redrawn(bench: Workbench, pruned: Model, plan: Plan) -> tuple[Model, Repair]:
+def _redrawn(bench: Workbench, unrepaired: Workbench, plan: Plan) -> tuple[Workbench, Repair]:
     """The model with operators drawn anew, and what held-out samples say before any training."""
     model, names = reinitialised(bench, plan)
     if not names:
         reason = "the shapes fit without the removed layers, so that nothing had to be drawn anew"
-        return pruned, Repair("none", reason=reason)
-    judge = bench.evaluator(bench.splits.choose)
+        return unrepaired, Repair("none", reason=reason)
+    kept, judge = bench.successor(model), bench.evaluator(bench.splits.choose)
     loss = drop(judge.reference, judge.evaluate(model))
-    return model, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
+    return kept, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
 
 
 def _standard_error(loss: float, samples: int) -> float:

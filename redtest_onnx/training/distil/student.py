@@ -14,10 +14,12 @@ from redtest_onnx.bridge.convert import to_torch
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.training.distil.settings import DistilSettings
-from redtest_onnx.training.distil.whitening import WhitenedOperator, second_moments
+from redtest_onnx.training.distil.whitening import SeenValues, WhitenedOperator, second_moments
 from redtest_onnx.training.objective import TappedModule
+from redtest_onnx.training.positions import counted_positions
 
 Inputs = Mapping[str, Tensor]
 
@@ -30,16 +32,22 @@ class Student(nn.Module):
         names: tensors that its forward pass returns.
         batches: inputs of some samples, that the second moments are taken from.
         settings: see `DistilSettings`.
+        mask: which positions of sequences count; None where all do.
     """
 
     def __init__(
-        self, model: Model, names: tuple[str, ...], batches: Iterable[Inputs], settings: DistilSettings
+        self,
+        model: Model,
+        names: tuple[str, ...],
+        batches: Iterable[Inputs],
+        settings: DistilSettings,
+        mask: Mask | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.onnx_module = to_torch(model, batch_norm="frozen").eval().requires_grad_(False)
         self._tapped = TappedModule(self.onnx_module, names)
-        found = whitened_operators(self.onnx_module, model, batches, settings)
+        found = whitened_operators(self.onnx_module, model, batches, settings, mask)
         self._places = [(item.weight, item.bias) for item in found]
         self.operators = nn.ModuleList(item.operator for item in found)
 
@@ -88,7 +96,11 @@ class PlacedOperator:
 
 
 def whitened_operators(
-    module: OnnxModule, model: Model, batches: Iterable[Inputs], settings: DistilSettings
+    module: OnnxModule,
+    model: Model,
+    batches: Iterable[Inputs],
+    settings: DistilSettings,
+    mask: Mask | None = None,
 ) -> list[PlacedOperator]:
     """The linear operators of a module with weights of their own, in whitened coordinates.
 
@@ -97,6 +109,7 @@ def whitened_operators(
         model: the graph it was made from.
         batches: inputs of some samples, that the second moments are taken from.
         settings: see `DistilSettings`.
+        mask: which positions of sequences count; None where all do.
     """
     paths = {name: path for path, name in module.onnx_names.items()}
     parameters = dict(module.named_parameters())
@@ -107,7 +120,7 @@ def whitened_operators(
     ]
     taps = tuple(dict.fromkeys(name for op in operators for name in (op.input, op.output)))
     with torch.no_grad():
-        seen = (module.tensors(taps, **batch) for batch in batches)
+        seen = (SeenValues(module.tensors(taps, **batch), _counted(mask, batch)) for batch in batches)
         moments = second_moments(
             operators, seen, settings.moment_samples, settings.rows_per_unknown, settings.seed
         )
@@ -122,6 +135,10 @@ def whitened_operators(
         whitened = WhitenedOperator(operator, weight, bias, whitener).to(weight.device)
         found.append(PlacedOperator(whitened, weight_path, bias_path))
     return found
+
+
+def _counted(mask: Mask | None, batch: Inputs) -> Tensor | None:
+    return counted_positions(mask, {name: value.cpu().numpy() for name, value in batch.items()})
 
 
 def trainable_operators(model: Model) -> list[LinearOperator]:
