@@ -29,6 +29,7 @@ from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
 from redtest_onnx.runtime.inputs import fit_inputs
+from redtest_onnx.runtime.outputs.arrange import samples_per_run
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
@@ -292,7 +293,9 @@ class Workbench:
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
             _make_room(self._evaluators, _EVALUATORS)
-            self._evaluators[key] = Evaluator(self.session(), samples, self.outputs, self.fixed_batch)
+            batch = samples_per_run(self.outputs, self.shapes.sizes, self.resolved.batch)
+            fixed = self.fixed_batch
+            self._evaluators[key] = Evaluator(self.session(), samples, self.outputs, fixed, batch)
         self._evaluators.move_to_end(key)
         return self._evaluators[key]
 

@@ -168,8 +168,9 @@ class _Run:
             counted = counted_positions(self._samples.mask, feeds)
             answers = self._checker.answers(feeds, rows, counted)
             student = self._forward(feeds)
-            cut = [{name: v[:count] for name, v in values.items()} for values in (student, answers)]
-            total += float(self._loss(*cut, None if counted is None else counted[:count])) * count
+            ours, theirs = ({name: v[:count] for name, v in values.items()} for values in (student, answers))
+            cut = None if counted is None else counted[:count]
+            total += float(self._loss(ours, theirs, cut)) * count
             seen += count
         return total / max(seen, 1)
 
