@@ -280,6 +280,12 @@ class Workbench:
         everything = sample_indices(self.evaluation, len(self.evaluation), self.seed)
         return Subset(self.evaluation, everything)
 
+    @cached_property
+    def samples_per_run(self) -> int:
+        """Samples of a run that needs little memory, where the model leaves their number open."""
+        held = self.cost.peak_activation_bytes or 0
+        return samples_per_run(self.outputs, self.shapes.sizes, self.resolved.batch, held)
+
     def evaluator(self, samples: Subset | Indices | None = None) -> Evaluator:
         """What holds other models against this one.
 
@@ -293,9 +299,8 @@ class Workbench:
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
             _make_room(self._evaluators, _EVALUATORS)
-            batch = samples_per_run(self.outputs, self.shapes.sizes, self.resolved.batch)
-            fixed = self.fixed_batch
-            self._evaluators[key] = Evaluator(self.session(), samples, self.outputs, fixed, batch)
+            how = self.outputs, self.fixed_batch, self.samples_per_run
+            self._evaluators[key] = Evaluator(self.session(), samples, *how)
         self._evaluators.move_to_end(key)
         return self._evaluators[key]
 
