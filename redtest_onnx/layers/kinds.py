@@ -6,10 +6,14 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.regions import Region
 
-BLOCKS = frozenset({"residual block", "branches", "attention", "feed-forward", "block", "recurrent block"})
+BLOCKS = frozenset(
+    {"residual block", "branches", "attention", "feed-forward", "block", "recurrent block", "message passing"}
+)
 """Kinds of layers with several ways through them."""
 
 _GATES = {"Sigmoid", "Tanh"}
+_SCATTERS = {"ScatterElements", "ScatterND"}
+_FEED_FORWARD = 4  # operators with weights: gate, up, down, and one to spare
 
 
 def kind_of(index: GraphIndex, region: Region) -> str:
@@ -42,7 +46,10 @@ def kind_of(index: GraphIndex, region: Region) -> str:
     if convolutions:
         merge = index.nodes[index.producer[region.tensor]].op_type
         return "residual block" if residual and merge != "Concat" else "branches"
-    return "feed-forward" if residual or "Mul" in joins else "block"
+    if not found.isdisjoint(_SCATTERS):
+        return "message passing"  # what nodes of a graph tell their neighbours is summed up
+    small = len(with_weights) <= _FEED_FORWARD
+    return "feed-forward" if small and (residual or "Mul" in joins) else "block"
 
 
 def _steps(index: GraphIndex, with_weights: list[int], kinds: list[str]) -> bool:

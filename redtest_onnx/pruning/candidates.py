@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
+_ROUNDING = 1e-9
 _SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
@@ -52,6 +53,8 @@ class Candidates:
                 "to remove, or what its outputs are",
                 bench.label,
             )
+        # Accuracy may hold where the agreement doesn't.
+        self._floor = None if self._evaluator.reference.accuracy_steers else 1.0 - max_drop - _ROUNDING
         self._looks = self._prepared()
 
     def loss(self, plan: Plan) -> float:
@@ -71,7 +74,7 @@ class Candidates:
             session = Session(make(), self._bench.options)
             if self._hopeless(session):
                 return float("inf")
-            return drop(self._evaluator.reference, self._evaluator.evaluate(session))
+            return drop(self._evaluator.reference, self._evaluator.evaluate(session, self._floor))
         except InputError as error:
             # What can't be run is no candidate.
             log.info("without %s: %s", ", ".join(step.region for step in plan.steps), error.what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from redtest_onnx.checks import check_settings
@@ -23,6 +24,7 @@ from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.reinit import refuse_limit
 from redtest_onnx.pruning.repair.repair import (
     FitSettings,
     Fitted,
@@ -131,7 +133,7 @@ class PruneSettings:
     Attributes:
         criterion: the order in which layers go, one of `criteria.names()`.
         similarity: how similarity is measured.
-        repair: "none", "adapter", "refit", "distil" or "auto", see `repair`; with repair more layers can go.
+        repair: one of `METHODS`, see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
     """
@@ -167,13 +169,14 @@ def plan(
         progress: called as work is done.
 
     Raises:
-        InputError: see `analyze` and `make_plan`.
+        InputError: see `analyze`, `make_plan` and `refuse_limit`.
         NegativeVerdictError: a target can't be reached.
     """
     settings = settings or PruneSettings()
+    refuse_limit(settings.repair, budget.max_drop)
     analysis = analysis or analyze(bench, settings.similarity, progress)
     # Without data nothing could be fitted: an adapter would be a guess.
-    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
@@ -250,19 +253,20 @@ def rewrite(
     settings = settings or PruneSettings()
     (progress or _silent)(0, 4, "rewriting")
     opened = bench.opened
-    pruned = apply_plan(opened, chosen)
+    pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
-    kept = limits or Limits(bench)
 
-    def allows(candidate: Model) -> bool:
-        return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
+    @cache
+    def closed_up(candidate: Workbench) -> Workbench:
+        model = close_with_twin(bench, candidate.model, chosen)
+        return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
-    pruned, repaired = repair(
+    best, repaired = repair(
         *(opened, pruned, chosen, RepairSettings(settings.repair, settings.kernel, settings.distil)),
-        allows=allows,
+        allows=lambda candidate: kept.allow(closed_up(candidate)),
         progress=progress,
     )
-    closed = bench.successor(close_with_twin(bench, pruned, chosen))
+    closed = closed_up(best)
     verify(bench, closed)
     verify_generation(bench, closed)
     return closed, repaired

@@ -23,7 +23,7 @@ from redtest_onnx.metrics.agreement.elements import ElementMeasure
 from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
 from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
-from redtest_onnx.metrics.agreement.values import ValuesMeasure
+from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
 from redtest_onnx.runtime.outputs.arrange import BATCH, counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
@@ -137,20 +137,27 @@ class Evaluator:
         self._reference.release()
 
     @property
+    def reads_inside(self) -> bool:
+        """Whether tensors inside the model are judged, for which a session of its own has to be made."""
+        return any(tensor.reader is not None for tensor in self._judged)
+
+    @property
     def judged(self) -> bool:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session | Candidate) -> Evaluation:
+    def evaluate(self, model: Model | Session | Candidate, floor: float | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
             model: the model, a session of it, or one with data of its own.
+            floor: stop as soon as the agreement of values can't reach so much any more; what is found then is
+                that of the samples run, which is below it, too.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(self._open(model))
+        return self._hold(self._open(model), floor)
 
     def match_sets(self, model: Model | Session | Candidate) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
@@ -223,10 +230,12 @@ class Evaluator:
             )
         return found
 
-    def _hold(self, run: _Run) -> Evaluation:
+    def _hold(self, run: _Run, floor: float | None = None) -> Evaluation:
         sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
         distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model.label)
-        random = self._random_outputs()
+        random, samples = self._random_outputs(), 0
+        deciding = [t for output in self.outputs if output.steers for t in output.tensors]
+        deciding = [t for t in deciding if t.name in run.names and t.name not in random]
         for k, (indices, count) in enumerate(self._batches):
             feeds = self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
@@ -251,6 +260,9 @@ class Evaluator:
                     numbers[1].append(without_uncounted(other, fits))
             distance.add(*numbers)
             accuracy.add(values, indices, count)
+            samples += count
+            if floor is not None and any(_most(sums[tensor]) < floor for tensor in deciding):
+                break
         apart = distance.result()
         outputs = tuple(
             judge_output(output, {t: sums[t].result() for t in output.tensors if t.name in run.names}, random)
@@ -261,7 +273,6 @@ class Evaluator:
         )
         agreement = Agreement(top1, apart.cosine, apart.relative_l2, outputs)
         found = accuracy.result(warn=run is self._reference)
-        samples = sum(count for _, count in self._batches)
         return Evaluation(agreement, found.accuracy, samples, found.steers)
 
     def _rows(
@@ -326,6 +337,11 @@ def _measure(tensor: JudgedTensor) -> Measure:
     if tensor.kind == "embedding":
         return EmbeddingMeasure()
     return ElementMeasure() if tensor.kind == "elements" else ValuesMeasure()
+
+
+def _most(total: MeasureSum) -> float:
+    """The agreement that a tensor can still reach, where that is known."""
+    return total.most() if isinstance(total, ValuesSum) else 1.0
 
 
 def _stand_in(index: GraphIndex, tensor: JudgedTensor) -> str:

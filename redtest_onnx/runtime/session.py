@@ -69,6 +69,8 @@ class RunOptions:
             comparisons of outputs are measured on them; similarities are not.
         latency_command: a command that tells the latency of a model instead, see `run_latency_command`.
         output_kinds: what the user says of outputs, by name; what is not said is found from the graph.
+        isolate: run each model once in a process of its own first, so that a crash of ONNX Runtime becomes
+            an error.
 
     Raises:
         InputError: no such device, or a negative number of threads.
@@ -79,6 +81,7 @@ class RunOptions:
     providers: tuple[Provider, ...] = ()
     latency_command: str | None = None
     output_kinds: tuple[tuple[str, OutputKind], ...] = ()
+    isolate: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)

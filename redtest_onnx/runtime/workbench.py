@@ -27,13 +27,14 @@ from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
-from redtest_onnx.runtime.inputs import fit_inputs
+from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
 from redtest_onnx.runtime.outputs.arrange import samples_per_run
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
-from redtest_onnx.runtime.session_room import register_holder
+from redtest_onnx.runtime.session_room import drop_oldest, register_holder
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
 _SESSIONS = 2  # kept open per model; each holds the weights once more
@@ -53,6 +54,9 @@ class Workbench:
         seed: of the choice of samples and of every other random choice.
         evaluation: other samples that judge results; samples of `data` that were held out if None.
         splits: which samples serve which purpose; the seed decides if None.
+
+    Raises:
+        InputError: sizes that don't fit the inputs, or a first run in a process of its own that crashed.
     """
 
     def __init__(
@@ -66,7 +70,12 @@ class Workbench:
         splits: Splits | None = None,
     ) -> None:
         self.options = options or RunOptions()
+        first = self.options.isolate and model.origin is None and "survived" not in model.facts
+        if first:
+            survive_first_run(model, inputs_to_try(model, data), self.options)
         model, data = fit_inputs(model, data, self.options)
+        if first:
+            model.facts["survived"] = True
         self.model = model
         self.data = data
         self.seed = seed
@@ -292,13 +301,11 @@ class Workbench:
         Args:
             samples: of this workbench's data by their indices, or others; `judging` if None.
         """
-        if samples is None:
-            samples = self.judging
-        if isinstance(samples, np.ndarray):
-            samples = Subset(self.data, samples)
+        samples = self.judging if samples is None else samples
+        samples = Subset(self.data, samples) if isinstance(samples, np.ndarray) else samples
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
-            _make_room(self._evaluators, _EVALUATORS)
+            drop_oldest(self._evaluators, _EVALUATORS)
             how = self.outputs, self.fixed_batch, self.samples_per_run
             self._evaluators[key] = Evaluator(self.session(), samples, *how)
         self._evaluators.move_to_end(key)
@@ -319,7 +326,7 @@ class Workbench:
         deployed = deployed and runs_elsewhere(options)
         key = level, options, deployed
         if key not in self._sessions:
-            _make_room(self._sessions, _SESSIONS)
+            drop_oldest(self._sessions, _SESSIONS)
             self._sessions[key] = Session(self.model, options, level=level, deployed=deployed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
@@ -342,8 +349,3 @@ class Workbench:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _make_room(kept: OrderedDict[Hashable, Any], limit: int) -> None:
-    while len(kept) >= limit:
-        kept.popitem(last=False)

@@ -169,8 +169,7 @@ class _Run:
             answers = self._checker.answers(feeds, rows, counted)
             student = self._forward(feeds)
             ours, theirs = ({name: v[:count] for name, v in values.items()} for values in (student, answers))
-            cut = None if counted is None else counted[:count]
-            total += float(self._loss(ours, theirs, cut)) * count
+            total += float(self._loss(ours, theirs, None if counted is None else counted[:count])) * count
             seen += count
         return total / max(seen, 1)
 
