@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
