@@ -145,7 +145,7 @@ class _Run:
         share = learning_rate("cosine", settings.warmup, settings.steps)
         for step, (feeds, rows) in enumerate(self._draw()):
             elapsed = perf_counter() - begin
-            if step and settings.seconds is not None and elapsed > settings.seconds:
+            if settings.seconds is not None and elapsed > settings.seconds:
                 return step
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * share(schedule_position(step, settings, elapsed))

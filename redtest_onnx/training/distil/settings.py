@@ -27,7 +27,7 @@ class DistilSettings:
         rows_per_unknown: rows of them per size of an operator's input.
         mirror: mirror half of the images; right where a mirrored image means the same.
         crop: shift images by up to an eighth of their size.
-        seconds: time after which no further step begins than the first; None for all steps.
+        seconds: time after which no further step begins, preparation included; None for all steps.
         unasked_macs: multiply-accumulates up to which a repair "auto" trains although no time was given: at
             the default some three minutes of one core.
         precision: of the student's forward pass.
