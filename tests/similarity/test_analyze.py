@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from nets import Net
 from references import activations, slow_cka
 from scipy.stats import spearmanr
 
@@ -217,3 +218,16 @@ def test_one_dimensional_convolutions_are_pooled_over_their_length() -> None:
     model = rt.Model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
     analysis = rt.analyze(model, rt.open_data(None, model), rt.AnalysisSettings(samples=32, batches=1), CPU)
     assert analysis.features == (3, 5)
+
+
+@pytest.mark.parametrize("estimator", ["minibatch", "exact", "paper", "biased"])
+@pytest.mark.filterwarnings("error")
+def test_activations_beyond_float32_are_undefined_without_warnings(estimator: str) -> None:
+    net = Net(input=["n", 4])
+    h = "input"
+    for _ in range(4):
+        h = net("Relu", net("MatMul", h, net.weight(4, 4)))
+    model = net.model(net("MatMul", h, net.weight(4, 2), name="y"))
+    data = {"input": np.full((16, 4), 3e38, np.float32)}
+    settings = rt.AnalysisSettings(samples=8, batches=2, estimator=estimator)  # type: ignore[arg-type]
+    assert np.isnan(np.asarray(rt.analyze(model, data, settings).similarity)).all()
