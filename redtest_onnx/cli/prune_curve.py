@@ -14,6 +14,7 @@ from redtest_onnx.graph.files import save
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.curve import Curve, trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
+from redtest_onnx.report.curve_figure import save_curve_figure
 from redtest_onnx.report.curves import curve_chart, curve_table
 from redtest_onnx.report.page.layers import prune_page
 from redtest_onnx.report.page.render import save_page
@@ -28,12 +29,14 @@ class CurveRequest:
     Attributes:
         folder: of the models.
         html: page of the chosen one with the chart; None for none.
+        png: picture of accuracy, cost and MSRS over the series; None for none.
         json_path: document of all; None for none.
         force: whether models in the folder may be written over.
     """
 
     folder: Path
     html: Path | None
+    png: Path | None
     json_path: str | None
     force: bool
 
@@ -95,6 +98,8 @@ def prune_curve(
         pruning = curve.points[index].pruning
         page = prune_page(bench.model, pruning, files[index], provenance(), curve=curve_chart(curve))
         save_page(page, request.html)
+    if request.png is not None:
+        save_curve_figure(curve, bench.label.rpartition("/")[2], request.png)
     if request.json_path:
         write_json(curve.document([str(file) for file in files]), request.json_path)
     return None

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.model_folder import open_folder
+from redtest_onnx.graph.parsing import read_proto
 from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.tensor_checks import external_range
@@ -42,7 +43,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")
-        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        proto = read_proto(path)
     except DecodeError as error:
         raise InputError(
             "not an ONNX model, cut off in the middle, or nested too deeply to be read",

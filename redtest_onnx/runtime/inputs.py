@@ -11,6 +11,7 @@ from redtest_onnx.data.dataset import Dataset, Feeds
 from redtest_onnx.data.synthetic import Synthetic
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reduced import with_weights_made_in_place
 from redtest_onnx.graph.signature import GUESSES, fixed_batch
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -53,14 +54,18 @@ def inputs_to_try(model: Model, data: Dataset) -> Iterator[Feeds]:
 
 
 def _settled(model: Model, data: Synthetic, options: RunOptions) -> Synthetic:
-    try:
-        session = Session(model, options, level="basic")
-    except InputError:
-        return data
-    for guess in GUESSES:
-        candidate = data if guess is GUESSES[0] else data.guessed(guess)
-        if _runs(model, session, candidate):
-            return candidate
+    """The first guess that runs: without the model's large weights if it does, for sizes are what counts."""
+    light = with_weights_made_in_place(model)
+    for tried in (light, model) if light is not model else (model,):
+        try:
+            # Weights that are made must not be folded into constants.
+            session = Session(tried, options, level="basic" if tried is model else "none")
+        except InputError:
+            continue
+        for guess in GUESSES:
+            candidate = data if guess is GUESSES[0] else data.guessed(guess)
+            if _runs(model, session, candidate):
+                return candidate
     return data
 
 

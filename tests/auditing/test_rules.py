@@ -249,3 +249,11 @@ def test_numpy_helper_round_trip_is_not_needed_for_constants() -> None:
     model = rt.Model(proto)
     result = audit(Workbench(model, rt.open_data(None, model), CPU), Profile(name="t"), timed=False)
     assert "RT080" in found(result)
+
+
+def test_an_infinite_activation_does_not_exceed_float16(tmp_path: Path) -> None:
+    net = Net(x=["N", 8])
+    scores = net("MatMul", "x", net.weight(8, 8))
+    masked = net("Where", net.store(np.arange(8) < 5, np.bool_), scores, net.store(-np.inf))
+    net("Softmax", masked, name="y", axis=-1)
+    assert "RT063" not in found(audited(finished(net, "y"), tmp_path, {}))
