@@ -1,6 +1,6 @@
 """Figures and numbers of docs/choosing.md: what samples, alpha and threshold do to MSRS.
 
-    python tools/choosing.py            # writes docs/images/choosing.svg; needs PyTorch, takes a minute
+    python tools/choosing.py --figure docs/images/choosing.svg      # needs PyTorch, takes a minute
 
 Trains a residual network of three blocks with four channels on the digits of models/digits.npz, which is too
 small for the task, and runs `analyze --sweep --underfitting` on
@@ -43,7 +43,7 @@ def small_network(path: Path) -> float:
 def main() -> None:
     """Train, analyse, and print what the page says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "images" / "choosing.svg")
+    parser.add_argument("--figure", type=Path, default=Path("choosing.svg"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         small = Path(name) / "small.onnx"

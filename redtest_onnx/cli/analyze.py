@@ -22,6 +22,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.report.cautions import cautions, redundancy_words
+from redtest_onnx.report.feature_maps import save_feature_maps
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
@@ -36,6 +37,7 @@ from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.documents import analyze_document
+from redtest_onnx.similarity.feature_maps import feature_map_pairs
 from redtest_onnx.similarity.sweep import propose_threshold
 from redtest_onnx.similarity.sweep import sweep as vary
 
@@ -57,6 +59,11 @@ from redtest_onnx.similarity.sweep import sweep as vary
 @click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
 @click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option(
+    "--feature-maps",
+    type=options.FilePath,
+    help="Write feature maps of the most similar layers side by side, for models of images.",
+)
 @click.option(
     "--sweep",
     type=options.FilePath,
@@ -82,6 +89,7 @@ def command(
     model: Path,
     html: Path | None,
     png: Path | None,
+    feature_maps: Path | None,
     layer_latency: bool,
     explorer: Path | None,
     sweep: Path | None,
@@ -103,8 +111,10 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     check_figure(png)
+    check_figure(feature_maps)
     check_figure(sweep)
-    named = {"--html": html, "--png": png, "--sweep": sweep, "--json": json_path}
+    pictures = {"--png": png, "--feature-maps": feature_maps, "--sweep": sweep}
+    named = {"--html": html, **pictures, "--json": json_path}
     explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     outputs = Outputs.of({**named, **explored}, force=force)
     if is_saved_analysis(model):
@@ -115,7 +125,7 @@ def command(
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
-    outputs.spare(given.data)
+    outputs.spare(*given.reads(model))
     outputs.spare_models(model)
     if holds_activations(model):
         if given.data or values["layers"] not in ("auto", "all"):
@@ -127,9 +137,9 @@ def command(
         bench = activation_workbench(model, run, values["seed"])
         values["layers"] = "all"
     elif model.is_dir() and not is_model_folder(model):
-        if html or png or explorer or sweep or underfitting:
+        if html or png or explorer or feature_maps or sweep or underfitting:
             raise InputError(
-                "--html, --png, --sweep, --underfitting and --model-explorer are for one model",
+                "--html, pictures, --underfitting and --model-explorer are for one model",
                 where=str(model),
                 hint="use --json",
             )
@@ -167,6 +177,10 @@ def command(
         write_explorer(explorer, analysis.layers, analysis.adjacent)
     if png:
         save_heatmap(analysis, model.name, png)
+    if feature_maps:
+        pairs = feature_map_pairs(bench, analysis)
+        title = f"{model.name}: the most similar neighbours, then the least; channels by number"
+        save_feature_maps(pairs, title, feature_maps)
     if json_path:
         document = analyze_document(bench.model, bench.cost, analysis, perf_counter() - begin)
         if swept:

@@ -15,33 +15,36 @@ from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
 from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
+from redtest_onnx.cli.prune_plans import finish_dry_run, nothing_removable, show_plan
 from redtest_onnx.cli.prune_requests import budget_of, check_training
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
+from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
-from redtest_onnx.pruning.plan import Plan, load_plan
+from redtest_onnx.pruning.plan import load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.agreement import agreement_notes
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
-from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page, prune_page
 from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words, round_words
+from redtest_onnx.report.prunings import prune_markdown, repair_words, round_words
 from redtest_onnx.report.table_formats import TableFormat
-from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.report.tables import comparison_table
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
 from redtest_onnx.similarity.saved import load_analysis
 from redtest_onnx.training.distil.settings import DistilSettings
 
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
         ),
         "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
     },
-    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path"),
+    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path", "png"),
     examples=(
         "redtest-onnx prune model.onnx --data images.zip",
         "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",
@@ -96,7 +99,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
     "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
-    "(needs PyTorch, some minutes).",
+    "(needs PyTorch, some minutes). reinit is RedTest's own: what reads a layer of another shape is resized "
+    "and drawn anew, to be trained with --finetune.",
 )
 @click.option(
     "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"
@@ -147,6 +151,12 @@ if TYPE_CHECKING:
     "--max-drop.",
 )
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
+@click.option(
+    "--png",
+    type=options.FilePath,
+    help="Write the heat map with the removed layers marked, or with --curve accuracy, cost and MSRS over "
+    "the series, as a picture (.png, .svg, .pdf).",
+)
 @options.measure_options
 @options.data_options
 @options.run_options
@@ -178,6 +188,7 @@ def command(
     analysis_path: Path | None,
     curve: Path | None,
     html: Path | None,
+    png: Path | None,
     layer_latency: bool,
     explorer: Path | None,
     form: TableFormat,
@@ -204,7 +215,7 @@ def command(
         require_training()
     if epochs is not None:
         prepare_torch()
-    series = None if curve is None else CurveRequest(curve, html, json_path, force)
+    series = None if curve is None else CurveRequest(curve, html, png, json_path, force)
     if series is not None:
         single = {
             "--remove": remove is not None,
@@ -213,7 +224,8 @@ def command(
         }
         single |= {"--plan": plan_path is not None, "--dry-run": dry_run, "--finetune": epochs is not None}
         series.check(model, single)
-    named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
+    named: dict[str, Path | str | None] = {"--html": html, "--png": png, "--json": json_path}
+    check_figure(png)
     named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     if dry_run:
         named["--plan"] = plan_path
@@ -224,9 +236,10 @@ def command(
         check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare(*source.reads(model), eval_data, analysis_path, None if dry_run else plan_path)
     outputs.spare_models(model)
     loaded = load(model)
+    outputs.spare(loaded)
     settings = AnalysisSettings(**values)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     distil = DistilSettings(
@@ -238,7 +251,7 @@ def command(
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
     screen.warn_synthetic(data)
     _ = bench.outputs  # wrong --output-kind shows before any work is done
-    if _nothing_removable(screen, bench, settings, json_path):
+    if nothing_removable(screen, bench, settings, json_path):
         return 1
     if series is not None:
         return prune_curve(screen, bench, budget, how, series, saved)
@@ -249,20 +262,20 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    reason = "0 layers were asked for" if remove == 0 else "no candidate keeps within the limits"
-    if plan_path and not dry_run:
-        reason = f"{plan_path} names no layers"
-    _show_plan(screen, chosen, analysis, reason, alone=dry_run)
-    if explorer and chosen.steps:
-        removed = frozenset(step.region for step in chosen.steps)
+    reason = f"{plan_path} names no layers" if plan_path and not dry_run else chosen.reason
+    show_plan(screen, chosen, analysis, flags_in(reason or ""), alone=dry_run)
+    removed = frozenset(step.region for step in chosen.steps)
+    if explorer and removed:
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
+    if png and removed:
+        save_heatmap(analysis, model.name, png, removed)
     latency = measure_layers(bench, analysis.layers) if layer_latency and html else None
     if dry_run or not chosen.steps:
         plan_path = plan_path if dry_run and chosen.steps else None
         if html and chosen.steps:
             page = analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen, latency_ms=latency)
             save_page(page, html)
-        _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
+        finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
     with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
@@ -299,48 +312,3 @@ def command(
     if json_path:
         write_json(prune_document(pruning, output, rounds), json_path)
     return None
-
-
-def _nothing_removable(
-    screen: Screen,
-    bench: Workbench,
-    settings: AnalysisSettings,
-    json_path: str | None,
-) -> bool:
-    """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
-    layers = bench.layers(settings.granularity)
-    if any(layer.removable for layer in layers):
-        return False
-    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
-    if json_path:
-        nothing = Plan("none", bench.digest, ())
-        write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
-    return True
-
-
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
-    """Show the layers that go, or for what reason none does."""
-    if not plan.steps:
-        screen.show(f"Nothing is removed and nothing is written: {reason}.")
-        return
-    screen.show(
-        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
-        f"(criterion {plan.criterion}):"
-    )
-    (screen.show if alone else screen.detail)(plan_table(plan))
-    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
-
-
-def _finish_dry_run(
-    screen: Screen,
-    bench: Workbench,
-    plan: Plan,
-    analysis: Analysis,
-    plan_path: Path | None,
-    json_path: str | None,
-) -> None:
-    if plan_path:
-        plan.save(plan_path, force=True)  # `Outputs` asked before any work
-        screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
-    if json_path:
-        write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

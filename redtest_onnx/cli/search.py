@@ -190,7 +190,7 @@ def command(
     space = settings.make_space()
     if not settings.complete:
         require_torch()
-    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics) if place))
+    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics, settings.benchmark) if place))
     if not resume:
         store = Store.create(path, settings.as_json(), force=force)
     rows = len(space.names) if isinstance(space, RowSpace) else None
