@@ -356,7 +356,8 @@ def as_line(row: Row) -> str:
     """One model as a line of the table; what broke its promise is said in it."""
     columns = ("prune", "--remove 1", "params=0.7", "compare", "audit")
     cells = [row.cells.get(name, "-").replace("|", "/") for name in columns]
-    said = "<br>".join(row.broken).replace("|", "/") or "yes"
+    # Where no file was written there is nothing to be held against.
+    said = "<br>".join(row.broken).replace("|", "/") or ("yes" if row.before else "-")
     model = f"| `{row.model.package}` | {row.model.what} | {row.before or '-'} | "
     machine = f"{date.today()}, {os.cpu_count()} x {processor()}"
     return f"{model}{' | '.join(cells)} | {said} | {machine} |"
