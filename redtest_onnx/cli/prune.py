@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         ),
         "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
     },
-    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path"),
+    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path", "png"),
     examples=(
         "redtest-onnx prune model.onnx --data images.zip",
         "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",

@@ -237,9 +237,8 @@ def rewrite(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    settings = settings or PruneSettings()
+    settings, opened = settings or PruneSettings(), bench.opened
     (progress or _silent)(0, 4, "rewriting")
-    opened = bench.opened
     pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
 

@@ -20,7 +20,7 @@ from redtest_onnx.metrics.agreement.base import Counted, MeasureSum, Values
 from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
-from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of, without_uncounted
+from redtest_onnx.runtime.outputs.arrange import BATCH, counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.outputs.measures import measure_of, most
@@ -29,7 +29,6 @@ from redtest_onnx.runtime.session_room import is_large, register_holder
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
 # Reference outputs up to this size are kept, so that many candidates can be held against them.
 _CACHE_BYTES = 1 << 28
 _RANDOM = frozenset(
@@ -99,6 +98,7 @@ class Evaluator:
         samples: with or without labels.
         outputs: what the outputs are, see `find_outputs`.
         fixed: number of samples that every run must have; None where that is open.
+        batch: samples per run where that is open.
 
     Raises:
         InputError: the model doesn't run, or labels lie outside its classes.
@@ -110,13 +110,14 @@ class Evaluator:
         samples: Subset,
         outputs: tuple[ModelOutput, ...],
         fixed: int | None = None,
+        batch: int = BATCH,
     ) -> None:
         self._model, self._options, self._fixed = reference.model, reference.options, fixed
         self._data = samples.data
         self.outputs = outputs
         """What the outputs are."""
         self._judged = {tensor: None for output in outputs for tensor in output.tensors}
-        self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
+        self._batches = list(batches(samples.indices, fixed or batch, fixed=fixed is not None))
         self._reference = self._open(reference)
         register_holder(self)
         self._cache: list[dict[str, Any]] = []
@@ -190,13 +191,15 @@ class Evaluator:
         return _Run(session, {**names, **known}, data)
 
     def _output_names(self, model: Model) -> dict[str, str]:
-        """What the reference's outputs are called in a model: alike, else by position."""
+        """What the reference's judged outputs are called in a model: alike, else by position."""
         own = [output.name for output in model.outputs]
+        judged = {output.name for output in self.outputs if output.tensors}
         alike = set(own)
         return {
             output.name: output.name if output.name in alike else own[k]
             for k, output in enumerate(self._model.outputs)
-            if output.name in alike or (k < len(own) and len(own) == len(self._model.outputs))
+            if output.name in judged
+            and (output.name in alike or (k < len(own) and len(own) == len(self._model.outputs)))
         }
 
     def _observe(self) -> tuple[int, ...]:
