@@ -9,13 +9,15 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
 from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
 from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
-from redtest_onnx.cli.prune_requests import budget_of, check_training
+from redtest_onnx.cli.prune_requests import budget_of, check_engine, check_training, of_one_result
+from redtest_onnx.cli.ranking_options import engine_options, engine_options_of
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.documents.base import write_json
@@ -144,7 +146,7 @@ if TYPE_CHECKING:
     type=options.FilePath,
     metavar="FOLDER",
     help="Write a series of models of falling size, each repaired and measured, and mark the smallest within "
-    "--max-drop.",
+    "--max-drop; if MODEL is a folder, of each .onnx file in it.",
 )
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
 @options.measure_options
@@ -152,6 +154,7 @@ if TYPE_CHECKING:
 @options.run_options
 @options.output_kind_option
 @deployment_options
+@engine_options
 @options.latency_option
 @options.explorer_option
 @options.format_option
@@ -206,13 +209,11 @@ def command(
         prepare_torch()
     series = None if curve is None else CurveRequest(curve, html, json_path, force)
     if series is not None:
-        single = {
-            "--remove": remove is not None,
-            "--threshold": threshold is not None,
-            "--target": bool(target),
-        }
-        single |= {"--plan": plan_path is not None, "--dry-run": dry_run, "--finetune": epochs is not None}
+        single = of_one_result(remove, threshold, target, plan_path, dry_run, epochs)
+        single |= {"--model-explorer": explorer is not None, "--layer-latency": layer_latency}
+        single |= {"--analysis": analysis_path is not None and model.is_dir()}
         series.check(model, single)
+    check_engine(engine := engine_options_of(values), several := series is not None and model.is_dir())
     named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
     named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     if dry_run:
@@ -226,13 +227,16 @@ def command(
     source = options.data_options_of(values)
     outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
     outputs.spare_models(model)
-    loaded = load(model)
     settings = AnalysisSettings(**values)
-    saved = load_analysis(analysis_path, loaded) if analysis_path else None
     distil = DistilSettings(
         mirror="flip" in augment, crop="crop" in augment, seconds=repair_time, seed=settings.seed
     )
     how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1, distil)
+    if several and curve:
+        work = CurveOfModel(model, curve, source, eval_data, run, how, budget)
+        return curve_folder(work, engine, screen, json_path)
+    loaded = load(model)
+    saved = load_analysis(analysis_path, loaded) if analysis_path else None
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)

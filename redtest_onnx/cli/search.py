@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
+from redtest_onnx.cli.tracked_search import note_candidate, note_ranking
+from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
 from redtest_onnx.data.user_code import names_function
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
@@ -21,7 +24,7 @@ from redtest_onnx.ranking.accuracy import BENCHMARK_DATA
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.correlation import correlations
 from redtest_onnx.ranking.documents import ranking_document
-from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
+from redtest_onnx.ranking.rank import Ranking, RankingSettings, UnrankedEntry, rank_candidates
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.others import ranking_page
@@ -41,7 +44,7 @@ _PLACES = ("data", "metrics", "benchmark", "models")
 # What may be given from run to run of the same search.
 _FREE = frozenset(
     {*_PLACES, "resume", "evaluations", "seconds", "target", "expected", "top"}
-    | {"engine", "workers", "address"}
+    | {"engine", "workers", "address", "track", "run_name"}
     | {"png", "html", "form", "json_path", "force", "verbose", "quiet"}
 )
 _ENDS = {
@@ -137,6 +140,7 @@ _ENDS = {
 @click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.engine_options
+@tracking_options
 @options.training_data_options
 @options.format_option
 @options.output_options
@@ -171,6 +175,7 @@ def command(
     named = {"--png": png, "--html": html, "--json": json_path, "--output": new}
     outputs = Outputs.of(named, force=force, kept={"--resume": old})
     require_torch()
+    tracking = tracking_options_of(values)
     engine = ranking_options.engine_options_of(values)
     benchmark_data = values["benchmark_data"]
     ranking = ranking_options.ranking_settings_of(values)
@@ -186,19 +191,28 @@ def command(
         settings = _settings(values, *ranking.weights, cost=ranking.cost, by=ranking.by)
         store = Store.create(path, settings.as_json(), force=force)
     outputs.spare(*(Path(place) for place in (settings.data, settings.metrics) if place))
-    with store, screen.progress() as progress:
-        found = search(
-            settings.evaluation(),
-            get_space(settings.space),
-            settings.make_strategy(),
-            settings.fitness(),
-            store,
-            SearchBudget(evaluations, seconds),
-            window=settings.window,
-            engine=engine,
-            progress=progress,
+    with tracking.open("search") as tracked:
+        tracked.parameters(settings.as_json())
+        with store, screen.progress() as progress:
+            found = search(
+                settings.evaluation(),
+                get_space(settings.space),
+                settings.make_strategy(),
+                settings.fitness(),
+                store,
+                SearchBudget(evaluations, seconds),
+                window=settings.window,
+                engine=engine,
+                progress=progress,
+                report=partial(note_candidate, tracked, settings.fitness()),
+            )
+        ranked = _report(
+            screen, found, settings.ranking(ranking.target, ranking.expected), top, png, html, json_path
         )
-    _report(screen, found, settings.ranking(ranking.target, ranking.expected), top, png, html, json_path)
+        note_ranking(tracked, ranked, found)
+        tracked.artefacts(path, png, html, document_path(json_path))
+        places = tracked.where
+    screen.show(*(f"Tracked by {place}." for place in places))
 
 
 def _settings(values: dict[str, Any], exponent: float, beta: float, **score: Any) -> SearchSettings:
@@ -278,7 +292,7 @@ def _report(
     png: Path | None,
     html: Path | None,
     json_path: str | None,
-) -> None:
+) -> Ranking:
     candidates = [outcome for outcome in found.outcomes if isinstance(outcome, MeasuredCandidate)]
     failed = [UnrankedEntry(o.name, o.error) for o in found.outcomes if isinstance(o, Failure)]
     ranking = rank_candidates(candidates, settings, failed)
@@ -299,3 +313,4 @@ def _report(
         document["proxies"] = [asdict(item) for item in proxies]
         document["evaluated"], document["reason"] = found.evaluated, found.reason
         write_json(document, json_path)
+    return ranking
