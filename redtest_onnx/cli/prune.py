@@ -11,11 +11,13 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
 from redtest_onnx.cli.deployment_options import deployment_options
+from redtest_onnx.cli.fit_options import ShardOpening, check_fit, fit_options, shards_of
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
 from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
+from redtest_onnx.cli.prune_dry_run import finish_dry_run
 from redtest_onnx.cli.prune_requests import budget_of, check_engine, check_training, of_one_result
 from redtest_onnx.cli.ranking_options import engine_options, engine_options_of
 from redtest_onnx.cli.training_options import prepare_torch
@@ -59,9 +61,11 @@ if TYPE_CHECKING:
             *("criterion", "threshold", "remove", "target", "max_drop", "protect", "dry_run"),
             *("plan_path", "analysis_path", "curve"),
         ),
-        "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
+        "Repair": (
+            *("repair", "repair_time", "adapter_kernel", "fit_data", "epochs", "iterations", "lr", "augment"),
+        ),
     },
-    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path"),
+    rare=("adapter_kernel", "fit_data", "iterations", "lr", "augment", "analysis_path"),
     examples=(
         "redtest-onnx prune model.onnx --data images.zip",
         "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",
@@ -154,6 +158,7 @@ if TYPE_CHECKING:
 @options.run_options
 @options.output_kind_option
 @deployment_options
+@fit_options
 @engine_options
 @options.latency_option
 @options.explorer_option
@@ -213,7 +218,9 @@ def command(
         single |= {"--model-explorer": explorer is not None, "--layer-latency": layer_latency}
         single |= {"--analysis": analysis_path is not None and model.is_dir()}
         series.check(model, single)
-    check_engine(engine := engine_options_of(values), several := series is not None and model.is_dir())
+    several = series is not None and model.is_dir()
+    fit_files = check_fit(values, repair, series is not None, iterations)
+    check_engine(engine := engine_options_of(values), several or bool(fit_files))
     named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
     named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     if dry_run:
@@ -225,13 +232,14 @@ def command(
         check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path)
+    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path, *fit_files)
     outputs.spare_models(model)
     settings = AnalysisSettings(**values)
     distil = DistilSettings(
         mirror="flip" in augment, crop="crop" in augment, seconds=repair_time, seed=settings.seed
     )
-    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1, distil)
+    shards = shards_of(fit_files, ShardOpening(model, source, run), engine)
+    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1, distil, shards)
     if several and curve:
         work = CurveOfModel(model, curve, source, eval_data, run, how, budget)
         return curve_folder(work, engine, screen, json_path)
@@ -266,7 +274,7 @@ def command(
         if html and chosen.steps:
             page = analysis_page(loaded, bench.cost, analysis, provenance(), plan=chosen, latency_ms=latency)
             save_page(page, html)
-        _finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
+        finish_dry_run(screen, bench, chosen, analysis, plan_path, json_path)
         return 0 if chosen.steps else 1
     rounds: tuple[Round, ...] = ()
     with kept_if_interrupted(screen, bench, output) as unfinished, screen.progress() as progress:
@@ -333,18 +341,3 @@ def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, a
     )
     (screen.show if alone else screen.detail)(plan_table(plan))
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
-
-
-def _finish_dry_run(
-    screen: Screen,
-    bench: Workbench,
-    plan: Plan,
-    analysis: Analysis,
-    plan_path: Path | None,
-    json_path: str | None,
-) -> None:
-    if plan_path:
-        plan.save(plan_path, force=True)  # `Outputs` asked before any work
-        screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
-    if json_path:
-        write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

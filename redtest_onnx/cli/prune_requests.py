@@ -68,8 +68,8 @@ def check_engine(engine: EngineOptions, several: bool) -> None:
     """
     if not several and engine != EngineOptions():
         raise InputError(
-            "--engine, --workers and --address are for many models",
-            hint="prune FOLDER --curve OUTPUT takes all .onnx files of a folder",
+            "--engine, --workers and --address are for many models or files of samples",
+            hint="prune FOLDER --curve OUTPUT takes all .onnx files of a folder; --fit-data files of samples",
         )
 
 

@@ -31,6 +31,7 @@ from redtest_onnx.pruning.repair.repair import (
     RepairSettings,
     repair,
 )
+from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
@@ -134,6 +135,8 @@ class PruneSettings:
         repair: "none", "adapter", "refit", "distil" or "auto", see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
+        shards: samples for the last fit of "refit", in several files that workers read; those of the data if
+            None.
     """
 
     criterion: str = "redtest"
@@ -141,6 +144,7 @@ class PruneSettings:
     repair: Method = "auto"
     kernel: Literal[1, 3] = 1
     distil: DistilSettings = field(default_factory=DistilSettings)
+    shards: FitShards | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -257,8 +261,9 @@ def rewrite(
     def allows(candidate: Model) -> bool:
         return kept.allow(bench.successor(close_with_twin(bench, candidate, chosen)))
 
+    how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards)
     pruned, repaired = repair(
-        *(opened, pruned, chosen, RepairSettings(settings.repair, settings.kernel, settings.distil)),
+        *(opened, pruned, chosen, how),
         allows=allows,
         progress=progress,
     )

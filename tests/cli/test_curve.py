@@ -78,7 +78,7 @@ def test_every_model_of_a_folder_gets_its_series(tmp_path: Path, capsys: pytest.
         (["--curve", "OUT", "--side-file"], "this holds one with side files"),
         (["--curve", "OUT", "--analysis", "a.json"], "--analysis can't be given"),
         (["--curve", "models/out"], "lies in the folder of the models"),
-        (["--workers", "2", "-o", "o"], "for many models"),
+        (["--workers", "2", "-o", "o"], "for many models or files"),
     ],
 )
 def test_what_a_folder_can_not_have_is_refused(

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from many_models import write_models
 from search.toy import ChainWork, run, table
@@ -149,6 +150,28 @@ def test_many_models_give_the_same_on_two_nodes(tmp_path: Path, address: str, se
             assert {key: ours[key] for key in ours.keys() - changing} == {
                 key: theirs[key] for key in theirs.keys() - changing
             }
+
+
+def test_a_fit_over_files_gives_the_same_on_two_nodes(tmp_path: Path, address: str) -> None:
+    data = write_models(tmp_path / "models")
+    shards = [tmp_path / f"shard{k}.npz" for k in range(3)]
+    for k, shard in enumerate(shards):
+        np.savez(shard, x=np.random.default_rng(k).normal(size=(40 + 8 * k, 6)).astype(np.float32))
+    files = [word for shard in shards for word in ("--fit-data", shard.name)]
+
+    def written(name: str, *engine: str) -> bytes:
+        call = ["prune", "models/b.onnx", "--data", str(data), "--remove", "1", "--repair", "refit", *files]
+        subprocess.run(
+            [sys.executable, "-m", "redtest_onnx", *call, "--threads", "1", "-q", "-o", name, *engine],
+            env={**os.environ, "PYTHONPATH": PATHS},
+            cwd=tmp_path,
+            check=True,
+            timeout=PATIENCE,
+        )
+        return (tmp_path / name).read_bytes()
+
+    assert written("there.onnx", "--engine", "ray", "--address", address) == written("here.onnx")
+    assert not list(tmp_path.glob("redtest-onnx-fit-*"))
 
 
 def test_an_unreachable_cluster_is_a_users_error() -> None:

@@ -38,7 +38,7 @@ Scope = Literal["all", "gaps"]
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
+BATCH = 64
 ROUNDS = 3  # of solving two operators together; more gain little
 _GOAL_BYTES = 1 << 28  # goals up to this size are kept, larger ones computed anew in every round
 
@@ -107,7 +107,7 @@ def refit(
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
-    size = min(_BATCH, -(-len(indices) // CHECK_EVERY))
+    size = min(BATCH, -(-len(indices) // CHECK_EVERY))
     before, now = (
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )
@@ -126,7 +126,7 @@ def refit(
                 solved = joint.rounds(rounds)
                 now.keep(first.target, values.inner)
             name = index.nodes[operator.node].name or operator.output
-            done.append(_record(name, correction, solved))
+            done.append(record(name, correction, solved))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
         goal.hand_on()
         if progress:
@@ -184,7 +184,8 @@ def _solve(
     return equations.solve(diagnose=True)
 
 
-def _record(name: str, fit: Correction, rounds: int) -> Refit:
+def record(name: str, fit: Correction, rounds: int) -> Refit:
+    """What was done to an operator."""
     assert fit.diagnosis is not None
     known = fit.diagnosis
     return Refit(name, fit.explained, known.condition, known.rank, fit.unknowns, fit.rows, rounds)

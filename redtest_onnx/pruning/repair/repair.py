@@ -26,6 +26,7 @@ from redtest_onnx.pruning.repair.distilled import (
 )
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
+from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -71,11 +72,13 @@ class RepairSettings:
         method: see `repair`.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
+        shards: samples that "refit" is fitted to, summed by many workers; those of the bench if None.
     """
 
     method: Method = "auto"
     kernel: Literal[1, 3] = 1
     distil: DistilSettings = field(default_factory=DistilSettings)
+    shards: FitShards | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -155,7 +158,13 @@ def repair(
             fits = FitSettings(name, fit, settings.kernel)
             if name == "distil":
                 fits = replace(fits, fit=fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
-            fitted, refits = fit_to_original(bench, pruned, plan, fits, progress)
+            if name == "refit" and settings.shards is not None:
+                fitted, refits, count = refit_over_shards(
+                    bench, pruned, plan, settings.shards, progress=progress
+                )
+                sizes = count, len(held_out)
+            else:
+                fitted, refits = fit_to_original(bench, pruned, plan, fits, progress)
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
