@@ -20,6 +20,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.report.cautions import cautions, redundancy_words
+from redtest_onnx.report.feature_maps import save_feature_maps
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
@@ -31,6 +32,7 @@ from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.documents import analyze_document
+from redtest_onnx.similarity.feature_maps import feature_map_pairs
 
 
 @click.command(
@@ -50,6 +52,11 @@ from redtest_onnx.similarity.documents import analyze_document
 @click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
 @click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")
 @click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option(
+    "--feature-maps",
+    type=options.FilePath,
+    help="Write feature maps of the most similar layers side by side, for models of images.",
+)
 @ranking_options.engine_options
 @options.data_options
 @options.run_options
@@ -64,6 +71,7 @@ def command(
     model: Path,
     html: Path | None,
     png: Path | None,
+    feature_maps: Path | None,
     layer_latency: bool,
     explorer: Path | None,
     form: TableFormat,
@@ -82,7 +90,8 @@ def command(
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     check_figure(png)
-    named = {"--html": html, "--png": png, "--json": json_path}
+    check_figure(feature_maps)
+    named = {"--html": html, "--png": png, "--feature-maps": feature_maps, "--json": json_path}
     explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     outputs = Outputs.of({**named, **explored}, force=force)
     if is_saved_analysis(model):
@@ -93,12 +102,14 @@ def command(
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     given = options.data_options_of(values)
-    outputs.spare(given.data)
+    outputs.spare(*given.reads(model))
     outputs.spare_models(model)
     if model.is_dir() and not is_model_folder(model):
-        if html or png or explorer:
+        if html or png or explorer or feature_maps:
             raise InputError(
-                "--html, --png and --model-explorer are for one model", where=str(model), hint="use --json"
+                "--html, --png, --feature-maps and --model-explorer are for one model",
+                where=str(model),
+                hint="use --json",
             )
         work = FolderAnalysis(given, AnalysisSettings(**values), run)
         analyze_folder(model, work, engine, screen, json_path)
@@ -119,6 +130,10 @@ def command(
         write_explorer(explorer, analysis.layers, analysis.adjacent)
     if png:
         save_heatmap(analysis, model.name, png)
+    if feature_maps:
+        pairs = feature_map_pairs(bench, analysis)
+        title = f"{model.name}: the most similar neighbours, then the least; channels by number"
+        save_feature_maps(pairs, title, feature_maps)
     if json_path:
         write_json(analyze_document(loaded, bench.cost, analysis, perf_counter() - begin), json_path)
 

@@ -112,8 +112,9 @@ def command(
     outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(source.data, other_data)
-    outputs.spare_models(first, *([] if second is None else [second]))
+    compared = (first, *([] if second is None else [second]))
+    outputs.spare(*source.reads(*compared), other_data)
+    outputs.spare_models(*compared)
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
     if first.suffix.lower() == ".npz":

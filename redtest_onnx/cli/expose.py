@@ -80,7 +80,7 @@ def command(
         )
     outputs = Outputs.of({"--output": output, "--save": values_path, "--json": json_path}, force=force)
     source = options.data_options_of(values)
-    outputs.spare(model, source.data)
+    outputs.spare(model, *source.reads(model))
     loaded = load(model)
     outputs.spare(loaded)
     data = source.open(loaded)

@@ -31,7 +31,9 @@ SECTIONS: dict[str, frozenset[str]] = {
         {"pooling", "estimator", "kernel", "alpha", "samples", "batches", "layers", "granularity", "gate"}
         | {"output_kind", "layer_latency", "seed"}
     ),
-    RUNNING: frozenset({"device", "threads", "providers", "latency_command", "engine", "workers", "address"}),
+    RUNNING: frozenset(
+        {"device", "threads", "isolate", "providers", "latency_command", "engine", "workers", "address"}
+    ),
     OUTPUT: frozenset(
         {"output", "html", "png", "figure", "json_path", "form", "explorer", "force", "verbose", "quiet"}
     ),

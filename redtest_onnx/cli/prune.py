@@ -17,35 +17,37 @@ from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
 from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
-from redtest_onnx.cli.prune_dry_run import finish_dry_run
+from redtest_onnx.cli.prune_plans import finish_dry_run, nothing_removable, show_plan
 from redtest_onnx.cli.prune_requests import budget_of, check_engine, check_training, of_one_result
 from redtest_onnx.cli.ranking_options import engine_options, engine_options_of
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
+from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.folder import check_output, default_output, save_pruned
-from redtest_onnx.pruning.plan import Plan, load_plan
+from redtest_onnx.pruning.plan import load_plan
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.repair import METHODS, Method
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.agreement import agreement_notes
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
-from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page, prune_page
 from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words, round_words
+from redtest_onnx.report.prunings import prune_markdown, repair_words, round_words
 from redtest_onnx.report.table_formats import TableFormat
-from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.report.tables import comparison_table
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
 from redtest_onnx.similarity.saved import load_analysis
 from redtest_onnx.training.distil.settings import DistilSettings
 
@@ -102,7 +104,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
     "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
-    "(needs PyTorch, some minutes).",
+    "(needs PyTorch, some minutes). reinit is RedTest's own: what reads a layer of another shape is resized "
+    "and drawn anew, to be trained with --finetune.",
 )
 @click.option(
     "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"
@@ -153,6 +156,12 @@ if TYPE_CHECKING:
     "--max-drop; if MODEL is a folder, of each .onnx file in it.",
 )
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
+@click.option(
+    "--png",
+    type=options.FilePath,
+    help="Write the heat map with the removed layers marked, or with --curve accuracy, cost and MSRS over "
+    "the series, as a picture (.png, .svg, .pdf).",
+)
 @options.measure_options
 @options.data_options
 @options.run_options
@@ -186,6 +195,7 @@ def command(
     analysis_path: Path | None,
     curve: Path | None,
     html: Path | None,
+    png: Path | None,
     layer_latency: bool,
     explorer: Path | None,
     form: TableFormat,
@@ -212,7 +222,7 @@ def command(
         require_training()
     if epochs is not None:
         prepare_torch()
-    series = None if curve is None else CurveRequest(curve, html, json_path, force)
+    series = None if curve is None else CurveRequest(curve, html, png, json_path, force)
     if series is not None:
         single = of_one_result(remove, threshold, target, plan_path, dry_run, epochs)
         single |= {"--model-explorer": explorer is not None, "--layer-latency": layer_latency}
@@ -221,7 +231,8 @@ def command(
     several = series is not None and model.is_dir()
     fit_files = check_fit(values, repair, series is not None, iterations)
     check_engine(engine := engine_options_of(values), several or bool(fit_files))
-    named: dict[str, Path | str | None] = {"--html": html, "--json": json_path}
+    named: dict[str, Path | str | None] = {"--html": html, "--png": png, "--json": json_path}
+    check_figure(png)
     named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     if dry_run:
         named["--plan"] = plan_path
@@ -232,7 +243,8 @@ def command(
         check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(source.data, eval_data, analysis_path, None if dry_run else plan_path, *fit_files)
+    kept = (*source.reads(model), eval_data, analysis_path, None if dry_run else plan_path, *fit_files)
+    outputs.spare(*kept)
     outputs.spare_models(model)
     settings = AnalysisSettings(**values)
     distil = DistilSettings(
@@ -244,13 +256,14 @@ def command(
         work = CurveOfModel(model, curve, source, eval_data, run, how, budget)
         return curve_folder(work, engine, screen, json_path)
     loaded = load(model)
+    outputs.spare(loaded)
     saved = load_analysis(analysis_path, loaded) if analysis_path else None
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)
     screen.warn_synthetic(data)
     _ = bench.outputs  # wrong --output-kind shows before any work is done
-    if _nothing_removable(screen, bench, settings, json_path):
+    if nothing_removable(screen, bench, settings, json_path):
         return 1
     if series is not None:
         return prune_curve(screen, bench, budget, how, series, saved)
@@ -261,13 +274,13 @@ def command(
             chosen = load_plan(plan_path, loaded, analysis.layers)
         else:
             chosen, _ = make_plan(bench, budgets[0], how, analysis=analysis, progress=progress)
-    reason = "0 layers were asked for" if remove == 0 else "no candidate keeps within the limits"
-    if plan_path and not dry_run:
-        reason = f"{plan_path} names no layers"
-    _show_plan(screen, chosen, analysis, reason, alone=dry_run)
-    if explorer and chosen.steps:
-        removed = frozenset(step.region for step in chosen.steps)
+    reason = f"{plan_path} names no layers" if plan_path and not dry_run else chosen.reason
+    show_plan(screen, chosen, analysis, flags_in(reason or ""), alone=dry_run)
+    removed = frozenset(step.region for step in chosen.steps)
+    if explorer and removed:
         write_explorer(explorer, analysis.layers, analysis.adjacent, removed)
+    if png and removed:
+        save_heatmap(analysis, model.name, png, removed)
     latency = measure_layers(bench, analysis.layers) if layer_latency and html else None
     if dry_run or not chosen.steps:
         plan_path = plan_path if dry_run and chosen.steps else None
@@ -311,33 +324,3 @@ def command(
     if json_path:
         write_json(prune_document(pruning, output, rounds), json_path)
     return None
-
-
-def _nothing_removable(
-    screen: Screen,
-    bench: Workbench,
-    settings: AnalysisSettings,
-    json_path: str | None,
-) -> bool:
-    """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
-    layers = bench.layers(settings.granularity)
-    if any(layer.removable for layer in layers):
-        return False
-    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
-    if json_path:
-        nothing = Plan("none", bench.digest, ())
-        write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
-    return True
-
-
-def _show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
-    """Show the layers that go, or for what reason none does."""
-    if not plan.steps:
-        screen.show(f"Nothing is removed and nothing is written: {reason}.")
-        return
-    screen.show(
-        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
-        f"(criterion {plan.criterion}):"
-    )
-    (screen.show if alone else screen.detail)(plan_table(plan))
-    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.curve import Curve, trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
+from redtest_onnx.report.curve_figure import save_curve_figure
 from redtest_onnx.report.curves import curve_chart, curve_table
 from redtest_onnx.report.page.layers import prune_page
 from redtest_onnx.report.page.render import save_page
@@ -28,12 +30,14 @@ class CurveRequest:
     Attributes:
         folder: of the models.
         html: page of the chosen one with the chart; None for none.
+        png: picture of accuracy, cost and MSRS over the series; None for none.
         json_path: document of all; None for none.
         force: whether models in the folder may be written over.
     """
 
     folder: Path
     html: Path | None
+    png: Path | None
     json_path: str | None
     force: bool
 
@@ -56,8 +60,10 @@ class CurveRequest:
                 where=str(model),
                 hint="name its file",
             )
-        if model.is_dir() and self.html is not None:
-            raise InputError("--html is for the series of one model", where=str(model), hint="name its file")
+        if model.is_dir() and (self.html is not None or self.png is not None):
+            raise InputError(
+                "--html and --png are for the series of one model", where=str(model), hint="name its file"
+            )
         if model.is_dir() and self.folder.resolve().is_relative_to(model.resolve()):
             raise OutputError(
                 "lies in the folder of the models", where=str(self.folder), hint="name another folder"
@@ -78,14 +84,24 @@ def prune_curve(
     request: CurveRequest,
     saved: Analysis | None,
 ) -> int | None:
-    """Make the series, write its models, show and save the trade-off; the exit code."""
+    """Make the series, write its models, show and save the trade-off; the exit code.
+
+    Raises:
+        OutputError: the model keeps weights in a file that is called like one of the series.
+    """
+    stem = bench.model.path.stem if bench.model.path else "model"
+    for file in bench.model.external_files:
+        same = file.resolve().parent == request.folder.resolve()
+        if same and re.fullmatch(rf"{re.escape(stem)}\.removed-\d+\.onnx", file.name, re.IGNORECASE):
+            raise OutputError(
+                "holds weights that the model reads", where=str(file), hint="--curve another folder"
+            )
     with screen.progress() as progress:
         curve = trade_off_curve(bench, settings, analysis=saved, budget=budget, progress=progress)
     if not curve.points:
         screen.show("No model of the series can be written:", *_skipped(curve))
         return 1
     request.folder.mkdir(parents=True, exist_ok=True)
-    stem = bench.model.path.stem if bench.model.path else "model"
     files = curve_files(request.folder, stem, curve)
     for point, file in zip(curve.points, files, strict=True):
         save(point.pruning.model, file, force=request.force)
@@ -95,6 +111,8 @@ def prune_curve(
         pruning = curve.points[index].pruning
         page = prune_page(bench.model, pruning, files[index], provenance(), curve=curve_chart(curve))
         save_page(page, request.html)
+    if request.png is not None:
+        save_curve_figure(curve, bench.label.rpartition("/")[2], request.png)
     if request.json_path:
         write_json(curve.document([str(file) for file in files]), request.json_path)
     return None

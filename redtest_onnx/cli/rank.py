@@ -19,6 +19,7 @@ from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
+from redtest_onnx.report.families import save_family_figure
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
@@ -49,6 +50,11 @@ _RUNS = frozenset({".sqlite", ".db"})
     "--png", type=options.FilePath, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
 )
 @click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
+@click.option(
+    "--family",
+    type=options.FilePath,
+    help="Write MSRS, accuracy and cost of all models side by side as a picture (.png, .svg, .pdf).",
+)
 @ranking_options.score_options
 @ranking_options.benchmark_option
 @ranking_options.engine_options
@@ -62,6 +68,7 @@ def command(
     metrics: Path | None,
     png: Path | None,
     html: Path | None,
+    family: Path | None,
     form: TableFormat,
     top: int,
     json_path: str | None,
@@ -79,12 +86,14 @@ def command(
     if metrics:
         read_table(metrics)  # its mistakes are not those of each model
     check_figure(png)
-    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
+    check_figure(family)
+    named = {"--png": png, "--html": html, "--family": family, "--json": json_path}
+    outputs = Outputs.of(named, force=force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
-    outputs.spare(data.data, metrics)
+    outputs.spare(*data.reads(*models), metrics)
     outputs.spare_models(*models)
     measurement = ModelMeasurement(
         data=data.data,
@@ -103,6 +112,8 @@ def command(
         save_page(ranking_page(ranking, provenance()), html)
     if png:
         save_ranking_figure(ranking, png)
+    if family:
+        save_family_figure([row.candidate for row in ranking.rows], settings.cost, family)
     if json_path:
         write_json(ranking_document("rank", ranking), json_path)
 

@@ -187,10 +187,11 @@ def command(
         store = Store.open(resume)
         settings = SearchSettings.from_json(store.settings, resume)
         _check_places(screen, settings, resume, values)
+        _spare_inputs(outputs, settings)
     else:
         settings = _settings(values, *ranking.weights, cost=ranking.cost, by=ranking.by)
+        _spare_inputs(outputs, settings)
         store = Store.create(path, settings.as_json(), force=force)
-    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics) if place))
     with tracking.open("search") as tracked:
         tracked.parameters(settings.as_json())
         with store, screen.progress() as progress:
@@ -234,6 +235,10 @@ def _settings(values: dict[str, Any], exponent: float, beta: float, **score: Any
     if values["strategy"] == "random":
         values["window"] = None
     return SearchSettings(**values, **score, images=images, exponent=exponent, beta=beta)
+
+
+def _spare_inputs(outputs: Outputs, settings: SearchSettings) -> None:
+    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics, settings.benchmark) if place))
 
 
 def _refuse_changes(context: click.Context) -> None:

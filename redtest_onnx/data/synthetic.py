@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.data.affordable import affordable_samples
 from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.data.ids import InputValues
 from redtest_onnx.graph.axes import Axis, axes_of
@@ -39,7 +40,7 @@ class Synthetic:
     Args:
         model: what the inputs are for.
         seed: of all values.
-        count: number of samples there are.
+        count: number of samples there are; by what one costs if None, see `affordable_samples`.
         sizes: sizes of inputs given by the user.
         guess: sizes for what nothing tells.
 
@@ -52,7 +53,12 @@ class Synthetic:
     source = "synthetic inputs"
 
     def __init__(
-        self, model: Model, seed: int, count: int, sizes: Mapping[str, Shape], guess: Guess = GUESSES[0]
+        self,
+        model: Model,
+        seed: int,
+        count: int | None,
+        sizes: Mapping[str, Shape],
+        guess: Guess = GUESSES[0],
     ) -> None:
         self.model = model.with_sizes(sizes)
         """The model with the sizes that the user chose, as the samples fit it."""
@@ -63,6 +69,8 @@ class Synthetic:
         self._plans: dict[int, tuple[InputPlan, ...]] = {}
 
     def __len__(self) -> int:
+        if self._count is None:
+            self._count = affordable_samples(self.model, {plan.name: plan.shape for plan in self._plan(1)})
         return self._count
 
     def guessed(self, guess: Guess) -> Synthetic:
@@ -107,6 +115,8 @@ class Synthetic:
             return np.full(shape, "", dtype=object)
         if dtype.kind in "iuf" and (length := self._lengths[plan.name]) is not None:
             return np.full(shape, length, dtype)
+        if dtype.kind in "iu" and np.prod(shape) == 1 and self._graph.is_size(plan.name):
+            return np.ones(shape, dtype)
         if self._bounds[plan.name] and (dtype.kind in "iu" or self._whole_numbers(plan.name)):
             return self._rows(plan, shape, rng).astype(dtype)
         if _KIND.search(plan.name) and dtype.kind in "iu":

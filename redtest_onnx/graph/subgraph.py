@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import onnx
 
 from redtest_onnx.graph.index import GraphIndex, index_of
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import Model, subgraphs
 
 
 def live(index: GraphIndex, node: int) -> tuple[str, ...]:
@@ -18,13 +19,45 @@ def live(index: GraphIndex, node: int) -> tuple[str, ...]:
     return tuple(name for name in wanted if name not in made_later and name not in index.initializers)
 
 
-def segment(model: Model, outputs: Iterable[str], given: Mapping[str, int]) -> Model:
+_RESHAPE_BY_TENSOR = 5  # operator set since when Reshape reads its shape
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Tensors whose readers from some node on read copies of them, across which nothing is optimised.
+
+    ONNX Runtime fuses operators and lays tensors out in blocks, which changes last bits. On both sides of a
+    fence it optimises as if the tensors had been computed before and fed.
+
+    Attributes:
+        names: the tensors.
+        node: the first node that reads the copies.
+    """
+
+    names: tuple[str, ...] = ()
+    node: int = 0
+
+    @classmethod
+    def at(cls, model: Model, node: int) -> Fence | None:
+        """Between a node and what it and later ones read; None where a copy can't be made of all that."""
+        index = index_of(model)
+        lists = any(word in op.op_type for op in index.nodes for word in ("Sequence", "Optional"))
+        inner = any(True for _ in subgraphs(index.nodes[node:]))
+        if lists or inner or model.opsets.get("ai.onnx", 0) < _RESHAPE_BY_TENSOR:
+            return None
+        return cls(live(index, node), node)
+
+
+def segment(
+    model: Model, outputs: Iterable[str], given: Mapping[str, int], fence: Fence | None = None
+) -> Model:
     """The part of a model that computes tensors from others and, where those don't do, from its inputs.
 
     Args:
         model: the model; not changed.
         outputs: tensors to compute, none of them given.
         given: ONNX element types of the tensors that will be fed.
+        fence: tensors that are computed, where what lies behind is optimised as if they were given.
 
     Returns:
         A model whose inputs are those of `given`, and of the model's own inputs, that it reads.
@@ -48,7 +81,7 @@ def segment(model: Model, outputs: Iterable[str], given: Mapping[str, int]) -> M
     proto.functions.extend(model.proto.functions)
     graph = proto.graph
     graph.name = "segment"
-    graph.node.extend(index.nodes[i] for i in sorted(needed))
+    _extend(graph, index, sorted(needed), fence or Fence())
     graph.initializer.extend(tensor for name, tensor in index.initializers.items() if name in read)
     graph.sparse_initializer.extend(t for t in model.graph.sparse_initializer if t.values.name in read)
     declared = {info.name: info for info in model.graph.input if info.name not in index.initializers}
@@ -59,3 +92,21 @@ def segment(model: Model, outputs: Iterable[str], given: Mapping[str, int]) -> M
             graph.input.append(declared[name])
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     return model.edited(proto)
+
+
+def _extend(graph: onnx.GraphProto, index: GraphIndex, needed: list[int], fence: Fence) -> None:
+    """Add nodes in their order, with copies of what is fenced in front of the first that reads it."""
+    made = {name for i in needed for name in index.nodes[i].output}
+    copies = {name: f"{name}/copy" for name in fence.names if name in made}
+    missing = dict(copies)
+    for i in needed:
+        node = onnx.NodeProto()
+        node.CopyFrom(index.nodes[i])
+        for name in node.input if i >= fence.node else ():
+            if copy := missing.pop(name, None):
+                # Into its own shape: a copy that no optimisation takes away.
+                graph.node.append(onnx.helper.make_node("Shape", [name], [f"{copy}/shape"]))
+                graph.node.append(onnx.helper.make_node("Reshape", [name, f"{copy}/shape"], [copy]))
+        if i >= fence.node:
+            node.input[:] = [copies.get(name, name) for name in node.input]
+        graph.node.append(node)

@@ -72,13 +72,16 @@ def first_divergence(bench: Workbench, rewritten: Model, steps: Iterable[Step]) 
     index, kept = bench.index, index_of(rewritten)
     stand_ins = _stand_ins(steps, kept)
     made = [name for name in dict.fromkeys(stand_ins.values()) if name in kept.producer]
-    handed_on = {**feeds, **(_run(expose(rewritten, made), feeds, options) if made else {})}
+    common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
+    portions = list(_portions(common, bench.shapes))
+    wanted = [*made, *(portions[0] if portions else ())]
+    first = _run(expose(rewritten, wanted), feeds, options) if wanted else {}
+    handed_on = {**feeds, **{name: first[name] for name in made}}
     given = {name: handed_on[source] for name, source in stand_ins.items()}
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
     known, share = {**feeds, **given}, _tolerance(original)
-    common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
-    for names in _portions(common, bench.shapes):
-        found = _run(expose(rewritten, names), feeds, options)
+    for k, names in enumerate(portions):
+        found = first if k == 0 else _run(expose(rewritten, names), feeds, options)
         part = segment(original, names, types)
         differing = next(_differing(index, names, _run(part, known, options), found, share), None)
         if differing is None:

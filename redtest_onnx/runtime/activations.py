@@ -38,7 +38,8 @@ class ExposedTensor:
         output: name of the output; another one if it was dequantised.
         dtype: ONNX element type of the output.
         shape: declared dimensions; None where the rank is unknown.
-        sample_axis: axis of the samples; None where no axis grows with their number.
+        sample_axis: axis of the samples; None where no axis grows with their number, `WHOLE` where all of the
+            tensor belongs to the one sample of a run.
     """
 
     name: str

@@ -23,12 +23,13 @@ from redtest_onnx.metrics.agreement.elements import ElementMeasure
 from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
 from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
-from redtest_onnx.metrics.agreement.values import ValuesMeasure
+from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
-from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
+from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session_room import is_large, register_holder
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,25 @@ class Candidate:
     data: Dataset
 
 
-@dataclass(frozen=True)
 class _Run:
     """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
 
-    session: Session
-    names: Mapping[str, str]
-    data: Dataset
+    def __init__(self, session: Session, names: Mapping[str, str], data: Dataset) -> None:
+        self._session: Session | None = session
+        self._opener = session.opener if is_large(session.model) else None
+        self.names, self.data = names, data
 
     def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
-        found = self.session.run(feeds, list(dict.fromkeys(self.names.values())))
+        if self._session is None:
+            assert self._opener is not None
+            self._session = self._opener()
+        found = self._session.run(feeds, list(dict.fromkeys(self.names.values())))
         return {name: found[own] for name, own in self.names.items()}
+
+    def release(self) -> None:
+        """Close the session of a large model; the next run opens it again."""
+        if self._opener is not None:
+            self._session = None
 
 
 class Evaluator:
@@ -113,6 +122,7 @@ class Evaluator:
         self._judged = {tensor: None for output in outputs for tensor in output.tensors}
         self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
         self._reference = self._open(reference)
+        register_holder(self)
         self._cache: list[dict[str, Any]] = []
         self._measures = {tensor: _measure(tensor) for tensor in self._judged}
         self.undefined_samples: tuple[int, ...] = self._observe()
@@ -121,21 +131,32 @@ class Evaluator:
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
 
+    def release_sessions(self) -> None:
+        """Close the reference's session, if it is large; answers that are kept need none."""
+        self._reference.release()
+
+    @property
+    def reads_inside(self) -> bool:
+        """Whether tensors inside the model are judged, for which a session of its own has to be made."""
+        return any(tensor.reader is not None for tensor in self._judged)
+
     @property
     def judged(self) -> bool:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session | Candidate) -> Evaluation:
+    def evaluate(self, model: Model | Session | Candidate, floor: float | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
             model: the model, a session of it, or one with data of its own.
+            floor: stop as soon as the agreement of values can't reach so much any more; what is found then is
+                that of the samples run, which is below it, too.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(self._open(model))
+        return self._hold(self._open(model), floor)
 
     def match_sets(self, model: Model | Session | Candidate) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
@@ -206,10 +227,12 @@ class Evaluator:
             )
         return found
 
-    def _hold(self, run: _Run) -> Evaluation:
+    def _hold(self, run: _Run, floor: float | None = None) -> Evaluation:
         sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
         distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model.label)
-        random = self._random_outputs()
+        random, samples = self._random_outputs(), 0
+        deciding = [t for output in self.outputs if output.steers for t in output.tensors]
+        deciding = [t for t in deciding if t.name in run.names and t.name not in random]
         for k, (indices, count) in enumerate(self._batches):
             feeds = self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
@@ -229,10 +252,14 @@ class Evaluator:
                 elif isinstance(rows, np.ndarray):
                     total.add(rows, rows[:0], counted)
                 if _is_float(rows) and _is_float(other) and len(rows) == count:
-                    numbers[0].append(rows)
-                    numbers[1].append(other)
+                    fits = counted if other.shape == rows.shape else None
+                    numbers[0].append(without_uncounted(rows, fits))
+                    numbers[1].append(without_uncounted(other, fits))
             distance.add(*numbers)
             accuracy.add(values, indices, count)
+            samples += count
+            if floor is not None and any(_most(sums[tensor]) < floor for tensor in deciding):
+                break
         apart = distance.result()
         outputs = tuple(
             judge_output(output, {t: sums[t].result() for t in output.tensors if t.name in run.names}, random)
@@ -243,7 +270,6 @@ class Evaluator:
         )
         agreement = Agreement(top1, apart.cosine, apart.relative_l2, outputs)
         found = accuracy.result(warn=run is self._reference)
-        samples = sum(count for _, count in self._batches)
         return Evaluation(agreement, found.accuracy, samples, found.steers)
 
     def _rows(
@@ -253,7 +279,7 @@ class Evaluator:
         if rows is None:
             cut = isinstance(value, np.ndarray) and value.ndim and len(value) == size
             return (value[:count] if cut else value), None
-        return rows, counted_positions(feeds.get(tensor.mask or ""), rows, count)
+        return rows, counted_positions(tensor, feeds, rows, count)
 
     def _random_outputs(self) -> frozenset[str]:
         """Judged tensors that differ from run to run: they tell nothing."""
@@ -308,6 +334,11 @@ def _measure(tensor: JudgedTensor) -> Measure:
     if tensor.kind == "embedding":
         return EmbeddingMeasure()
     return ElementMeasure() if tensor.kind == "elements" else ValuesMeasure()
+
+
+def _most(total: MeasureSum) -> float:
+    """The agreement that a tensor can still reach, where that is known."""
+    return total.most() if isinstance(total, ValuesSum) else 1.0
 
 
 def _stand_in(index: GraphIndex, tensor: JudgedTensor) -> str:

@@ -27,11 +27,13 @@ from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
-from redtest_onnx.runtime.inputs import fit_inputs
+from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
+from redtest_onnx.runtime.session_room import register_holder
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
 _SESSIONS = 2  # kept open per model; each holds the weights once more
@@ -51,6 +53,9 @@ class Workbench:
         seed: of the choice of samples and of every other random choice.
         evaluation: other samples that judge results; samples of `data` that were held out if None.
         splits: which samples serve which purpose; the seed decides if None.
+
+    Raises:
+        InputError: sizes that don't fit the inputs, or a first run in a process of its own that crashed.
     """
 
     def __init__(
@@ -64,7 +69,12 @@ class Workbench:
         splits: Splits | None = None,
     ) -> None:
         self.options = options or RunOptions()
+        first = self.options.isolate and model.origin is None and "survived" not in model.facts
+        if first:
+            survive_first_run(model, inputs_to_try(model, data), self.options)
         model, data = fit_inputs(model, data, self.options)
+        if first:
+            model.facts["survived"] = True
         self.model = model
         self.data = data
         self.seed = seed
@@ -75,6 +85,7 @@ class Workbench:
         self._layers: dict[Granularity, tuple[Layer, ...]] = {}
         self._sessions: OrderedDict[Hashable, Session] = OrderedDict()
         self._evaluators: OrderedDict[Hashable, Evaluator] = OrderedDict()
+        register_holder(self)
 
     def __repr__(self) -> str:
         return f"Workbench({self.model.label!r}, {self.data.source!r}, {self.options}, seed={self.seed})"
@@ -313,6 +324,10 @@ class Workbench:
             self._sessions[key] = Session(self.model, options, level=level, deployed=deployed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
+
+    def release_sessions(self) -> None:
+        """Free the sessions that are kept open, where memory is needed for others."""
+        self._sessions.clear()
 
     def close(self) -> None:
         """Free the sessions and the outputs of evaluators; what is asked for later is made anew."""

@@ -65,8 +65,8 @@ def row(folder: Path, name: str, method: Method, seed: int, *, mirror: bool) -> 
     repaired, done = repair(bench, apply_plan(bench, plan), plan, RepairSettings(method, distil=distil))
     seconds = process_time() - begin
     judge = Workbench(model, test, options).evaluator(np.arange(len(test)))
-    accuracy = judge.evaluate(repaired).accuracy
-    before, after = bench.cost, bench.successor(repaired).cost
+    accuracy = judge.evaluate(repaired.session()).accuracy
+    before, after = bench.cost, repaired.cost
     assert judge.reference.accuracy is not None
     assert accuracy is not None
     assert before.macs is not None

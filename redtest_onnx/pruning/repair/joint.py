@@ -153,12 +153,14 @@ class JointRefit:
     def rounds(self, count: int) -> int:
         """Alternate between both operators; returns how many rounds brought something."""
         before = np.inf
+        changed = True
         for done in range(count):
-            behind = self._runner.part([self._second.input, self._second.target], self._given(0))
+            if changed:
+                behind = self._runner.part([self._second.input, self._second.target], self._given(0))
             left = self._step(behind)
             if left is None:
                 return done
-            self._solve_second(behind)
+            changed = self._solve_second(behind)
             if left > _LEAST_GAIN * before:
                 return done + 1
             before = left
@@ -285,17 +287,20 @@ class JointRefit:
                 break
         return _LENGTHS[best], known[best]
 
-    def _solve_second(self, behind: Part) -> None:
+    def _solve_second(self, behind: Part) -> bool:
+        """Solve the second operator for what the first gives now; whether its weights changed."""
         equations = Equations(self._second, self._samples, self._options, density=self._density)
         for k in range(len(self._values.inner)):
             count = self._runner.counts[k]
             now = behind(k, self._given(k))
             error = self._goal(k).astype(np.float32) - now[self._second.target][:count]
             if not equations.add(now[self._second.input][:count], error, self._runner.counted(k)):
-                return
+                return False
         correction = equations.solve()
-        if correction is not None:
-            self._working.correct(self._second, correction.weight, correction.bias)
+        if correction is None:
+            return False
+        self._working.correct(self._second, correction.weight, correction.bias)
+        return True
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.graph.index import index_of
-from redtest_onnx.graph.subgraph import live, segment
+from redtest_onnx.graph.subgraph import Fence, live, segment
 from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -54,22 +54,6 @@ class PartialRunner:
         self._position = 0
         self.counts = tuple(count for _, count in self._runs)
 
-    def advance(self, node: int) -> None:
-        """Keep the tensors in front of a node, if it lies behind those kept now and they aren't too large."""
-        if node <= self._position:
-            return
-        names = live(self._index, node)
-        kept: list[dict[str, Any]] = []
-        size = 0
-        for values in self.values(names):
-            if not all(isinstance(value, np.ndarray) for value in values.values()):
-                return
-            size += sum(value.nbytes for value in values.values())
-            if size * len(self._runs) > self._limit * (len(kept) + 1):
-                return
-            kept.append(values)
-        self._kept, self._position = kept, node
-
     def keep(self, name: str, arrays: Sequence[Any]) -> None:
         """Start from one more tensor until the next advance; nothing may change in front of it any more."""
         if len(arrays) == len(self._kept):
@@ -83,11 +67,37 @@ class PartialRunner:
         chosen, count = self._runs[run]
         return self._mask.counted(self._data.inputs(chosen))[:count]
 
-    def values(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch."""
-        part = self.part(names)
+    def values(self, names: Sequence[str], *, advance_to: int = 0) -> Iterator[dict[str, Any]]:
+        """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch.
+
+        Args:
+            names: the tensors.
+            advance_to: keep the tensors in front of this node on the way, if it lies behind those kept now
+                and they aren't too large. They serve once the last run was asked for.
+        """
+        advance = advance_to > self._position
+        front = live(self._index, advance_to) if advance else ()
+        fence = Fence.at(self.model, advance_to) if advance else None
+        if names and advance and fence is None:
+            for _ in self.values((), advance_to=advance_to):
+                pass
+            yield from self.values(names)
+            return
+        part = Part(self, [*names, *front], {}, fence=fence)
+        kept: list[dict[str, Any]] = []
+        size = 0
         for k in range(len(self._runs)):
-            yield part(k)
+            values = part(k)
+            if advance:
+                held = {name: values[name] for name in front}
+                size += sum(getattr(value, "nbytes", 0) for value in held.values())
+                kept.append(held)
+                if size * len(self._runs) > self._limit * len(kept) or not _are_arrays(held.values()):
+                    advance, kept = False, []
+                    part = self.part(names)
+                elif len(kept) == len(self._runs):
+                    self._kept, self._position = kept, advance_to
+            yield {name: values[name] for name in names}
 
     def part(self, names: Sequence[str], given: Mapping[str, Any] | None = None) -> Part:
         """What computes tensors with the weights of now, in one run at a time.
@@ -106,14 +116,22 @@ class Part:
         runner: the model and its samples.
         names: the tensors to compute.
         given: examples of tensors that will be given.
+        fence: what is computed on the way as if it were given.
     """
 
-    def __init__(self, runner: PartialRunner, names: Sequence[str], given: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        runner: PartialRunner,
+        names: Sequence[str],
+        given: Mapping[str, Any],
+        *,
+        fence: Fence | None = None,
+    ) -> None:
         self._runner, self._names = runner, names
         types = {name: element_type(value) for name, value in {**runner._kept[0], **given}.items()}
         inputs = {spec.name for spec in runner.model.inputs}
         computed = [n for n in dict.fromkeys(names) if n not in types and n not in inputs]
-        part = segment(runner.model, computed, types)
+        part = segment(runner.model, computed, types, fence)
         self._session = Session(part, runner.options) if computed else None
         self._fed = [spec.name for spec in part.inputs]
         self._from_data = any(n not in types for n in (*self._fed, *names) if n in inputs)
@@ -126,6 +144,10 @@ class Part:
             known = {**runner._data.inputs(runner._runs[run][0]), **known}
         found = self._session.run({name: known[name] for name in self._fed}) if self._session else {}
         return {name: found[name] if name in found else known[name] for name in self._names}
+
+
+def _are_arrays(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, np.ndarray) for value in values)
 
 
 def element_type(value: Any) -> int:

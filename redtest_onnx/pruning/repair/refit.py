@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.threads import one_blas_thread
@@ -113,11 +113,11 @@ def refit(
     )
     done: list[Refit] = []
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
-        now.advance(frontier[k])
-        before.advance(old_index.producer.get(index.nodes[frontier[k]].output[0], 0))
-        goal = _Goals(before, goals.get(operator.target, operator.target))
+        reached = old_index.producer.get(index.nodes[frontier[k]].output[0], 0)
+        goal = _Goals(before, goals.get(operator.target, operator.target), reached)
         values = PairValues()
-        correction = _solve(now, operator, first, goal, values, density)
+        front = _Front(now, frontier[k])
+        correction = _solve(front, operator, first, goal, values, density)
         if correction is not None:
             working.correct(operator, correction.weight, correction.bias)
             solved = 0
@@ -134,23 +134,46 @@ def refit(
     return working.result(), tuple(done)
 
 
-class _Goals:
-    """What an operator should hit, by run, from the original on the same samples."""
+class _Front(NamedTuple):
+    """A model on its samples, and the node up to which nothing in front will change any more."""
 
-    def __init__(self, runner: PartialRunner, tensor: str) -> None:
+    runner: PartialRunner
+    node: int
+
+
+class _Goals:
+    """What an operator should hit, by run, from the original on the same samples.
+
+    Args:
+        runner: the original.
+        tensor: what is hit.
+        node: up to where the original goes on, once all runs were asked for in turn.
+    """
+
+    def __init__(self, runner: PartialRunner, tensor: str, node: int) -> None:
         self._runner, self._tensor, self._counts = runner, tensor, runner.counts
-        self._part = runner.part([tensor])
+        self._in_turn = runner.values([tensor], advance_to=node)
+        self._part: Part | None = None
         self._kept: dict[int, Values] = {}
         self._size = 0
+        self._next = 0
 
     def __call__(self, run: int) -> Values:
         goal: Values | None = self._kept.get(run)
         if goal is None:
-            goal = np.asarray(self._part(run)[self._tensor])
+            goal = self._compute(run)
             self._size += goal.nbytes
             if self._size <= _GOAL_BYTES:
                 self._kept[run] = goal
         return goal[: self._counts[run]]
+
+    def _compute(self, run: int) -> Values:
+        """Of the pass through all runs while it is at this one; else of a part that starts behind it."""
+        if run == self._next:
+            self._next += 1
+            return np.asarray(next(self._in_turn)[self._tensor])
+        self._part = self._part or self._runner.part([self._tensor])
+        return np.asarray(self._part(run)[self._tensor])
 
     def hand_on(self) -> None:
         """Let the original go on from the goals, as far as they are kept."""
@@ -158,7 +181,7 @@ class _Goals:
 
 
 def _solve(
-    runner: PartialRunner,
+    front: _Front,
     operator: LinearOperator,
     first: LinearOperator | None,
     goals: Callable[[int], Values],
@@ -169,10 +192,12 @@ def _solve(
 
     What the operator in front of it reads and gives is left in `values`.
     """
+    runner = front.runner
     equations = Equations(operator, sum(runner.counts), runner.options, density=density)
     names = [operator.input, operator.output, operator.target]
     names += [] if first is None else [first.input, first.target]
-    for k, (found, count) in enumerate(zip(runner.values(names), runner.counts, strict=True)):
+    runs = runner.values(names, advance_to=front.node)
+    for k, (found, count) in enumerate(zip(runs, runner.counts, strict=True)):
         goal = goals(k)
         x, output, now = (found[name][:count] for name in names[:3])
         if now.shape != goal.shape or output.shape != now.shape:

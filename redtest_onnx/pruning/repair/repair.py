@@ -26,6 +26,7 @@ from redtest_onnx.pruning.repair.distilled import (
 )
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
+from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -33,7 +34,7 @@ from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
 
-Method = Literal["none", "adapter", "refit", "distil", "auto"]
+Method = Literal["none", "adapter", "refit", "distil", "reinit", "auto"]
 Fitted = Literal["adapter", "refit", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -52,6 +53,7 @@ class Repair:
         loss: loss of what was kept, on the same.
         reason: why nothing was repaired, if nothing was.
         training: what "distil" did behind the refit, whether that was kept or not; None without it.
+        redrawn: operators that "reinit" resized and drew anew.
     """
 
     method: str
@@ -62,6 +64,7 @@ class Repair:
     loss: float | None = None
     reason: str | None = None
     training: Training | None = None
+    redrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,9 @@ def repair(
     plan: Plan,
     settings: RepairSettings,
     *,
-    allows: Callable[[Model], bool] = lambda model: True,
+    allows: Callable[[Workbench], bool] = lambda candidate: True,
     progress: Progress | None = None,
-) -> tuple[Model, Repair]:
+) -> tuple[Workbench, Repair]:
     """Fit what is left of a pruned model to what the original computes.
 
     Args:
@@ -122,35 +125,44 @@ def repair(
         settings: the method: "none"; "adapter", which puts a fitted linear operator into each gap and solves
             those behind once more; "refit", which solves the remaining operators again, pairs of them
             jointly; "distil", which trains without labels behind a short refit, and keeps that where held-out
-            samples agree more; "auto", which keeps that of the first three which loses least on them.
+            samples agree more; "reinit", RedTest's own, which resizes what reads a layer of another shape and
+            draws it anew, to be trained afterwards; "auto", which keeps that of the first three which loses
+            least on them.
         allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
     Returns:
-        The model to keep and what was done. A repair that fails, or whose result is too large, is left out.
+        The workbench of the model to keep, and what was done. A repair that fails, or whose result is too
+        large, is left out.
     """
     method = settings.method
+    unrepaired = bench.successor(pruned)
     if method == "none" or not plan.steps:
-        return pruned, Repair("none", reason="not asked for" if method == "none" else "nothing was removed")
+        reason = "not asked for" if method == "none" else "nothing was removed"
+        return unrepaired, Repair("none", reason=reason)
+    if method == "reinit":
+        return _redrawn(bench, unrepaired, plan)
     if method == "auto" and bench.data.synthetic:
-        return pruned, Repair(
-            "none", reason="synthetic inputs tell nothing about the data the model works on"
-        )
+        reason = "synthetic inputs tell nothing about the data the model works on"
+        return unrepaired, Repair("none", reason=reason)
     fit, held_out = bench.splits.fit, bench.splits.choose
     judge = bench.evaluator(held_out)
 
-    def judged(model: Model) -> tuple[float, float]:
-        result = judge.evaluate(model)
+    def judged(candidate: Workbench) -> tuple[float, float]:
+        # Its session is kept for the checks that follow, unless others than the outputs are judged.
+        result = judge.evaluate(candidate.model if judge.reads_inside else candidate.session())
         return drop(judge.reference, result), result.agreement.relative_l2
 
-    plain = judged(pruned)
+    plain = judged(unrepaired)
+    unrepaired.close()
     sizes = len(fit), len(held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
     if method == "distil":
         require_training()
-    tried: list[tuple[tuple[float, float], Fitted, Model, tuple[Refit, ...]]] = []
+    tried: list[tuple[tuple[float, float], Fitted, Workbench, tuple[Refit, ...]]] = []
     failed: list[str] = []
+    spread = 0
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
@@ -159,36 +171,52 @@ def repair(
             if name == "distil":
                 fits = replace(fits, fit=fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
             if name == "refit" and settings.shards is not None:
-                fitted, refits, count = refit_over_shards(
+                model, refits, spread = refit_over_shards(
                     bench, pruned, plan, settings.shards, progress=progress
                 )
-                sizes = count, len(held_out)
             else:
-                fitted, refits = fit_to_original(bench, pruned, plan, fits, progress)
+                model, refits = fit_to_original(bench, pruned, plan, fits, progress)
+            fitted = bench.successor(model)
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
             tried.append((judged(fitted), name, fitted, refits))
         except (InputError, np.linalg.LinAlgError) as error:
+            if name == "refit" and settings.shards is not None and isinstance(error, InputError):
+                raise  # of a file that was named for this fit
             # The plain removal is still there: a repair that can't be made ends nothing.
             log.warning("repair by %s is left out: %s", name, first_line(error))
             failed.append(f"{name} failed: {first_line(error)}")
     if not tried:
-        return pruned, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
-    loss, name, model, refits = tried[0]
+        return unrepaired, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
+    loss, name, kept, refits = tried[0]
     for other in tried[1:]:
         if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:
-            loss, name, model, refits = other
+            loss, name, kept, refits = other
     if method == "auto" and not loss < plain:
         reason = "no repair was better on held-out samples"
-        return pruned, Repair("none", refits, *sizes, plain[0], plain[0], reason)
+        return unrepaired, Repair("none", refits, *sizes, plain[0], plain[0], reason)
     found = Repair("refit" if name == "distil" else name, refits, *sizes, plain[0], loss[0])
+    if name == "refit" and spread:
+        found = replace(found, fitted_on=spread)
     if name != "distil":
-        return model, found
-    trained, training = distilled(bench, model, settings.distil, progress)
+        return kept, found
+    model, training = distilled(bench, kept.model, settings.distil, progress)
+    trained = bench.successor(model)
     found = replace(found, training=training, fitted_on=min(len(fit), REFIT_SAMPLES))
     after = judged(trained)
-    return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (model, found)
+    return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (kept, found)
+
+
+def _redrawn(bench: Workbench, unrepaired: Workbench, plan: Plan) -> tuple[Workbench, Repair]:
+    """The model with operators drawn anew, and what held-out samples say before any training."""
+    model, names = reinitialised(bench, plan)
+    if not names:
+        reason = "the shapes fit without the removed layers, so that nothing had to be drawn anew"
+        return unrepaired, Repair("none", reason=reason)
+    kept, judge = bench.successor(model), bench.evaluator(bench.splits.choose)
+    loss = drop(judge.reference, judge.evaluate(model))
+    return kept, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
 
 
 def _standard_error(loss: float, samples: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,21 +50,37 @@ def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values |
     return moved[:count]
 
 
-def counted_positions(mask: Values | None, rows: Values, count: int) -> Counted:
-    """[count, T] which positions count, from a mask [N, T] or lengths [N]; None: all."""
+def counted_positions(tensor: JudgedTensor, feeds: Mapping[str, Values], rows: Values, count: int) -> Counted:
+    """[count, T] which positions count, from a mask [N, T], ids with padding or lengths [N]; None: all.
+
+    Args:
+        tensor: what is judged.
+        feeds: what the run was fed.
+        rows: its values, samples first.
+        count: how many samples count.
+    """
+    mask = feeds.get(tensor.mask or "")
     if mask is None or rows.ndim < 2:
         return None
     given = mask[:count]
     if len(given) != len(rows):
         return None
     if given.ndim == 2 and given.shape[1] == rows.shape[1]:
-        found = given != 0
+        found = given != (tensor.pad or 0)
     elif given.ndim == 1 and given.max(initial=0) <= rows.shape[1]:
         found = np.arange(rows.shape[1])[None, :] < given[:, None]
     else:
         return None
     # A sample that leaves everything out counts all the same: nothing may pass unseen.
     return np.asarray(found | ~found.any(axis=1, keepdims=True))
+
+
+def without_uncounted(rows: Values, counted: Counted) -> Values:
+    """The values with 0 at positions that don't count, so that they have no part in sums; NaN goes, too."""
+    if counted is None or counted.all():
+        return rows
+    kept = counted.reshape(*counted.shape, *(1,) * (rows.ndim - counted.ndim))
+    return np.where(kept, rows, np.zeros((), rows.dtype))
 
 
 def _array(value: Any, size: int) -> Values | None:

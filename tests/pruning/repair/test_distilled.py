@@ -37,13 +37,13 @@ def test_training_is_kept_where_held_out_samples_agree_more() -> None:
     bench, pruned, plan = case("vit")
     settings = RepairSettings("distil", distil=DistilSettings(steps=40, moment_samples=64))
     refitted, before = repair(bench, pruned, plan, replace(settings, method="refit"))
-    model, found = repair(bench, pruned, plan, settings)
+    trained, found = repair(bench, pruned, plan, settings)
     assert found.training is not None
     assert found.training.steps == 40
     assert found.loss is not None
     assert before.loss is not None
     judge = bench.evaluator(bench.splits.choose)
-    agreement = [judge.evaluate(m).agreement for m in (refitted, model)]
+    agreement = [judge.evaluate(side.session()).agreement for side in (refitted, trained)]
     if found.method == "distil":
         assert found.loss <= before.loss + 0.02
         assert agreement[1].relative_l2 < agreement[0].relative_l2

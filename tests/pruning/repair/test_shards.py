@@ -103,3 +103,7 @@ def test_prune_fits_to_all_files(
     assert run([*call, *files[:2], *files[:2], "-o", "b.onnx"]) == 2
     assert "twice" in capsys.readouterr().err
     assert not (tmp_path / "b.onnx").exists()
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    assert run([*call, "--fit-data", "broken.npz", "-o", "b.onnx"]) == 2
+    assert "broken.npz: " in capsys.readouterr().err
+    assert not (tmp_path / "b.onnx").exists()
