@@ -56,6 +56,18 @@ def sparse() -> onnx.ModelProto:
     return proto
 
 
+def unfolding(depth: int) -> onnx.ModelProto:
+    """Functions that each call the one before twice."""
+    proto = function("F0", "Relu", domain="own")
+    proto.functions[0].node[0].domain = ""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for k in range(depth):
+        nodes = [helper.make_node(f"F{k}", [a], [b], domain="own") for a, b in (("a", "m"), ("m", "b"))]
+        proto.functions.append(helper.make_function("own", f"F{k + 1}", ["a"], ["b"], nodes, opsets))
+    next(node for node in proto.graph.node if node.op_type == "F0").op_type = f"F{depth}"
+    return proto
+
+
 def called_with_too_much() -> onnx.ModelProto:
     proto = function("Block", "Relu", domain="own")
     proto.functions[0].node[0].domain = ""
@@ -171,6 +183,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "no UTF-8": (lambda: chain().SerializeToString().replace(b"Relu", b"R\xfflu"), "not UTF-8"),
     "a function that calls itself": (lambda: function("Block", "Block"), "calls itself"),
     "a function like an operator": (lambda: function("Relu", "Tanh", domain=""), "called like an operator"),
+    "functions that unfold": (lambda: unfolding(30), "'own::F30' unfolds to 1,073,741,824 nodes"),
+    "functions that unfold beyond counting": (lambda: unfolding(3000), "the model to 1,000,000,000,000,000"),
     "too many operands of a function": (called_with_too_much, "can't be inlined"),
     "an unknown type of a weight": (lambda: changed(lambda t: setattr(t, "data_type", 99)), "none that onnx"),
     "an unknown type of an input": (lambda: typed(chain(), -2), "none that onnx"),

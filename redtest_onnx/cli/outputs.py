@@ -113,10 +113,9 @@ def _refuse_data(files: list[tuple[str, Path]]) -> None:
     """Refuse an output where another one, a model, may put its external data."""
     for option, path in files:
         for model, place in files:
-            beside = place.suffix == ".onnx" and os.path.realpath(place.parent) == os.path.realpath(
-                path.parent
-            )
-            if beside and re.fullmatch(rf"{re.escape(place.name)}(\.\d+)?\.data", path.name, re.IGNORECASE):
+            named = re.fullmatch(rf"{re.escape(place.name)}(\.\d+)?\.data", path.name, re.IGNORECASE)
+            same = os.path.realpath(place.parent) == os.path.realpath(path.parent)
+            if named and same and place.suffix == ".onnx":
                 raise OutputError(
                     f"is where {model} may put its weights, and is named by {option}",
                     where=str(path),

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
             *("repair", "repair_time", "adapter_kernel", "fit_data", "epochs", "iterations", "lr", "augment"),
         ),
     },
-    rare=("repair_time", "adapter_kernel", "fit_data", "iterations", "lr", "augment", "analysis_path"),
+    rare=("repair_time", "adapter_kernel", "fit_data", "iterations", "lr", "augment", "analysis_path", "png"),
     examples=(
         "redtest-onnx prune model.onnx --data images.zip",
         "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",

@@ -12,7 +12,7 @@ from redtest_onnx.search.search import Fitness, SearchResult
 from redtest_onnx.search.store import Failure, Outcome
 from redtest_onnx.tracking.run import TrackedRun
 
-_WORDS = ("name", "key", "worker")
+_WORDS = ("name", "key", "worker", "msrs_from")
 
 
 def note_candidate(run: TrackedRun, fitness: Fitness, number: int, outcome: Outcome) -> None:

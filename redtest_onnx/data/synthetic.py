@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.affordable import affordable_samples
-from redtest_onnx.data.dataset import Chosen, Feeds
+from redtest_onnx.data.dataset import Chosen, Dataset, Feeds
 from redtest_onnx.data.ids import InputValues
 from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.model import Model, TensorSpec
@@ -76,6 +76,12 @@ class Synthetic:
     def guessed(self, guess: Guess) -> Synthetic:
         """The same with other sizes where nothing tells them."""
         return Synthetic(self.model, self._seed, self._count, self.sizes, guess)
+
+    def shortened(self, count: int) -> Synthetic:
+        """The same with the first samples only."""
+        found = Synthetic(self.model, self._seed, min(count, len(self)), self.sizes, self._guess)
+        found.settled = self.settled
+        return found
 
     @cached_property
     def guessed_sizes(self) -> dict[str, Shape]:
@@ -212,3 +218,11 @@ class Synthetic:
                 return plan.shape[opened[0]]
         found = [plan.shape[1] for plan in self._plan(1) if len(plan.shape) > 1]
         return found[0] if found else None
+
+
+def as_many(one: Dataset, two: Dataset) -> tuple[Dataset, Dataset]:
+    """Samples of two models that are to be compared: of synthetic ones as many as the larger model gets."""
+    if not (isinstance(one, Synthetic) and isinstance(two, Synthetic)) or len(one) == len(two):
+        return one, two
+    count = min(len(one), len(two))
+    return one.shortened(count), two.shortened(count)

@@ -104,8 +104,8 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
         The model as it now lies on disk; for a stream such as `/dev/null`, the model that was given.
 
     Raises:
-        OutputError: the target exists and `force` is not set, can't be written, holds the model's own
-            weights, or is a stream and the model has external data.
+        OutputError: the target exists and `force` is not set, can't be written, holds weights that the model
+            reads, or is a stream and the model has external data.
     """
     path = Path(path)
     writable(path, force=force)

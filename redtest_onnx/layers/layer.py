@@ -155,13 +155,17 @@ def has_branches(layers: Iterable[Layer]) -> bool:
 
 
 def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer]) -> tuple[Layer, ...]:
-    """All floating-point activations in graph order: the layers of the series and what lies between them."""
+    """All floating-point tensors that follow from the values of the inputs, in graph order.
+
+    These are the layers of the series, what lies between them, and what is made of the inputs before any
+    operator with weights.
+    """
     known = {layer.tensor: layer for layer in series}
     owner = {name: layer.name for layer in known.values() for name in _inside(index, layer)}
     found: list[Layer] = []
     for i, node in enumerate(index.nodes):
         for name in node.output:
-            if name not in index.activations or not shapes.is_float(name):
+            if not name or name not in index.input_dependent or not shapes.is_float(name):
                 continue
             inner = Layer(
                 index=0,

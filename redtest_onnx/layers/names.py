@@ -11,7 +11,7 @@ from itertools import takewhile
 import onnx
 
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.regions import Region
+from redtest_onnx.layers.regions import Region, is_embedding
 
 # Modules that are blocks of transformers, by their number.
 _NUMBERED = re.compile(r"((?:.*\.)?(?:layers?|blocks?|h)\.)(\d+)")
@@ -25,7 +25,8 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     scope inside it that most of their operators with weights belong to.
     """
     regions = list(regions)
-    scopes = [_scopes(index, region) for region in regions]
+    # An embedding is called after its tables; what adds them up and normalises them may lie further out.
+    scopes = [_scopes(index, region, weighted=is_embedding(index, region)) for region in regions]
     names = [_several(found) or _dotted(_common(found)) for found in scopes]
     finer = [
         _dotted(_main_child(found, _scopes(index, region, weighted=True))) if names.count(name) > 1 else name

@@ -213,10 +213,18 @@ def _belongs(index: GraphIndex, chain: list[FlowStep], candidate: int, start: in
     return candidate <= start + _normalisation_behind(index, chain, start)
 
 
+def is_embedding(index: GraphIndex, region: Region) -> bool:
+    """Whether a region is the embedding of a model's inputs: tables are its only weights."""
+    return region.entry is None and _only_tables(index, region.core)
+
+
 def _looks_up(index: GraphIndex, step: FlowStep) -> bool:
-    """Whether a step is the embedding of a model's inputs: tables are its only weights."""
-    found = [ops.qualified(index.nodes[i]) for i in step.nodes if i in index.weighted]
-    return step.entry is None and bool(found) and ops.TABLES.issuperset(found)
+    return step.entry is None and _only_tables(index, step.nodes)
+
+
+def _only_tables(index: GraphIndex, nodes: frozenset[int]) -> bool:
+    found = [ops.qualified(index.nodes[i]) for i in nodes if i in index.weighted]
+    return bool(found) and ops.TABLES.issuperset(found)
 
 
 def _normalisation_behind(index: GraphIndex, chain: list[FlowStep], start: int) -> int:

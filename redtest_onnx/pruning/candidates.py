@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
 _ROUNDING = 1e-9
-_FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
+_FITTED = 256  # samples, enough to tell a good plan from a bad one
 _SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
@@ -114,6 +114,22 @@ class Candidates:
         return False
 
 
+def losses_within(bench: Workbench, max_drop: float, method: Method) -> Losses:
+    """What plans lose on held-out samples, plainly and after a quick repair.
+
+    Args:
+        bench: the original, with its branches inlined.
+        max_drop: largest loss that is tolerated.
+        method: how the result will be repaired.
+    """
+    candidates = Candidates(bench, max_drop)
+    if method == "none" or bench.data.synthetic:
+        return Losses(candidates.loss)
+    fitted: Fitted = "adapter" if method == "adapter" else "refit"
+    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], rounds=1, density=SEARCHING_ROWS)
+    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
+
+
 def _one_class_per_sample(outputs: tuple[ModelOutput, ...]) -> bool:
     """Whether a model's only output is scores [n, classes]."""
     if len(outputs) != 1 or outputs[0].kind != "classes" or outputs[0].axis != 1:
@@ -137,19 +153,3 @@ def _answers(session: Session, feeds: dict[str, Any]) -> Answers | None:
         return None
     answers: Answers = scores.argmax(axis=1)
     return answers
-
-
-def losses_within(bench: Workbench, repair: Method, max_drop: float) -> Losses:
-    """What plans lose on held-out samples, plainly and after a quick repair.
-
-    Args:
-        bench: the original, with its branches inlined.
-        repair: how the result will be repaired.
-        max_drop: plans that lose more are turned down as soon as that is sure.
-    """
-    candidates = Candidates(bench, max_drop)
-    if repair == "none" or bench.data.synthetic:
-        return Losses(candidates.loss)
-    method: Fitted = "adapter" if repair == "adapter" else "refit"
-    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1, density=SEARCHING_ROWS)
-    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))

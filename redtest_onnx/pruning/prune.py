@@ -174,7 +174,9 @@ def plan(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
     limit = budget.max_drop
-    losses = losses_within(bench.opened, settings.repair, limit) if limit is not None else None
+    if limit is not None and progress is not None:
+        progress(0, 1, "trying removals")  # first, the original runs on what judges them
+    losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
@@ -233,9 +235,8 @@ def rewrite(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    settings = settings or PruneSettings()
+    settings, opened = settings or PruneSettings(), bench.opened
     (progress or _silent)(0, 4, "rewriting")
-    opened = bench.opened
     pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
 

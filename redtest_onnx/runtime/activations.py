@@ -27,6 +27,8 @@ from redtest_onnx.runtime.workbench import Workbench
 _MOST_BYTES = 1 << 27
 """Of the values of one run: what stays in memory at a time."""
 _MOST_SAMPLES = 64
+SYNTHETIC = 16
+"""Samples that are run where the user gave none."""
 
 
 @dataclass(frozen=True)

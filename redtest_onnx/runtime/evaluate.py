@@ -16,24 +16,19 @@ from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import batch_axes
-from redtest_onnx.metrics.agreement.base import Counted, Measure, MeasureSum, Values
+from redtest_onnx.metrics.agreement.base import Counted, MeasureSum, Values
 from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
-from redtest_onnx.metrics.agreement.classes import ClassMeasure
-from redtest_onnx.metrics.agreement.elements import ElementMeasure
-from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
-from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
-from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
-from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of, without_uncounted
+from redtest_onnx.runtime.outputs.arrange import BATCH, counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
+from redtest_onnx.runtime.outputs.measures import measure_of, most
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.session_room import is_large, register_holder
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
 # Reference outputs up to this size are kept, so that many candidates can be held against them.
 _CACHE_BYTES = 1 << 28
 _RANDOM = frozenset(
@@ -103,6 +98,7 @@ class Evaluator:
         samples: with or without labels.
         outputs: what the outputs are, see `find_outputs`.
         fixed: number of samples that every run must have; None where that is open.
+        batch: samples per run where that is open.
 
     Raises:
         InputError: the model doesn't run, or labels lie outside its classes.
@@ -114,17 +110,18 @@ class Evaluator:
         samples: Subset,
         outputs: tuple[ModelOutput, ...],
         fixed: int | None = None,
+        batch: int = BATCH,
     ) -> None:
         self._model, self._options, self._fixed = reference.model, reference.options, fixed
         self._data = samples.data
         self.outputs = outputs
         """What the outputs are."""
         self._judged = {tensor: None for output in outputs for tensor in output.tensors}
-        self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
+        self._batches = list(batches(samples.indices, fixed or batch, fixed=fixed is not None))
         self._reference = self._open(reference)
         register_holder(self)
         self._cache: list[dict[str, Any]] = []
-        self._measures = {tensor: _measure(tensor) for tensor in self._judged}
+        self._measures = {tensor: measure_of(tensor) for tensor in self._judged}
         self.undefined_samples: tuple[int, ...] = self._observe()
         """Samples for which the reference gives NaN; they agree with nothing."""
         self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
@@ -194,13 +191,15 @@ class Evaluator:
         return _Run(session, {**names, **known}, data)
 
     def _output_names(self, model: Model) -> dict[str, str]:
-        """What the reference's outputs are called in a model: alike, else by position."""
+        """What the reference's judged outputs are called in a model: alike, else by position."""
         own = [output.name for output in model.outputs]
+        judged = {output.name for output in self.outputs if output.tensors}
         alike = set(own)
         return {
             output.name: output.name if output.name in alike else own[k]
             for k, output in enumerate(self._model.outputs)
-            if output.name in alike or (k < len(own) and len(own) == len(self._model.outputs))
+            if output.name in judged
+            and (output.name in alike or (k < len(own) and len(own) == len(self._model.outputs)))
         }
 
     def _observe(self) -> tuple[int, ...]:
@@ -233,10 +232,11 @@ class Evaluator:
         random, samples = self._random_outputs(), 0
         deciding = [t for output in self.outputs if output.steers for t in output.tensors]
         deciding = [t for t in deciding if t.name in run.names and t.name not in random]
+        same, masked = run is self._reference, any(tensor.mask for tensor in sums)
         for k, (indices, count) in enumerate(self._batches):
-            feeds = self._data.inputs(indices)
+            known = same and not masked and k < len(self._cache)  # then nothing is run or read again
+            feeds = {} if known else self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
-            same = run is self._reference
             values = reference if same else run(feeds if run.data is self._data else run.data.inputs(indices))
             numbers: tuple[list[Values], list[Values]] = ([], [])
             for tensor, total in sums.items():
@@ -258,7 +258,7 @@ class Evaluator:
             distance.add(*numbers)
             accuracy.add(values, indices, count)
             samples += count
-            if floor is not None and any(_most(sums[tensor]) < floor for tensor in deciding):
+            if floor is not None and any(most(sums[tensor]) < floor for tensor in deciding):
                 break
         apart = distance.result()
         outputs = tuple(
@@ -324,21 +324,6 @@ class Evaluator:
         if batch == len(self._cache) and size * (batch + 1) <= _CACHE_BYTES:
             self._cache.append(outputs)
         return outputs
-
-
-def _measure(tensor: JudgedTensor) -> Measure:
-    if tensor.kind in ("classes", "dense", "tokens"):
-        return ClassMeasure()
-    if tensor.kind == "next-token":
-        return NextTokenMeasure(tensor.scale)
-    if tensor.kind == "embedding":
-        return EmbeddingMeasure()
-    return ElementMeasure() if tensor.kind == "elements" else ValuesMeasure()
-
-
-def _most(total: MeasureSum) -> float:
-    """The agreement that a tensor can still reach, where that is known."""
-    return total.most() if isinstance(total, ValuesSum) else 1.0
 
 
 def _stand_in(index: GraphIndex, tensor: JudgedTensor) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from redtest_onnx.graph.model import Model
@@ -39,3 +41,9 @@ def make_room(model: Model) -> None:
     if is_large(model):
         for holder in tuple(_HOLDERS):
             holder.release_sessions()
+
+
+def drop_oldest(kept: OrderedDict[Hashable, Any], limit: int) -> None:
+    """Make room for one more where no more than a number are kept."""
+    while len(kept) >= limit:
+        kept.popitem(last=False)

@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 TrackerName = Literal["mlflow", "tensorboard"]
 TRACKERS: tuple[TrackerName, ...] = get_args(TrackerName)
-_LABELS = {"mlflow": "MLflow", "tensorboard": "TensorBoard"}
+_NEEDS = {
+    "mlflow": {"mlflow": "MLflow"},
+    "tensorboard": {"tensorboard": "TensorBoard", "torch": "PyTorch"},
+}
 _FOLDER = "runs"
 
 
@@ -100,10 +103,12 @@ class TrackingOptions:
         if len(set(targets)) < len(targets):
             raise InputError("@track names the same place twice", hint="give each once")
         for target in targets:
-            if find_spec(target.name) is None:
+            needed = _NEEDS[target.name]
+            missing = [label for module, label in needed.items() if find_spec(module) is None]
+            if missing:
                 raise RuntimeUnavailableError(
-                    f"@track={target.name} needs {_LABELS[target.name]}, which is not installed",
-                    hint='pip install "redtest-onnx[tracking]", or leave @track out',
+                    f"@track={target.name} needs {' and '.join(missing)}, not installed here",
+                    hint='pip install "redtest-onnx[tracking,torch]", or leave @track out',
                 )
         return cls(targets, name)
 

@@ -220,7 +220,7 @@ def test_no_graph_is_without_nodes(counted_by: str) -> None:
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize(("side", "count"), [(8, 2560), (2000, 1262), (12000, 96)])
+@pytest.mark.parametrize(("side", "count"), [(8, 2560), (2000, 315), (12000, 96)])
 def test_large_models_get_fewer_samples(side: int, count: int) -> None:
     net = Net(x=["N", 3, side, side])
     net.conv("x", 3, 4, name="a")
@@ -228,7 +228,7 @@ def test_large_models_get_fewer_samples(side: int, count: int) -> None:
     net("ReduceMean", "b", axes=[2, 3], name="y")
     model = net.model("y")
     macs = side * side * 9 * (3 * 4 + 4 * 8)
-    assert len(Synthetic(model, 0, None, {})) == count == max(96, min(2560, 2 * 10**12 // macs))
+    assert len(Synthetic(model, 0, None, {})) == count == max(96, min(2560, 5 * 10**11 // macs))
     assert len(Synthetic(model, 0, 7, {})) == 7
 
 

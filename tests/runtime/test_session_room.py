@@ -10,6 +10,8 @@ import redtest_onnx as rt
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.runtime import session_room
+from redtest_onnx.runtime.outputs.arrange import samples_per_run
+from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
@@ -52,3 +54,14 @@ def test_small_models_keep_their_sessions() -> None:
     session = bench.session()
     Session(model, CPU)
     assert bench.session() is session
+
+
+def test_a_run_holds_few_samples_where_each_needs_much_memory() -> None:
+    tensor = JudgedTensor("y", "values")
+    outputs = (ModelOutput("y", "values", None, "a test", (tensor,)),)
+    assert samples_per_run(outputs, {"y": (1, 10)}, 1) == 64
+    assert samples_per_run(outputs, {"y": (1, 1 << 20)}, 1) == 16  # 4 MiB each, 64 MiB in all
+    assert samples_per_run(outputs, {"y": (2, 1 << 20)}, 2) == 16
+    assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 28) == 2  # activations of half a GiB
+    assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 40) == 1
+    assert samples_per_run(outputs, {}, 1) == 64

@@ -123,9 +123,9 @@ def test_what_is_missing_is_said_before_any_work(
     assert run(call) == 2
     said = capsys.readouterr().err
     assert f"--track {name} needs" in said
-    assert 'pip install "redtest-onnx[tracking]"' in said
+    assert 'pip install "redtest-onnx[tracking,torch]"' in said
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RuntimeUnavailableError, match="is not installed"):
+    with pytest.raises(RuntimeUnavailableError, match="not installed here"):
         TrackingOptions.of([name])
 
 

@@ -27,7 +27,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Equations
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
-from redtest_onnx.pruning.repair.refit import BATCH, Refit, record
+from redtest_onnx.pruning.repair.refit import Refit, record
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import RunOptions
@@ -106,7 +106,7 @@ class ShardSums:
         model = load(self.folder / f"{position}.onnx")
         operator = linear_operators(model)[position]
         indices = np.arange(len(bench.data), dtype=np.int64)
-        size = min(BATCH, -(-len(indices) // CHECK_EVERY))
+        size = min(original.samples_per_run, -(-len(indices) // CHECK_EVERY))
         before, now = (
             PartialRunner(side, indices, size=size) for side in (original, original.successor(model))
         )

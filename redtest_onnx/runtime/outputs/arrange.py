@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from redtest_onnx.metrics.agreement.base import Counted, Values
-from redtest_onnx.runtime.outputs.kinds import JudgedTensor
+from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
+
+BATCH = 64
+_BYTES = 1 << 26  # of the judged tensors of one run
+_RUN_BYTES = 1 << 29  # of the activations of one run
+
+
+def samples_per_run(
+    outputs: Iterable[ModelOutput], sizes: Mapping[str, tuple[int, ...]], batch: int, activations: int = 0
+) -> int:
+    """How many samples a run takes so that it, and what is compared of it, needs little memory.
+
+    Args:
+        outputs: what is judged.
+        sizes: of their tensors, for `batch` samples; those of unknown size are taken to be small.
+        batch: samples that the sizes are for.
+        activations: bytes of activations that such a run holds at a time.
+    """
+    judged = {tensor.name for output in outputs for tensor in output.tensors}
+    each = sum(4 * prod(sizes[name]) for name in judged if name in sizes) / batch
+    run = _RUN_BYTES * batch // max(activations, 1)
+    return max(1, min(BATCH, int(_BYTES / max(each, 1)), run))
 
 
 def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values | None:

@@ -49,7 +49,7 @@ def find_outputs(bench: Workbench) -> tuple[ModelOutput, ...]:
     found = _siblings(graph, found, kinds)
     others = any(output.steers for output in found if not _is_cache(model, output.name))
     return tuple(
-        replace(output, steers=False, note="a cache: it follows the layers in front of it")
+        replace(output, tensors=(), steers=False, note="a cache: it follows the layers in front of it")
         if others and _is_cache(model, output.name) and output.name not in kinds
         else output
         for output in found

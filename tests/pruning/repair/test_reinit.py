@@ -10,6 +10,7 @@ import pytest
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.graph.validity import full_check
+from redtest_onnx.pruning.follow import follow_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import rewrite
 from redtest_onnx.pruning.repair.reinit import reinitialised
@@ -110,6 +111,15 @@ def test_what_cannot_be_resized_is_refused_by_name() -> None:
         reinitialised(bench, plan_of(bench, index))
     assert "second" in error.value.what
     assert "repair='adapter'" in (error.value.hint or "")
+
+
+def test_a_partner_file_does_not_get_weights_of_another_size() -> None:
+    bench, partner = bench_of("vgg"), bench_of("vgg")
+    plan = plan_of(bench, adapters(bench)[-1])
+    model, drawn = reinitialised(bench, plan)
+    with pytest.raises(rt.InputError, match="can't be carried over") as error:
+        follow_plan(bench, model, plan, partner)
+    assert drawn[0] in error.value.what
 
 
 def test_a_limit_of_loss_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
