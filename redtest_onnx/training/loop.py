@@ -85,11 +85,13 @@ class Watch:
         report: called with the record of each finished epoch.
         progress: called with work done, all work, and what is being done.
         after_step: called with the module after each step, to hold weights at what they must be.
+        resumed: called before the first step with the records of epochs that an interrupted run had finished.
     """
 
     report: Report | None = None
     progress: Note | None = None
     after_step: Callable[[OnnxModule], None] | None = None
+    resumed: Callable[[list[dict[str, Any]]], None] | None = None
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand on the record of an epoch."""
@@ -289,6 +291,8 @@ class Trainer:
             self.optimizer.load_state_dict(parts["optimizer"])
             self.schedule.load_state_dict(parts["schedule"])
             self.scaler.load_state_dict(parts["scaler"])
+        if self.watch.resumed is not None and self.group.leads:
+            self.watch.resumed(self.progress.history)
         log.info("resumed in epoch %d, step %d", self.progress.epoch + 1, self.progress.step + 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -145,6 +146,16 @@ class Equations:
         part.include(summed(first))
         for sums in in_threads(summed, others, self._threads):
             part.include(sums)
+
+    def merged(self, other: Equations) -> Equations:
+        """These equations and those of other samples for the same operator."""
+        if self._pair is None or other._pair is None:
+            return other if self._pair is None else self
+        found = copy(self)
+        # Both are of one kind: that follows from the operator and the number of samples.
+        mine, more = self._pair, other._pair
+        found._pair = (mine[0].merged(more[0]), mine[1].merged(more[1]))  # type: ignore[arg-type,assignment]
+        return found
 
     def start_again(self) -> None:
         """Forget the errors; the same inputs, to be added again in the same order, are taken as known."""

@@ -29,6 +29,7 @@ from redtest_onnx.pruning.repair.distilled import (
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
 from redtest_onnx.pruning.repair.reinit import reinitialised
+from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -78,11 +79,13 @@ class RepairSettings:
         method: see `repair`.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
+        shards: samples that "refit" is fitted to, summed by many workers; those of the bench if None.
     """
 
     method: Method = "auto"
     kernel: Literal[1, 3] = 1
     distil: DistilSettings = field(default_factory=DistilSettings)
+    shards: FitShards | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -164,7 +167,7 @@ def repair(
         require_training()
     tried: list[tuple[tuple[float, float], Fitted, Workbench, tuple[Refit, ...]]] = []
     failed: list[str] = []
-    offer, training = None, None
+    offer, training, spread = None, None, 0
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
@@ -172,13 +175,20 @@ def repair(
             fits = FitSettings(name, fit, settings.kernel)
             if name == "distil":
                 fits = replace(fits, fit=fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
-            model, refits = fit_to_original(bench, pruned, plan, fits, progress)
+            if name == "refit" and settings.shards is not None:
+                model, refits, spread = refit_over_shards(
+                    bench, pruned, plan, settings.shards, progress=progress
+                )
+            else:
+                model, refits = fit_to_original(bench, pruned, plan, fits, progress)
             fitted = bench.successor(model)
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
             tried.append((judged(fitted), name, fitted, refits))
         except (InputError, np.linalg.LinAlgError) as error:
+            if name == "refit" and settings.shards is not None and isinstance(error, InputError):
+                raise  # of a file that was named for this fit
             # The plain removal is still there: a repair that can't be made ends nothing.
             log.warning("repair by %s is left out: %s", name, first_line(error))
             failed.append(f"{name} failed: {first_line(error)}")
@@ -206,7 +216,8 @@ def repair(
         reason = "no repair was better on held-out samples"
         return unrepaired, Repair("none", refits, *sizes, plain[0], plain[0], reason, training, offer)
     if name != "distil":
-        return kept, Repair(name, refits, *sizes, plain[0], loss[0], None, training, offer)
+        fitted_on = spread if name == "refit" and spread else len(fit)
+        return kept, Repair(name, refits, fitted_on, sizes[1], plain[0], loss[0], None, training, offer)
     found = Repair("refit", refits, min(len(fit), REFIT_SAMPLES), sizes[1], plain[0], loss[0])
     return _trained((bench, kept), found, loss, judged, settings.distil, progress)
 
