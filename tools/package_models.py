@@ -248,7 +248,7 @@ def _sizes(model: Packaged) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def write(page: Path, rows: list[Row]) -> None:
     """Put the rows into the section of the page; those of models that were not run now stay."""
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     start = text.find(HEADING)
     section, mark, behind = text[start:].partition("\n## ") if start >= 0 else ("", "", "")
     old = section.splitlines()

@@ -280,7 +280,7 @@ def speech(clip: Path, count: int, seed: int) -> tuple[npt.NDArray[np.float32], 
 
 def write(page: Path, line: str) -> None:
     """Put a line into the section of the page; those of other packages stay."""
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, _, old = text.partition(HEADING)
     rows = {row.split(" | ")[0]: row for row in old.splitlines() if row.startswith("| `")}
     rows[line.split(" | ")[0]] = line
