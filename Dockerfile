@@ -3,7 +3,7 @@
 FROM python:3.12-slim
 COPY pyproject.toml README.md LICENSE /src/
 COPY redtest_onnx /src/redtest_onnx
-RUN pip install --no-cache-dir "/src[cpu,report,images,data,sound]" && rm -rf /src
+RUN pip install --no-cache-dir "/src[cpu,all]" && rm -rf /src
 RUN useradd --create-home user
 USER user
 WORKDIR /work

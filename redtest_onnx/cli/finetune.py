@@ -11,6 +11,7 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.graph.files import load, save
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--log", "log_path", type=options.FilePath, help="Append one JSON record per epoch.")
+@tracking_options
 @options.data_options
 @options.run_options
 @options.output_kind_option
@@ -74,6 +76,7 @@ def command(
     """
     options.configure_logging(verbose, quiet)
     settings = training_settings_of(values)
+    tracking = tracking_options_of(values)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     output = output or model.with_suffix(".finetuned.onnx")
@@ -88,6 +91,7 @@ def command(
     from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
     from redtest_onnx.training.loop import Watch
     from redtest_onnx.training.processes import leads
+    from redtest_onnx.training.tracked import note_trained, note_training, tracked_watch
 
     screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
     loaded = load(model)
@@ -95,7 +99,8 @@ def command(
     outputs.spare(loaded, imitated)
     bench = Workbench(loaded, options.training_data(source, loaded), run, seed=settings.seed)
     screen.warn_synthetic(bench.data)
-    with screen.progress() as progress:
+    with tracking.open("finetune", here=leads()) as tracked, screen.progress() as progress:
+        note_training(tracked, bench, settings, imitated)
         result = finetune(
             bench,
             settings,
@@ -105,15 +110,19 @@ def command(
                 options.evaluation_data(source, loaded, eval_data),
             ),
             checkpoint=CheckpointFile(checkpoint, resume),
-            watch=Watch(epoch_reporter(screen, log_path), progress),
+            watch=tracked_watch(Watch(epoch_reporter(screen, log_path), progress), tracked),
         )
-    if not result.leads:
-        return
-    save(result.model, output, force=force)
+        if not result.leads:
+            return
+        saved = save(result.model, output, force=force)
+        if json_path:
+            write_json(finetune_document(result, output), json_path)
+        note_trained(tracked, result)
+        tracked.artefacts(output, *saved.external_files, log_path, document_path(json_path))
+        places = tracked.where
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")
-    if json_path:
-        write_json(finetune_document(result, output), json_path)
+    screen.show(*(f"Tracked by {place}." for place in places))
 
 
 def in_words(result: FineTuning) -> list[str]:

@@ -9,14 +9,17 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
 from redtest_onnx.cli.deployment_options import deployment_options
+from redtest_onnx.cli.fit_options import ShardOpening, check_fit, fit_options, shards_of
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import Seconds
 from redtest_onnx.cli.prune_curve import CurveRequest, prune_curve
 from redtest_onnx.cli.prune_plans import finish_dry_run, nothing_removable, show_plan
-from redtest_onnx.cli.prune_requests import budget_of, check_training
+from redtest_onnx.cli.prune_requests import budget_of, check_engine, check_training, of_one_result
+from redtest_onnx.cli.ranking_options import engine_options, engine_options_of
 from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.cli.words import flags_in
@@ -60,9 +63,11 @@ if TYPE_CHECKING:
             *("criterion", "threshold", "remove", "target", "max_drop", "protect", "dry_run"),
             *("plan_path", "analysis_path", "curve"),
         ),
-        "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
+        "Repair": (
+            *("repair", "repair_time", "adapter_kernel", "fit_data", "epochs", "iterations", "lr", "augment"),
+        ),
     },
-    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path", "png"),
+    rare=("repair_time", "adapter_kernel", "fit_data", "iterations", "lr", "augment", "analysis_path", "png"),
     examples=(
         "redtest-onnx prune model.onnx --data images.zip",
         "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",
@@ -98,12 +103,15 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
-    "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
-    "(needs PyTorch, some minutes). reinit is RedTest's own: what reads a layer of another shape is resized "
-    "and drawn anew, to be trained with --finetune.",
+    "remaining weights again. distil trains behind a refit, without labels (needs PyTorch, some minutes). "
+    "auto keeps what loses least, and trains where a refit loses something and that takes no longer than "
+    "--repair-time, or than some three minutes of one core. reinit is RedTest's own: what reads a layer of "
+    "another shape is resized and drawn anew, to be trained with --finetune.",
 )
 @click.option(
-    "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"
+    "--repair-time",
+    type=Seconds(),
+    help="Time that training without labels may take, such as 2m. [default: all steps]",
 )
 @click.option(
     "--adapter-kernel",
@@ -127,7 +135,7 @@ if TYPE_CHECKING:
     "--augment",
     multiple=True,
     type=click.Choice(["crop", "flip"]),
-    help="Change images of --finetune or --repair distil at random; may be repeated.",
+    help="Change images of --finetune or of training without labels at random; may be repeated.",
 )
 @click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
@@ -148,7 +156,7 @@ if TYPE_CHECKING:
     type=options.FilePath,
     metavar="FOLDER",
     help="Write a series of models of falling size, each repaired and measured, and mark the smallest within "
-    "--max-drop.",
+    "--max-drop; if MODEL is a folder, of each .onnx file in it.",
 )
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
 @click.option(
@@ -162,6 +170,8 @@ if TYPE_CHECKING:
 @options.run_options
 @options.output_kind_option
 @deployment_options
+@fit_options
+@engine_options
 @options.latency_option
 @options.explorer_option
 @options.format_option
@@ -208,22 +218,22 @@ def command(
     output = output or default_output(model)
     budget = budget_of(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
-    check_training(epochs, iterations, lr, augment if repair != "distil" else (), plan_path)
-    if repair_time is not None and repair != "distil":
-        raise InputError("--repair-time belongs to --repair distil", hint="--repair distil")
+    check_training(epochs, iterations, lr, augment if repair not in ("distil", "auto") else (), plan_path)
+    if repair_time is not None and repair not in ("distil", "auto"):
+        raise InputError("--repair-time belongs to --repair distil or auto", hint="--repair distil")
     if repair == "distil":
         require_training()
     if epochs is not None:
         prepare_torch()
     series = None if curve is None else CurveRequest(curve, html, png, json_path, force)
     if series is not None:
-        single = {
-            "--remove": remove is not None,
-            "--threshold": threshold is not None,
-            "--target": bool(target),
-        }
-        single |= {"--plan": plan_path is not None, "--dry-run": dry_run, "--finetune": epochs is not None}
+        single = of_one_result(remove, threshold, target, plan_path, dry_run, epochs)
+        single |= {"--model-explorer": explorer is not None, "--layer-latency": layer_latency}
+        single |= {"--analysis": analysis_path is not None and model.is_dir()}
         series.check(model, single)
+    several = series is not None and model.is_dir()
+    fit_files = check_fit(values, repair, series is not None, iterations)
+    check_engine(engine := engine_options_of(values), several or bool(fit_files))
     named: dict[str, Path | str | None] = {"--html": html, "--png": png, "--json": json_path}
     check_figure(png)
     named |= {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
@@ -236,16 +246,21 @@ def command(
         check_output(model, output, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(*source.reads(model), eval_data, analysis_path, None if dry_run else plan_path)
+    kept = (*source.reads(model), eval_data, analysis_path, None if dry_run else plan_path, *fit_files)
+    outputs.spare(*kept)
     outputs.spare_models(model)
-    loaded = load(model)
-    outputs.spare(loaded)
     settings = AnalysisSettings(**values)
-    saved = load_analysis(analysis_path, loaded) if analysis_path else None
     distil = DistilSettings(
         mirror="flip" in augment, crop="crop" in augment, seconds=repair_time, seed=settings.seed
     )
-    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1, distil)
+    shards = shards_of(fit_files, ShardOpening(model, source, run), engine)
+    how = PruneSettings(criterion, settings, repair, 3 if adapter_kernel == "3" else 1, distil, shards)
+    if several and curve:
+        work = CurveOfModel(model, curve, source, eval_data, run, how, budget)
+        return curve_folder(work, engine, screen, json_path)
+    loaded = load(model)
+    outputs.spare(loaded)
+    saved = load_analysis(analysis_path, loaded) if analysis_path else None
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, eval_data)
     seed = saved.settings.seed if saved else settings.seed
     bench = Workbench(loaded, data, run, seed=seed, evaluation=evaluation)

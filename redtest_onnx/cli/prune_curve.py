@@ -11,6 +11,7 @@ from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.files import save
+from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.curve import Curve, trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
@@ -48,13 +49,25 @@ class CurveRequest:
             others: whether an option was given that belongs to a single result, by its flag.
 
         Raises:
-            InputError: one was, or the model is a folder.
+            InputError: one was, the model is a folder with side files, or a page of many models is asked for.
             OutputError: the folder holds files and `force` is not set, or is none.
         """
         if given := [flag for flag, there in others.items() if there]:
             raise InputError(f"--curve makes a series of models: {', '.join(given)} can't be given with it")
-        if model.is_dir():
-            raise InputError("--curve takes a single .onnx file", where=str(model), hint="name the file")
+        if model.is_dir() and is_model_folder(model):
+            raise InputError(
+                "--curve takes an .onnx file or a folder of several models; this holds one with side files",
+                where=str(model),
+                hint="name its file",
+            )
+        if model.is_dir() and (self.html is not None or self.png is not None):
+            raise InputError(
+                "--html and --png are for the series of one model", where=str(model), hint="name its file"
+            )
+        if model.is_dir() and self.folder.resolve().is_relative_to(model.resolve()):
+            raise OutputError(
+                "lies in the folder of the models", where=str(self.folder), hint="name another folder"
+            )
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError("is not a folder", where=str(self.folder), hint="--curve names a folder")
         if self.folder.is_dir() and any(self.folder.iterdir()) and not self.force:
@@ -89,7 +102,7 @@ def prune_curve(
         screen.show("No model of the series can be written:", *_skipped(curve))
         return 1
     request.folder.mkdir(parents=True, exist_ok=True)
-    files = [request.folder / f"{stem}.removed-{point.removed:02d}.onnx" for point in curve.points]
+    files = curve_files(request.folder, stem, curve)
     for point, file in zip(curve.points, files, strict=True):
         save(point.pruning.model, file, force=request.force)
     screen.show(curve_table(curve, files), *_skipped(curve), _choice(curve, files))
@@ -103,6 +116,11 @@ def prune_curve(
     if request.json_path:
         write_json(curve.document([str(file) for file in files]), request.json_path)
     return None
+
+
+def curve_files(folder: Path, stem: str, curve: Curve) -> list[Path]:
+    """Where the models of a series go."""
+    return [folder / f"{stem}.removed-{point.removed:02d}.onnx" for point in curve.points]
 
 
 def _skipped(curve: Curve) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
@@ -38,6 +39,38 @@ def _target(text: str) -> tuple[Quantity, float]:
             hint=f"{' or '.join(QUANTITIES)} and the share that may stay, such as macs=0.6",
         )
     return found, value
+
+
+def of_one_result(
+    remove: int | None,
+    threshold: float | None,
+    target: tuple[str, ...],
+    plan_path: Path | None,
+    dry_run: bool,
+    epochs: int | None,
+) -> dict[str, bool]:
+    """Whether options were given that belong to a single result, by their flags."""
+    return {
+        "--remove": remove is not None,
+        "--threshold": threshold is not None,
+        "--target": bool(target),
+        "--plan": plan_path is not None,
+        "--dry-run": dry_run,
+        "--finetune": epochs is not None,
+    }
+
+
+def check_engine(engine: EngineOptions, several: bool) -> None:
+    """Refuse an engine where there is one model to work on.
+
+    Raises:
+        InputError: it does not stay in this process.
+    """
+    if not several and engine != EngineOptions():
+        raise InputError(
+            "--engine, --workers and --address are for many models or files of samples",
+            hint="prune FOLDER --curve OUTPUT takes all .onnx files of a folder; --fit-data files of samples",
+        )
 
 
 def check_training(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
 from redtest_onnx.cli.search_requests import PLACES, check_places, refuse_changes, search_settings_of
+from redtest_onnx.cli.tracked_search import note_candidate, note_ranking
+from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.ranking.accuracy import BENCHMARK_DATA, BenchmarkData
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.documents import ranking_document
-from redtest_onnx.ranking.rank import RankingSettings, UnrankedEntry, rank_candidates
+from redtest_onnx.ranking.rank import Ranking, RankingSettings, UnrankedEntry, rank_candidates
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.others import ranking_page
@@ -37,7 +40,7 @@ from redtest_onnx.search.strategies import STRATEGIES
 # What may be given from run to run of the same search.
 _FREE = frozenset(
     {*PLACES, "resume", "evaluations", "seconds", "target", "expected", "top", "best"}
-    | {"engine", "workers", "address"}
+    | {"engine", "workers", "address", "track", "run_name"}
     | {"png", "html", "form", "json_path", "force", "verbose", "quiet"}
 )
 _EVALUATIONS = 100
@@ -144,6 +147,7 @@ _ENDS = {
 @click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.engine_options
+@tracking_options
 @options.training_data_options
 @options.format_option
 @options.output_options
@@ -177,6 +181,8 @@ def command(
     new, old = (None, path) if resume else (path, None)
     named = {"--png": png, "--html": html, "--json": json_path, "--output": new}
     outputs = Outputs.of(named, force=force, kept={"--resume": old})
+    outputs.spare(*(values[name] for name in ("data", "metrics", "benchmark")))
+    tracking = tracking_options_of(values)
     engine = ranking_options.engine_options_of(values)
     benchmark_data: BenchmarkData | None = values["benchmark_data"]
     ranking = ranking_options.ranking_settings_of(values)
@@ -196,19 +202,26 @@ def command(
     rows = len(space.names) if isinstance(space, RowSpace) else None
     if evaluations is None:
         evaluations = rows if rows and settings.strategy == "all" else _EVALUATIONS
-    with store, screen.progress() as progress:
-        found = search(
-            settings.evaluation(),
-            space,
-            settings.make_strategy(),
-            settings.fitness(),
-            store,
-            SearchBudget(evaluations if rows is None else min(evaluations, rows), seconds),
-            window=settings.window,
-            engine=engine,
-            progress=progress,
-        )
-    _report(screen, found, settings.ranking(ranking), SearchOutputs(top, png, html, json_path))
+    with tracking.open("search") as tracked:
+        tracked.parameters(settings.as_json())
+        with store, screen.progress() as progress:
+            found = search(
+                settings.evaluation(),
+                space,
+                settings.make_strategy(),
+                settings.fitness(),
+                store,
+                SearchBudget(evaluations if rows is None else min(evaluations, rows), seconds),
+                window=settings.window,
+                engine=engine,
+                progress=progress,
+                report=partial(note_candidate, tracked, settings.fitness()),
+            )
+        ranked = _report(screen, found, settings.ranking(ranking), SearchOutputs(top, png, html, json_path))
+        note_ranking(tracked, ranked, found)
+        tracked.artefacts(path, png, html, document_path(json_path))
+        places = tracked.where
+    screen.show(*(f"Tracked by {place}." for place in places))
 
 
 @dataclass(frozen=True)
@@ -228,7 +241,9 @@ class SearchOutputs:
     json_path: str | None
 
 
-def _report(screen: Screen, found: SearchResult, settings: RankingSettings, outputs: SearchOutputs) -> None:
+def _report(
+    screen: Screen, found: SearchResult, settings: RankingSettings, outputs: SearchOutputs
+) -> Ranking:
     candidates = [outcome for outcome in found.outcomes if isinstance(outcome, MeasuredCandidate)]
     failed = [UnrankedEntry(o.name, o.error) for o in found.outcomes if isinstance(o, Failure)]
     ranking = rank_candidates(candidates, settings, failed)
@@ -244,3 +259,4 @@ def _report(screen: Screen, found: SearchResult, settings: RankingSettings, outp
         document = ranking_document("search", ranking)
         document["evaluated"], document["reason"] = found.evaluated, found.reason
         write_json(document, outputs.json_path)
+    return ranking

@@ -45,13 +45,17 @@ class EngineOptions:
 def run_all(work: Work[Result], names: Sequence[str], options: EngineOptions) -> Iterator[JobResult[Result]]:
     """Do all of a list of work; yields what has ended as it does."""
     with options.open(work) as engine:
-        left = iter(names)
-        running = 0
-        for name in left:
-            engine.submit(name)
-            running += 1
-            if running >= engine.slots:
-                yield engine.wait()
-                running -= 1
-        for _ in range(running):
+        yield from run_on(engine, names)
+
+
+def run_on(engine: Engine[Result], names: Sequence[str]) -> Iterator[JobResult[Result]]:
+    """Do a list of work on an engine that is open; yields what has ended as it does."""
+    running = 0
+    for name in names:
+        engine.submit(name)
+        running += 1
+        if running >= engine.slots:
             yield engine.wait()
+            running -= 1
+    for _ in range(running):
+        yield engine.wait()

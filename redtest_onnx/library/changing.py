@@ -12,6 +12,7 @@ from redtest_onnx.library.opening import ModelLike, Opening, open_model, open_wo
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, Progress
 from redtest_onnx.similarity.analyze import analyze as measure_layers
+from redtest_onnx.tracking.run import TrackingOptions
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.budget import Budget
@@ -109,6 +110,18 @@ def prune(
     return pruning.prune(bench, plan, analysis, chosen, targets=budget.targets, progress=progress)
 
 
+class Training(Opening, total=False):
+    """Who is told of a fine-tuning, and how the model and the data are opened.
+
+    Attributes:
+        track: one or several of "mlflow", "mlflow:URI", "tensorboard", "tensorboard:FOLDER".
+        run_name: of the recorded run; the command and the time if absent.
+    """
+
+    track: str | Iterable[str]
+    run_name: str
+
+
 def finetune(
     model: ModelLike,
     data: DataLike,
@@ -117,7 +130,7 @@ def finetune(
     teacher: ModelLike | None = None,
     validation: DataLike = None,
     progress: Progress | None = None,
-    **how: Unpack[Opening],
+    **how: Unpack[Training],
 ) -> FineTuning:
     """Train a model in PyTorch; its graph stays as it is, only weights change.
 
@@ -128,10 +141,11 @@ def finetune(
         teacher: the model to imitate, usually the original.
         validation: samples that choose the best epoch; a part of `data` held out if None.
         progress: called as work is done.
-        how: see `Opening`; `evaluation` are samples for a last judgement.
+        how: `track` and `run_name` as in `Training`; else see `Opening`, whose `evaluation` are samples for
+            a last judgement.
 
     Raises:
-        RuntimeUnavailableError: PyTorch is not installed.
+        RuntimeUnavailableError: PyTorch, or what `track` asks for, is not installed.
         InputError: operators that can't be trained, data that doesn't fit, or nothing to learn from.
         NegativeVerdictError: training diverged.
     """
@@ -139,18 +153,29 @@ def finetune(
     from redtest_onnx.training.finetune import ValidationData
     from redtest_onnx.training.finetune import finetune as train
     from redtest_onnx.training.loop import Watch
+    from redtest_onnx.training.processes import leads
+    from redtest_onnx.training.settings import TrainingSettings
+    from redtest_onnx.training.tracked import note_trained, note_training, tracked_watch
 
-    if settings is not None and not isinstance(model, Workbench):
+    tracking = TrackingOptions.of(how.pop("track", ()), how.pop("run_name", None))
+    settings = settings or TrainingSettings()
+    if not isinstance(model, Workbench):
         how.setdefault("seed", settings.seed)
-    bench = open_workbench(model, data, **how)
+    opening = Opening(**how)  # type: ignore[typeddict-unknown-key]
+    bench = open_workbench(model, data, **opening)
     others = None if validation is None else open_data(validation, bench.model, images=how.get("images"))
-    return train(
-        bench,
-        settings,
-        teacher=None if teacher is None else open_model(teacher),
-        others=ValidationData(others, bench.evaluation),
-        watch=Watch(progress=progress),
-    )
+    imitated = None if teacher is None else open_model(teacher)
+    with tracking.open("finetune", here=leads()) as tracked:
+        note_training(tracked, bench, settings, imitated)
+        result = train(
+            bench,
+            settings,
+            teacher=imitated,
+            others=ValidationData(others, bench.evaluation),
+            watch=tracked_watch(Watch(progress=progress), tracked),
+        )
+        note_trained(tracked, result)
+    return result
 
 
 def verify(

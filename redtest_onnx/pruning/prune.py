@@ -16,7 +16,8 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, make_plan
+from redtest_onnx.pruning.best_of import choose_plan
+from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.candidates import losses_within
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
@@ -24,12 +25,8 @@ from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.reinit import refuse_limit
-from redtest_onnx.pruning.repair.repair import (
-    Method,
-    Repair,
-    RepairSettings,
-    repair,
-)
+from redtest_onnx.pruning.repair.repair import Method, Repair, RepairSettings, repair
+from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.runtime.latency import Latency, measure_latency
@@ -131,6 +128,7 @@ class PruneSettings:
         repair: one of `METHODS`, see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
+        shards: files that "refit" is fitted to by many workers; the data if None.
     """
 
     criterion: str = "redtest"
@@ -138,6 +136,7 @@ class PruneSettings:
     repair: Method = "auto"
     kernel: Literal[1, 3] = 1
     distil: DistilSettings = field(default_factory=DistilSettings)
+    shards: FitShards | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -179,7 +178,7 @@ def plan(
     if limit is not None and progress is not None:
         progress(0, 1, "trying removals")  # first, the original runs on what judges them
     losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
-    chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
+    chosen = choose_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
 
 
@@ -247,8 +246,9 @@ def rewrite(
         model = close_with_twin(bench, candidate.model, chosen)
         return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
+    how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards)
     best, repaired = repair(
-        *(opened, pruned, chosen, RepairSettings(settings.repair, settings.kernel, settings.distil)),
+        *(opened, pruned, chosen, how),
         allows=lambda candidate: kept.allow(closed_up(candidate)),
         progress=progress,
     )

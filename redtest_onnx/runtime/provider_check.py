@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -28,6 +28,7 @@ class ProviderReport:
         agreement: of its outputs with those of the CPU.
         latency: of one sample on the providers; None if it was not measured.
         cpu_latency: of one sample on the CPU, likewise.
+        took: names of the nodes that the providers run, by operator.
     """
 
     providers: tuple[str, ...]
@@ -37,6 +38,7 @@ class ProviderReport:
     agreement: Agreement
     latency: Latency | None
     cpu_latency: Latency | None
+    took: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -50,6 +52,7 @@ class ProviderReport:
             "nodes": self.nodes,
             "taken": self.taken,
             "share": self.share,
+            "took": {name: list(nodes) for name, nodes in self.took.items()},
             "left": {name: list(nodes) for name, nodes in self.left.items()},
             "agreement": _finite(asdict(self.agreement)),
             "latency_ms": _percentiles(self.latency),
@@ -96,12 +99,12 @@ def check_provider(bench: Workbench, *, timed: bool = True, seconds: float = 3.0
     session = bench.session(deployed=True)
     assigned = session.assigned_nodes()
     left: dict[str, list[str]] = {}
+    took: dict[str, list[str]] = {}
     asked = {name.lower() for name in session.provider_names}
     for provider, nodes in assigned.items():
-        if provider == CPU_PROVIDER and CPU_PROVIDER.lower() not in asked:
-            for name, operator in nodes:
-                left.setdefault(operator, []).append(name)
-    total = sum(map(len, assigned.values()))
+        fell_back = provider == CPU_PROVIDER and CPU_PROVIDER.lower() not in asked
+        for name, operator in nodes:
+            (left if fell_back else took).setdefault(operator, []).append(name)
     indices = bench.judging.indices[:_SAMPLES]
     samples = Subset(bench.judging.data, indices)
     agreement = cpu.evaluator(samples).evaluate(session).agreement
@@ -112,10 +115,15 @@ def check_provider(bench: Workbench, *, timed: bool = True, seconds: float = 3.0
         latency = [each for benches in pair for each in measure_latency(benches, seconds=seconds)]
     return ProviderReport(
         tuple(map(str, bench.options.providers)),
-        total,
-        total - sum(map(len, left.values())),
-        {operator: tuple(names) for operator, names in sorted(left.items())},
+        sum(map(len, assigned.values())),
+        sum(map(len, took.values())),
+        _sorted(left),
         agreement,
         latency[0],
         latency[1],
+        _sorted(took),
     )
+
+
+def _sorted(nodes: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {operator: tuple(names) for operator, names in sorted(nodes.items())}

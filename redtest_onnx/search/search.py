@@ -18,6 +18,8 @@ from redtest_onnx.similarity.analyze import Progress
 _PATIENCE = 2000  # proposals in a row that are all known: the space is used up
 
 Fitness = Callable[[MeasuredCandidate], float | None]
+OutcomeReport = Callable[[int, Outcome], None]
+"""Takes the position of an architecture among the proposals, and what came out."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def search(
     window: int | None = 8,
     engine: EngineOptions | None = None,
     progress: Progress | None = None,
+    report: OutcomeReport | None = None,
 ) -> SearchResult:
     """Search a space, going on from what the store holds.
 
@@ -77,9 +80,11 @@ def search(
         window: how many proposals may be open at a time; None for a strategy that learns nothing.
         engine: where the work runs; this process if None.
         progress: called after every outcome.
+        report: called with every outcome, those that the store holds already as they are proposed again.
     """
     with (engine or EngineOptions()).open(work) as workers:
         run = _Run(space, strategy, fitness, store, budget, window, workers)
+        run.report = report
         while run.propose():
             run.submit()
             if run.running:
@@ -111,6 +116,7 @@ class _Run:
         self.running: dict[str, str] = {}  # keys by architecture
         self.evaluated = 0
         self.reason = "evaluations"
+        self.report: OutcomeReport | None = None
 
     def propose(self) -> bool:
         """Ask as far as the window and the budget reach; False when nothing is left to wait for.
@@ -129,7 +135,9 @@ class _Run:
             self._repeats = self._repeats + 1 if key in self._numbers else 0
             if key not in self._numbers:
                 self._numbers[key] = len(self._numbers)
-                if key not in self.outcomes:
+                if key in self.outcomes:
+                    self._tell_of(key)
+                else:
                     self._queue.append((architecture, key))
         return bool(self._queue or self.running)
 
@@ -150,6 +158,11 @@ class _Run:
         self._store.add(self._numbers[key], outcome)
         self.outcomes[key] = outcome
         self.evaluated += 1
+        self._tell_of(key)
+
+    def _tell_of(self, key: str) -> None:
+        if self.report is not None:
+            self.report(self._numbers[key], self.outcomes[key])
 
     def _may_ask(self) -> bool:
         if self._late():

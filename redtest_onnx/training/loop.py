@@ -29,6 +29,7 @@ from redtest_onnx.training.objective import TappedModule, TrainingObjective
 from redtest_onnx.training.optimisation import make_optimizer, make_schedule, precision_of
 from redtest_onnx.training.processes import ProcessGroup
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.training.whitened import LEARNING_RATE, WhitenedAdam, prepare_operators
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +85,13 @@ class Watch:
         report: called with the record of each finished epoch.
         progress: called with work done, all work, and what is being done.
         after_step: called with the module after each step, to hold weights at what they must be.
+        resumed: called before the first step with the records of epochs that an interrupted run had finished.
     """
 
     report: Report | None = None
     progress: Note | None = None
     after_step: Callable[[OnnxModule], None] | None = None
+    resumed: Callable[[list[dict[str, Any]]], None] | None = None
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand on the record of an epoch."""
@@ -131,13 +134,21 @@ class Trainer:
         self.group = group
         self.checkpoint = checkpoint if group.leads else None
         self.watch = watch or Watch()
+        white = settings.optimizer == "whitened"  # freezes weights, which a wrapper must know
+        operators = (
+            prepare_operators(self.module, model, task.samples, settings.seed, group.device) if white else []
+        )
         self.student = group.wrap(TappedModule(self.module, task.objective.names))
         self.teacher = None
         if task.teacher is not None:
             teacher = _placed(task.teacher, group).requires_grad_(False)
             self.teacher = TappedModule(teacher, task.objective.names)
         self.steps = settings.epochs * task.samples.steps
-        self.optimizer = make_optimizer(self.module, model, settings)
+        self.optimizer = (
+            WhitenedAdam(self.module, operators, settings.lr or LEARNING_RATE)
+            if white
+            else make_optimizer(self.module, model, settings)
+        )
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self.low = precision_of(settings.precision, group.device)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.low is torch.float16)
@@ -280,6 +291,8 @@ class Trainer:
             self.optimizer.load_state_dict(parts["optimizer"])
             self.schedule.load_state_dict(parts["schedule"])
             self.scaler.load_state_dict(parts["scaler"])
+        if self.watch.resumed is not None and self.group.leads:
+            self.watch.resumed(self.progress.history)
         log.info("resumed in epoch %d, step %d", self.progress.epoch + 1, self.progress.step + 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from many_models import write_models
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
@@ -52,3 +53,49 @@ def test_a_folder_with_files_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["prune", str(VIT), "--curve", str(tmp_path)]) == 2
     assert "holds files already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_every_model_of_a_folder_gets_its_series(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_models(tmp_path / "models")
+    report, out = tmp_path / "curves.json", tmp_path / "out"
+    options = ["--data", str(data), "--samples", "16", "--threads", "1", "--repair", "none", "--workers", "2"]
+    assert run(["prune", str(tmp_path / "models"), "--curve", str(out), *options, "--json", str(report)]) == 0
+    document = json.loads(report.read_text(encoding="utf-8"))
+    assert [Path(item["path"]).name for item in document["failed"]] == ["broken.onnx"]
+    written = {Path(point["output"]) for model in document["models"] for point in model["points"]}
+    assert written == set(out.rglob("*.onnx"))
+    assert {path.parent.name for path in written} == {"out", "below"}
+    assert "the file is empty" in capsys.readouterr().out
+    alone = tmp_path / "alone"
+    assert run(["prune", str(tmp_path / "models" / "a.onnx"), "--curve", str(alone), *options[:-2]]) == 0
+    assert {path.name for path in alone.iterdir()} == {p.name for p in written if p.name.startswith("a.")}
+    for path in alone.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--curve", "OUT", "--html", "page.html"], "are for the series of one model"),
+        (["--curve", "OUT", "--side-file"], "this holds one with side files"),
+        (["--curve", "OUT", "--analysis", "a.json"], "--analysis can't be given"),
+        (["--curve", "models/out"], "lies in the folder of the models"),
+        (["--workers", "2", "-o", "o"], "for many models or files"),
+    ],
+)
+def test_what_a_folder_can_not_have_is_refused(
+    options: list[str],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_models(tmp_path / "models")
+    if "--side-file" in options:
+        options = options[:-1]
+        (tmp_path / "models" / "config.json").write_text("{}", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["prune", "models", *options]) == 2
+    assert why in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -11,8 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from many_models import write_models
 from search.toy import ChainWork, run, table
 
 from redtest_onnx.engines.run import EngineOptions
@@ -109,6 +113,65 @@ def test_killed_workers_and_drivers_change_nothing(
     assert table(path) == expected
     assert len({row[0] for row in expected}) == EVALUATIONS
     assert workers(path).count(killed) == before
+
+
+@pytest.mark.parametrize("series", [False, True], ids=["analyze", "prune --curve"])
+def test_many_models_give_the_same_on_two_nodes(tmp_path: Path, address: str, series: bool) -> None:
+    data = write_models(tmp_path / "models")
+    options = ["--data", str(data), "--threads", "1", "--samples", "16", "-q", "--json"]
+
+    def documents(name: str, *engine: str) -> list[dict[str, Any]]:
+        found = tmp_path / f"{name}.json"
+        what = ["prune", "--repair", "none", "--curve", name] if series else ["analyze"]
+        subprocess.run(
+            [sys.executable, "-m", "redtest_onnx", what[0], "models", *what[1:], *options, found, *engine],
+            env={**os.environ, "PYTHONPATH": PATHS},
+            cwd=tmp_path,
+            check=True,
+            timeout=PATIENCE,
+        )
+        document = json.loads(found.read_text(encoding="utf-8"))
+        assert [Path(item["path"]).name for item in document["failed"]] == ["broken.onnx"]
+        models: list[dict[str, Any]] = document["models"]
+        return models
+
+    here, there = documents("here"), documents("there", "--engine", "ray", "--address", address)
+    assert [item["model"] for item in there] == [item["model"] for item in here]
+    assert len(there) == 3
+    for ours, theirs in zip(here, there, strict=True):
+        if series:
+            plans = [[point["plan"] for point in side["points"]] for side in (ours, theirs)]
+            assert plans[0] == plans[1]
+            for point in theirs["points"]:
+                other = tmp_path / point["output"].replace("there", "here", 1)
+                assert (tmp_path / point["output"]).read_bytes() == other.read_bytes()
+        else:
+            changing = {"timing", "memory"}
+            assert {key: ours[key] for key in ours.keys() - changing} == {
+                key: theirs[key] for key in theirs.keys() - changing
+            }
+
+
+def test_a_fit_over_files_gives_the_same_on_two_nodes(tmp_path: Path, address: str) -> None:
+    data = write_models(tmp_path / "models")
+    shards = [tmp_path / f"shard{k}.npz" for k in range(3)]
+    for k, shard in enumerate(shards):
+        np.savez(shard, x=np.random.default_rng(k).normal(size=(40 + 8 * k, 6)).astype(np.float32))
+    files = [word for shard in shards for word in ("--fit-data", shard.name)]
+
+    def written(name: str, *engine: str) -> bytes:
+        call = ["prune", "models/b.onnx", "--data", str(data), "--remove", "1", "--repair", "refit", *files]
+        subprocess.run(
+            [sys.executable, "-m", "redtest_onnx", *call, "--threads", "1", "-q", "-o", name, *engine],
+            env={**os.environ, "PYTHONPATH": PATHS},
+            cwd=tmp_path,
+            check=True,
+            timeout=PATIENCE,
+        )
+        return (tmp_path / name).read_bytes()
+
+    assert written("there.onnx", "--engine", "ray", "--address", address) == written("here.onnx")
+    assert not list(tmp_path.glob("redtest-onnx-fit-*"))
 
 
 def test_an_unreachable_cluster_is_a_users_error() -> None:

@@ -64,7 +64,7 @@ def test_a_missing_plug_in_is_bad_input(tmp_path: Path) -> None:
 def test_the_cpu_takes_everything() -> None:
     report = check_provider(bench(RESNET, Provider("cpu")), timed=False)
     assert report.nodes > 27
-    assert report.taken == report.nodes
+    assert report.taken == report.nodes == sum(map(len, report.took.values()))
     assert report.agreement.relative_l2 == 0
 
 
@@ -73,6 +73,7 @@ def test_openvino_agrees_and_says_what_it_took(path: Path) -> None:
     needs_openvino()
     report = check_provider(bench(path, OPENVINO), seconds=0.2)
     assert report.taken > 0
+    assert report.taken == sum(map(len, report.took.values()))
     assert report.taken + sum(map(len, report.left.values())) == report.nodes
     assert report.agreement.relative_l2 < 1e-4
     assert report.latency is not None
@@ -94,7 +95,7 @@ def test_prune_and_audit_run_on_openvino(tmp_path: Path, capsys: pytest.CaptureF
     found = json.loads(capsys.readouterr().out)
     assert found["provider"]["share"] > 0.5
     assert run([str(part) for part in ("audit", RESNET, *few)]) in (0, 1)
-    measured = json.loads(capsys.readouterr().out)["audits"][0]["measured"]
+    measured = json.loads(capsys.readouterr().out)["measured"]
     assert measured["provider"]["agreement"]["relative_l2"] < 1e-4
 
 

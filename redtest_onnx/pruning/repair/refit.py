@@ -125,7 +125,7 @@ def refit(
                 solved = joint.rounds(rounds)
                 now.keep(first.target, values.inner)
             name = index.nodes[operator.node].name or operator.output
-            done.append(_record(name, correction, solved))
+            done.append(record(name, correction, solved))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
         goal.hand_on()
         if progress:
@@ -208,7 +208,8 @@ def _solve(
     return equations.solve(diagnose=True)
 
 
-def _record(name: str, fit: Correction, rounds: int) -> Refit:
+def record(name: str, fit: Correction, rounds: int) -> Refit:
+    """What was done to an operator."""
     assert fit.diagnosis is not None
     known = fit.diagnosis
     return Refit(name, fit.explained, known.condition, known.rank, fit.unknowns, fit.rows, rounds)

@@ -1,0 +1,74 @@
+"""Samples for the last fit of `prune` that lie in several files, read by many workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redtest_onnx.cli.options import Command, DataOptions, FilePath, apply
+from redtest_onnx.engines.run import EngineOptions
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load
+from redtest_onnx.pruning.repair.shards import FitShards
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.workbench import Workbench
+
+
+def fit_options(function: Command) -> Command:
+    """Which samples the last fit takes."""
+    return apply(
+        function,
+        click.option(
+            "--fit-data",
+            multiple=True,
+            type=FilePath,
+            help="Fit --repair refit to all samples of this file instead of --data's; may be repeated: "
+            "--workers or --engine ray read the files side by side.",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class ShardOpening:
+    """Opens a model with the samples of a file, in whatever process an engine runs it."""
+
+    model: Path
+    data: DataOptions
+    run: RunOptions
+
+    def __call__(self, file: str) -> Workbench:
+        """The workbench of the model and the samples."""
+        model = load(self.model)
+        return Workbench(model, self.data.open(model, path=Path(file)), self.run, seed=self.data.seed)
+
+
+def shards_of(files: tuple[Path, ...], opening: ShardOpening, engine: EngineOptions) -> FitShards | None:
+    """The shards that were named; None without any.
+
+    Raises:
+        InputError: one is not there, or is named twice.
+    """
+    for file in files:
+        if not file.exists():
+            raise InputError("no such file", where=str(file), hint="--fit-data names files of samples")
+    if len({file.resolve() for file in files}) < len(files):
+        raise InputError("--fit-data names a file twice", hint="name each once")
+    return FitShards(tuple(map(str, files)), opening, engine) if files else None
+
+
+def check_fit(values: dict[str, Any], repair: str, several: bool, rounds: int) -> tuple[Path, ...]:
+    """Take the files out of a command's values.
+
+    Raises:
+        InputError: nothing would be fitted to them.
+    """
+    files: tuple[Path, ...] = values.pop("fit_data")
+    if files and (repair not in ("refit", "auto") or several or rounds > 1):
+        raise InputError(
+            "--fit-data belongs to --repair refit of one result in one round",
+            hint="leave out --curve and --iterations, or --fit-data",
+        )
+    return files

@@ -1,0 +1,194 @@
+"""A refit to more samples than one machine reads: workers sum the equations of their shards, we add them up.
+
+Operators are solved one after the other, as by `refit` without joint rounds. For each, every shard gives the
+sums of its normal equations, which are a few matrices however many samples it holds; their total is solved
+here and the corrected model handed to the workers for the next operator. A worker keeps nothing from one
+piece of work to the next, so that what a dead one was doing can be done again by another.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+
+from redtest_onnx.data.open import open_data
+from redtest_onnx.engines.base import Engine
+from redtest_onnx.engines.run import EngineOptions, run_on
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.index import index_of
+from redtest_onnx.graph.linear_operators import linear_operators
+from redtest_onnx.graph.model import Model
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Equations
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner
+from redtest_onnx.pruning.repair.refit import Refit, record
+from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
+from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.threads import one_blas_thread
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import Progress
+
+OpenShard = Callable[[str], Workbench]
+"""Opens the original with the samples of a shard, given its file; must be picklable."""
+
+
+@dataclass(frozen=True)
+class FitShards:
+    """Samples to fit to that lie in several files, and where they are read.
+
+    Attributes:
+        files: one per shard; every worker must see them under these paths.
+        open_shard: opens one.
+        engine: where the equations are summed.
+    """
+
+    files: tuple[str, ...]
+    open_shard: OpenShard
+    engine: EngineOptions
+
+
+@dataclass(frozen=True)
+class ShardOpener:
+    """Opens a model file with the samples of a file.
+
+    Attributes:
+        model: the file.
+        options: device and threads.
+    """
+
+    model: Path
+    options: RunOptions
+
+    def __call__(self, file: str) -> Workbench:
+        """The workbench of both."""
+        model = load(self.model)
+        return Workbench(model, open_data(file, model), self.options)
+
+
+@dataclass(frozen=True)
+class ShardSums:
+    """Sums the equations of one operator over one shard; called in whatever process an engine runs it.
+
+    Attributes:
+        shards: the samples.
+        folder: holds the model before each operator is solved, as NUMBER.onnx; beside the first shard, since
+            all workers see that place.
+        goals: tensors of the original that others are to hit than those of the same name.
+        density: rows per unknown of the fits.
+    """
+
+    shards: FitShards
+    folder: Path
+    goals: Mapping[str, str]
+    density: int
+
+    @one_blas_thread(solvers=True)
+    def __call__(self, name: str) -> int | Equations | None:
+        """One piece: "count:SHARD" gives the number of its samples, "OPERATOR:SAMPLES:SHARD" the sums.
+
+        Raises:
+            InputError: the shard can't be read or doesn't fit the model.
+        """
+        what, *rest = name.split(":")
+        shard = int(rest[-1])
+        bench = self.shards.open_shard(self.shards.files[shard])
+        if what == "count":
+            return len(bench.data)
+        position, samples = int(what), int(rest[0])
+        original = bench.opened
+        model = load(self.folder / f"{position}.onnx")
+        operator = linear_operators(model)[position]
+        indices = np.arange(len(bench.data), dtype=np.int64)
+        size = min(original.samples_per_run, -(-len(indices) // CHECK_EVERY))
+        before, now = (
+            PartialRunner(side, indices, size=size) for side in (original, original.successor(model))
+        )
+        goal = self.goals.get(operator.target, operator.target)
+        wanted = before.part([goal])
+        equations = Equations(operator, samples, now.options, density=self.density, seed=shard)
+        names = [operator.input, operator.output, operator.target]
+        for run, (found, count) in enumerate(zip(now.values(names), now.counts, strict=True)):
+            aim = np.asarray(wanted(run)[goal])[:count]
+            x, output, value = (found[tensor][:count] for tensor in names)
+            if value.shape != aim.shape or output.shape != value.shape:
+                return None
+            if not equations.add(x, aim - value, now.counted(run)):
+                return None
+        return equations
+
+
+@one_blas_thread(solvers=True)
+def refit_over_shards(
+    bench: Workbench,
+    pruned: Model,
+    plan: Plan,
+    shards: FitShards,
+    *,
+    density: int = FINAL_ROWS,
+    progress: Progress | None = None,
+) -> tuple[Model, tuple[Refit, ...], int]:
+    """Solve the linear operators of a pruned model again, with equations over all samples of all shards.
+
+    Args:
+        bench: the model before.
+        pruned: the model without the plan's layers.
+        plan: what was taken out.
+        shards: the samples.
+        density: rows per unknown of the fits.
+        progress: called after each operator.
+
+    Returns:
+        The repaired model, what was done to each operator, and the number of samples.
+
+    Raises:
+        InputError: a shard can't be read, doesn't fit, or its worker died too often.
+    """
+    working = WorkingModel(pruned)
+    goals = gap_goals(bench.index, plan, frozenset())
+    changed = changed_tensors(bench.index, index_of(pruned))
+    todo = [
+        (position, operator)
+        for position, operator in enumerate(working.operators)
+        if operator.input in changed or operator.target in goals
+    ]
+    done: list[Refit] = []
+    with tempfile.TemporaryDirectory(prefix="redtest-onnx-fit-", dir=Path(shards.files[0]).parent) as scratch:
+        work = ShardSums(shards, Path(scratch), goals, density)
+        with shards.engine.open(work) as engine:
+            counts = _collected(engine, "count", shards)
+            samples = sum(count for count in counts if isinstance(count, int))
+            for k, (position, operator) in enumerate(todo):
+                save(working.result(), Path(scratch) / f"{position}.onnx", force=True)
+                parts = _collected(engine, f"{position}:{samples}", shards)
+                (Path(scratch) / f"{position}.onnx").unlink()
+                sums = [part for part in parts if isinstance(part, Equations)]
+                whole = len(sums) == len(parts)
+                correction = reduce(Equations.merged, sums).solve(diagnose=True) if whole else None
+                if correction is not None:
+                    working.correct(operator, correction.weight, correction.bias)
+                    name = working.index.nodes[operator.node].name or operator.output
+                    done.append(record(name, correction, 0))
+                if progress:
+                    progress(k + 1, len(todo), "repairing")
+    return working.result(), tuple(done), samples
+
+
+def _collected(
+    engine: Engine[int | Equations | None], what: str, shards: FitShards
+) -> list[int | Equations | None]:
+    """What all shards give, in their order, whichever came first."""
+    names = [f"{what}:{shard}" for shard in range(len(shards.files))]
+    found: dict[str, int | Equations | None] = {}
+    for finished in run_on(engine, names):
+        if finished.error is not None:
+            shard = int(finished.name.rpartition(":")[2])
+            raise InputError(finished.error, where=shards.files[shard])
+        found[finished.name] = finished.value
+    return [found[name] for name in names]

@@ -1,0 +1,1 @@
+"""Runs of training and search told to MLflow and TensorBoard."""
