@@ -83,13 +83,12 @@ def test_a_search_does_not_begin_over_its_own_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("architecture,accuracy\n")
+    content = "\n".join(["architecture,accuracy", *(f"{name},0.5" for name in TopologySpace())])
+    table.write_text(content)
     options = ["--space", "topology-4x1", "--metrics", table, "--by", "S2", "--output", table, "--force"]
     assert call("search", *options) == 2
     assert "--output would overwrite what is read" in capsys.readouterr().err
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
-        ("t.csv", "architecture,accuracy\n")
-    ]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("t.csv", content)]
 
 
 def test_what_can_not_work_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
