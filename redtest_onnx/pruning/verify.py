@@ -50,6 +50,7 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
         once = level != "all"
         session = Session(rewritten.model, rewritten.options, level=level) if once else rewritten.session()
         outputs = session.run(feeds)
+        del session  # of a large model, before the next is opened
         before = {name: reference[rewritten.model.origin_of(name)] for name in outputs}
         broken = [name for name in outputs if finite(before[name]) and not finite(outputs[name])]
         if broken:

