@@ -181,7 +181,7 @@ def command(
     new, old = (None, path) if resume else (path, None)
     named = {"--png": png, "--html": html, "--json": json_path, "--output": new}
     outputs = Outputs.of(named, force=force, kept={"--resume": old})
-    outputs.spare(*(values[name] for name in ("data", "metrics", "benchmark")))
+    outputs.spare(values["data"], values["metrics"], values["benchmark"])
     tracking = tracking_options_of(values)
     engine = ranking_options.engine_options_of(values)
     benchmark_data: BenchmarkData | None = values["benchmark_data"]
@@ -193,10 +193,10 @@ def command(
         check_places(screen, settings, resume, values)
     else:
         settings = search_settings_of({**values, "benchmark_data": benchmark_data}, ranking)
+    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics, settings.benchmark) if place))
     space = settings.make_space()
     if not settings.complete:
         require_torch()
-    outputs.spare(*(Path(place) for place in (settings.data, settings.metrics, settings.benchmark) if place))
     if not resume:
         store = Store.create(path, settings.as_json(), force=force)
     rows = len(space.names) if isinstance(space, RowSpace) else None

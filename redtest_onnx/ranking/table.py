@@ -73,10 +73,11 @@ def read_table(path: Path) -> dict[str, Row]:
         InputError: unreadable, no column of names, a name twice, or a value that is no number.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), restval=""))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+        rows = list(reader)
     except csv.Error as error:
         raise InputError(f"can't be read: {error}", where=str(path)) from error
-    column = next((name for name in _NAMES if rows and name in rows[0]), None)
+    column = next((name for name in _NAMES if name in (reader.fieldnames or ())), None)
     if column is None:
         raise InputError(f"has no column of names; one of {', '.join(_NAMES)} is needed", where=str(path))
     table: dict[str, Row] = {}
