@@ -73,7 +73,7 @@ def main() -> int:
     options.add_argument("--folder", type=Path, required=True, help="where packages and results go")
     options.add_argument("--speech", type=Path, help="the clip")
     options.add_argument("--only", default="", help="packages whose name holds this text")
-    options.add_argument("--page", type=Path, default=ROOT / "docs" / "models.md", help="gets the table")
+    options.add_argument("--page", type=Path, default=Path("models.md"), help="gets the table")
     options.add_argument("--ask", help=argparse.SUPPRESS)
     options.add_argument("--questions", type=int, nargs=2, help=argparse.SUPPRESS)
     given = options.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,6 +28,8 @@ from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.page.layers import analysis_page
 from redtest_onnx.report.page.render import save_page
+from redtest_onnx.report.sweeps import proposal_words, save_sweep_figure, sweep_table
+from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.activation_model import activation_workbench
@@ -35,6 +38,8 @@ from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.feature_maps import feature_map_pairs
+from redtest_onnx.similarity.sweep import propose_threshold
+from redtest_onnx.similarity.sweep import sweep as vary
 
 
 @click.command(
@@ -59,6 +64,17 @@ from redtest_onnx.similarity.feature_maps import feature_map_pairs
     type=options.FilePath,
     help="Write feature maps of the most similar layers side by side, for models of images.",
 )
+@click.option(
+    "--sweep",
+    type=options.FilePath,
+    help="Draw MSRS over samples per batch, alpha and threshold, with each estimator's spread.",
+)
+@click.option(
+    "--underfitting",
+    type=options.FilePath,
+    metavar="MODEL",
+    help="A network too small for the task: propose the threshold at which it is not redundant.",
+)
 @ranking_options.engine_options
 @options.data_options
 @options.run_options
@@ -76,6 +92,8 @@ def command(
     feature_maps: Path | None,
     layer_latency: bool,
     explorer: Path | None,
+    sweep: Path | None,
+    underfitting: Path | None,
     form: TableFormat,
     json_path: str | None,
     force: bool,
@@ -94,13 +112,15 @@ def command(
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     check_figure(png)
     check_figure(feature_maps)
-    named = {"--html": html, "--png": png, "--feature-maps": feature_maps, "--json": json_path}
+    check_figure(sweep)
+    pictures = {"--png": png, "--feature-maps": feature_maps, "--sweep": sweep}
+    named = {"--html": html, **pictures, "--json": json_path}
     explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
     outputs = Outputs.of({**named, **explored}, force=force)
     if is_saved_analysis(model):
         outputs.spare(model)
-        saved, notes = analyze_saved(context, model, SavedOutputs(png, explorer, json_path))
-        screen.show(layer_table(saved.layers, [None, *saved.adjacent]), *_summary(saved), *notes)
+        saved, left = analyze_saved(context, model, SavedOutputs(png, explorer, json_path))
+        screen.show(layer_table(saved.layers, [None, *saved.adjacent]), *_summary(saved), *left)
         return
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
@@ -117,9 +137,9 @@ def command(
         bench = activation_workbench(model, run, values["seed"])
         values["layers"] = "all"
     elif model.is_dir() and not is_model_folder(model):
-        if html or png or explorer or feature_maps:
+        if html or png or explorer or feature_maps or sweep or underfitting:
             raise InputError(
-                "--html, --png, --feature-maps and --model-explorer are for one model",
+                "--html, pictures, --underfitting and --model-explorer are for one model",
                 where=str(model),
                 hint="use --json",
             )
@@ -133,12 +153,26 @@ def command(
     settings = AnalysisSettings(**values)
     with screen.progress() as progress:
         analysis = analyze(bench, settings, progress)
+        swept = vary(bench, analysis, progress) if sweep else None
     latency = measure_layers(bench, analysis.layers) if layer_latency else None
+    proposal = None
+    if underfitting:
+        small = load(underfitting)
+        other = Workbench(small, given.open(small), run, seed=settings.seed)
+        proposal = propose_threshold(analyze(other, settings), analysis, underfitting.name)
     table = layer_table(analysis.layers, [None, *analysis.adjacent], latency_ms=latency)
     screen.show(table, *_summary(analysis))
+    beside: tuple[Table, ...] = ()
+    notes = [proposal_words(proposal)] if proposal else []
+    if sweep and swept:
+        save_sweep_figure(swept, sweep, proposal)
+        beside = (sweep_table(swept),)
+        screen.detail(beside[0])
+    screen.show(*notes)
     if html:
         page = analysis_page(bench.model, bench.cost, analysis, provenance(), latency_ms=latency)
-        save_page(page, html)
+        headline = " ".join([page.headline, *notes])
+        save_page(replace(page, headline=headline, tables=(*page.tables, *beside)), html)
     if explorer:
         write_explorer(explorer, analysis.layers, analysis.adjacent)
     if png:
@@ -148,7 +182,12 @@ def command(
         title = f"{model.name}: the most similar neighbours, then the least; channels by number"
         save_feature_maps(pairs, title, feature_maps)
     if json_path:
-        write_json(analyze_document(bench.model, bench.cost, analysis, perf_counter() - begin), json_path)
+        document = analyze_document(bench.model, bench.cost, analysis, perf_counter() - begin)
+        if swept:
+            document["sweep"] = swept.to_dict()
+        if proposal:
+            document["proposed_threshold"] = asdict(proposal)
+        write_json(document, json_path)
 
 
 def _summary(analysis: Analysis) -> list[str]:

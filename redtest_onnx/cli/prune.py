@@ -103,12 +103,15 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
-    "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
-    "(needs PyTorch, some minutes). reinit is RedTest's own: what reads a layer of another shape is resized "
-    "and drawn anew, to be trained with --finetune.",
+    "remaining weights again. distil trains behind a refit, without labels (needs PyTorch, some minutes). "
+    "auto keeps what loses least, and trains where a refit loses something and that takes no longer than "
+    "--repair-time, or than some three minutes of one core. reinit is RedTest's own: what reads a layer of "
+    "another shape is resized and drawn anew, to be trained with --finetune.",
 )
 @click.option(
-    "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"
+    "--repair-time",
+    type=Seconds(),
+    help="Time that training without labels may take, such as 2m. [default: all steps]",
 )
 @click.option(
     "--adapter-kernel",
@@ -132,7 +135,7 @@ if TYPE_CHECKING:
     "--augment",
     multiple=True,
     type=click.Choice(["crop", "flip"]),
-    help="Change images of --finetune or --repair distil at random; may be repeated.",
+    help="Change images of --finetune or of training without labels at random; may be repeated.",
 )
 @click.option("--protect", multiple=True, metavar="GLOB", help="Layers that must stay; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only plan; with --plan write the plan to that file.")
@@ -215,9 +218,9 @@ def command(
     output = output or default_output(model)
     budget = budget_of(remove, threshold, target, max_drop, protect)
     budgets = budget.rounds(iterations)
-    check_training(epochs, iterations, lr, augment if repair != "distil" else (), plan_path)
-    if repair_time is not None and repair != "distil":
-        raise InputError("--repair-time belongs to --repair distil", hint="--repair distil")
+    check_training(epochs, iterations, lr, augment if repair not in ("distil", "auto") else (), plan_path)
+    if repair_time is not None and repair not in ("distil", "auto"):
+        raise InputError("--repair-time belongs to --repair distil or auto", hint="--repair distil")
     if repair == "distil":
         require_training()
     if epochs is not None:

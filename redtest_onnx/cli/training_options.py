@@ -31,11 +31,16 @@ def training_options(function: Command) -> Command:
         ),
         click.option(
             "--optimizer",
-            type=click.Choice(["auto", "sgd", "adamw"]),
+            type=click.Choice(["auto", "sgd", "adamw", "whitened"]),
             default="auto",
-            help="auto: AdamW for models with layer normalisation, else SGD.",
+            help="auto: whitened Adam, which goes on where a repair ended, with a teacher and no labels, "
+            "else AdamW for models with layer normalisation and SGD for others.",
         ),
-        click.option("--lr", type=float, help="Highest rate. [default: 0.02 with SGD, 0.0005 with AdamW]"),
+        click.option(
+            "--lr",
+            type=float,
+            help="Highest rate. [default: 0.02 with SGD, 0.0005 with AdamW, 0.0003 with whitened Adam]",
+        ),
         click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
         click.option("--weight-decay", type=float, help="[default: 0.0005 with SGD, 0.01 with AdamW]"),
         click.option(
@@ -81,10 +86,9 @@ def training_options(function: Command) -> Command:
         click.option("--clip", type=float, default=5.0, show_default=True, help="Largest gradient norm."),
         click.option(
             "--batch-norm",
-            type=click.Choice(["train", "frozen"]),
-            default="train",
-            show_default=True,
-            help="Track statistics, or keep them.",
+            type=click.Choice(["auto", "train", "frozen"]),
+            default="auto",
+            help="Track statistics, or keep them; auto keeps them with whitened Adam.",
         ),
         click.option(
             "--precision",

@@ -28,7 +28,7 @@ def open_picture(content: bytes) -> Image.Image:
         ValueError: it is no image of a known format, larger than 100 million pixels or 256 MiB, holds several
             pictures (the first one of a camera's MPO counts), or numbers without a known range.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if len(content) > LARGEST_FILE:
         raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")
@@ -41,6 +41,8 @@ def open_picture(content: bytes) -> Image.Image:
                 assert turned is not None
                 turned.load()
                 return turned
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is of no format that is read: {', '.join(_FORMATS)}") from error
     except Exception as error:  # parsers of file formats fail in many ways
         raise ValueError(str(error) or type(error).__name__) from error
 

@@ -180,6 +180,23 @@ def schemas() -> dict[str, Schema]:
                 "timing": {"type": "object"},
             },
             hsic_batches={"type": ["array", "null"], "items": _MATRIX},
+            unmeasured=_list(_object({"name": _TEXT, "reason": _TEXT})),
+            sweep=_list(
+                _object(
+                    {
+                        "choice": {"enum": ["samples", "alpha", "threshold"]},
+                        "value": {"anyOf": [{"type": "number"}, {"const": "inf"}]},
+                        "estimator": _TEXT,
+                        "msrs": _NUMBER,
+                        "std": _NUMBER,
+                        "standard_error": _NUMBER,
+                        "batches": _INTEGER,
+                    }
+                )
+            ),
+            proposed_threshold=_object(
+                {"threshold": _NUMBER, "small": _TEXT, "small_msrs": _NUMBER, "msrs": _NUMBER}
+            ),
         ),
         "prune": _document(
             "prune",

@@ -109,7 +109,8 @@ def _in_feature_space(first: list[_Centred], second: list[_Centred], n: int) -> 
 def _whole(layer: _Centred, n: int) -> Array:
     """[n, p] float64 over `scale`, centred exactly: what rounding left of the mean would count n times."""
     xp = namespace(layer.features)
-    return (layer.features.astype(xp.float64) - layer.mean) / layer.scale
+    with np.errstate(invalid="ignore"):  # infinity, which leaves the index undefined
+        return (layer.features.astype(xp.float64) - layer.mean) / layer.scale
 
 
 def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> Array:

@@ -81,7 +81,8 @@ def beyond_rounding(low: Array, high: Array, dtype: npt.DTypeLike) -> Array:
     """
     xp = namespace(low)
     noise = _noise(dtype) * xp.maximum(-low, high).astype(xp.float64)
-    varies: Array = high - low > noise
+    with np.errstate(invalid="ignore"):  # infinity, which does not vary
+        varies: Array = high.astype(xp.float64) - low.astype(xp.float64) > noise
     return varies
 
 

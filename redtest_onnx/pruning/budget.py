@@ -13,9 +13,10 @@ from redtest_onnx.checks import Between, Natural, Share, check, check_settings
 from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, SetChoice
 from redtest_onnx.pruning.halving import LeastLoss, Trial, longest, tolerated
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.set_search import SetSearch
 from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
 from redtest_onnx.similarity.analyze import Analysis, Progress
@@ -133,7 +134,15 @@ def make_plan(
     protected, asked = protected_by(analysis, budget.protect), context.allowed
     context = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     search = TargetSearch(context, criterion, budget.targets, Quantities(bench))
-    ranking = criteria.rank(criterion, replace(context, worth=search.worth) if budget.targets else context)
+    proposed = criteria.proposals(
+        criterion, replace(context, worth=search.worth) if budget.targets else context
+    )
+    if isinstance(proposed, SetChoice):
+        found = _plan_of_sets(SetSearch(bench, criterion, proposed), context, budget, losses, progress)
+        if not found.steps and not found.reason:
+            found = replace(found, reason=no_candidates(context, asked, criterion, budget))
+        return found
+    ranking = iter(proposed)
     if budget.threshold is not None:
         if criterion == "redtest":
             chosen: Sequence[ScoredLayer] = criteria.above_threshold(context, budget.threshold)
@@ -180,6 +189,31 @@ def no_candidates(
     unfitted, undefined = _unfitted(analysis, allowed), _undefined(criterion, analysis)
     kept = "; @protect keeps what could go" if budget.protect and not unfitted + undefined else ""
     return f"no layer is a candidate{unfitted}{undefined}{kept}"
+
+
+def _plan_of_sets(
+    search: SetSearch,
+    context: CriterionContext,
+    budget: Budget,
+    losses: Losses | None,
+    progress: Progress | None,
+) -> Plan:
+    """The plan of the cheapest set within a budget, made smaller until the loss is tolerable."""
+    if budget.threshold is not None:
+        chosen = search.above(budget.threshold)
+    elif budget.remove is not None:
+        chosen = search.of_count(budget.remove, len(context.analysis.layers))
+    elif budget.targets:
+        chosen = search.within(budget.targets)
+    else:
+        chosen = search.of_count(search.largest, len(context.analysis.layers))
+    if losses is None or budget.max_drop is None or not chosen:
+        return plan_of(search.bench, search.criterion, chosen)
+    least = LeastLoss()
+    loss = least.watched(losses.repaired or losses.plain)
+    found = search.tolerated(chosen, loss, budget.max_drop, progress)
+    synthetic = search.bench.data.synthetic
+    return found if found.steps else replace(found, reason=least.words(budget.max_drop, synthetic))
 
 
 def _unfitted(analysis: Analysis, allowed: Callable[[Layer], bool]) -> str:

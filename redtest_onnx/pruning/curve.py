@@ -12,7 +12,7 @@ from redtest_onnx.documents.base import Document, document_head
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget, protected_by
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.criteria.base import CriterionContext
+from redtest_onnx.pruning.criteria.base import CriterionContext, SetChoice
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.prune import PruneSettings, Pruning, prune
 from redtest_onnx.pruning.targets import plan_of
@@ -123,6 +123,7 @@ def trade_off_curve(
         NegativeVerdictError: no layer can be removed.
     """
     settings, budget = settings or PruneSettings(), budget or Budget()
+    settings = replace(settings, distil=replace(settings.distil, unasked_macs=0.0))  # many models, soon
     analysis = analysis or analyze(bench, settings.similarity, progress)
     adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(bench.opened, analysis)
@@ -130,14 +131,16 @@ def trade_off_curve(
     context = replace(
         context, allowed=lambda layer: protected(layer) and (adapters or layer.action != "adapter")
     )
-    ranking = list(islice(criteria.rank(settings.criterion, context), len(analysis.layers)))
+    proposed = criteria.proposals(settings.criterion, context)
+    ranking = list(islice(iter(proposed), len(analysis.layers)))
     if not ranking:
         raise NegativeVerdictError("no layer can be removed", where=bench.label, hint="see `inspect`")
     counts = np.unique(np.linspace(len(ranking) / points, len(ranking), points).round().clip(1).astype(int))
     found: list[CurvePoint] = []
     skipped: list[tuple[int, str]] = []
     for done, count in enumerate(map(int, counts)):
-        plan = plan_of(bench.opened, settings.criterion, ranking[:count])
+        whole = proposed.of_count(count) if isinstance(proposed, SetChoice) else None
+        plan = plan_of(bench.opened, settings.criterion, ranking[:count] if whole is None else whole)
         try:
             pruning = prune(bench, plan, analysis, settings)
             found.append(CurvePoint(pruning, _loss(pruning)))

@@ -78,6 +78,7 @@ def prune_in_rounds(
         NegativeVerdictError: a target can't be reached or is missed, or training diverged.
     """
     settings, progress = settings or PruneSettings(), training.watch.progress
+    settings = replace(settings, distil=replace(settings.distil, unasked_macs=0.0))  # training follows anyway
     samples = training.data if training.data is not None else without_holdout(bench.data, bench.seed)
     rounds: list[Round] = []
     current, original = bench, None

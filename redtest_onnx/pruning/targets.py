@@ -20,8 +20,8 @@ Targets = tuple[tuple[Quantity, float], ...]
 """Quantities with the share of them that may stay."""
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
-_TRIES = 6  # plans that are timed
-_BELOW, _ABOVE = 0.04, 0.01  # how far from a latency target a timed plan may lie
+TRIES = 6  # plans that are timed
+BELOW, ABOVE = 0.04, 0.01  # how far from a latency target a timed plan may lie
 
 
 def plan_of(bench: Workbench, criterion: str, chosen: Iterable[ScoredLayer]) -> Plan:
@@ -153,31 +153,36 @@ class TargetSearch:
         costs = np.array(_costs(items))
         costs[: len(self._chosen)] = 0  # they go anyway
         scale, tried = 1.0, dict[tuple[int, ...], float]()
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             picks = _cheapest(costs, shares * scale, 1 - target, range(len(self._chosen)))
             if picks in tried:
                 break
             chosen = [items[k] for k in picks]
             tried[picks] = self._quantities.left("latency", chosen)
-            if target - _BELOW <= tried[picks] <= target + _ABOVE:
+            if target - BELOW <= tried[picks] <= target + ABOVE:
                 return chosen
             scale *= max(1 - tried[picks], 0.01) / max(float(shares[list(picks)].sum()) * scale, 1e-9)
-        best = min(tried, key=lambda picks: (tried[picks] > target + _ABOVE, abs(tried[picks] - target)))
-        if tried[best] > target + _ABOVE:
+        best = min(tried, key=lambda picks: (tried[picks] > target + ABOVE, abs(tried[picks] - target)))
+        if tried[best] > target + ABOVE:
             raise self._unreachable("latency", target, tried[best], len(best))
         return [items[k] for k in best]
 
     def _unreachable(self, quantity: str, share: float, left: float, count: int) -> NegativeVerdictError:
-        reached = (
-            f"without {count} layer{'s' * (count > 1)} {left:.2f} is left"
-            if count
-            else "no removal lowers it"
-        )
-        return NegativeVerdictError(
-            f"target {quantity}={share:g} can't be reached: {reached}",
-            where=self._context.bench.label,
-            hint="a higher target, or fewer protected layers",
-        )
+        return unreachable(self._context.bench, quantity, share, left, count)
+
+
+def unreachable(
+    bench: Workbench, quantity: str, share: float, left: float, count: int
+) -> NegativeVerdictError:
+    """Says that a target can't be reached: what is left of the quantity without so many layers."""
+    reached = (
+        f"without {count} layer{'s' * (count > 1)} {left:.2f} is left" if count else "no removal lowers it"
+    )
+    return NegativeVerdictError(
+        f"target {quantity}={share:g} can't be reached: {reached}",
+        where=bench.label,
+        hint="a higher target, or fewer protected layers",
+    )
 
 
 def _costs(items: Sequence[ScoredLayer]) -> list[float]:

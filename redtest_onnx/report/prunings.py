@@ -15,7 +15,10 @@ from redtest_onnx.report.table_formats import markdown_text, table_markdown
 from redtest_onnx.report.tables import comparison_table
 
 if TYPE_CHECKING:
+    from redtest_onnx.pruning.repair.distilled import TrainingOffer
     from redtest_onnx.pruning.rounds import Round
+
+_MACS_PER_MINUTE = 1.8e12  # of one core of 2025, forward and backward in PyTorch
 
 
 def prune_headline(pruning: Pruning) -> str:
@@ -67,7 +70,9 @@ def repair_words(repair: Repair) -> str:
             f" {plural(len(poor), 'operator')} had too few samples for the unknowns ({poor[0].operator}: "
             f"{poor[0].rows} rows for {poor[0].unknowns}); more --data would fit better."
         )
-    return f"{words} {training_words(repair)}" if repair.training is not None else words
+    if repair.training is not None:
+        words += f" {training_words(repair)}"
+    return words if repair.offer is None else f"{words} {_offer_words(repair.offer)}"
 
 
 def training_words(repair: Repair) -> str:
@@ -77,7 +82,18 @@ def training_words(repair: Repair) -> str:
     took = f"{plural(training.steps, 'step')} in {training.seconds:.0f} s"
     if repair.method == "distil":
         return f"Then trained without labels, {took}."
-    return f"Training without labels, {took}, made held-out samples agree less: it is not kept."
+    return f"Training without labels, {took}, made held-out samples agree no more: it is not kept."
+
+
+def _offer_words(offer: TrainingOffer) -> str:
+    """What training could bring that was not done unasked."""
+    could = "Training without labels could make up for part of that drop"
+    if not offer.installed:
+        return f'{could}: pip install "redtest-onnx[torch]".'
+    if offer.macs is None:
+        return f"{could}: --repair distil."
+    minutes = offer.macs / _MACS_PER_MINUTE
+    return f"{could}: --repair distil, some {minutes:,.0f} minutes of one core; --repair-time bounds it."
 
 
 def round_words(done: Round) -> str:

@@ -31,6 +31,7 @@ from redtest_onnx.training.loop import Score, Trainer, TrainingTask, Watch
 from redtest_onnx.training.objective import TrainingObjective, common_features, make_objective
 from redtest_onnx.training.processes import ProcessGroup, processes
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.training.whitened import settings_for
 
 # Weights after training drift a little more between the two runtimes than exported ones.
 _TOLERANCE = 1e-3
@@ -184,12 +185,13 @@ class _Run:
     watch: Watch
 
     def __call__(self, checkpoint: Checkpoint | None) -> FineTuning:
-        model, settings, note = self.bench.model, self.settings, self.watch.note
+        model, note = self.bench.model, self.watch.note
         note(0, 1, "converting to PyTorch")
         task = self._task()
-        if settings.batch_norm == "train":
+        settings = settings_for(task.objective, model, self.settings)
+        if settings.statistics == "train":
             check_statistics(model)
-        module = to_torch(model, batch_norm=settings.batch_norm)
+        module = to_torch(model, batch_norm=settings.statistics)
         trainer = Trainer(module, model, task, settings, self.group, checkpoint=checkpoint, watch=self.watch)
         _check_labels(trainer, model)
         note(0, trainer.steps, "validating the model as it is")

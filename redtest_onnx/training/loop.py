@@ -29,6 +29,7 @@ from redtest_onnx.training.objective import TappedModule, TrainingObjective
 from redtest_onnx.training.optimisation import make_optimizer, make_schedule, precision_of
 from redtest_onnx.training.processes import ProcessGroup
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.training.whitened import LEARNING_RATE, WhitenedAdam, prepare_operators
 
 log = logging.getLogger(__name__)
 
@@ -133,13 +134,21 @@ class Trainer:
         self.group = group
         self.checkpoint = checkpoint if group.leads else None
         self.watch = watch or Watch()
+        white = settings.optimizer == "whitened"  # freezes weights, which a wrapper must know
+        operators = (
+            prepare_operators(self.module, model, task.samples, settings.seed, group.device) if white else []
+        )
         self.student = group.wrap(TappedModule(self.module, task.objective.names))
         self.teacher = None
         if task.teacher is not None:
             teacher = _placed(task.teacher, group).requires_grad_(False)
             self.teacher = TappedModule(teacher, task.objective.names)
         self.steps = settings.epochs * task.samples.steps
-        self.optimizer = make_optimizer(self.module, model, settings)
+        self.optimizer = (
+            WhitenedAdam(self.module, operators, settings.lr or LEARNING_RATE)
+            if white
+            else make_optimizer(self.module, model, settings)
+        )
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self.low = precision_of(settings.precision, group.device)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.low is torch.float16)

@@ -8,6 +8,7 @@ from math import prod
 
 import onnx
 
+from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import FLOAT_TYPES
@@ -63,8 +64,22 @@ class Weight:
         return self.elements // self.layout.count if self.elements else 0
 
     def values(self, model: Model) -> Values:
-        """Its real values, read now."""
-        return self.coding.decode(model, self.tensor)
+        """Its real values, read now.
+
+        Raises:
+            InputError: what scales its numbers has other sizes.
+        """
+        try:
+            values = self.coding.decode(model, self.tensor)
+            if values.size != self.elements:
+                raise ValueError(f"sizes {values.shape}")
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            raise InputError(
+                f"its scale or zero point does not fit its sizes {list(self.tensor.dims)}",
+                where=f"{model.label}, tensor {self.name!r}",
+                hint="quantise the model again",
+            ) from error
+        return values
 
     def rows(self, model: Model) -> Values:
         """[neurons, inputs] real values, read now."""

@@ -179,7 +179,7 @@ def several(path: Path) -> None:
         ("a.gif", several, "2 pictures"),
         ("a.tiff", several, "2 pictures"),
         ("a.tif", lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path), "no known range"),
-        ("a.png", lambda path: path.write_bytes(POSTSCRIPT), "identify"),
+        ("a.png", lambda path: path.write_bytes(POSTSCRIPT), "no format that is read"),
         ("a.png", lambda path: Image.new("1", (12_000, 10_000)).save(path), "pixels"),
     ],
     ids=["animation", "pages", "floats", "postscript", "bomb"],

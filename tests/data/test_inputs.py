@@ -81,7 +81,9 @@ def test_images_of_different_sizes_need_a_size(tmp_path: Path) -> None:
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     write_images(tmp_path)
     (tmp_path / "cat" / "1.png").write_bytes(b"no png")
-    with pytest.raises(rt.InputError, match="is not a readable image") as error:
+    with pytest.raises(
+        rt.InputError, match=r"is not a readable image \(it is of no format that is read: PNG, "
+    ) as error:
         rt.open_data(tmp_path, IMAGES).inputs([0])
     assert "cat/1.png" in str(error.value)
 

@@ -220,6 +220,19 @@ def test_one_dimensional_convolutions_are_pooled_over_their_length() -> None:
     assert analysis.features == (3, 5)
 
 
+@pytest.mark.parametrize("estimator", ["minibatch", "exact", "paper", "biased"])
+@pytest.mark.filterwarnings("error")
+def test_activations_beyond_float32_are_undefined_without_warnings(estimator: str) -> None:
+    net = Net(input=["n", 4])
+    h = "input"
+    for _ in range(4):
+        h = net("Relu", net("MatMul", h, net.weight(4, 4)))
+    model = net.model(net("MatMul", h, net.weight(4, 2), name="y"))
+    data = {"input": np.full((16, 4), 3e38, np.float32)}
+    settings = rt.AnalysisSettings(samples=8, batches=2, estimator=estimator)  # type: ignore[arg-type]
+    assert np.isnan(np.asarray(rt.analyze(model, data, settings).similarity)).all()
+
+
 def test_all_layers_are_all_tensors_that_can_be_measured() -> None:
     """Those before any weights too; shapes, constants and integers are listed; no hint repeats the option."""
     net = Net(x=["n", 6])

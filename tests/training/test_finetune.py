@@ -99,7 +99,7 @@ def test_regression_follows_its_teacher() -> None:
         noise = rng.normal(size=list(tensor.dims)).astype(np.float32)
         tensor.raw_data = (teacher.value(tensor) + 0.3 * noise).astype(np.float32).tobytes()
     data = rt.open_data(None, teacher, count=256)
-    settings = TrainingSettings(epochs=8, lr=0.05, task="regression")
+    settings = TrainingSettings(epochs=8, lr=0.05, task="regression", optimizer="sgd")
     found = finetune(Workbench(rt.Model(proto), data, ONE), settings, teacher=teacher)
     assert found.history[-1]["validation_loss"] < 0.3 * found.start.loss
 
@@ -124,10 +124,10 @@ def test_statistics_that_an_exporter_merged_are_refused_unless_they_are_frozen()
         x = net("BatchNormalization", x, net.weight(2), net.weight(2), zeros, ones)
     model = net.model(net("GlobalAveragePool", x))
     data = rt.open_data(None, model, count=32)
-    settings = TrainingSettings(epochs=1, task="regression")
+    settings = TrainingSettings(epochs=1, task="regression", optimizer="sgd")
     with pytest.raises(rt.InputError, match="running statistics"):
         finetune(Workbench(model, data, ONE), settings, teacher=model)
-    frozen = TrainingSettings(epochs=1, task="regression", batch_norm="frozen")
+    frozen = TrainingSettings(epochs=1, task="regression", optimizer="sgd", batch_norm="frozen")
     assert finetune(Workbench(model, data, ONE), frozen, teacher=model).history
 
 

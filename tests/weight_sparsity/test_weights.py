@@ -146,6 +146,21 @@ def test_models_of_onnx_runtimes_own_quantiser_are_read(tmp_path: Any) -> None:
     np.testing.assert_allclose(weight.values(model), whole.value(whole.proto.graph.initializer[0]), atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("scale", "zero"), [((), (6, 4)), ((3,), (3,)), ((6,), (4,)), ((0,), ()), ((6, 4), ()), ((), (4, 6))]
+)
+def test_scales_of_other_sizes_are_refused(scale: tuple[int, ...], zero: tuple[int, ...]) -> None:
+    net = Net(x=["n", 6])
+    operands = (
+        net.store(np.ones((6, 4)), np.int8),
+        net.store(np.ones(scale)),
+        net.store(np.zeros(zero), np.int8),
+    )
+    model = net.model(net("MatMul", "x", net("DequantizeLinear", *operands, axis=0)))
+    with pytest.raises(rt.InputError, match=r"its scale or zero point does not fit its sizes \[6, 4\]"):
+        only(model).values(model)
+
+
 @pytest.mark.parametrize("per_output", [False, True])
 def test_int8_recurrent_weights_are_those_that_they_stand_for(per_output: bool) -> None:
     random = np.random.default_rng(0)

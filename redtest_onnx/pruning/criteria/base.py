@@ -6,10 +6,11 @@ A criterion is one function with one registration. Other packages add theirs thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -69,17 +70,39 @@ class ScoredLayer:
     score: float
 
 
+@runtime_checkable
+class SetChoice(Protocol):
+    """Sets of layers to choose among, where a criterion prices sets and not single layers.
+
+    It is an order of layers, too, for those who want one.
+    """
+
+    @property
+    def largest(self) -> int:
+        """Layers of the largest set."""
+
+    def of_count(self, count: int) -> list[ScoredLayer] | None:
+        """The cheapest set of so many layers; None where there is none."""
+
+    def least(self, meets: Callable[[Sequence[ScoredLayer]], bool]) -> list[ScoredLayer] | None:
+        """The cheapest set that meets a condition; None where none does."""
+
+    def __iter__(self) -> Iterator[ScoredLayer]:
+        """The layers one by one."""
+
+
 Criterion = Callable[[CriterionContext], Iterable[ScoredLayer]]
 """Returns or yields the candidates, first to go first; no more are taken than a budget asks for."""
+OneCriterion = TypeVar("OneCriterion", bound=Criterion)
 
 _GROUP = "redtest_onnx.criteria"
 _CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str) -> Callable[[Criterion], Criterion]:
+def criterion(name: str) -> Callable[[OneCriterion], OneCriterion]:
     """Register a criterion under a name for the command line."""
 
-    def register(function: Criterion) -> Criterion:
+    def register(function: OneCriterion) -> OneCriterion:
         _CRITERIA[name] = function
         return function
 
@@ -88,7 +111,7 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 def names() -> tuple[str, ...]:
     """All criteria, those of other packages behind ours."""
-    for module in ("functional", "recoverable", "supervised", "segments"):
+    for module in ("functional", "recoverable", "supervised", "segments", "spread"):
         import_module(f"redtest_onnx.pruning.criteria.{module}")
     return tuple(dict.fromkeys((*_CRITERIA, *(entry.name for entry in entry_points(group=_GROUP)))))
 
@@ -99,14 +122,23 @@ def rank(name: str, context: CriterionContext) -> Iterator[ScoredLayer]:
     Raises:
         InputError: no such criterion.
     """
+    return iter(proposals(name, context))
+
+
+def proposals(name: str, context: CriterionContext) -> Iterable[ScoredLayer]:
+    """What a criterion returns: an order of the removable layers, or a `SetChoice`.
+
+    Raises:
+        InputError: no such criterion.
+    """
     if name not in names():
         raise InputError(f"there is no criterion {name!r}", hint=f"one of {', '.join(names())}")
     function = _CRITERIA.get(name)
     if function is None:
         found = {entry.name: entry for entry in entry_points(group=_GROUP)}
         function = found[name].load()
-    ranking: Iterable[ScoredLayer] = function(context)
-    return iter(ranking)
+    found_layers: Iterable[ScoredLayer] = function(context)
+    return found_layers
 
 
 @criterion("redtest")

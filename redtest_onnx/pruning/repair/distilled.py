@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REFIT_SAMPLES, REFIT_ROUNDS = 768, 1
 """A short refit is enough in front of a distillation; more of it has no effect (docs/depth-pruning.md)."""
+_FORWARD_AND_BACKWARD = 3  # passes as dear as a forward pass
 _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 
@@ -38,6 +39,42 @@ class Training:
     seconds: float
     loss_before: float
     loss_after: float
+
+
+@dataclass(frozen=True)
+class TrainingOffer:
+    """Training without labels that could make up for part of what a refit loses.
+
+    Attributes:
+        macs: multiply-accumulates that it takes; None if unknown.
+        installed: whether PyTorch is.
+        accepted: whether it is short enough to be done without being asked for.
+    """
+
+    macs: float | None
+    installed: bool
+    accepted: bool
+
+
+def training_offer(bench: Workbench, refitted: Workbench, settings: DistilSettings) -> TrainingOffer:
+    """What training behind a refit would take.
+
+    The work is counted, not timed, so that the same command does the same on a busy machine.
+
+    Args:
+        bench: the original and calibration samples.
+        refitted: the pruned model behind a refit.
+        settings: of the training; with `seconds` it is always accepted, since they bound it.
+    """
+    original, pruned = bench.cost.macs, refitted.cost.macs
+    macs = None
+    if original is not None and pruned is not None:
+        taught = len(bench.splits.fit) * (2 if settings.mirror else 1)
+        learnt = _FORWARD_AND_BACKWARD * settings.steps * settings.batch_size
+        macs = float(taught * original + learnt * pruned)
+    installed = find_spec("torch") is not None
+    bounded = settings.seconds is not None or (macs is not None and macs <= settings.unasked_macs)
+    return TrainingOffer(macs, installed, installed and bounded)
 
 
 def require_training() -> None:

@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.graph.linear_operators import LinearOperator
+from redtest_onnx.graph.linear_operators import Geometry, LinearOperator
 from redtest_onnx.metrics.penalised import Diagnosis
-from redtest_onnx.metrics.ridge import FewRows, NormalEquations, RidgeFit, best_fit
+from redtest_onnx.metrics.ridge import FewRows, NormalEquations, best_fit
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions
@@ -54,7 +54,7 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class _Run:
+class OperatorRows:
     """The rows of one run of the model.
 
     Attributes:
@@ -135,7 +135,7 @@ class Equations:
             self._sum(part, run)
         return True
 
-    def _sum(self, part: NormalEquations, run: _Run) -> None:
+    def _sum(self, part: NormalEquations, run: OperatorRows) -> None:
         def summed(block: slice) -> NormalEquations:
             return part.sums(*run.gather(block), targets_only=self._inputs_known)
 
@@ -187,7 +187,7 @@ class Equations:
             return None
         known = train.merged(check).diagnose(fit, intercept=intercept) if diagnose else None
         return Correction(
-            self._in_order(fit),
+            in_channel_order(fit.weight, self._operator.geometry),
             fit.bias.reshape(-1),
             float(fit.explained.mean()),
             fit.weight.shape[0] * fit.weight.shape[1],
@@ -195,13 +195,36 @@ class Equations:
             known,
         )
 
-    def _in_order(self, fit: RidgeFit) -> Float64s:
-        """[M, p] rows of weights, from columns whose kernel elements come before the channels."""
-        groups, p, q = fit.weight.shape
-        geometry = self._operator.geometry
-        taps = geometry.kernel[0] * geometry.kernel[1] if geometry else 1
-        ordered = fit.weight.reshape(groups, taps, p // taps, q).transpose(0, 3, 2, 1)
-        return ordered.reshape(groups * q, p)
+
+def in_channel_order(weight: Float64s, geometry: Geometry | None) -> Float64s:
+    """[M, p] rows of weights, from [groups, p, q] columns whose kernel elements come before the channels."""
+    groups, p, q = weight.shape
+    taps = geometry.kernel[0] * geometry.kernel[1] if geometry else 1
+    ordered = weight.reshape(groups, taps, p // taps, q).transpose(0, 3, 2, 1)
+    return ordered.reshape(groups * q, p)
+
+
+def operator_rows(
+    operator: LinearOperator,
+    x: Values,
+    error: Values,
+    wanted: int,
+    rng: np.random.Generator,
+    counted: Counted = None,
+) -> OperatorRows | None:
+    """The rows that an operator sees in one run; None if the shapes don't fit.
+
+    Args:
+        operator: the operator.
+        x: what it reads, samples first.
+        error: at its target; any multiple of its channels.
+        wanted: rows per sample, taken at random where there are more.
+        rng: chooses them.
+        counted: [n, positions] which positions of sequences are taken; all if None.
+    """
+    if operator.geometry:
+        return _image_rows(operator, x, error, wanted, rng)
+    return _token_rows(x, error, counted_rows(x, counted), wanted, rng)
 
 
 def spatial(images: npt.NDArray[Number]) -> npt.NDArray[Number]:
@@ -215,7 +238,7 @@ def _token_rows(
     counted: npt.NDArray[np.bool_] | None,
     wanted: int,
     rng: np.random.Generator,
-) -> _Run | None:
+) -> OperatorRows | None:
     if x.shape[:-1] != error.shape[:-1]:
         return None
     a, b = x.reshape(-1, 1, x.shape[-1]), error.reshape(-1, 1, error.shape[-1])
@@ -225,13 +248,13 @@ def _token_rows(
     if count > wanted * len(x):
         chosen = np.sort(rng.choice(count, wanted * len(x), replace=False))
         count = len(chosen)
-        return _Run(lambda block: (a[chosen[block]], b[chosen[block]]), _blocks(count, 1), per_sample)
-    return _Run(lambda block: (a[block], b[block]), _blocks(count, 1), per_sample)
+        return OperatorRows(lambda block: (a[chosen[block]], b[chosen[block]]), _blocks(count, 1), per_sample)
+    return OperatorRows(lambda block: (a[block], b[block]), _blocks(count, 1), per_sample)
 
 
 def _image_rows(
     operator: LinearOperator, x: Values, error: Values, wanted: int, rng: np.random.Generator
-) -> _Run | None:
+) -> OperatorRows | None:
     x, error = spatial(x), spatial(error)
     if x.ndim != 4 or error.ndim != 4 or operator.geometry is None:
         return None
@@ -250,7 +273,7 @@ def _image_rows(
         errors = values_at(error[block], rows, columns)
         return grouped.reshape(len(found), groups, -1), errors.reshape(len(errors), groups, -1)
 
-    return _Run(gather, _blocks(len(x), len(places)), len(places))
+    return OperatorRows(gather, _blocks(len(x), len(places)), len(places))
 
 
 def _blocks(count: int, rows: int) -> list[slice]:
@@ -259,7 +282,12 @@ def _blocks(count: int, rows: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, max(count, 1), size)]
 
 
+def usable_scale(scale: Float64s) -> npt.NDArray[np.bool_]:
+    """[q] which channels a normalisation has not switched off."""
+    return np.abs(scale) > _SMALLEST_SCALE
+
+
 def inverse_scale(scale: Float64s) -> Float64s:
     """1 / scale; 0 for channels that a normalisation has switched off."""
-    usable = np.abs(scale) > _SMALLEST_SCALE
+    usable = usable_scale(scale)
     return np.where(usable, 1 / np.where(usable, scale, 1), 0)

@@ -21,8 +21,10 @@ from redtest_onnx.pruning.repair.distilled import (
     REFIT_ROUNDS,
     REFIT_SAMPLES,
     Training,
+    TrainingOffer,
     distilled,
     require_training,
+    training_offer,
 )
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
@@ -52,7 +54,8 @@ class Repair:
         loss_plain: loss of accuracy or agreement by plain removal on the held-out samples.
         loss: loss of what was kept, on the same.
         reason: why nothing was repaired, if nothing was.
-        training: what "distil" did behind the refit, whether that was kept or not; None without it.
+        training: what was done behind the refit without labels, whether it was kept or not; None without it.
+        offer: training that "auto" left to the user where the refit loses something; None where it didn't.
         redrawn: operators that "reinit" resized and drew anew.
     """
 
@@ -64,6 +67,7 @@ class Repair:
     loss: float | None = None
     reason: str | None = None
     training: Training | None = None
+    offer: TrainingOffer | None = None
     redrawn: tuple[str, ...] = ()
 
 
@@ -127,7 +131,8 @@ def repair(
             jointly; "distil", which trains without labels behind a short refit, and keeps that where held-out
             samples agree more; "reinit", RedTest's own, which resizes what reads a layer of another shape and
             draws it anew, to be trained afterwards; "auto", which keeps that of the first three which loses
-            least on them.
+            least on them, and trains behind a refit that loses more than chance explains, if PyTorch is there
+            and either `distil.seconds` or `distil.unasked_macs` bounds that.
         allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
@@ -162,7 +167,7 @@ def repair(
         require_training()
     tried: list[tuple[tuple[float, float], Fitted, Workbench, tuple[Refit, ...]]] = []
     failed: list[str] = []
-    spread = 0
+    spread, offer, training = 0, None, None
     for name in names:
         if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
             break  # nothing could be told to be better
@@ -187,6 +192,20 @@ def repair(
             # The plain removal is still there: a repair that can't be made ends nothing.
             log.warning("repair by %s is left out: %s", name, first_line(error))
             failed.append(f"{name} failed: {first_line(error)}")
+            continue
+        loss = tried[-1][0]
+        if method == "auto" and name == "refit" and loss[0] >= 2 * _standard_error(loss[0], sizes[1]):
+            offer = training_offer(bench, fitted, settings.distil)
+            if not offer.accepted:
+                continue
+            offer, found = None, Repair("refit", refits, *sizes, plain[0], loss[0])
+            try:
+                fitted, found = _trained((bench, fitted), found, loss, judged, settings.distil, progress)
+            except InputError as error:
+                log.warning("training without labels is left out: %s", first_line(error))
+            if found.method == "distil":
+                return fitted, found
+            training = found.training
     if not tried:
         return unrepaired, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
     loss, name, kept, refits = tried[0]
@@ -195,16 +214,27 @@ def repair(
             loss, name, kept, refits = other
     if method == "auto" and not loss < plain:
         reason = "no repair was better on held-out samples"
-        return unrepaired, Repair("none", refits, *sizes, plain[0], plain[0], reason)
-    found = Repair("refit" if name == "distil" else name, refits, *sizes, plain[0], loss[0])
-    if name == "refit" and spread:
-        found = replace(found, fitted_on=spread)
+        return unrepaired, Repair("none", refits, *sizes, plain[0], plain[0], reason, training, offer)
     if name != "distil":
-        return kept, found
-    model, training = distilled(bench, kept.model, settings.distil, progress)
+        fitted_on = spread if name == "refit" and spread else sizes[0]
+        return kept, Repair(name, refits, fitted_on, sizes[1], plain[0], loss[0], None, training, offer)
+    found = Repair("refit", refits, min(len(fit), REFIT_SAMPLES), sizes[1], plain[0], loss[0])
+    return _trained((bench, kept), found, loss, judged, settings.distil, progress)
+
+
+def _trained(
+    sides: tuple[Workbench, Workbench],
+    refitted: Repair,
+    loss: tuple[float, float],
+    judged: Callable[[Workbench], tuple[float, float]],
+    settings: DistilSettings,
+    progress: Progress | None,
+) -> tuple[Workbench, Repair]:
+    """A refitted model with training behind it, or as it was where held-out samples agree no more."""
+    bench, kept = sides
+    model, training = distilled(bench, kept.model, settings, progress)
     trained = bench.successor(model)
-    found = replace(found, training=training, fitted_on=min(len(fit), REFIT_SAMPLES))
-    after = judged(trained)
+    found, after = replace(refitted, training=training), judged(trained)
     return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (kept, found)
 
 

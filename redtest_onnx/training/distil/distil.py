@@ -144,10 +144,11 @@ class _Run:
         )
         share = learning_rate("cosine", settings.warmup, settings.steps)
         for step, (feeds, rows) in enumerate(self._draw()):
-            if settings.seconds is not None and perf_counter() - begin > settings.seconds:
+            elapsed = perf_counter() - begin
+            if settings.seconds is not None and elapsed > settings.seconds:
                 return step
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * share(step)
+                group["lr"] = settings.lr * share(schedule_position(step, settings, elapsed))
             counted = counted_positions(self._samples.mask, feeds)
             answers = self._teacher.answers(feeds, rows, counted)
             optimizer.zero_grad(set_to_none=True)
@@ -203,6 +204,21 @@ class _Run:
                     array = np.where(mirrored[:, None, None, None], array[..., ::-1], array)
                     feeds[name] = _shifted(array, shift * np.array(array.shape[2:]) // 8)
             yield feeds, None if shift.any() else rows + len(fit) * mirrored
+
+
+def schedule_position(step: int, settings: DistilSettings, elapsed: float) -> int:
+    """How far the schedule of the learning rate is: by steps, or by time where that will end first.
+
+    So the learning rate has fallen when the time is over, wherever that cuts the training.
+
+    Args:
+        step: steps that were taken.
+        settings: how many there may be, and for how long.
+        elapsed: seconds since the beginning.
+    """
+    if settings.seconds is None:
+        return step
+    return max(step, min(settings.steps, int(settings.steps * elapsed / settings.seconds)))
 
 
 def _shifted(images: npt.NDArray[np.generic], by: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:

@@ -27,7 +27,9 @@ class DistilSettings:
         rows_per_unknown: rows of them per size of an operator's input.
         mirror: mirror half of the images; right where a mirrored image means the same.
         crop: shift images by up to an eighth of their size.
-        seconds: time after which no further step begins; None for all steps.
+        seconds: time after which no further step begins, preparation included; None for all steps.
+        unasked_macs: multiply-accumulates up to which a repair "auto" trains although no time was given: at
+            the default some three minutes of one core.
         precision: of the student's forward pass.
         seed: of every random choice.
     """
@@ -44,6 +46,7 @@ class DistilSettings:
     mirror: bool = False
     crop: bool = False
     seconds: _Above0 | None = None
+    unasked_macs: Annotated[float, Between(0)] = 5e12
     precision: DistilPrecision = "float32"
     seed: Natural = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from redtest_onnx.bridge.convert import to_torch
+from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.masks import Mask
@@ -45,32 +47,9 @@ class Student(nn.Module):
         self.model = model
         self.onnx_module = to_torch(model, batch_norm="frozen").eval().requires_grad_(False)
         self._tapped = TappedModule(self.onnx_module, names)
-        paths = {name: path for path, name in self.onnx_module.onnx_names.items()}
-        parameters = {path for path, _ in self.onnx_module.named_parameters()}
-        self._places: list[tuple[str, str | None]] = []
-        self.operators = nn.ModuleList()
-        operators = [
-            operator
-            for operator in trainable_operators(model)
-            if paths.get(operator.weight_of(model).name) in parameters
-        ]
-        taps = tuple(dict.fromkeys(name for op in operators for name in (op.input, op.output)))
-        with torch.no_grad():
-            seen = (
-                SeenValues(self.onnx_module.tensors(taps, **batch), _counted(mask, batch))
-                for batch in batches
-            )
-            moments = second_moments(
-                operators, seen, settings.moment_samples, settings.rows_per_unknown, settings.seed
-            )
-        for operator in operators:
-            constant = operator.bias_of(model)
-            bias_path = None if constant is None else paths.get(constant.name)
-            weight_path = paths[operator.weight_of(model).name]
-            bias = None if bias_path is None else self._value(bias_path)
-            self._places.append((weight_path, bias_path))
-            whitener = moments[operator.node].whitener(settings.ridge)
-            self.operators.append(WhitenedOperator(operator, self._value(weight_path), bias, whitener))
+        found = whitened_operators(self.onnx_module, model, batches, settings, mask)
+        self._places = [(item.weight, item.bias) for item in found]
+        self.operators = nn.ModuleList(item.operator for item in found)
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Values of the tensors that were asked for, by name."""
@@ -101,8 +80,65 @@ class Student(nn.Module):
         return value
 
 
+@dataclass(frozen=True)
+class PlacedOperator:
+    """An operator in whitened coordinates and where its weights lie.
+
+    Attributes:
+        operator: the coordinates, zero.
+        weight: name of its weights among the parameters of the module.
+        bias: likewise of its additive constant; None where it has none.
+    """
+
+    operator: WhitenedOperator
+    weight: str
+    bias: str | None
+
+
+def whitened_operators(
+    module: OnnxModule,
+    model: Model,
+    batches: Iterable[Inputs],
+    settings: DistilSettings,
+    mask: Mask | None = None,
+) -> list[PlacedOperator]:
+    """The linear operators of a module with weights of their own, in whitened coordinates.
+
+    Args:
+        module: from `to_torch`.
+        model: the graph it was made from.
+        batches: inputs of some samples, that the second moments are taken from.
+        settings: see `DistilSettings`.
+        mask: which positions of sequences count; None where all do.
+    """
+    paths = {name: path for path, name in module.onnx_names.items()}
+    parameters = dict(module.named_parameters())
+    operators = [
+        operator
+        for operator in trainable_operators(model)
+        if paths.get(operator.weight_of(model).name) in parameters
+    ]
+    taps = tuple(dict.fromkeys(name for op in operators for name in (op.input, op.output)))
+    with torch.no_grad():
+        seen = (SeenValues(module.tensors(taps, **batch), _counted(mask, batch)) for batch in batches)
+        moments = second_moments(
+            operators, seen, settings.moment_samples, settings.rows_per_unknown, settings.seed
+        )
+    found = []
+    for operator in operators:
+        constant = operator.bias_of(model)
+        bias_path = None if constant is None else paths.get(constant.name)
+        weight_path = paths[operator.weight_of(model).name]
+        weight: Tensor = attrgetter(weight_path)(module)
+        bias: Tensor | None = None if bias_path is None else attrgetter(bias_path)(module)
+        whitener = moments[operator.node].whitener(settings.ridge)
+        whitened = WhitenedOperator(operator, weight, bias, whitener).to(weight.device)
+        found.append(PlacedOperator(whitened, weight_path, bias_path))
+    return found
+
+
 def _counted(mask: Mask | None, batch: Inputs) -> Tensor | None:
-    return counted_positions(mask, {name: value.numpy() for name, value in batch.items()})
+    return counted_positions(mask, {name: value.cpu().numpy() for name, value in batch.items()})
 
 
 def trainable_operators(model: Model) -> list[LinearOperator]:

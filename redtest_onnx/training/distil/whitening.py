@@ -21,6 +21,8 @@ from redtest_onnx.training.positions import only_counted
 
 _LARGEST_ROOT = 1536
 """Size up to which R is the symmetric root; above it is the inverse Cholesky factor, which costs a tenth."""
+_LARGEST_MATRIX = 8192
+"""Size above which R is a diagonal, as [G, 1, u]: the matrix would take more than a quarter of a GiB."""
 _SMALLEST_SCALE = 1e-6
 
 
@@ -51,21 +53,28 @@ class Moments:
             counted: [n, positions] which positions of sequences are taken; all if None.
         """
         taken = x.detach() if self._operator.geometry else only_counted(x.detach(), counted)
-        rows = _rows(self._operator, taken.float(), out)  # [G, rows, p]
+        rows = _rows(self._operator, taken.float().cpu(), out)  # [G, rows, p]
         wanted = max(1, -(-self._rows_per_unknown * rows.shape[2] * len(x) // self._samples))
         if rows.shape[1] > wanted:
             chosen = torch.randperm(rows.shape[1], generator=self._generator)[:wanted]
             rows = rows[:, chosen]
         if self._operator.bias is not None:
             rows = torch.cat([rows, torch.ones_like(rows[:, :, :1])], dim=2)
-        product = (rows.transpose(1, 2) @ rows).double()
+        if rows.shape[2] > _LARGEST_MATRIX:
+            product = rows.square().sum(1, keepdim=True).double()
+        else:
+            product = (rows.transpose(1, 2) @ rows).double()
         self._sum = product if self._sum is None else self._sum + product
         self._rows += rows.shape[1]
 
     def whitener(self, ridge: float) -> Tensor:
-        """R, [G, u, u] float32; the identity over the root of the ridge where nothing was seen."""
+        """R, [G, u, u] or [G, 1, u] float32; over the root of the ridge where nothing was seen."""
         assert self._sum is not None
         moments = self._sum / max(self._rows, 1)
+        if moments.shape[1] == 1 != moments.shape[2]:
+            level = moments.mean(2, keepdim=True)
+            added = torch.where(level > 0, ridge * level, torch.ones_like(level))
+            return (moments + added).rsqrt().float()
         level = moments.diagonal(dim1=1, dim2=2).mean(1)
         added = torch.where(level > 0, ridge * level, torch.ones_like(level))
         moments = moments + added[:, None, None] * torch.eye(moments.shape[1], dtype=torch.float64)
@@ -85,7 +94,7 @@ class WhitenedOperator(nn.Module):
         operator: the operator.
         weight: its stored weights, in any layout.
         bias: its stored additive constant; None where it has none.
-        whitener: R, [G, u, u], see `Moments`.
+        whitener: R, [G, u, u] or [G, 1, u], see `Moments`.
     """
 
     weight: Tensor
@@ -99,7 +108,7 @@ class WhitenedOperator(nn.Module):
     ) -> None:
         super().__init__()
         self._operator = operator
-        groups, unknowns = whitener.shape[:2]
+        groups, unknowns = whitener.shape[0], whitener.shape[2]
         outputs = len(operator.scale)
         self.coordinates = nn.Parameter(torch.zeros(groups, outputs // groups, unknowns))
         self.register_buffer("whitener", whitener)
@@ -110,17 +119,37 @@ class WhitenedOperator(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor | None]:
         """The weights and the additive constant that the coordinates stand for, in their stored layouts."""
+        weight, constant = self.change()
+        return self.weight + weight, None if self.bias is None or constant is None else self.bias + constant
+
+    def change(self) -> tuple[Tensor, Tensor | None]:
+        """What the coordinates add to the stored weights and the additive constant, linear in them."""
         operator = self._operator
-        change = self.coordinates @ self.whitener  # [G, M / G, u]: of the target
+        white = self.whitener.shape[1] == self.whitener.shape[2]
+        change = self.coordinates @ self.whitener if white else self.coordinates * self.whitener
         inputs = change.shape[2] - (operator.bias is not None)
         weight = change[:, :, :inputs].reshape(-1, inputs) * self.inverse_scale[:, None]
         if operator.kind != "Conv" and not operator.transposed:
             weight = weight.T
-        changed = self.weight + weight.reshape(self.weight.shape).to(self.weight.dtype)
+        weight = weight.reshape(self.weight.shape).to(self.weight.dtype)
         if self.bias is None:
-            return changed, None
+            return weight, None
         constant = change[:, :, inputs].reshape(-1) * self.inverse_bias_scale
-        return changed, self.bias + constant.reshape(self.bias.shape).to(self.bias.dtype)
+        return weight, constant.reshape(self.bias.shape).to(self.bias.dtype)
+
+    def gradient(self, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Gradient of the coordinates, from those of the stored weights and the additive constant.
+
+        Args:
+            weight: of a loss, in the stored layout; None for zero.
+            bias: likewise.
+        """
+        with torch.enable_grad():
+            pairs = zip(self.change(), (weight, bias), strict=True)
+            known = [(change, given) for change, given in pairs if change is not None and given is not None]
+            changes, given = zip(*known, strict=True)
+            (found,) = torch.autograd.grad(changes, self.coordinates, given)
+        return found
 
 
 @dataclass(frozen=True)

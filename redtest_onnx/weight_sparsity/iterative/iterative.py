@@ -90,7 +90,7 @@ def prune_iteratively(
             where=bench.label,
             hint="allow a larger @max_drop, train longer with @epochs, or prune less in an iteration",
         )
-    module = to_torch(bench.model, batch_norm=settings.training.batch_norm)
+    module = to_torch(bench.model, batch_norm=settings.training.statistics)
     module.load_state_dict(best.state)
     written = from_torch(module, bench.model)
     _check(bench, written, weights, best)

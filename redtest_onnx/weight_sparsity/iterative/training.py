@@ -73,7 +73,7 @@ class Training:
             None,
             augmentation(model, settings.augment),
         )
-        self.module: OnnxModule = to_torch(model, batch_norm=settings.batch_norm)
+        self.module: OnnxModule = to_torch(model, batch_norm=settings.statistics)
 
     def run(self, number: int, hold: Callable[[], None]) -> TrainingOutcome:
         """Train from the weights the module has now, and leave those of the best epoch.

@@ -14,7 +14,7 @@ import redtest_onnx as rt  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
 from redtest_onnx.runtime.workbench import Workbench  # noqa: E402
-from redtest_onnx.training.distil.distil import DistilSamples, distil  # noqa: E402
+from redtest_onnx.training.distil.distil import DistilSamples, distil, schedule_position  # noqa: E402
 from redtest_onnx.training.distil.loss import DistilTarget, divergence, feature_error  # noqa: E402
 from redtest_onnx.training.distil.settings import DistilSettings  # noqa: E402
 
@@ -93,3 +93,13 @@ def test_feature_error_is_relative_to_the_spread_of_channels() -> None:
     error = torch.randn_like(teacher)
     spread = (teacher - teacher.mean((0, 2, 3), keepdim=True)).square().mean()
     torch.testing.assert_close(feature_error(teacher + error, teacher), error.square().mean() / spread)
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "elapsed", "position"),
+    [(7, None, 99.0, 7), (7, 10.0, 0.0, 7), (7, 10.0, 5.0, 20), (30, 10.0, 5.0, 30), (0, 10.0, 25.0, 40)],
+)
+def test_the_learning_rate_falls_by_the_end_of_the_time(
+    step: int, seconds: float | None, elapsed: float, position: int
+) -> None:
+    assert schedule_position(step, DistilSettings(steps=40, seconds=seconds), elapsed) == position

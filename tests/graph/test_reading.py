@@ -1,0 +1,45 @@
+"""Documents from anywhere: of any depth, size and kind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.reading import read_json
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ("9" * 10_000, "is not JSON"),
+        ("{", "is not JSON"),
+        ("", "is not JSON"),
+    ],
+    ids=["lists", "objects", "digits", "cut", "empty"],
+)
+def test_what_is_no_json_of_a_sane_depth(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_json(tmp_path / "d.json")
+    assert caught.value.where == str(tmp_path / "d.json")
+
+
+def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "d.json").open("wb") as file:
+        file.truncate((256 << 20) + 1)  # takes no room on the disk
+    with pytest.raises(InputError, match="MiB"):
+        read_json(tmp_path / "d.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_what_never_ends_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is a device, a pipe or a socket"):
+            read_json(path)

@@ -1,0 +1,1 @@
+"""Trained models of public packages."""
