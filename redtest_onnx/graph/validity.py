@@ -26,6 +26,7 @@ from redtest_onnx.graph.stored import loadable
 from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor, check_type
 from redtest_onnx.graph.text import broken_text
 from redtest_onnx.graph.tolerance import with_inferred_shapes, with_shapes
+from redtest_onnx.graph.weights_file import is_large, without_large_weights
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def full_check(model: Model) -> None:
     """
     external = any(is_external(tensor) for tensor in stored_tensors(model.proto))
     try:
-        proto = with_inferred_shapes(_without_external(model.proto))
+        proto = with_inferred_shapes(_without_values(model.proto))
         if external or proto is not model.proto or runtime_only_operators(model.proto):
             checked: onnx.ModelProto | str | bytes = without_runtime_only(proto)
         else:
@@ -68,8 +69,9 @@ def full_check(model: Model) -> None:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
 
 
-def _without_external(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its external weights as inputs, which the checker can read without their files."""
+def _without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights as inputs where they lie in other files, or are too large to be copied."""
+    proto = without_large_weights(proto) if is_large(proto) else proto
     if not any(is_external(t) for t in tensors(proto.graph)):
         return proto
     checked = onnx.ModelProto()
@@ -193,7 +195,7 @@ def _check_schema(model: Model) -> None:
     if beyond := runtime_only_operators(model.proto):
         log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
     try:
-        onnx.checker.check_model(without_runtime_only(with_shapes(_without_external(model.proto))))
+        onnx.checker.check_model(without_runtime_only(with_shapes(_without_values(model.proto))))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",
