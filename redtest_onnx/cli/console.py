@@ -26,7 +26,7 @@ _PLAIN_WIDTH = 10_000  # what goes to files and pipes is not folded to a termina
 
 
 @dataclass(frozen=True)
-class Plain:
+class PlainText:
     """Something to print whose every piece of text is made plain, whoever wrote it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Screen:
             if isinstance(item, Table):
                 self._table(item)
             elif self.form == "table":
-                self._out.print(plain(item) if isinstance(item, str) else Plain(item))
+                self._out.print(plain(item) if isinstance(item, str) else PlainText(item))
 
     def detail(self, table: Table) -> None:
         """Print a table beside the main one: not in formats where one table is the whole output."""
@@ -87,7 +87,7 @@ class Screen:
     def _table(self, table: Table) -> None:
         if self.form == "table":
             width = self._out.width if self._out.is_terminal else None
-            self._out.print(Plain(terminal_table(table, width)))
+            self._out.print(PlainText(terminal_table(table, width)))
         else:
             self._out.file.write(render_table(table, self.form))
 

@@ -32,7 +32,7 @@ class AccuracySource(Protocol):
 
 
 @dataclass(frozen=True)
-class Table:
+class AccuracyTable:
     """Measures in a CSV file with a column `name` (or `architecture`, `model`, `file`) and `accuracy`.
 
     Further columns `latency_ms`, `parameters`, `macs` and `msrs` take the place of what would be measured;

@@ -13,7 +13,7 @@ from redtest_onnx.checks import Natural, Positive, check_settings
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import first_line
-from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, NatsBench, Table
+from redtest_onnx.ranking.accuracy import AccuracySource, AccuracyTable, BenchmarkData, NatsBench
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.score import ScoreName, ScoreWeights
@@ -145,5 +145,5 @@ class SearchSettings:
 
     def _source(self) -> AccuracySource | None:
         if self.metrics:
-            return Table(Path(self.metrics))
+            return AccuracyTable(Path(self.metrics))
         return NatsBench(Path(self.benchmark), self.benchmark_data) if self.benchmark else None
