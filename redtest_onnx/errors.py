@@ -64,6 +64,16 @@ def _again(kind: type[RedtestError], state: dict[str, Any]) -> RedtestError:
     return error
 
 
+def with_arguments(text: str) -> str:
+    """A message for users of the library: arguments that it marks are named as in Python."""
+    return _worded(text, _as_argument)
+
+
+def with_words(text: str, words: Words) -> str:
+    """A message with the arguments that it marks in other words, such as flags of a command line."""
+    return plain(_worded(text, words))
+
+
 def _worded(text: str, words: Words) -> str:
     return _ARGUMENT.sub(lambda found: words(found[1], found[2] or ""), text)
 

@@ -22,10 +22,12 @@ from redtest_onnx.library.changing import load_plan as load_plan
 from redtest_onnx.library.changing import plan as plan
 from redtest_onnx.library.changing import prune as prune
 from redtest_onnx.library.changing import verify as verify
+from redtest_onnx.library.measuring import activations as activations
 from redtest_onnx.library.measuring import analyze as analyze
 from redtest_onnx.library.measuring import audit as audit
 from redtest_onnx.library.measuring import compare as compare
 from redtest_onnx.library.measuring import compare_files as compare_files
+from redtest_onnx.library.measuring import expose as expose
 from redtest_onnx.library.measuring import find_layers as find_layers
 from redtest_onnx.library.measuring import rank as rank
 from redtest_onnx.library.measuring import sparsity as sparsity

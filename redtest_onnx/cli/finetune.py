@@ -83,7 +83,7 @@ def command(
         force=force,
         kept={"--checkpoint": checkpoint, "--log": log_path},
     )
-    outputs.spare(model, teacher, source.data, val_data, eval_data)
+    outputs.spare(model, teacher, *source.reads(model), val_data, eval_data)
     prepare_torch()
     from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
     from redtest_onnx.training.loop import Watch

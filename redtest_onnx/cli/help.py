@@ -31,9 +31,24 @@ SECTIONS: dict[str, frozenset[str]] = {
         {"pooling", "estimator", "kernel", "alpha", "samples", "batches", "layers", "granularity", "gate"}
         | {"output_kind", "layer_latency", "seed"}
     ),
-    RUNNING: frozenset({"device", "threads", "providers", "latency_command", "engine", "workers", "address"}),
+    RUNNING: frozenset(
+        {"device", "threads", "isolate", "providers", "latency_command", "engine", "workers", "address"}
+    ),
     OUTPUT: frozenset(
-        {"output", "html", "png", "figure", "json_path", "form", "explorer", "force", "verbose", "quiet"}
+        {
+            "output",
+            "html",
+            "png",
+            "figure",
+            "family",
+            "feature_maps",
+            "json_path",
+            "form",
+            "explorer",
+            "force",
+            "verbose",
+            "quiet",
+        }
     ),
 }
 # Shown by --help; all others of these sections by --help-all.
@@ -84,7 +99,7 @@ class Command(click.Command):
 
     def is_common(self, name: str | None) -> bool:
         """Whether `--help` shows a parameter."""
-        return name in COMMON or (self.section_of(name) not in SECTIONS and name not in self.rare)
+        return name not in self.rare and (name in COMMON or self.section_of(name) not in SECTIONS)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """A section after the other; the rare options only if all were asked for."""

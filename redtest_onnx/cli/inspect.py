@@ -61,7 +61,7 @@ def command(
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     outputs = Outputs.of({"--html": html, "--json": json_path}, force=force)
     source = options.data_options_of(values)
-    outputs.spare(source.data)
+    outputs.spare(*source.reads(model))
     outputs.spare_models(model)
     loaded = load(model)
     data = source.open(loaded)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 
 from redtest_onnx.cli.console import LineFormatter
-from redtest_onnx.cli.parameters import DeviceName, InputShape, Numbers, Resize, Size
+from redtest_onnx.cli.parameters import InputShape, Numbers, Resize, Size
+from redtest_onnx.cli.running_options import Command as Command
+from redtest_onnx.cli.running_options import apply as apply
+from redtest_onnx.cli.running_options import device_option as device_option
+from redtest_onnx.cli.running_options import output_kind_option as output_kind_option
+from redtest_onnx.cli.running_options import run_options as run_options
+from redtest_onnx.cli.running_options import run_options_of as run_options_of
 from redtest_onnx.cli.text_options import TEXT_OPTIONS, text_options_of
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset, WithMask
@@ -21,14 +25,17 @@ from redtest_onnx.data.open import open_data
 from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model_folder import find_beside
 from redtest_onnx.layers.granularity import GRANULARITIES
 from redtest_onnx.report.table_formats import TABLE_FORMATS
-from redtest_onnx.runtime.outputs.kinds import KINDS, parse_output_kind
-from redtest_onnx.runtime.providers import Provider, require
-from redtest_onnx.runtime.session import RunOptions
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
+
+# Read where they lie beside a model.
+_BESIDE = (
+    *("preprocessor_config.json", "processor_config.json", "config.json", "genai_config.json"),
+    *("tokenizer.json", "tokenizer_config.json"),
+)
 
 
 def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "auto") -> ImageOptions:
@@ -77,6 +84,19 @@ class DataOptions:
             log.warning("%s: %s", found.source, said)
         asked = self.text.mask
         return WithMask(found, asked) if asked and getattr(found, "mask", None) is None else found
+
+    def reads(self, *models: Path) -> tuple[Path | None, ...]:
+        """What is read for samples, which no output may replace: what is named, and what lies beside models.
+
+        Args:
+            models: .onnx files, or folders with some.
+        """
+        beside = (
+            find_beside(model / "any" if model.is_dir() else model, name)
+            for model in models
+            for name in _BESIDE
+        )
+        return (self.data, self.preprocess, self.text.tokenizer, *beside)
 
     def has_split(self, name: str, path: Path | None = None) -> bool:
         """Whether the .npz at `path`, or that of --data, has a split of that name."""
@@ -163,24 +183,6 @@ def training_data_options(function: Command) -> Command:
     )
 
 
-device_option = click.option(
-    "--device",
-    type=DeviceName(),
-    default="auto",
-    show_default=True,
-    help="cuda:1 is the second GPU; auto takes the first where it can be used.",
-)
-
-
-def run_options(function: Command) -> Command:
-    """Where the model runs."""
-    return apply(
-        function,
-        device_option,
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: all cores)."),
-    )
-
-
 def layer_options(function: Command) -> Command:
     """What counts as a layer."""
     return apply(
@@ -258,20 +260,6 @@ def output_options(function: Command) -> Command:
     )
 
 
-def output_kind_option(function: Command) -> Command:
-    """What outputs are, where the graph does not tell."""
-    return apply(
-        function,
-        click.option(
-            "--output-kind",
-            multiple=True,
-            metavar="NAME=KIND[:AXIS]",
-            help=f"What an output holds, and its axis of classes; one of {', '.join(KINDS)}. "
-            "[default: found from the graph]",
-        ),
-    )
-
-
 def latency_option(function: Command) -> Command:
     """Time of each layer."""
     return apply(
@@ -313,15 +301,6 @@ def format_option(function: Command) -> Command:
     )
 
 
-def run_options_of(values: dict[str, Any]) -> RunOptions:
-    """Take the run options out of a command's values."""
-    kinds = tuple(map(parse_output_kind, values.pop("output_kind", ())))
-    providers = tuple(map(Provider.parse, values.pop("providers", ())))
-    require(providers)
-    command = values.pop("latency_command", None)
-    return RunOptions(values.pop("device"), values.pop("threads"), providers, command, kinds)
-
-
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
     images = _images(values, values.pop("layout"))
@@ -342,8 +321,3 @@ def configure_logging(verbose: int, quiet: bool) -> None:
     logging.basicConfig(level=level, force=True)
     for handler in logging.root.handlers:
         handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
-
-
-def apply(function: Command, *options: Callable[[Command], Command]) -> Command:
-    """The function with several options, which the help lists in this order."""
-    return reduce(lambda decorated, option: option(decorated), reversed(options), function)

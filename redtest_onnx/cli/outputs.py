@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from redtest_onnx.data.user_code import names_function
 from redtest_onnx.errors import OutputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.scratch import mentions, remove_litter
@@ -69,6 +71,7 @@ class Outputs:
                         where=str(path),
                         hint="give each output a file of its own",
                     )
+        _refuse_data(files)
         return cls(tuple(files))
 
     def spare(self, *reads: Path | Model | None) -> None:
@@ -106,9 +109,24 @@ class Outputs:
                 )
 
 
+def _refuse_data(files: list[tuple[str, Path]]) -> None:
+    """Refuse an output where another one, a model, may put its external data."""
+    for option, path in files:
+        for model, place in files:
+            named = re.fullmatch(rf"{re.escape(place.name)}(\.\d+)?\.data", path.name, re.IGNORECASE)
+            same = os.path.realpath(place.parent) == os.path.realpath(path.parent)
+            if named and same and place.suffix == ".onnx":
+                raise OutputError(
+                    f"is where {model} may put its weights, and is named by {option}",
+                    where=str(path),
+                    hint="give each output a file of its own",
+                )
+
+
 def _files(read: Path | Model) -> Iterator[Path]:
     if isinstance(read, Path):
-        yield read
+        text = str(read)
+        yield Path(text.rpartition(":")[0]) if names_function(text) else read
     else:
         yield from read.external_files
         if read.path is not None:

@@ -36,7 +36,7 @@ from redtest_onnx.similarity.saved import load_analysis
         ),
         "Repair": ("repair", "repair_time", "adapter_kernel", "epochs", "iterations", "lr", "augment"),
     },
-    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path"),
+    rare=("adapter_kernel", "iterations", "lr", "augment", "analysis_path", "png"),
     examples=(
         "redtest-onnx prune model.onnx --data images.zip",
         "redtest-onnx prune model.onnx --data calibration.npz --target params=0.6 --html result.html",
@@ -73,7 +73,8 @@ from redtest_onnx.similarity.saved import load_analysis
     show_default=True,
     help="Fit to what the original computed, without training: a linear adapter in each gap, or all "
     "remaining weights again; auto keeps what loses least. distil trains behind a refit, without labels "
-    "(needs PyTorch, some minutes).",
+    "(needs PyTorch, some minutes). reinit is RedTest's own: what reads a layer of another shape is resized "
+    "and drawn anew, to be trained with --finetune.",
 )
 @click.option(
     "--repair-time", type=Seconds(), help="Time that distil may take, such as 2m. [default: all steps]"
@@ -124,6 +125,12 @@ from redtest_onnx.similarity.saved import load_analysis
     "--max-drop.",
 )
 @click.option("--html", type=options.FilePath, help="Write a page with the result.")
+@click.option(
+    "--png",
+    type=options.FilePath,
+    help="Write the heat map with the removed layers marked, or with --curve accuracy, cost and MSRS over "
+    "the series, as a picture (.png, .svg, .pdf).",
+)
 @options.measure_options
 @options.data_options
 @options.run_options
@@ -145,9 +152,10 @@ def command(model: Path, form: TableFormat, verbose: int, quiet: bool, **values:
     screen = Screen(quiet=quiet, json_on_stdout=on_stdout, form=form)
     outputs = request.outputs()
     run, source = options.run_options_of(rest), options.data_options_of(rest)
-    outputs.spare(source.data, request.eval_data, request.analysis_path, request.applied_plan)
+    outputs.spare(*source.reads(model), request.eval_data, request.analysis_path, request.applied_plan)
     outputs.spare_models(model)
     loaded = load(model)
+    outputs.spare(loaded)
     settings = request.settings(AnalysisSettings(**rest))
     saved = load_analysis(request.analysis_path, loaded) if request.analysis_path else None
     data, evaluation = source.open(loaded), options.evaluation_data(source, loaded, request.eval_data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from redtest_onnx.graph.files import save
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.curve import Curve, trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
+from redtest_onnx.report.curve_figure import save_curve_figure
 from redtest_onnx.report.curves import curve_chart, curve_table
 from redtest_onnx.report.page.layers import prune_page
 from redtest_onnx.report.page.render import save_page
@@ -27,12 +29,14 @@ class CurveRequest:
     Attributes:
         folder: of the models.
         html: page of the chosen one with the chart; None for none.
+        png: picture of accuracy, cost and MSRS over the series; None for none.
         json_path: document of all; None for none.
         force: whether models in the folder may be written over.
     """
 
     folder: Path
     html: Path | None
+    png: Path | None
     json_path: str | None
     force: bool
 
@@ -67,14 +71,24 @@ def prune_curve(
     request: CurveRequest,
     saved: Analysis | None,
 ) -> int | None:
-    """Make the series, write its models, show and save the trade-off; the exit code."""
+    """Make the series, write its models, show and save the trade-off; the exit code.
+
+    Raises:
+        OutputError: the model keeps weights in a file that is called like one of the series.
+    """
+    stem = bench.model.path.stem if bench.model.path else "model"
+    for file in bench.model.external_files:
+        same = file.resolve().parent == request.folder.resolve()
+        if same and re.fullmatch(rf"{re.escape(stem)}\.removed-\d+\.onnx", file.name, re.IGNORECASE):
+            raise OutputError(
+                "holds weights that the model reads", where=str(file), hint="--curve another folder"
+            )
     with screen.progress() as progress:
         curve = trade_off_curve(bench, settings, analysis=saved, budget=budget, progress=progress)
     if not curve.points:
         screen.show("No model of the series can be written:", *_skipped(curve))
         return 1
     request.folder.mkdir(parents=True, exist_ok=True)
-    stem = bench.model.path.stem if bench.model.path else "model"
     files = [request.folder / f"{stem}.removed-{point.removed:02d}.onnx" for point in curve.points]
     for point, file in zip(curve.points, files, strict=True):
         save(point.pruning.model, file, force=request.force)
@@ -84,6 +98,8 @@ def prune_curve(
         pruning = curve.points[index].pruning
         page = prune_page(bench.model, pruning, files[index], provenance(), curve=curve_chart(curve))
         save_page(page, request.html)
+    if request.png is not None:
+        save_curve_figure(curve, bench.label.rpartition("/")[2], request.png)
     if request.json_path:
         write_json(curve.document([str(file) for file in files]), request.json_path)
     return None

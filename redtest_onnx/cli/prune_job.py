@@ -10,21 +10,23 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.prune_plans import finish_dry_run, nothing_removable, show_plan
 from redtest_onnx.cli.prune_requests import PruneRequest
 from redtest_onnx.cli.unfinished import kept_if_interrupted
+from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
-from redtest_onnx.pruning.documents import plan_document, prune_document
+from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.folder import save_pruned
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, Pruning, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.report.agreement import agreement_notes
+from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import write_explorer
-from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page, prune_page
 from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.prunings import plan_table, prune_markdown, repair_words, round_words
-from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.report.prunings import prune_markdown, repair_words, round_words
+from redtest_onnx.report.tables import comparison_table
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, analyze
@@ -55,16 +57,8 @@ class PruneJob:
 
     def nothing_removable(self) -> bool:
         """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
-        layers = self.bench.layers(self.settings.similarity.granularity)
-        if any(layer.removable for layer in layers):
-            return False
-        said = f"No layer of {self.bench.label} can be removed; nothing is written."
-        self.screen.show(said, layer_table(layers))
-        if self.request.json_path:
-            nothing = Plan("none", self.bench.digest, ())
-            document = plan_document(self.bench.model, self.bench.cost, nothing, layers)
-            write_json(document, self.request.json_path)
-        return True
+        similarity = self.settings.similarity
+        return nothing_removable(self.screen, self.bench, similarity, self.request.json_path)
 
     def plan(self) -> tuple[Plan, Analysis]:
         """The plan that is given, else a new one; with the analysis behind it."""
@@ -81,23 +75,15 @@ class PruneJob:
             return make_plan(bench, budget, self.settings, analysis=analysis, progress=progress)
 
     def show_plan(self, plan: Plan, analysis: Analysis) -> None:
-        """Show the layers to remove, or why there are none; write them for Model Explorer if asked for."""
-        screen, request = self.screen, self.request
-        if not plan.steps:
-            reason = "no candidate keeps within the limits"
-            reason = "0 layers were asked for" if request.remove == 0 else reason
-            reason = f"{request.applied_plan} names no layers" if request.applied_plan else reason
-            screen.show(f"Nothing is removed and nothing is written: {reason}.")
-            return
-        count, layers = len(plan.steps), plural(len(analysis.layers), "layer")
-        screen.show(f"{count} of {layers} are removed (criterion {plan.criterion}):")
-        (screen.show if request.dry_run else screen.detail)(plan_table(plan))
-        screen.show(
-            *(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches)
-        )
-        if request.explorer:
-            removed = frozenset(step.region for step in plan.steps)
+        """Show the layers to remove, or why there are none; write and draw them where that is asked for."""
+        request = self.request
+        reason = f"{request.applied_plan} names no layers" if request.applied_plan else plan.reason
+        show_plan(self.screen, plan, analysis, flags_in(reason or ""), alone=request.dry_run)
+        removed = frozenset(step.region for step in plan.steps)
+        if request.explorer and removed:
             write_explorer(request.explorer, analysis.layers, analysis.adjacent, removed)
+        if request.png and removed:
+            save_heatmap(analysis, request.model.name, request.png, removed)
 
     def layer_latency(self, analysis: Analysis) -> list[float | None] | None:
         """Milliseconds of each layer, where a page is to show them."""
@@ -106,17 +92,14 @@ class PruneJob:
 
     def write_plan(self, plan: Plan, analysis: Analysis, latency: list[float | None] | None) -> int:
         """Write what a dry run leaves, or what there is to say of a plan without layers; the exit code."""
-        request, bench, path = self.request, self.bench, self.request.plan_path
+        request, bench = self.request, self.bench
         if request.html and plan.steps:
             page = analysis_page(
                 bench.model, bench.cost, analysis, provenance(), plan=plan, latency_ms=latency
             )
             save_page(page, request.html)
-        if request.dry_run and plan.steps and path:
-            plan.save(path, force=True)  # `Outputs` asked before any work
-            self.screen.show(f"Plan written to {path}; apply it with --plan {path}")
-        if request.json_path:
-            write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), request.json_path)
+        path = request.plan_path if request.dry_run and plan.steps else None
+        finish_dry_run(self.screen, bench, plan, analysis, path, request.json_path)
         return 0 if plan.steps else 1
 
     def prune(self, plan: Plan, analysis: Analysis) -> tuple[Pruning, tuple[Round, ...]]:

@@ -16,6 +16,7 @@ from redtest_onnx.pruning.prune import PruneSettings
 from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.repair import Method
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
+from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.model_explorer import explorer_files
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -52,6 +53,7 @@ class PruneRequest:
     analysis_path: Path | None
     curve: Path | None
     html: Path | None
+    png: Path | None
     layer_latency: bool
     explorer: Path | None
     json_path: str | None
@@ -98,7 +100,9 @@ class PruneRequest:
     @property
     def series(self) -> CurveRequest | None:
         """What is asked of a series of models; None where one result is."""
-        return None if self.curve is None else CurveRequest(self.curve, self.html, self.json_path, self.force)
+        if self.curve is None:
+            return None
+        return CurveRequest(self.curve, self.html, self.png, self.json_path, self.force)
 
     def outputs(self) -> Outputs:
         """All files that will be written.
@@ -118,7 +122,12 @@ class PruneRequest:
                 "--finetune": self.epochs is not None,
             }
             series.check(self.model, single)
-        named: dict[str, Path | str | None] = {"--html": self.html, "--json": self.json_path}
+        named: dict[str, Path | str | None] = {
+            "--html": self.html,
+            "--png": self.png,
+            "--json": self.json_path,
+        }
+        check_figure(self.png)
         named |= {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         if self.dry_run:
             named["--plan"] = self.plan_path

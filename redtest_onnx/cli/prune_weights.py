@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ from redtest_onnx.weight_sparsity.pipeline import LAYERS, MaskedModel, finish
 from redtest_onnx.weight_sparsity.weights import Weight
 
 
+@dataclass(frozen=True, eq=False)
+class PrunedWeights:
+    """What became of a model.
+
+    Attributes:
+        model: as it now lies on disk.
+        tables: what was measured on the way.
+        run: the iterations of a method that trains; None for one that doesn't.
+    """
+
+    model: Model
+    tables: tuple[Table, ...]
+    run: IterativePruning | None
+
+
 def prune_weights(
     screen: Screen,
     path: Path,
@@ -41,8 +57,8 @@ def prune_weights(
     *,
     json_path: str | None,
     force: bool,
-) -> tuple[Model, tuple[Table, ...]]:
-    """Prune, report, write; returns the model as it now lies on disk, and what was measured on the way."""
+) -> PrunedWeights:
+    """Prune, report, write."""
     model = load(path)
     outputs.spare(model)
     run = options.run_options_of(values)
@@ -57,11 +73,12 @@ def prune_weights(
     base = before.get(LAYERS, model)
     weights = chosen_weights(base, values["protect"])
     iterations: list[Document] = []
+    run_of: IterativePruning | None = None
     tables: list[Table] = []
     with scratch_folder(None if is_stream(request.output) else request.output.parent) as folder:
         if request.trains:
             training_bench = Workbench(base, training_data(source, base), run, seed=values["seed"])
-            found = _trained(screen, training_bench, weights, request, values)
+            found = run_of = _trained(screen, training_bench, weights, request, values)
             masked = MaskedModel(found.model, weights, found.masks, before)
             iterations = iteration_documents(found)
             tables.append(iteration_table(found))
@@ -77,7 +94,7 @@ def prune_weights(
     if json_path:
         document = pruning_document(pruning, request.document(), request.output, iterations)
         write_json(document, json_path)
-    return saved, tuple(tables)
+    return PrunedWeights(saved, tuple(tables), run_of)
 
 
 def _trained(

@@ -14,15 +14,17 @@ from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.engines.run import EngineOptions, run_all
-from redtest_onnx.ranking.accuracy import read_table
+from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
+from redtest_onnx.ranking.table import read_table, table_candidates
+from redtest_onnx.report.families import save_family_figure
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.rankings import save_ranking_figure
+from redtest_onnx.report.ranking_figures import save_ranking_figure
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.similarity.analyze import AnalysisSettings, Progress
@@ -36,19 +38,25 @@ _RUNS = frozenset({".sqlite", ".db"})
     examples=(
         "redtest-onnx rank models/ --data validation.zip",
         "redtest-onnx rank a.onnx b.onnx --data validation.zip --cost latency",
-        "redtest-onnx rank models/ --metrics results.csv --by S2",
+        "redtest-onnx rank --metrics table.csv --benchmark-data cifar100 --png figure.png",
     ),
 )
-@click.argument("models", type=options.FilePath, nargs=-1, required=True)
+@click.argument("models", type=options.FilePath, nargs=-1)
 @click.option(
     "--metrics",
     type=options.FilePath,
-    help="CSV with a column `name` (the file's) and `accuracy`; other measures take the place of ours.",
+    help="CSV with a column `name` (the file's), `accuracy` and other measures that take the place of ours; "
+    "without MODELS its rows are ranked.",
 )
 @click.option(
     "--png", type=options.FilePath, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
 )
 @click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
+@click.option(
+    "--family",
+    type=options.FilePath,
+    help="Write MSRS, accuracy and cost of all models side by side as a picture (.png, .svg, .pdf).",
+)
 @ranking_options.score_options
 @ranking_options.benchmark_option
 @ranking_options.engine_options
@@ -62,6 +70,7 @@ def command(
     metrics: Path | None,
     png: Path | None,
     html: Path | None,
+    family: Path | None,
     form: TableFormat,
     top: int,
     json_path: str | None,
@@ -72,19 +81,24 @@ def command(
 ) -> None:
     """Put trained MODELS (files, folders, or the .sqlite file of a search) in order.
 
-    The order is by accuracy, cost and redundancy. Accuracy comes from labels in --data or from --metrics.
+    The order is by accuracy, cost and redundancy. Accuracy comes from labels in --data or from --metrics;
+    without MODELS the rows of --metrics are the candidates.
     """
     options.configure_logging(verbose, quiet)
     screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
     if metrics:
         read_table(metrics)  # its mistakes are not those of each model
+    elif not models:
+        raise InputError("there is nothing to rank", hint="give MODELS, or --metrics table.csv, or both")
     check_figure(png)
-    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
+    check_figure(family)
+    named = {"--png": png, "--html": html, "--family": family, "--json": json_path}
+    outputs = Outputs.of(named, force=force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
-    outputs.spare(data.data, metrics)
+    outputs.spare(*data.reads(*models), metrics)
     outputs.spare_models(*models)
     measurement = ModelMeasurement(
         data=data.data,
@@ -95,14 +109,25 @@ def command(
         latency=settings.cost == "latency",
         metrics=metrics,
     )
-    with screen.progress() as progress:
-        candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
+    candidates: list[Candidate]
+    failed: list[UnrankedEntry] = []
+    if metrics and not models:
+        if data.data:
+            raise InputError(
+                "--data measures MODELS, and there are none", hint="give models, or leave --data out"
+            )
+        candidates = table_candidates(metrics)
+    else:
+        with screen.progress() as progress:
+            candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
     ranking = rank_candidates(candidates, settings, failed)
     ranking_options.show_ranking(screen, ranking, top)
     if html:
         save_page(ranking_page(ranking, provenance()), html)
     if png:
         save_ranking_figure(ranking, png)
+    if family:
+        save_family_figure([row.candidate for row in ranking.rows], settings.cost, family)
     if json_path:
         write_json(ranking_document("rank", ranking), json_path)
 

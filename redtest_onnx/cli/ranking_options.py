@@ -14,7 +14,7 @@ from redtest_onnx.ranking.candidate import COSTS
 from redtest_onnx.ranking.expected import ExpectedMsrs
 from redtest_onnx.ranking.rank import Ranking, RankingSettings
 from redtest_onnx.ranking.score import SCORES
-from redtest_onnx.report.rankings import ranking_table
+from redtest_onnx.report.rankings import correlation_table, means_table, origin_words, ranking_table
 
 _MOST_NAMED = 20
 
@@ -51,6 +51,11 @@ def score_options(function: Command) -> Command:
         ),
         click.option(
             "--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows of the table."
+        ),
+        click.option(
+            "--best",
+            type=click.IntRange(min=1),
+            help="Candidates that the means under S1, S2 and S3 are taken of. [default: a tenth, at most 20]",
         ),
     )
 
@@ -92,7 +97,7 @@ def engine_options(function: Command) -> Command:
 
 def ranking_settings_of(values: dict[str, Any]) -> RankingSettings:
     """Take the score options out of a command's values."""
-    names = ("cost", "by", "exponent", "beta", "target", "expected")
+    names = ("cost", "by", "exponent", "beta", "target", "expected", "best")
     benchmark = values.pop("benchmark_data", None)
     return RankingSettings(**{name: values.pop(name) for name in names}, benchmark=benchmark)
 
@@ -117,12 +122,17 @@ def show_ranking(screen: Screen, ranking: Ranking, top: int) -> None:
     ]
     if ranking.fit is not None and settings.by == "S3":
         lines.append(_expected(ranking.fit))
+    lines += origin_words(ranking)
     if ranking.unranked:
         lines.append(f"{len(ranking.unranked)} not ranked:")
         lines += [f"  {item.name}: {item.reason}" for item in ranking.unranked[:_MOST_NAMED]]
         if len(ranking.unranked) > _MOST_NAMED:
             lines.append(f"  and {len(ranking.unranked) - _MOST_NAMED} more: all are in --json")
     screen.show(ranking_table(ranking, top), *lines)
+    if ranking.means:
+        screen.detail(means_table(ranking))
+    if ranking.correlations:
+        screen.detail(correlation_table(ranking))
 
 
 def _expected(fit: ExpectedMsrs) -> str:

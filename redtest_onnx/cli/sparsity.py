@@ -21,6 +21,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.declared import declared_cost
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.figures import check_figure, save_figure
+from redtest_onnx.report.iterations import draw_iterations
 from redtest_onnx.report.page.others import sparsity_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.sparsity import draw_sparsity, sparsity_table, sparsity_words
@@ -51,7 +52,11 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @click.option(
     "--eta", type=float, default=0.0, show_default=True, help="Share of the q-norm that the bound may lose."
 )
-@click.option("--figure", type=options.FilePath, help="Write a figure (.png, .svg, .pdf).")
+@click.option(
+    "--figure",
+    type=options.FilePath,
+    help="Write a figure (.png, .svg, .pdf); with --method and training, of its iterations.",
+)
 @click.option("--html", type=options.FilePath, help="Write a page with the figure and all tensors.")
 @pruning_options
 @options.data_options
@@ -87,7 +92,7 @@ def command(
     chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
     named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
     outputs = Outputs.of(named, force=force)
-    outputs.spare(values["data"], values["eval_data"])
+    outputs.spare(*options.data_options_of({**values}).reads(model), values["eval_data"])
     outputs.spare_models(model)
     if method is None or chosen is None:
         refuse_unused({**values, "output": output}, None)
@@ -95,9 +100,12 @@ def command(
     else:
         request = Request.of(method, chosen, pairs, {**values, "eta": eta})
         refuse_unused(values, request)
-        loaded, stages = prune_weights(
-            screen, model, request, values, outputs, json_path=json_path, force=force
-        )
+        pruned = prune_weights(screen, model, request, values, outputs, json_path=json_path, force=force)
+        loaded, stages = pruned.model, pruned.tables
+        if figure and pruned.run:
+            title = f"{method} of {model.name}, scope {request.scope}"
+            save_figure(draw_iterations(pruned.run, request.pairs, title), figure)
+            figure = None
         if not (figure or html):
             return
     with screen.progress() as progress:

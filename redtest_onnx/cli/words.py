@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redtest_onnx.errors import RedtestError
+from redtest_onnx.errors import RedtestError, with_words
 
 # Arguments whose flags are called otherwise.
 _FLAGS = {
@@ -18,6 +18,11 @@ _FLAGS = {
 def in_flags(error: RedtestError) -> str:
     """The message of an error, with flags for arguments."""
     return error.worded(_flag)
+
+
+def flags_in(text: str) -> str:
+    """A message, with flags for the arguments that it marks."""
+    return with_words(text, _flag)
 
 
 def _flag(name: str, value: str) -> str:

@@ -21,6 +21,7 @@ from redtest_onnx.graph.writing import to_disk
 Values = Mapping[str, npt.NDArray[Any]]
 
 INDEX = "index.json"
+_COPIED = 1 << 20  # bytes at a time
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -200,7 +201,10 @@ class NpzWriter:
             if error is None:
                 with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
                     for name, file in self._folder.files.items():
-                        archive.write(file, f"{name}.npy")
+                        # Names may begin with "/", which `ZipFile.write` would take away.
+                        member = zipfile.ZipInfo(f"{name}.npy")
+                        with archive.open(member, "w", force_zip64=True) as target, file.open("rb") as source:
+                            shutil.copyfileobj(source, target, _COPIED)
                         file.unlink()  # one array at a time is there twice
                 to_disk(partial)
                 partial.replace(self._path)

@@ -43,6 +43,8 @@ _LOOKUPS = {
     "Scatter": (0, 1),
 }
 _EMBEDDINGS = {0: 2, 1: 4}  # inputs of EmbedLayerNormalization and their tables
+# Operators that make a tensor of a given size -> position of the size.
+_SIZED_BY = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
 _COMPARISONS = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 
 Columns = tuple[int, slice] | None
@@ -110,6 +112,15 @@ class InputValues:
                 if steps:
                     return steps[1 if ops.attribute(node, "layout", 0) else 0], trace.shift
         return None
+
+    def is_size(self, name: str) -> bool:
+        """Whether an input says how large something is that the model makes, such as the number of graphs."""
+        for trace, reader in self._uses(name):
+            node = self._index.nodes[reader]
+            place = _SIZED_BY.get(node.op_type)
+            if place is not None and len(node.input) > place and node.input[place] == trace.tensor:
+                return True
+        return False
 
     def compared(self, name: str) -> float | None:
         """The constant that an input is compared with: it makes the model take its first way."""

@@ -47,7 +47,7 @@ def open_data(
     text: TextOptions | None = None,
     shapes: dict[str, Shape] | None = None,
     seed: int = 0,
-    count: int = 2560,
+    count: int | None = None,
 ) -> Dataset:
     """Open samples for a model.
 
@@ -68,7 +68,7 @@ def open_data(
         text: how texts (.txt, .jsonl, .csv, .tsv, .parquet) become inputs.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
-        count: number of synthetic samples.
+        count: number of synthetic samples; 2560, or fewer of a large model, if None.
 
     Raises:
         InputError: nothing there, not a kind of file we know, or it does not fit the model's inputs.

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.dataset import Chosen, Feeds
+from redtest_onnx.data.affordable import affordable_samples
+from redtest_onnx.data.dataset import Chosen, Dataset, Feeds
 from redtest_onnx.data.ids import InputValues
 from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.model import Model, TensorSpec
@@ -39,7 +40,7 @@ class Synthetic:
     Args:
         model: what the inputs are for.
         seed: of all values.
-        count: number of samples there are.
+        count: number of samples there are; by what one costs if None, see `affordable_samples`.
         sizes: sizes of inputs given by the user.
         guess: sizes for what nothing tells.
 
@@ -52,7 +53,12 @@ class Synthetic:
     source = "synthetic inputs"
 
     def __init__(
-        self, model: Model, seed: int, count: int, sizes: Mapping[str, Shape], guess: Guess = GUESSES[0]
+        self,
+        model: Model,
+        seed: int,
+        count: int | None,
+        sizes: Mapping[str, Shape],
+        guess: Guess = GUESSES[0],
     ) -> None:
         self.model = model.with_sizes(sizes)
         """The model with the sizes that the user chose, as the samples fit it."""
@@ -63,11 +69,19 @@ class Synthetic:
         self._plans: dict[int, tuple[InputPlan, ...]] = {}
 
     def __len__(self) -> int:
+        if self._count is None:
+            self._count = affordable_samples(self.model, {plan.name: plan.shape for plan in self._plan(1)})
         return self._count
 
     def guessed(self, guess: Guess) -> Synthetic:
         """The same with other sizes where nothing tells them."""
         return Synthetic(self.model, self._seed, self._count, self.sizes, guess)
+
+    def shortened(self, count: int) -> Synthetic:
+        """The same with the first samples only."""
+        found = Synthetic(self.model, self._seed, min(count, len(self)), self.sizes, self._guess)
+        found.settled = self.settled
+        return found
 
     @cached_property
     def guessed_sizes(self) -> dict[str, Shape]:
@@ -107,6 +121,8 @@ class Synthetic:
             return np.full(shape, "", dtype=object)
         if dtype.kind in "iuf" and (length := self._lengths[plan.name]) is not None:
             return np.full(shape, length, dtype)
+        if dtype.kind in "iu" and np.prod(shape) == 1 and self._graph.is_size(plan.name):
+            return np.ones(shape, dtype)
         if self._bounds[plan.name] and (dtype.kind in "iu" or self._whole_numbers(plan.name)):
             return self._rows(plan, shape, rng).astype(dtype)
         if _KIND.search(plan.name) and dtype.kind in "iu":
@@ -202,3 +218,11 @@ class Synthetic:
                 return plan.shape[opened[0]]
         found = [plan.shape[1] for plan in self._plan(1) if len(plan.shape) > 1]
         return found[0] if found else None
+
+
+def as_many(one: Dataset, two: Dataset) -> tuple[Dataset, Dataset]:
+    """Samples of two models that are to be compared: of synthetic ones as many as the larger model gets."""
+    if not (isinstance(one, Synthetic) and isinstance(two, Synthetic)) or len(one) == len(two):
+        return one, two
+    count = min(len(one), len(two))
+    return one.shortened(count), two.shortened(count)

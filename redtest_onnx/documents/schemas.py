@@ -94,12 +94,29 @@ _CANDIDATE = _object(
         "place": _INTEGER,
         "name": _TEXT,
         "accuracy": _NUMBER,
-        "parameters": _INTEGER,
+        "parameters": _COUNT,
         "macs": _COUNT,
         "msrs": _NUMBER,
+        "msrs_from": _OPTIONAL_TEXT,
         "scores": {"type": "object"},
         "pareto": _FLAG,
     }
+)
+_TOP_MEANS = _object(
+    {
+        "score": {"enum": ["S1", "S2", "S3"]},
+        "names": _list(_TEXT),
+        "accuracy": _NUMBER,
+        "accuracy_error": _NUMBER,
+        "test_accuracy": _NUMBER,
+        "parameters": _NUMBER,
+        "macs": _NUMBER,
+        "latency_ms": _NUMBER,
+        "msrs": _NUMBER,
+    }
+)
+_CORRELATION = _object(
+    {"proxy": _TEXT, "spearman": _NUMBER, "kendall": _NUMBER, "pearson": _NUMBER, "points": _INTEGER}
 )
 _UNRANKED = _list(_object({"name": _TEXT, "reason": _TEXT}))
 
@@ -140,7 +157,14 @@ def schemas() -> dict[str, Schema]:
     plan = _object({"criterion": _TEXT, "steps": _list(_STEP)})
     side = _object({"name": _TEXT, "source": _TEXT, "layers": _list(_TEXT)})
     group = _object({"p": _NUMBER, "q": _NUMBER, "pq_index": _NUMBER, "retained": _NUMBER})
-    ranking = {"ranking": _list(_CANDIDATE), "unranked": _UNRANKED, "settings": {"type": "object"}}
+    ranking = {
+        "ranking": _list(_CANDIDATE),
+        "unranked": _UNRANKED,
+        "settings": {"type": "object"},
+        "means": _list(_TOP_MEANS),
+        "pool": _INTEGER,
+        "proxies": _list(_CORRELATION),
+    }
     return {
         "inspect": _document("inspect", {"model": _MODEL, "layers": _list(_LAYER)}),
         "analyze": _document(

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.model_folder import open_folder
+from redtest_onnx.graph.parsing import read_proto
 from redtest_onnx.graph.reading import require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.tensor_checks import external_range
@@ -42,7 +43,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")
-        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        proto = read_proto(path)
     except DecodeError as error:
         raise InputError(
             "not an ONNX model, cut off in the middle, or nested too deeply to be read",
@@ -103,12 +104,16 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
         The model as it now lies on disk; for a stream such as `/dev/null`, the model that was given.
 
     Raises:
-        OutputError: the target exists and `force` is not set, can't be written, or is a stream and the model
-            has external data.
+        OutputError: the target exists and `force` is not set, can't be written, holds weights that the model
+            reads, or is a stream and the model has external data.
     """
     path = Path(path)
     writable(path, force=force)
     proto, source = model.proto, model.path
+    if any(os.path.realpath(file) == os.path.realpath(path) for file in model.external_files):
+        raise OutputError(
+            "holds weights that the model reads", where=str(path), hint="save it under another name"
+        )
     external = any(is_external(tensor) for tensor in stored_tensors(proto))
     if external and is_stream(path):
         if str(path) == os.devnull:

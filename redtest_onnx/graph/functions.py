@@ -1,4 +1,4 @@
-"""Local functions as they should be: none calls itself, and none is called like an operator of ONNX."""
+"""Local functions as they should be: none calls itself, is called like an operator of ONNX, or grows huge."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, subgraphs
 
 _Key = tuple[str, str, str]
+_MOST_NODES, _COUNTED = 1 << 17, 10**15
 
 
 def check_functions(model: Model) -> None:
     """Check the local functions of a model.
 
     Raises:
-        InputError: one calls itself, perhaps through others, is there twice, or is called like an operator of
-            the operator sets that the model imports. Which of the two is meant then is up to each runtime.
+        InputError: one calls itself, perhaps through others, is there twice, unfolds to more than 131,072
+            nodes, or is called like an operator of the operator sets that the model imports. Which of the two
+            is meant then is up to each runtime.
     """
     functions = model.proto.functions
     if not functions:
@@ -27,13 +29,19 @@ def check_functions(model: Model) -> None:
     twice = [key for key, times in Counter(map(_key, functions)).items() if times > 1]
     if twice:
         raise _error(model, twice[0], "is there twice", "give each function a name of its own")
-    calls = nx.DiGraph((_key(function), called) for function in functions for called in _calls(function.node))
-    try:
-        cycle = nx.find_cycle(calls.subgraph([*map(_key, functions)]))
-    except nx.NetworkXNoCycle:
-        cycle = []
-    if cycle:
-        raise _error(model, cycle[0][0], "calls itself, which ONNX does not allow", "export the model again")
+    keys = {*map(_key, functions)}
+    calls: nx.DiGraph[_Key] = nx.DiGraph()
+    calls.add_nodes_from(map(_key, functions))
+    calls.add_edges_from(
+        (_key(one), called) for one in functions for called in _calls(one.node) if called in keys
+    )
+    # Looking for a cycle itself takes time without bound where paths are many.
+    together = nx.strongly_connected_components(calls)
+    rings = {key for part in together for key in part if len(part) > 1 or calls.has_edge(key, key)}
+    if rings:
+        first = next(key for key in map(_key, functions) if key in rings)
+        raise _error(model, first, "calls itself, which ONNX does not allow", "export the model again")
+    _check_size(model, calls)
     for domain, name, overload in map(_key, functions):
         version = model.opsets.get(domain or "ai.onnx")
         if version is not None and _is_operator(domain, name, version):
@@ -44,6 +52,23 @@ def check_functions(model: Model) -> None:
                 "which they take",
                 "rename the function and the nodes that call it, or drop it",
             )
+
+
+def _check_size(model: Model, calls: nx.DiGraph[_Key]) -> None:
+    """Refuse functions that call one another so often that a few of them unfold to more than any memory."""
+    functions = {_key(function): function for function in model.proto.functions}
+    nodes: dict[_Key, int] = {}
+    for key in reversed(list(nx.topological_sort(calls))):
+        nodes[key] = min(_COUNTED, sum(nodes.get(called, 1) for called in _calls(functions[key].node)))
+    count = min(_COUNTED, sum(nodes.get(called, 1) for called in _calls(model.graph.node)))
+    if count > _MOST_NODES:
+        largest = max(nodes, key=lambda key: nodes[key])
+        raise _error(
+            model,
+            largest,
+            f"unfolds to {nodes[largest]:,} nodes, the model to {count:,}; {_MOST_NODES:,} are the most",
+            "export the model without local functions, or with fewer calls",
+        )
 
 
 def _error(model: Model, key: _Key, what: str, hint: str) -> InputError:

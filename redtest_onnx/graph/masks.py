@@ -174,4 +174,16 @@ def _asked_for(model: Model, name: str, pad: int | None) -> Mask:
             f"the input {name!r} can't be the mask: it is {spec}, not [samples, positions]",
             where=model.label,
         )
-    return Mask(name, pad)
+    return Mask(name, pad if _looked_up(index_of(model), name) else None)
+
+
+def _looked_up(index: GraphIndex, name: str) -> bool:
+    """Whether an input holds ids that rows of a table are looked up by, so that padding is one of them."""
+    for reader in index.readers.get(name, ()):
+        node = index.nodes[reader]
+        kind = ops.qualified(node)
+        if kind in ops.TABLES and (kind != "Gather" or node.input[1] == name):
+            return True
+        if kind in ops.CARRIERS and _looked_up(index, node.output[0]):
+            return True
+    return False

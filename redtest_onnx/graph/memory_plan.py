@@ -37,7 +37,7 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
         if any(name not in shapes.sizes for name in made):
             return None
         inner = [
-            peak_activation_bytes(GraphIndex(child, index.input_dependent), shapes)
+            peak_activation_bytes(GraphIndex(child, index.input_dependent), _inside(node, child, shapes))
             for child in subgraphs([node])
         ]
         if None in inner:
@@ -45,6 +45,16 @@ def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
         plan.hold(i, max(filter(None, inner), default=0))
         plan.run(i, made)
     return plan.peak()
+
+
+def _inside(node: onnx.NodeProto, child: onnx.GraphProto, shapes: Shapes) -> Shapes:
+    """Shapes with those of a branch's results, which the node hands on, where inference leaves them open."""
+    if node.op_type != "If":
+        return shapes
+    pairs = zip((value.name for value in child.output), node.output, strict=False)
+    return shapes.updated(
+        {own: shapes.sizes[to] for own, to in pairs if own not in shapes.sizes and to in shapes.sizes}
+    )
 
 
 class _BufferPlan:

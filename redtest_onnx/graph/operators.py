@@ -80,6 +80,8 @@ NORMALISATION: frozenset[str] = frozenset(
     | {"RMSNormalization", "LpNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"}
     | {MS + "LayerNormalization", MS + "SimplifiedLayerNormalization", MS + "GroupNorm"}
 )
+# Look rows up in a table of weights.
+TABLES: frozenset[str] = frozenset({"Gather", MS + "EmbedLayerNormalization", MS + "GatherBlockQuantized"})
 # Hand their input on, at most in another type.
 CARRIERS: frozenset[str] = frozenset({"Identity", "Cast"})
 # The same values in another shape.

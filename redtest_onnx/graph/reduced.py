@@ -2,13 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
+from typing import TypeVar
 
 import onnx
+from google.protobuf.message import Message
 from onnx import inliner
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model, tensor_elements
+from redtest_onnx.graph.model import (
+    Model,
+    is_external,
+    subgraphs,
+    tensor_bytes,
+    tensor_elements,
+    tensors,
+)
+
+Proto = TypeVar("Proto", bound=Message)
+
+_LARGE_WEIGHT = 1 << 20  # bytes
+_INT64 = onnx.TensorProto.INT64
+_FILLED = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BOOL}
+    | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+)
+"""Element types that ONNX Runtime's ConstantOfShape makes."""
+
+
+def copied_without(message: Proto, fields: Container[str]) -> Proto:
+    """A copy of a message without some of its fields, which are never copied on the way."""
+    copied = type(message)()
+    for field, value in message.ListFields():
+        if field.name in fields:
+            continue
+        if field.is_repeated:
+            getattr(copied, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(copied, field.name).CopyFrom(value)
+        else:
+            setattr(copied, field.name, value)
+    return copied
+
+
+def with_weights_made_in_place(model: Model) -> Model:
+    """A model of the same sizes that makes its large weights, all zero, where they are read.
+
+    It runs where the model runs and fails where sizes don't fit, without the memory that weights take. Small
+    weights, which may be sizes or axes, are as they were.
+    """
+    source = model.graph
+    large = {t.name: t for t in source.initializer if _is_large(t) and t.data_type in _FILLED}
+    if not large:
+        return model
+    proto = copied_without(model.proto, {"graph"})
+    proto.graph.CopyFrom(copied_without(source, {"initializer", "input"}))
+    proto.graph.input.extend(info for info in source.input if info.name not in large)
+    proto.graph.initializer.extend(t for t in source.initializer if t.name not in large)
+    made = []
+    for k, tensor in enumerate(large.values()):
+        sizes = f"redtest.sizes.{k}"
+        dims = onnx.helper.make_tensor(sizes, _INT64, [len(tensor.dims)], tensor.dims)
+        proto.graph.initializer.append(dims)
+        zero = onnx.helper.make_tensor("", tensor.data_type, [1], [0])
+        made.append(onnx.helper.make_node("ConstantOfShape", [sizes], [tensor.name], value=zero))
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*made, *nodes])
+    return model.edited(proto)
+
+
+def with_weights_as_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """What onnx.checker has to see of a model whose weights were checked: large and external ones are inputs.
+
+    So it needs neither their memory nor their files. The model itself where there are none.
+    """
+    if not any(map(_is_apart, tensors(proto.graph))):
+        return proto
+    checked = copied_without(proto, {"graph"})
+    graph = checked.graph
+    graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
+    graph.initializer.extend(t for t in proto.graph.initializer if not _is_apart(t))
+    listed = {info.name for info in graph.input}
+    for tensor in (*filter(_is_apart, proto.graph.initializer), *_taken_apart(graph)):
+        if tensor.name not in listed:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.input.append(info)
+            listed.add(tensor.name)
+    return checked
+
+
+def _is_apart(tensor: onnx.TensorProto) -> bool:
+    if is_external(tensor):
+        return True
+    fields = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+    only_raw = not any(len(getattr(tensor, field)) for field in fields)  # the checker names what has more
+    return tensor.HasField("raw_data") and _is_large(tensor) and only_raw
+
+
+def _taken_apart(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Take such weights out of a graph and its subgraphs, which see the inputs of the model."""
+    for i in reversed(range(len(graph.initializer))):
+        if _is_apart(graph.initializer[i]):
+            yield graph.initializer.pop(i)
+    for i in reversed(range(len(graph.node))):
+        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and _is_apart(a.t)]
+        if values and graph.node[i].op_type == "Constant":
+            yield onnx.TensorProto(
+                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
+            )
+            del graph.node[i]
+    for child in subgraphs(graph.node):
+        yield from _taken_apart(child)
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return tensor_bytes(tensor) > _LARGE_WEIGHT
 
 
 def without_weights(

@@ -29,6 +29,8 @@ _FAILURES = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, 
 # Larger constants can't be shapes or axes: inference needs their dimensions only.
 _LARGEST_SHAPE_CONSTANT = 1024
 
+_KEPT = 4  # sets of sizes per model
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -62,6 +64,16 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
         model: the model.
         inputs: concrete sizes of the model's inputs.
     """
+    kept: dict[object, Shapes] = model.facts.setdefault("shapes", {})
+    key = frozenset((name, tuple(shape)) for name, shape in inputs.items())
+    if key not in kept:
+        if len(kept) >= _KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = _inferred(model, inputs)
+    return kept[key]
+
+
+def _inferred(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
     try:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(model, inputs), data_prop=True)
     except _FAILURES:

@@ -10,6 +10,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.axes import Axis, axes_of
 from redtest_onnx.graph.head_sizes import cache_sizes
 from redtest_onnx.graph.image_size import declared_image_size
+from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model, TensorSpec, element_bits
 from redtest_onnx.graph.shapes import Shape
 
@@ -207,6 +208,13 @@ def _state_axis(spec: TensorSpec) -> int:
     return next(opened, 1 if len(shape) == 3 else 0)
 
 
+def _only_counted(model: Model, name: str) -> bool:
+    """Whether nothing is read of an input but its size, such as a vector that counts the graphs of a run."""
+    index = index_of(model)
+    readers = [index.nodes[i] for i in index.readers.get(name, ())]
+    return bool(readers) and all(node.op_type in ("Shape", "Size") for node in readers)
+
+
 class _SizeChooser:
     """Sizes of the axes of one model's inputs, equal ones chosen once.
 
@@ -270,6 +278,8 @@ class _SizeChooser:
         rank = len(spec.shape or ())
         if (told := self._by_graph.get(spec.name, {}).get(k)) is not None:
             return told, False
+        if rank == 1 and _only_counted(self._model, spec.name):
+            return 1, True  # one graph a run: of several, those that got no nodes would pool over nothing
         if spec.name in self._states:
             # What an encoder left is never empty; what a decoder said so far is, at first.
             if _CROSS.search(spec.name):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.edits import finished
@@ -74,7 +75,7 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
     if not removals:
         return model
     proto = _edited(model, remove)
-    _sweep(proto.graph)
+    drop_unused(proto.graph)
     return finished(model, proto)
 
 
@@ -92,10 +93,11 @@ def rewritten(model: Model, edit: Callable[[gs.Graph], None]) -> Model:
 
 
 def _edited(model: Model, edit: Callable[[gs.Graph], None]) -> onnx.ModelProto:
-    graph = _import(model)
-    imported = {_first_output(node): node for node in graph.nodes}
-    edit(graph)
-    return _merge(model.proto, graph, imported)
+    with G_LOGGER.suppress(G_LOGGER.ERROR):  # its warnings tell of types that it keeps as they are
+        graph = _import(model)
+        imported = {_first_output(node): node for node in graph.nodes}
+        edit(graph)
+        return _merge(model.proto, graph, imported)
 
 
 def adapter_output(exit_: str, step: int) -> str:
@@ -248,7 +250,7 @@ def _ordered(
     yield from waiting
 
 
-def _sweep(graph: onnx.GraphProto) -> None:
+def drop_unused(graph: onnx.GraphProto) -> None:
     """Drop initializers, declared shapes and annotations of tensors that are gone."""
     used = {name for node in graph.node for name in reads(node)} | {v.name for v in graph.output}
     made = {name for node in graph.node for name in node.output}

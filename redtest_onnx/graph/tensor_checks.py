@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
 import onnx
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model, element_bits, external_location, is_external, tensor_bytes
+from redtest_onnx.graph.model import (
+    Model,
+    element_bits,
+    external_location,
+    is_external,
+    subgraphs,
+    tensor_bytes,
+)
 
 Tensor = onnx.TensorProto
 
 _EXPORT = "export the model again"
+_INSIDE = "save the model as one file: onnx.save(onnx.load(FILE), FILE)"
 # Sparse tensors become dense to be computed with. What grows beyond this stores nearly nothing of it.
 _LARGEST_DENSE, _LARGEST_GROWTH = 1 << 28, 1000
 
@@ -56,12 +65,53 @@ def check_type(kind: int, where: str) -> None:
         )
 
 
-def check_sparse(model: Model, tensor: onnx.SparseTensorProto) -> None:
-    """Check that a sparse tensor does not blow up.
+def check_attributes(model: Model) -> None:
+    """Check that no attribute keeps its values in another file, but those of Constant nodes in graphs.
+
+    Where such a place is relative to is not said: onnx's checker takes the working folder.
 
     Raises:
-        InputError: it stores nearly nothing of a huge tensor.
+        InputError: with the node, the attribute and the place.
     """
+    _check_attributes(model, model.graph.node, "")
+    for function in model.proto.functions:
+        _check_attributes(model, function.node, f"local function {function.name!r}, ")
+
+
+def _check_attributes(model: Model, nodes: Iterable[onnx.NodeProto], inside: str) -> None:
+    for node in nodes:
+        for attribute in node.attribute:
+            sparse = [
+                *attribute.sparse_tensors,
+                *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+            ]
+            values = [*attribute.tensors, *(part for one in sparse for part in (one.values, one.indices))]
+            if attribute.HasField("t") and (inside or node.op_type != "Constant"):
+                values.append(attribute.t)
+            for tensor in filter(is_external, values):
+                raise InputError(
+                    f"its attribute {attribute.name!r} keeps its values in another file, "
+                    f"{_short(external_location(tensor))}, which only weights and Constant nodes may",
+                    where=f"{model.label}, {inside}node {node.name or node.op_type!r} ({node.op_type})",
+                    hint=_INSIDE,
+                )
+        for child in subgraphs([node]):
+            _check_attributes(model, child.node, inside)
+
+
+def check_sparse(model: Model, tensor: onnx.SparseTensorProto) -> None:
+    """Check that a sparse tensor lies in the model's own file and does not blow up.
+
+    Raises:
+        InputError: it lies elsewhere, or stores nearly nothing of a huge tensor.
+    """
+    for part in filter(is_external, (tensor.values, tensor.indices)):
+        raise InputError(
+            f"it keeps its values in another file, {_short(external_location(part))}, which"
+            " sparse tensors can't",
+            where=f"{model.label}, sparse tensor {tensor.values.name!r}",
+            hint=_INSIDE,
+        )
     if any(dim < 0 for dim in tensor.dims):
         return
     dense = prod(tensor.dims) * element_bits(tensor.values.data_type) // 8

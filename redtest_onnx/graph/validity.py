@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import networkx as nx
 import onnx
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.endless import check_loops
 from redtest_onnx.graph.functions import check_functions
 from redtest_onnx.graph.index import reads
 from redtest_onnx.graph.model import (
@@ -19,14 +20,13 @@ from redtest_onnx.graph.model import (
     sparse_tensors,
     stored_tensors,
     subgraphs,
-    tensors,
 )
+from redtest_onnx.graph.reduced import with_weights_as_inputs
 from redtest_onnx.graph.runtime_operators import runtime_only_operators, without_runtime_only
 from redtest_onnx.graph.stored import loadable
-from redtest_onnx.graph.tensor_checks import check_sparse, check_tensor, check_type
+from redtest_onnx.graph.tensor_checks import check_attributes, check_sparse, check_tensor, check_type
 from redtest_onnx.graph.text import broken_text
 from redtest_onnx.graph.tolerance import with_inferred_shapes, with_shapes
-from redtest_onnx.graph.weights_file import is_large, without_large_weights
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,10 @@ def check(model: Model) -> None:
     _check_types(model, model.graph)
     for tensor in stored_tensors(model.proto):
         check_tensor(model, tensor)
+    check_attributes(model)
     for sparse in sparse_tensors(model.proto):
         check_sparse(model, sparse)
+    check_loops(model)
     _check_schema(model)
 
 
@@ -59,7 +61,7 @@ def full_check(model: Model) -> None:
     """
     external = any(is_external(tensor) for tensor in stored_tensors(model.proto))
     try:
-        proto = with_inferred_shapes(_without_values(model.proto))
+        proto = with_inferred_shapes(with_weights_as_inputs(model.proto))
         if external or proto is not model.proto or runtime_only_operators(model.proto):
             checked: onnx.ModelProto | str | bytes = without_runtime_only(proto)
         else:
@@ -67,38 +69,6 @@ def full_check(model: Model) -> None:
         onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InputError(f"fails onnx.checker: {first_line(error)}", where=model.label) from error
-
-
-def _without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights as inputs where they lie in other files, or are too large to be copied."""
-    proto = without_large_weights(proto) if is_large(proto) else proto
-    if not any(is_external(t) for t in tensors(proto.graph)):
-        return proto
-    checked = onnx.ModelProto()
-    checked.CopyFrom(proto)
-    listed = {v.name for v in checked.graph.input}
-    for tensor in _take_external(checked.graph):
-        if tensor.name not in listed:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            checked.graph.input.append(info)
-            listed.add(tensor.name)
-    return checked
-
-
-def _take_external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Take the external weights out of a graph and its subgraphs, which see the inputs of the model."""
-    for i in reversed(range(len(graph.initializer))):
-        if is_external(graph.initializer[i]):
-            yield graph.initializer.pop(i)
-    for i in reversed(range(len(graph.node))):
-        values = [a.t for a in graph.node[i].attribute if a.HasField("t") and is_external(a.t)]
-        if values and graph.node[i].op_type == "Constant":
-            yield onnx.TensorProto(
-                name=graph.node[i].output[0], data_type=values[0].data_type, dims=values[0].dims
-            )
-            del graph.node[i]
-    for child in subgraphs(graph.node):
-        yield from _take_external(child)
 
 
 def _twice(names: Iterable[str]) -> str | None:
@@ -195,7 +165,7 @@ def _check_schema(model: Model) -> None:
     if beyond := runtime_only_operators(model.proto):
         log.info("%s: ONNX has no schema for %s; ONNX Runtime decides", model.label, ", ".join(beyond))
     try:
-        onnx.checker.check_model(without_runtime_only(with_shapes(_without_values(model.proto))))
+        onnx.checker.check_model(without_runtime_only(with_shapes(with_weights_as_inputs(model.proto))))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(
             f"not a valid ONNX model: {first_line(error)}",

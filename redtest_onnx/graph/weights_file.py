@@ -8,11 +8,11 @@ from __future__ import annotations
 import shutil
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import onnx
 
 from redtest_onnx.graph.model import Model, is_external, tensor_bytes
+from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.scratch import make_scratch_folder
 
 _LARGE_MODEL = 32 << 20  # bytes of weights
@@ -99,19 +99,6 @@ def is_large(proto: onnx.ModelProto) -> bool:
     return sum(tensor_bytes(t) for t in proto.graph.initializer if _is_large_weight(t)) > _LARGE_MODEL
 
 
-def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A model with its large weights as inputs, for checks that don't read their values."""
-    taken: list[onnx.TensorProto] = []
-    light = with_large_weights(proto, lambda tensor: taken.append(tensor))
-    listed = {value.name for value in light.graph.input}
-    light.graph.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-        for tensor in taken
-        if tensor.name not in listed
-    )
-    return light
-
-
 def with_large_weights(
     proto: onnx.ModelProto, replace: Callable[[onnx.TensorProto], onnx.TensorProto | None]
 ) -> onnx.ModelProto:
@@ -121,9 +108,8 @@ def with_large_weights(
         proto: the model; not changed.
         replace: gives what takes a weight's place; None takes it out.
     """
-    light = onnx.ModelProto()
-    _copy_fields(proto, light, "graph")
-    _copy_fields(proto.graph, light.graph, "initializer")
+    light = copied_without(proto, {"graph"})
+    light.graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
     for tensor in proto.graph.initializer:
         found = replace(tensor) if _is_large_weight(tensor) else tensor
         if found is not None:
@@ -136,8 +122,7 @@ def serialised_size(proto: onnx.ModelProto) -> int:
     taken: list[int] = []
 
     def take(tensor: onnx.TensorProto) -> None:
-        rest = onnx.TensorProto()
-        _copy_fields(tensor, rest, "raw_data")
+        rest = copied_without(tensor, {"raw_data"})
         taken.append(_field(rest.ByteSize() + _field(len(tensor.raw_data))))
 
     light = with_large_weights(proto, take)
@@ -152,16 +137,3 @@ def _field(size: int) -> int:
 
 def _is_large_weight(tensor: onnx.TensorProto) -> bool:
     return tensor.HasField("raw_data") and tensor_bytes(tensor) > _LARGE_WEIGHT and not is_external(tensor)
-
-
-def _copy_fields(source: Any, target: Any, left_out: str) -> None:
-    """Copy all fields of a message but one."""
-    for field, value in source.ListFields():
-        if field.name == left_out:
-            continue
-        if hasattr(value, "extend"):
-            getattr(target, field.name).extend(value)
-        elif hasattr(value, "CopyFrom"):
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)

@@ -35,7 +35,7 @@ def elsewhere(index: GraphIndex, layers: Sequence[Layer], cost: Cost) -> Elsewhe
         layers: all layers of a series.
         cost: of the whole file.
     """
-    insides = [index.between(layer.input, layer.exit) for layer in layers]
+    insides = [index.with_feeders(index.between(layer.input, layer.exit)) for layer in layers]
     shared: list[str] = []
     for name in index.initializers:
         readers = index.readers.get(name, ())

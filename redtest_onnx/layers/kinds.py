@@ -6,11 +6,14 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.regions import Region
 
-BLOCKS = frozenset({"residual block", "branches", "attention", "feed-forward", "block", "recurrent block"})
+BLOCKS = frozenset(
+    {"residual block", "branches", "attention", "feed-forward", "block", "recurrent block", "message passing"}
+)
 """Kinds of layers with several ways through them."""
 
-_TABLES = {"Gather", ops.MS + "EmbedLayerNormalization", ops.MS + "GatherBlockQuantized"}
 _GATES = {"Sigmoid", "Tanh"}
+_SCATTERS = {"ScatterElements", "ScatterND"}
+_FEED_FORWARD = 4  # operators with weights: gate, up, down, and one to spare
 
 
 def kind_of(index: GraphIndex, region: Region) -> str:
@@ -31,7 +34,7 @@ def kind_of(index: GraphIndex, region: Region) -> str:
         if not found.isdisjoint(marks):
             return name
     with_weights = [i for i in core if i in index.weighted]
-    if with_weights and all(ops.qualified(index.nodes[i]) in _TABLES for i in with_weights):
+    if with_weights and all(ops.qualified(index.nodes[i]) in ops.TABLES for i in with_weights):
         return "embedding"
     joins = {ops.qualified(index.nodes[i]) for i in core if len(index.activation_inputs(i)) > 1}
     residual = not joins.isdisjoint({"Add", "Sum"})
@@ -43,7 +46,10 @@ def kind_of(index: GraphIndex, region: Region) -> str:
     if convolutions:
         merge = index.nodes[index.producer[region.tensor]].op_type
         return "residual block" if residual and merge != "Concat" else "branches"
-    return "feed-forward" if residual or "Mul" in joins else "block"
+    if not found.isdisjoint(_SCATTERS):
+        return "message passing"  # what nodes of a graph tell their neighbours is summed up
+    small = len(with_weights) <= _FEED_FORWARD
+    return "feed-forward" if small and (residual or "Mul" in joins) else "block"
 
 
 def _steps(index: GraphIndex, with_weights: list[int], kinds: list[str]) -> bool:

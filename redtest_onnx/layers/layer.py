@@ -12,6 +12,7 @@ from redtest_onnx.graph.quantisation import same_scale
 from redtest_onnx.graph.reinsert import InlinedBranch
 from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.layers.adaptation import adaptable, adapter_cost
+from redtest_onnx.layers.claims import claimed
 from redtest_onnx.layers.granularity import GRANULARITIES, Granularity, regroup
 from redtest_onnx.layers.kinds import BLOCKS, kind_of
 from redtest_onnx.layers.layout import channels_first, channels_last
@@ -87,41 +88,63 @@ def find_layers(
     regions = regroup(index, series, shapes, granularity)
     joined = set(regions) - set(series)
     names = layer_names(index, regions)
-    layers = []
-    for i, (region, name) in enumerate(zip(regions, names, strict=True)):
-        gone = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
-        # What others need, too, stays; its cost is the layer's all the same.
-        gone = index.with_feeders(gone | region.nodes)
-        action, reason = _action(index, region, shapes)
-        if action and (beyond := _reaching_out(region, index, choices)):
-            action, reason = None, beyond
-        added = _adapter_cost(index, region, shapes) if action == "adapter" else (0, 0)
-        parameters, macs = count_parameters(index, gone), count_macs(index, shapes, gone)
-        if action and parameters <= added[0] and (macs is None or macs <= added[1]):
-            reason = _frees_nothing(reason)
-            action, added = None, (0, 0)
-        layers.append(
-            Layer(
-                index=i,
-                name=name,
-                kind=granularity if region in joined and len(region.core) > 1 else kind_of(index, region),
-                operators=len(region.core),
-                convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
-                input=region.entry,
-                tensor=region.tensor,
-                exit=region.exit,
-                shape=shapes.sizes.get(region.tensor),
-                parameters=parameters,
-                shared_parameters=count_shared(index, gone),
-                macs=macs,
-                added_parameters=added[0],
-                added_macs=added[1],
-                action=action,
-                reason=reason,
-                channels_last=channels_last(index, region.tensor, ranks.get(region.tensor, 0)),
-            )
+    parts = [_part(index, region) for region in regions]
+    fates = [_fate(index, region, shapes, part, choices) for region, part in zip(regions, parts, strict=True)]
+    counted = claimed(regions, parts, [fate.action is not None for fate in fates])
+    return tuple(
+        Layer(
+            index=i,
+            name=name,
+            kind=granularity if region in joined and len(region.core) > 1 else kind_of(index, region),
+            operators=len(region.core),
+            convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
+            input=region.entry,
+            tensor=region.tensor,
+            exit=region.exit,
+            shape=shapes.sizes.get(region.tensor),
+            parameters=count_parameters(index, counted[i]),
+            shared_parameters=count_shared(index, counted[i]),
+            macs=count_macs(index, shapes, counted[i]),
+            added_parameters=fates[i].added[0],
+            added_macs=fates[i].added[1],
+            action=fates[i].action,
+            reason=fates[i].reason,
+            channels_last=channels_last(index, region.tensor, ranks.get(region.tensor, 0)),
         )
-    return tuple(layers)
+        for i, (region, name) in enumerate(zip(regions, names, strict=True))
+    )
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """Whether and how a layer goes, why not or why so, and parameters and MACs of its adapter."""
+
+    action: str | None
+    reason: str | None
+    added: tuple[int, int] = (0, 0)
+
+
+def _part(index: GraphIndex, region: Region) -> frozenset[int]:
+    """The nodes that go with a layer, and those that others need, too: they are its cost all the same."""
+    gone = index.dead_nodes_if_unread([region.exit], kept=[region.entry] if region.entry else [])
+    return index.with_feeders(gone | region.nodes)
+
+
+def _fate(
+    index: GraphIndex,
+    region: Region,
+    shapes: Shapes,
+    part: frozenset[int],
+    choices: Sequence[InlinedBranch],
+) -> _Fate:
+    action, reason = _action(index, region, shapes)
+    if action and (beyond := _reaching_out(region, index, choices)):
+        return _Fate(None, beyond)
+    added = _adapter_cost(index, region, shapes) if action == "adapter" else (0, 0)
+    macs = count_macs(index, shapes, part)
+    if action and count_parameters(index, part) <= added[0] and (macs is None or macs <= added[1]):
+        return _Fate(None, _frees_nothing(reason))
+    return _Fate(action, reason, added)
 
 
 def has_branches(layers: Iterable[Layer]) -> bool:
@@ -132,13 +155,17 @@ def has_branches(layers: Iterable[Layer]) -> bool:
 
 
 def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer]) -> tuple[Layer, ...]:
-    """All floating-point activations in graph order: the layers of the series and what lies between them."""
+    """All floating-point tensors that follow from the values of the inputs, in graph order.
+
+    These are the layers of the series, what lies between them, and what is made of the inputs before any
+    operator with weights.
+    """
     known = {layer.tensor: layer for layer in series}
     owner = {name: layer.name for layer in known.values() for name in _inside(index, layer)}
     found: list[Layer] = []
     for i, node in enumerate(index.nodes):
         for name in node.output:
-            if name not in index.activations or not shapes.is_float(name):
+            if not name or name not in index.input_dependent or not shapes.is_float(name):
                 continue
             inner = Layer(
                 index=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
@@ -10,8 +11,10 @@ from itertools import takewhile
 import onnx
 
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.regions import Region
+from redtest_onnx.layers.regions import Region, is_embedding
 
+# Modules that are blocks of transformers, by their number.
+_NUMBERED = re.compile(r"((?:.*\.)?(?:layers?|blocks?|h)\.)(\d+)")
 _TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -22,8 +25,9 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     scope inside it that most of their operators with weights belong to.
     """
     regions = list(regions)
-    scopes = [_scopes(index, region) for region in regions]
-    names = [_dotted(_common(found)) for found in scopes]
+    # An embedding is called after its tables; what adds them up and normalises them may lie further out.
+    scopes = [_scopes(index, region, weighted=is_embedding(index, region)) for region in regions]
+    names = [_several(found) or _dotted(_common(found)) for found in scopes]
     finer = [
         _dotted(_main_child(found, _scopes(index, region, weighted=True))) if names.count(name) > 1 else name
         for name, found, region in zip(names, scopes, regions, strict=True)
@@ -47,6 +51,18 @@ def _scopes(index: GraphIndex, region: Region, *, weighted: bool = False) -> lis
 def _common(scopes: list[tuple[str, ...]]) -> tuple[str, ...]:
     levels = takewhile(lambda level: len(set(level)) == 1, zip(*scopes, strict=False))
     return tuple(level[0] for level in levels)
+
+
+def _several(scopes: list[tuple[str, ...]]) -> str | None:
+    """The name of the numbered modules that a region spans, such as `layers.1-2`; None if not several."""
+    outer = len(_common(scopes))
+    found = [_NUMBERED.fullmatch(scope[outer]) for scope in scopes if len(scope) > outer]
+    numbers = {int(match.group(2)) for match in found if match is not None}
+    kinds = {match.group(1) for match in found if match is not None}
+    if len(numbers) < 2 or len(kinds) != 1 or None in found or len(found) != len(scopes):
+        return None
+    path = _dotted((*_common(scopes), f"{kinds.pop()}{min(numbers)}"))
+    return f"{path}-{max(numbers)}"
 
 
 def _main_child(scopes: list[tuple[str, ...]], weighted: list[tuple[str, ...]]) -> tuple[str, ...]:

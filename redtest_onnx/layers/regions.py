@@ -182,7 +182,8 @@ def _region(
 ) -> Region:
     """The layer that starts with step `k`, with the steps behind it that belong to it."""
     step = chain[k]
-    single = len(step.nodes) == 1
+    # What the first block reads of looked-up rows are their sums with positions, normalised.
+    single = len(step.nodes) == 1 and not _looks_up(index, step)
     last = k
     if _kinds(index, step) <= ops.RECURRENT:
         while last + 1 < len(chain) and ranks.get(chain[last].exit) == 4:
@@ -205,11 +206,25 @@ def _belongs(index: GraphIndex, chain: list[FlowStep], candidate: int, start: in
     kinds = _kinds(index, chain[candidate])
     if kinds == {"DequantizeLinear"} and _kinds(index, chain[candidate - 1]) != {"QuantizeLinear"}:
         return False  # the end of integer arithmetic, not a rounding on the way
-    if len(chain[start].nodes) == 1:
+    if len(chain[start].nodes) == 1 or _looks_up(index, chain[start]):
         return kinds <= ops.POINTWISE or _normalises(kinds)
     if kinds <= ops.ACTIVATION or (len(kinds) > 1 and kinds <= ops.POINTWISE):
         return True
     return candidate <= start + _normalisation_behind(index, chain, start)
+
+
+def is_embedding(index: GraphIndex, region: Region) -> bool:
+    """Whether a region is the embedding of a model's inputs: tables are its only weights."""
+    return region.entry is None and _only_tables(index, region.core)
+
+
+def _looks_up(index: GraphIndex, step: FlowStep) -> bool:
+    return step.entry is None and _only_tables(index, step.nodes)
+
+
+def _only_tables(index: GraphIndex, nodes: frozenset[int]) -> bool:
+    found = [ops.qualified(index.nodes[i]) for i in nodes if i in index.weighted]
+    return bool(found) and ops.TABLES.issuperset(found)
 
 
 def _normalisation_behind(index: GraphIndex, chain: list[FlowStep], start: int) -> int:

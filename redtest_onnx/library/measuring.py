@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from redtest_onnx.checks import Positive
 from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
 from redtest_onnx.layers.granularity import Granularity
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from redtest_onnx.auditing.profile import Profile
     from redtest_onnx.auditing.run import Audit
     from redtest_onnx.ranking.rank import Ranking, RankingSettings
+    from redtest_onnx.runtime.activations import ActivationBatch, ExposedModel
     from redtest_onnx.runtime.session import RunOptions
     from redtest_onnx.similarity.compare import Comparison
     from redtest_onnx.similarity.files import FileComparison
@@ -45,6 +49,73 @@ def analyze(
     """
     settings = settings or AnalysisSettings()
     return measure_layers(opened_workbench(model, data, options, settings.seed), settings, progress)
+
+
+def expose(
+    model: ModelLike,
+    tensors: str | Sequence[str] = "all",
+    data: DataLike = None,
+    *,
+    dequantize: bool = False,
+    options: RunOptions | None = None,
+) -> ExposedModel:
+    """A model whose inner tensors are outputs behind its own, with types and shapes declared.
+
+    Args:
+        model: the model; it is left as it is.
+        tensors: globs over names of tensors, or "all" for every one that follows from the inputs.
+        data: samples for it, which decide the branches that are taken, and sizes that can't be inferred.
+        dequantize: give quantised tensors whose scale is known as float32.
+        options: device and threads.
+
+    Returns:
+        The model (write it with `save(exposed.model, path)`), its new outputs, and what stays inside with the
+        reason.
+
+    Raises:
+        InputError: a pattern names no tensor, or the model doesn't run on the data.
+    """
+    from redtest_onnx.runtime.activations import expose_tensors
+
+    patterns = (tensors,) if isinstance(tensors, str) else tuple(tensors)
+    return expose_tensors(opened_workbench(model, data, options), patterns, dequantize=dequantize)
+
+
+def activations(
+    model: ModelLike,
+    data: DataLike = None,
+    names: str | Sequence[str] = "all",
+    *,
+    samples: int | None = None,
+    dequantize: bool = False,
+    options: RunOptions | None = None,
+) -> Iterator[ActivationBatch]:
+    """The values of inner tensors, some samples at a time: at most some 128 MiB of them are in memory.
+
+    Args:
+        model: the model.
+        data: samples for it; 16 synthetic ones if None.
+        names: globs over names of tensors, or "all".
+        samples: how many samples, from the first on; all if None.
+        dequantize: give quantised tensors whose scale is known as float32.
+        options: device and threads.
+
+    Yields:
+        `indices` of the samples, and `values`: arrays [n, ...] by tensor, or of any shape where no axis holds
+        the samples.
+
+    Raises:
+        InputError: a pattern names no tensor, or the model doesn't run on the data.
+    """
+    from redtest_onnx.checks import check
+    from redtest_onnx.runtime.activations import SYNTHETIC, expose_tensors, iterate_activations
+
+    check("samples", samples, Positive | None)
+    bench = opened_workbench(model, data, options)
+    patterns = (names,) if isinstance(names, str) else tuple(names)
+    exposed = expose_tensors(bench, patterns, dequantize=dequantize)
+    count = samples or (SYNTHETIC if bench.data.synthetic else len(bench.data))
+    return iterate_activations(bench, exposed, np.arange(min(count, len(bench.data)), dtype=np.int64))
 
 
 def find_layers(

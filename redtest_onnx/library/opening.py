@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
 import onnx
 
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import DataLike, open_data
+from redtest_onnx.data.saved_activations import holds_activations
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, parse
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.runtime.activation_model import activation_workbench
 from redtest_onnx.runtime.outputs.kinds import parse_output_kind
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 
 ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | Model | Workbench
-"""A model by path, serialised, as a proto, loaded, or with data in a workbench."""
+"""A model by path, serialised, as a proto, loaded, or in a workbench; or saved activations by path."""
 
 
 class Opening(TypedDict, total=False):
@@ -84,6 +87,8 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
                 hint="give a model instead of a workbench, or make another workbench",
             )
         return model
+    if isinstance(model, str | os.PathLike) and data is None and holds_activations(Path(model)):
+        return activation_workbench(Path(model), how.get("options") or RunOptions(), how.get("seed", 0))
     opened, seed = open_model(model), how.get("seed", 0)
     images, shapes = how.get("images"), how.get("shapes")
     samples = open_data(data, opened, split=how.get("split"), images=images, shapes=shapes, seed=seed)

@@ -14,7 +14,7 @@ from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer
-from redtest_onnx.pruning.halving import Trial, longest, tolerated
+from redtest_onnx.pruning.halving import LeastLoss, Trial, longest, tolerated
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
 from redtest_onnx.runtime.evaluate import Evaluation
@@ -143,7 +143,8 @@ def make_plan(
         chosen = list(islice(ranking, budget.remove))
         if budget.remove > len(chosen):
             raise NegativeVerdictError(
-                f"{budget.remove} layers can't be removed: {len(chosen)} of {len(analysis.layers)} can go",
+                f"{'1 layer' if budget.remove == 1 else f'{budget.remove} layers'} can't be removed: "
+                f"{len(chosen)} of {len(analysis.layers)} can go",
                 where=bench.label,
                 hint="`inspect` gives the reason for each layer that stays"
                 f"{_unfitted(analysis, asked)}{_undefined(criterion, analysis)}",
@@ -152,16 +153,33 @@ def make_plan(
         chosen = search.run(ranking)
     else:
         chosen = list(ranking)
+    if not chosen:
+        return Plan(criterion, bench.digest, (), no_candidates(context, asked, criterion, budget))
     if losses is None or budget.max_drop is None:
         return plan_of(bench, criterion, chosen)
     trial = Trial(bench, criterion, chosen, budget.max_drop, progress)
-    kept = tolerated(trial, losses.plain)
-    plain = trial.plan(kept)
-    if losses.repaired is None:
-        return plain
-    sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
-    repaired = trial.plan(chosen[: longest(trial, losses.repaired, sure)])
-    return max(plain, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
+    least = LeastLoss()
+    kept = tolerated(trial, least.watched(losses.plain))
+    found = trial.plan(kept)
+    if losses.repaired is not None:
+        sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
+        repaired = trial.plan(chosen[: longest(trial, least.watched(losses.repaired), sure)])
+        found = max(found, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
+    return found if found.steps else replace(found, reason=least.words(budget.max_drop, bench.data.synthetic))
+
+
+def no_candidates(
+    context: CriterionContext, allowed: Callable[[Layer], bool], criterion: str, budget: Budget
+) -> str:
+    """Why no layer is a candidate, and what would make one of some."""
+    if budget.remove == 0:
+        return "0 layers were asked for"
+    analysis = context.analysis
+    if budget.threshold is not None:
+        return f"no layer that can go scores at least {budget.threshold:g}; a lower @threshold takes more"
+    unfitted, undefined = _unfitted(analysis, allowed), _undefined(criterion, analysis)
+    kept = "; @protect keeps what could go" if budget.protect and not unfitted + undefined else ""
+    return f"no layer is a candidate{unfitted}{undefined}{kept}"
 
 
 def _unfitted(analysis: Analysis, allowed: Callable[[Layer], bool]) -> str:
@@ -169,7 +187,8 @@ def _unfitted(analysis: Analysis, allowed: Callable[[Layer], bool]) -> str:
     count = sum(layer.removable and not allowed(layer) for layer in analysis.layers)
     if not count:
         return ""
-    return f"; {count} more need an adapter: give samples to fit it to (@data), or say @repair=adapter"
+    need = "1 needs" if count == 1 else f"{count} need"
+    return f"; {need} an adapter: give samples to fit it to (@data), or say @repair=adapter"
 
 
 def _undefined(criterion: str, analysis: Analysis) -> str:

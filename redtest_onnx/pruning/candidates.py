@@ -15,9 +15,10 @@ from redtest_onnx.graph.bypass import bypassed
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.classes import MEASURE
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import drop
+from redtest_onnx.pruning.budget import Losses, drop
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
+from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, fit_to_original
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
+_ROUNDING = 1e-9
+_FITTED = 256  # samples, enough to tell a good plan from a bad one
 _SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
@@ -52,6 +55,8 @@ class Candidates:
                 "to remove, or what its outputs are",
                 bench.label,
             )
+        # Accuracy may hold where the agreement doesn't.
+        self._floor = None if self._evaluator.reference.accuracy_steers else 1.0 - max_drop - _ROUNDING
         self._looks = self._prepared()
 
     def loss(self, plan: Plan) -> float:
@@ -71,7 +76,7 @@ class Candidates:
             session = Session(make(), self._bench.options)
             if self._hopeless(session):
                 return float("inf")
-            return drop(self._evaluator.reference, self._evaluator.evaluate(session))
+            return drop(self._evaluator.reference, self._evaluator.evaluate(session, self._floor))
         except InputError as error:
             # What can't be run is no candidate.
             log.info("without %s: %s", ", ".join(step.region for step in plan.steps), error.what)
@@ -107,6 +112,22 @@ class Candidates:
             if share - (total - wrong) / total > self._max_drop + 0.5 / total:
                 return True
         return False
+
+
+def losses_within(bench: Workbench, max_drop: float, method: Method) -> Losses:
+    """What plans lose on held-out samples, plainly and after a quick repair.
+
+    Args:
+        bench: the original, with its branches inlined.
+        max_drop: largest loss that is tolerated.
+        method: how the result will be repaired.
+    """
+    candidates = Candidates(bench, max_drop)
+    if method == "none" or bench.data.synthetic:
+        return Losses(candidates.loss)
+    fitted: Fitted = "adapter" if method == "adapter" else "refit"
+    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], rounds=1, density=SEARCHING_ROWS)
+    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
 def _one_class_per_sample(outputs: tuple[ModelOutput, ...]) -> bool:

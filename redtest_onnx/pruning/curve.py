@@ -124,7 +124,7 @@ def trade_off_curve(
     """
     settings, budget = settings or PruneSettings(), budget or Budget()
     analysis = analysis or analyze(bench, settings.similarity, progress)
-    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(bench.opened, analysis)
     protected = protected_by(analysis, budget.protect)
     context = replace(

@@ -178,4 +178,10 @@ def _changes(
                 raise InputError(
                     f"has no operator {name!r} to take over its new weights", where=partner.label
                 )
+            if tuple(index.initializers[target].dims) != values.shape:
+                raise InputError(
+                    f"the resized operator {name!r} can't be carried over to {partner.label}",
+                    where=original.label,
+                    hint="@repair=refit, or @repair=none",
+                )
             yield (i, target), values

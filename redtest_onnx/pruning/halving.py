@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil, inf
 
 from redtest_onnx.pruning.criteria.base import ScoredLayer
 from redtest_onnx.pruning.plan import Plan
@@ -13,6 +14,7 @@ from redtest_onnx.similarity.analyze import Progress
 
 PATIENCE = 8
 """Layers in a row that may fail before those behind them, which rank lower, are given up."""
+_BEARABLE = 0.2  # a loss above is nothing to advise
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,41 @@ class Trial:
     def plan(self, chosen: Iterable[ScoredLayer]) -> Plan:
         """The plan that takes out some candidates."""
         return plan_of(self.bench, self.criterion, chosen)
+
+
+class LeastLoss:
+    """Remembers which try cost least, to be told where none was good enough."""
+
+    def __init__(self) -> None:
+        self._least = inf
+        self._plan: Plan | None = None
+
+    def watched(self, loss: Callable[[Plan], float]) -> Callable[[Plan], float]:
+        """The same loss, looked at as it is asked for."""
+
+        def watch(plan: Plan) -> float:
+            found = loss(plan)
+            if found < self._least:
+                self._least, self._plan = found, plan
+            return found
+
+        return watch
+
+    def words(self, limit: float, synthetic: bool) -> str:
+        """What the best try costs, and what to try."""
+        most = "1 point" if limit == 0.01 else f"{100 * limit:.3g} points"
+        advice = "@remove=1 takes one whatever it costs"
+        if synthetic:
+            advice += ", and real samples (@data) allow repairs, which cost less"
+        if self._plan is None:
+            return f"every removal that was tried costs more than {most}, the limit; {advice}"
+        names = ", ".join(step.region for step in self._plan.steps)
+        if self._least < _BEARABLE:
+            advice = f"@max_drop={ceil(self._least * 100) / 100:g} allows it, {advice}"
+        return (
+            f"without {names}, which costs least of what was tried, {100 * self._least:.1f} points are lost "
+            f"and {most} may be; {advice}"
+        )
 
 
 def tolerated(trial: Trial, loss: Callable[[Plan], float]) -> list[ScoredLayer]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, with_arguments
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reading import read_json
 from redtest_onnx.layers.layer import Layer
@@ -66,16 +66,20 @@ class Plan(Result):
         criterion: what chose the steps.
         model_sha256: digest of the file the plan was made for.
         steps: the layers to take out.
+        reason: why nothing goes and what to try, arguments marked by @; None where something goes.
     """
 
     criterion: str
     model_sha256: str
     steps: tuple[Step, ...]
+    reason: str | None = None
 
     def summary(self) -> str:
         """Number of steps and what they save."""
         parameters = sum(step.parameters for step in self.steps)
         count = f"{len(self.steps)} layer{'s' * (len(self.steps) != 1)}"
+        if self.reason is not None:
+            return f"nothing to remove: {with_arguments(self.reason)}"
         return f"remove {count} with {parameters:,} parameters, by {self.criterion}"
 
     def to_dict(self) -> Document:

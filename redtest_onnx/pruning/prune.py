@@ -16,17 +16,15 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.budget import Budget, Losses, make_plan
-from redtest_onnx.pruning.candidates import Candidates
+from redtest_onnx.pruning.budget import Budget, make_plan
+from redtest_onnx.pruning.candidates import losses_within
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.follow import close_with_twin
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.reinit import refuse_limit
 from redtest_onnx.pruning.repair.repair import (
-    FitSettings,
-    Fitted,
     Method,
     Repair,
     RepairSettings,
@@ -42,8 +40,6 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress
 from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
-
-_FITTED_IN_SEARCH = 256  # enough to tell a good plan from a bad one
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class PruneSettings:
     Attributes:
         criterion: the order in which layers go, one of `criteria.names()`.
         similarity: how similarity is measured.
-        repair: "none", "adapter", "refit", "distil" or "auto", see `repair`; with repair more layers can go.
+        repair: one of `METHODS`, see `repair`; with repair more layers can go.
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
     """
@@ -168,30 +164,23 @@ def plan(
         progress: called as work is done.
 
     Raises:
-        InputError: see `analyze` and `make_plan`.
+        InputError: see `analyze`, `make_plan` and `refuse_limit`.
         NegativeVerdictError: a target can't be reached.
     """
     settings = settings or PruneSettings()
+    refuse_limit(settings.repair, budget.max_drop)
     analysis = analysis or analyze(bench, settings.similarity, progress)
     # Without data nothing could be fitted: an adapter would be a guess.
-    adapters = not bench.data.synthetic or settings.repair == "adapter"
+    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
     limit = budget.max_drop
-    losses = _losses(bench.opened, settings, limit) if limit is not None else None
+    if limit is not None and progress is not None:
+        progress(0, 1, "trying removals")  # first, the original runs on what judges them
+    losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
     chosen = make_plan(context, budget, settings.criterion, losses=losses, progress=progress)
     return chosen, analysis
-
-
-def _losses(bench: Workbench, settings: PruneSettings, max_drop: float) -> Losses:
-    """What plans lose on held-out samples, plainly and after a quick repair."""
-    candidates = Candidates(bench, max_drop)
-    if settings.repair == "none" or bench.data.synthetic:
-        return Losses(candidates.loss)
-    method: Fitted = "adapter" if settings.repair == "adapter" else "refit"
-    quick = FitSettings(method, bench.splits.fit[:_FITTED_IN_SEARCH], rounds=1, density=SEARCHING_ROWS)
-    return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
 def prune(
@@ -248,9 +237,8 @@ def rewrite(
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
-    settings = settings or PruneSettings()
+    settings, opened = settings or PruneSettings(), bench.opened
     (progress or _silent)(0, 4, "rewriting")
-    opened = bench.opened
     pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)
 

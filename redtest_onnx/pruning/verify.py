@@ -78,11 +78,11 @@ def verify_generation(bench: Workbench, rewritten: Workbench) -> None:
     ids = np.asarray(bench.sample[before.ids]).reshape(-1)[:_PROMPT]
     prompt = [int(token) for token in ids]
     try:
-        if not generate(bench.model, prompt, _STEPS, bench.options).agree:
+        if not generate(bench.session(), prompt, _STEPS).agree:
             return
     except InputError:
         return  # the model is not run with one sample and empty caches
-    found = generate(rewritten.model, prompt, _STEPS, rewritten.options)
+    found = generate(rewritten.session(), prompt, _STEPS)
     if not found.agree:
         raise InternalError(
             f"with caches the pruned decoder says {found.with_cache}, without {found.without_cache}"

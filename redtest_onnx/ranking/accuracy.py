@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,16 +9,21 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.reading import read_text
+from redtest_onnx.ranking.table import AccuracyTable
 
-NUMBERS = ("accuracy", "test_accuracy", "latency_ms", "parameters", "macs", "msrs")
 BenchmarkData = Literal["cifar10", "cifar100", "ImageNet16-120"]
 BENCHMARK_DATA: tuple[BenchmarkData, ...] = get_args(BenchmarkData)
-_NAMES = ("name", "architecture", "model", "file")
 
 
 class AccuracySource(Protocol):
     """Knows measures of architectures."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The architectures that it knows, in its order."""
+
+    def has_all(self, measures: tuple[str, ...]) -> bool:
+        """Whether it knows the given measures of all of them."""
 
     def look_up(self, architecture: str) -> Mapping[str, float]:
         """What is known, by names of `Candidate`'s attributes; accuracy at least.
@@ -31,61 +33,8 @@ class AccuracySource(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class AccuracyTable:
-    """Measures in a CSV file with a column `name` (or `architecture`, `model`, `file`) and `accuracy`.
-
-    Further columns `latency_ms`, `parameters`, `macs` and `msrs` take the place of what would be measured;
-    empty cells do not.
-    """
-
-    path: Path
-
-    def look_up(self, architecture: str) -> Mapping[str, float]:
-        """The row of this name."""
-        rows = read_table(self.path)
-        if architecture not in rows or "accuracy" not in rows[architecture]:
-            raise InputError(f"has no accuracy for {architecture!r}", where=str(self.path))
-        return rows[architecture]
-
-
-@lru_cache(maxsize=4)
-def read_table(path: Path) -> dict[str, dict[str, float]]:
-    """The numbers of each row of a CSV file by its name.
-
-    Raises:
-        InputError: unreadable, no column of names, a name twice, or a value that is no number.
-    """
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), restval=""))
-    except csv.Error as error:
-        raise InputError(f"can't be read: {error}", where=str(path)) from error
-    column = next((name for name in _NAMES if rows and name in rows[0]), None)
-    if column is None:
-        raise InputError(f"has no column of names; one of {', '.join(_NAMES)} is needed", where=str(path))
-    table: dict[str, dict[str, float]] = {}
-    for line, row in enumerate(rows, start=2):
-        name = row[column]
-        if None in row:
-            raise InputError(f"line {line}: it has more cells than columns", where=str(path))
-        if name in table:
-            raise InputError(f"line {line}: {name!r} is there twice", where=str(path))
-        table[name] = {kind: _number(row[kind], kind, line, path) for kind in NUMBERS if row.get(kind)}
-    return table
-
-
-def _number(text: str, kind: str, line: int, path: Path) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise InputError(f"line {line}: {kind} is {text!r}, no number", where=str(path)) from error
-    if kind.endswith("accuracy") and not 0 <= value <= 1:
-        raise InputError(
-            f"line {line}: accuracy {text} is no share of 1", where=str(path), hint="write 92.5 % as 0.925"
-        )
-    if not math.isfinite(value) or value < 0:
-        raise InputError(f"line {line}: {kind} is {text!r}, no size", where=str(path))
-    return int(value) if kind in ("parameters", "macs") else value
+_RECORD = ".pickle.pbz2"
+_KNOWN = {"accuracy", "test_accuracy", "parameters", "macs", "latency_ms"}
 
 
 @dataclass(frozen=True)
@@ -103,18 +52,25 @@ class NatsBench:
     path: Path
     data: BenchmarkData = "cifar10"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The architectures whose records are in the folder; it need not hold all of them."""
+        api = _benchmark(self.path)
+        there = sorted(
+            int(name) for file in self.path.glob(f"*{_RECORD}") if (name := file.name[:6]).isdigit()
+        )
+        return tuple(api.arch(index) for index in there if index < len(api))
+
+    def has_all(self, measures: tuple[str, ...]) -> bool:
+        """Whether the benchmark knows such measures."""
+        return set(measures) <= _KNOWN
+
     def look_up(self, architecture: str) -> Mapping[str, float]:
         """Accuracy and costs of the architecture."""
-        api = _benchmark(self.path)
-        index = api.query_index_by_arch(architecture)
-        if index < 0:
-            raise InputError(f"{architecture!r} is not in the benchmark", where=str(self.path))
-        if not (self.path / f"{index:06d}.pickle.pbz2").is_file():
-            raise InputError(f"its record {index:06d}.pickle.pbz2 is missing", where=str(self.path))
-        validation = "cifar10-valid" if self.data == "cifar10" else self.data
-        early = api.get_more_info(index, validation, hp="12", is_random=False)
+        api, index = self._record(architecture)
+        early = api.get_more_info(index, self._validation, hp="12", is_random=False)
         late = api.get_more_info(index, self.data, hp="200", is_random=False)
-        cost = api.get_cost_info(index, validation, hp="12")
+        cost = api.get_cost_info(index, self._validation, hp="12")
         return {
             "accuracy": float(early["valid-accuracy"]) / 100,
             "test_accuracy": float(late["test-accuracy"]) / 100,
@@ -122,6 +78,66 @@ class NatsBench:
             "macs": round(float(cost["flops"]) * 1e6),
             "latency_ms": float(cost["latency"]) * 1e3,
         }
+
+    def weights(self, architecture: str) -> Mapping[str, Any]:
+        """The trained weights of the architecture after 12 epochs, by name, in the order of layers.
+
+        Raises:
+            InputError: the folder holds results alone, as the one whose name ends in "-simple" does.
+        """
+        api, index = self._record(architecture)
+        trials = api.get_net_param(index, self._validation, None, hp="12")
+        found = next((weights for weights in trials.values() if weights is not None), None)
+        if found is None:
+            raise InputError(
+                f"the record of {architecture!r} has no weights",
+                where=str(self.path),
+                hint="give the folder NATS-tss-v1_0-...-full, or measure MSRS otherwise: @msrs=untrained",
+            )
+        weights: Mapping[str, Any] = found
+        return weights
+
+    @property
+    def _validation(self) -> str:
+        return "cifar10-valid" if self.data == "cifar10" else self.data
+
+    def _record(self, architecture: str) -> tuple[Any, int]:
+        api = _benchmark(self.path)
+        index = api.query_index_by_arch(architecture)
+        if index < 0:
+            raise InputError(f"{architecture!r} is not in the benchmark", where=str(self.path))
+        if not (self.path / f"{index:06d}{_RECORD}").is_file():
+            raise InputError(f"its record {index:06d}{_RECORD} is missing", where=str(self.path))
+        return api, index
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A benchmark, with a table whose numbers take the place of the benchmark's.
+
+    Attributes:
+        benchmark: says which architectures there are.
+        table: knows more of them, such as MSRS.
+    """
+
+    benchmark: NatsBench
+    table: AccuracyTable
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the benchmark."""
+        return self.benchmark.names
+
+    def has_all(self, measures: tuple[str, ...]) -> bool:
+        """Whether the table knows of every one what the benchmark does not."""
+        rest = [measure for measure in measures if not self.benchmark.has_all((measure,))]
+        return (
+            all(measure in self.table.row(name) for name in self.names for measure in rest) if rest else True
+        )
+
+    def look_up(self, architecture: str) -> Mapping[str, float]:
+        """What either knows."""
+        return {**self.benchmark.look_up(architecture), **self.table.row(architecture)}
 
 
 @lru_cache(maxsize=1)

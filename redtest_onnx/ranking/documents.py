@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from redtest_onnx.documents.base import Document, number, tool
+from redtest_onnx.documents.base import Document, number, plain, tool
 
 if TYPE_CHECKING:
     from redtest_onnx.ranking.rank import Ranking, RankingEntry
@@ -21,6 +21,9 @@ def ranking_document(command: str, ranking: Ranking) -> Document:
         "unranked": [asdict(item) for item in ranking.unranked],
         "settings": asdict(settings),
         "expected_msrs": None if fit is None else asdict(fit),
+        "means": [{k: plain(v) for k, v in asdict(item).items()} for item in ranking.means],
+        "pool": ranking.pool,
+        "proxies": [asdict(item) for item in ranking.correlations],
     }
 
 

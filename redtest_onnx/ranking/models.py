@@ -14,8 +14,8 @@ from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.shapes import Shape
-from redtest_onnx.ranking.accuracy import read_table
 from redtest_onnx.ranking.candidate import Candidate
+from redtest_onnx.ranking.table import candidate_values, read_table
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
@@ -91,6 +91,7 @@ def measure_candidate(
         macs=bench.cost.macs,
         latency_ms=measure_latency([bench], seconds=_LATENCY_SECONDS)[0].p50 if timed else None,
         msrs=_defined(analysis),
+        msrs_from="model",
         layers=len(analysis.layers),
         undefined=len(analysis.undefined),
     )
@@ -121,4 +122,4 @@ def _known(metrics: Path | None, path: Path) -> dict[str, Any]:
     """The row of a model, by the path as given, the file's name, or its name without suffix."""
     table = read_table(metrics) if metrics else {}
     row = next((table[name] for name in (str(path), path.name, path.stem) if name in table), {})
-    return {kind: value for kind, value in row.items() if kind != "test_accuracy"}
+    return candidate_values(row)

@@ -22,8 +22,13 @@ def pareto_front(candidates: Sequence[Candidate], cost: CostName) -> frozenset[i
     ]
     if not known:
         return frozenset()
-    values = np.array([row[1:] for row in known])
-    beaten = [
-        bool(np.any(np.all(values <= value, axis=1) & np.any(values < value, axis=1))) for value in values
-    ]
-    return frozenset(row[0] for row, worse in zip(known, beaten, strict=True) if not worse)
+    # What beats a candidate comes before it in this order, and is on the front or beaten by one that is.
+    known.sort(key=lambda row: row[1:])
+    front: list[tuple[float, float, float]] = []
+    found = []
+    for i, *value in known:
+        others = np.array(front).reshape(-1, 3)
+        if not bool(np.any(np.all(others <= value, axis=1) & np.any(others < value, axis=1))):
+            front.append((value[0], value[1], value[2]))
+            found.append(i)
+    return frozenset(found)

@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Annotated, Any
 
-from redtest_onnx.checks import Between, check_settings
+from redtest_onnx.checks import Between, Positive, check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.candidate import Candidate, CostName
+from redtest_onnx.ranking.correlation import Correlation, correlations
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.expected import ExpectedMsrs, fit_expected
+from redtest_onnx.ranking.means import TopMeans, means_of, number_of_best
 from redtest_onnx.ranking.pareto import pareto_front
 from redtest_onnx.ranking.score import PAPER_CONSTANTS, PAPER_EXPECTED, SCORES, ScoreName, ScoreWeights
 
@@ -32,6 +34,7 @@ class RankingSettings:
             candidates if None.
         expected: M; RedTest's 35 if None.
         benchmark: whose constants of RedTest serve; those of CIFAR-10 if None.
+        best: of how many candidates the means under each score are taken; a tenth, 20 at most, if None.
     """
 
     cost: CostName = "macs"
@@ -41,6 +44,7 @@ class RankingSettings:
     target: Annotated[float, Between(0, above=True)] | None = None
     expected: Annotated[float, Between(0, above=True)] | None = None
     benchmark: BenchmarkData | None = None
+    best: Positive | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -98,12 +102,19 @@ class Ranking(Result):
         settings: with the values that were used.
         fit: the MSRS that networks of a depth have among the candidates, for comparison; it does not enter
             the scores. None if no MSRS is known.
+        means: what the best candidates by S1, S2 and S3 are like. All three choose among the same
+            candidates: those that have every score that any has.
+        pool: the number of these candidates.
+        correlations: of every measure with accuracy, over the candidates that have both.
     """
 
     rows: tuple[RankingEntry, ...]
     unranked: tuple[UnrankedEntry, ...]
     settings: RankingSettings
     fit: ExpectedMsrs | None
+    means: tuple[TopMeans, ...] = ()
+    pool: int = 0
+    correlations: tuple[Correlation, ...] = ()
 
     def summary(self) -> str:
         """The best candidate."""
@@ -127,6 +138,21 @@ class Ranking(Result):
         ]
 
 
+Scored = tuple[dict[ScoreName, float | None], Candidate]
+
+
+def in_order(scored: Sequence[Scored], settings: RankingSettings) -> list[Scored]:
+    """Candidates that have the score which orders them, the best first.
+
+    Args:
+        scored: candidates with all their scores.
+        settings: say which score, and which cost decides between equal ones.
+    """
+    placed = [(score, row) for row in scored if (score := row[0][settings.by]) is not None]
+    placed.sort(key=lambda item: (-item[0], *_preference(item[1][1], settings.cost)))
+    return [row for _, row in placed]
+
+
 def rank_candidates(
     candidates: Sequence[Candidate], settings: RankingSettings, failed: Sequence[UnrankedEntry] = ()
 ) -> Ranking:
@@ -146,14 +172,14 @@ def rank_candidates(
     unranked = [
         UnrankedEntry(c.name, _reason(c, settings)) for scores, c in scored if scores[settings.by] is None
     ]
-    placed = [(score, scores, c) for scores, c in scored if (score := scores[settings.by]) is not None]
+    placed = in_order(scored, settings)
     if not placed:
         reasons = [f"; of {item.name}: {item.reason}" for item in (*failed, *unranked)[:1]]
         raise InputError(f"no candidate can be ranked{''.join(reasons)}")
-    placed.sort(key=lambda row: (-row[0], *_preference(row[2], settings.cost)))
-    front = pareto_front([c for _, _, c in placed], settings.cost)
+    front = pareto_front([c for _, c in placed], settings.cost)
+    pool = _comparable(scored)
     return Ranking(
-        rows=tuple(RankingEntry(c, scores, i + 1, i in front) for i, (_, scores, c) in enumerate(placed)),
+        rows=tuple(RankingEntry(c, scores, i + 1, i in front) for i, (scores, c) in enumerate(placed)),
         unranked=(*failed, *unranked),
         settings=replace(
             settings,
@@ -163,7 +189,25 @@ def rank_candidates(
             expected=weights.expected,
         ),
         fit=fit,
+        means=_means(pool, settings),
+        pool=len(pool),
+        correlations=correlations(candidates),
     )
+
+
+def _comparable(scored: Sequence[Scored]) -> list[Scored]:
+    """The candidates that have every score that any of them has."""
+    kinds = [kind for kind in SCORES if any(scores[kind] is not None for scores, _ in scored)]
+    return [row for row in scored if all(row[0][kind] is not None for kind in kinds)]
+
+
+def _means(pool: Sequence[Scored], settings: RankingSettings) -> tuple[TopMeans, ...]:
+    count = number_of_best(len(pool), settings.best)
+    found = []
+    for kind in SCORES if pool else ():
+        if placed := in_order(pool, replace(settings, by=kind)):
+            found.append(means_of(kind, [c for _, c in placed[:count]]))
+    return tuple(found)
 
 
 def _weights(settings: RankingSettings, candidates: Sequence[Candidate]) -> ScoreWeights:
@@ -193,7 +237,8 @@ def _reason(candidate: Candidate, settings: RankingSettings) -> str:
     if candidate.accuracy is None:
         return "its accuracy is unknown: give @data with labels, or @metrics"
     if not candidate.cost(settings.cost):
-        return f"its {settings.cost} is unknown"
+        column = "latency_ms" if settings.cost == "latency" else settings.cost
+        return f"its {settings.cost} is unknown: @metrics with a column {column} would tell it"
     if candidate.layers:
         return f"its MSRS is undefined: {candidate.undefined} of {candidate.layers} layers do not vary"
-    return "its MSRS was not measured: give @data"
+    return "its MSRS is unknown: give @data or models to measure it, or @metrics with a column msrs"

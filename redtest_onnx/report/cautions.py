@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 
+from redtest_onnx.graph.probe.exposure import UnexposedTensor
 from redtest_onnx.similarity.analyze import Analysis, Redundancy
 
 _NAMED = 3
@@ -31,7 +32,15 @@ def cautions(analysis: Analysis) -> list[str]:
             "Similarity is undefined for layers that do not vary over these samples, or by no more than the "
             f"rounding of their common level: {names}."
         )
-    return found
+    return [*found, *unmeasured_words(analysis.unmeasured)]
+
+
+def unmeasured_words(tensors: Sequence[UnexposedTensor]) -> list[str]:
+    """A sentence per reason for which tensors have no similarity."""
+    names: dict[str, list[str]] = {}
+    for item in tensors:
+        names.setdefault(item.reason, []).append(item.name)
+    return [f"Not measured, {reason}: {_some(found, 'tensors')}." for reason, found in names.items()]
 
 
 def redundancy_words(redundancy: Redundancy, spread: str = "") -> str:
@@ -44,8 +53,8 @@ def redundancy_words(redundancy: Redundancy, spread: str = "") -> str:
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], what: str = "layers") -> str:
     """The first names, and how many more there are."""
     more = len(names) - _NAMED
     shown = names if more <= 1 else names[:_NAMED]
-    return ", ".join(shown) + (f" and {more} more layers" if more > 1 else "")
+    return ", ".join(shown) + (f" and {more} more {what}" if more > 1 else "")

@@ -11,6 +11,7 @@ from rich.table import Table
 from redtest_onnx.documents.base import Document, tool
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.runtime.activations import ExposedModel, ExposedTensor
+from redtest_onnx.runtime.shapes import WHOLE
 
 _MOST_ROWS = 40
 
@@ -22,8 +23,7 @@ def exposure_table(exposed: ExposedModel) -> Table:
     table.add_column("type and sizes")
     table.add_column("axis of samples", justify="right")
     for tensor in exposed.tensors[:_MOST_ROWS]:
-        axis = "-" if tensor.sample_axis is None else str(tensor.sample_axis)
-        table.add_row(tensor.output, _spec(tensor), axis)
+        table.add_row(tensor.output, _spec(tensor), _axis_words(tensor.sample_axis))
     if len(exposed.tensors) > _MOST_ROWS:
         table.caption = f"{len(exposed.tensors) - _MOST_ROWS} more are in --json."
     return table
@@ -37,12 +37,24 @@ def exposure_document(
         "schema": "redtest-onnx/expose/1",
         "tool": tool(),
         "model": {"path": model.label, "sha256": model.sha256},
-        "tensors": [asdict(tensor) for tensor in exposed.tensors],
+        "tensors": [_entry(tensor) for tensor in exposed.tensors],
         "not_exposed": [asdict(item) for item in exposed.others],
         "branches": list(exposed.branches),
         "output": None if output is None else str(output),
         "values": None if values is None else {"path": str(values), "samples": samples},
     }
+
+
+def _axis_words(axis: int | None) -> str:
+    if axis is None:
+        return "-"
+    return "all is one sample's" if axis == WHOLE else str(axis)
+
+
+def _entry(tensor: ExposedTensor) -> dict[str, object]:
+    """What a program needs to know; where all of a tensor is one sample's, no axis holds samples."""
+    axis = None if tensor.sample_axis == WHOLE else tensor.sample_axis
+    return {**asdict(tensor), "sample_axis": axis}
 
 
 def _spec(tensor: ExposedTensor) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redtest_onnx.errors import with_arguments
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.pruning.repair.repair import Repair
@@ -21,7 +22,7 @@ def prune_headline(pruning: Pruning) -> str:
     """What was removed, what it saves and what it costs."""
     a, b = pruning.before, pruning.after
     if not pruning.plan.steps:
-        return "No layer was removed: no candidate keeps within the limits."
+        return f"No layer was removed: {with_arguments(pruning.plan.reason or 'the plan names none')}."
     saves = [_change("parameters", a.cost.parameters, b.cost.parameters)]
     if a.cost.macs and b.cost.macs is not None:
         saves.append(_change("MACs", a.cost.macs, b.cost.macs))
@@ -47,6 +48,10 @@ def repair_words(repair: Repair) -> str:
     """What was fitted, to what, and what held-out samples say of it."""
     if repair.reason is not None:
         return f"Not repaired: {repair.reason}."
+    if repair.redrawn:
+        lost = "" if repair.loss is None else f" until then {repair.loss * 100:.1f} points are lost"
+        names = ", ".join(repair.redrawn)
+        return f"Resized and drew anew, to be trained with `finetune`;{lost}: {names}."
     what = "adapter" if repair.method == "adapter" else "operator"
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:
@@ -79,10 +84,11 @@ def round_words(done: Round) -> str:
     """What a round of pruning with training removed, and what training brought."""
     judged, tuning = done.finetuning.validated, done.finetuning
     names = ", ".join(step.region for step in done.plan.steps)
-    quality = f"validation loss {tuning.start.loss:.4f} before training"
+    losses = [tuning.start.loss, *(epoch["validation_loss"] for epoch in tuning.history)]
+    quality = f"validation loss {losses[0]:.4f} -> {losses[tuning.best_epoch]:.4f} by training"
     if judged.before is not None and judged.after is not None:
         quality = f"validation accuracy {judged.before:.2%} -> {judged.after:.2%} by training"
-    return f"Without {names}: {repair_words(done.repair)} {len(tuning.history)} epochs: {quality}."
+    return f"Without {names}: {repair_words(done.repair)} {plural(len(tuning.history), 'epoch')}: {quality}."
 
 
 def repair_table(repair: Repair) -> Table | None:

@@ -106,7 +106,10 @@ def _parameters(layer: Layer) -> Cell:
 
 def at_sizes(cost: Cost) -> str:
     """What stands behind numbers that depend on guessed sizes, such as " at x 1x3x64x64 (a guess)"."""
-    return "" if cost.at is None else f" {cost.at} (a guess)"
+    if cost.at is None:
+        return ""
+    first, *more = cost.at.split(", ")
+    return f" {cost.at if len(more) < 2 else f'{first} and {len(more)} more inputs'} (a guess)"
 
 
 def cost_rows(before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency]) -> list[tuple[Cell, ...]]:

@@ -27,6 +27,8 @@ from redtest_onnx.runtime.workbench import Workbench
 _MOST_BYTES = 1 << 27
 """Of the values of one run: what stays in memory at a time."""
 _MOST_SAMPLES = 64
+SYNTHETIC = 16
+"""Samples that are run where the user gave none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ExposedTensor:
         output: name of the output; another one if it was dequantised.
         dtype: ONNX element type of the output.
         shape: declared dimensions; None where the rank is unknown.
-        sample_axis: axis of the samples; None where no axis grows with their number.
+        sample_axis: axis of the samples; None where no axis grows with their number, `WHOLE` where all of the
+            tensor belongs to the one sample of a run.
     """
 
     name: str

@@ -16,23 +16,19 @@ from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import batch_axes
-from redtest_onnx.metrics.agreement.base import Counted, Measure, MeasureSum, Values
+from redtest_onnx.metrics.agreement.base import Counted, MeasureSum, Values
 from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
-from redtest_onnx.metrics.agreement.classes import ClassMeasure
-from redtest_onnx.metrics.agreement.elements import ElementMeasure
-from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure
-from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
-from redtest_onnx.metrics.agreement.values import ValuesMeasure
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
-from redtest_onnx.runtime.outputs.arrange import counted_positions, rows_of
+from redtest_onnx.runtime.outputs.arrange import BATCH, counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
+from redtest_onnx.runtime.outputs.measures import measure_of, most
 from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session_room import is_large, register_holder
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
 # Reference outputs up to this size are kept, so that many candidates can be held against them.
 _CACHE_BYTES = 1 << 28
 _RANDOM = frozenset(
@@ -73,17 +69,25 @@ class CandidateSession:
     data: Dataset
 
 
-@dataclass(frozen=True)
 class _Run:
     """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
 
-    session: Session
-    names: Mapping[str, str]
-    data: Dataset
+    def __init__(self, session: Session, names: Mapping[str, str], data: Dataset) -> None:
+        self._session: Session | None = session
+        self._opener = session.opener if is_large(session.model) else None
+        self.names, self.data = names, data
 
     def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
-        found = self.session.run(feeds, list(dict.fromkeys(self.names.values())))
+        if self._session is None:
+            assert self._opener is not None
+            self._session = self._opener()
+        found = self._session.run(feeds, list(dict.fromkeys(self.names.values())))
         return {name: found[own] for name, own in self.names.items()}
+
+    def release(self) -> None:
+        """Close the session of a large model; the next run opens it again."""
+        if self._opener is not None:
+            self._session = None
 
 
 class Evaluator:
@@ -94,6 +98,7 @@ class Evaluator:
         samples: with or without labels.
         outputs: what the outputs are, see `find_outputs`.
         fixed: number of samples that every run must have; None where that is open.
+        batch: samples per run where that is open.
 
     Raises:
         InputError: the model doesn't run, or labels lie outside its classes.
@@ -105,21 +110,27 @@ class Evaluator:
         samples: Subset,
         outputs: tuple[ModelOutput, ...],
         fixed: int | None = None,
+        batch: int = BATCH,
     ) -> None:
         self._model, self._options, self._fixed = reference.model, reference.options, fixed
         self._data = samples.data
         self.outputs = outputs
         """What the outputs are."""
         self._judged = {tensor: None for output in outputs for tensor in output.tensors}
-        self._batches = list(batches(samples.indices, fixed or _BATCH, fixed=fixed is not None))
+        self._batches = list(batches(samples.indices, fixed or batch, fixed=fixed is not None))
         self._reference = self._open(reference)
+        register_holder(self)
         self._cache: list[dict[str, Any]] = []
-        self._measures = {tensor: _measure(tensor) for tensor in self._judged}
+        self._measures = {tensor: measure_of(tensor) for tensor in self._judged}
         self.undefined_samples: tuple[int, ...] = self._observe()
         """Samples for which the reference gives NaN; they agree with nothing."""
         self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
+
+    def release_sessions(self) -> None:
+        """Close the reference's session, if it is large; answers that are kept need none."""
+        self._reference.release()
 
     @property
     def reads_inside(self) -> bool:
@@ -131,16 +142,18 @@ class Evaluator:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session | CandidateSession) -> Evaluation:
+    def evaluate(self, model: Model | Session | CandidateSession, floor: float | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
             model: the model, a session of it, or one with data of its own.
+            floor: stop as soon as the agreement of values can't reach so much any more; what is found then is
+                that of the samples run, which is below it, too.
 
         Raises:
             InputError: ONNX Runtime refuses the model or the run.
         """
-        return self._hold(self._open(model))
+        return self._hold(self._open(model), floor)
 
     def match_sets(self, model: Model | Session | CandidateSession) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
@@ -178,13 +191,15 @@ class Evaluator:
         return _Run(session, {**names, **known}, data)
 
     def _output_names(self, model: Model) -> dict[str, str]:
-        """What the reference's outputs are called in a model: alike, else by position."""
+        """What the reference's judged outputs are called in a model: alike, else by position."""
         own = [output.name for output in model.outputs]
+        judged = {output.name for output in self.outputs if output.tensors}
         alike = set(own)
         return {
             output.name: output.name if output.name in alike else own[k]
             for k, output in enumerate(self._model.outputs)
-            if output.name in alike or (k < len(own) and len(own) == len(self._model.outputs))
+            if output.name in judged
+            and (output.name in alike or (k < len(own) and len(own) == len(self._model.outputs)))
         }
 
     def _observe(self) -> tuple[int, ...]:
@@ -211,14 +226,17 @@ class Evaluator:
             )
         return found
 
-    def _hold(self, run: _Run) -> Evaluation:
+    def _hold(self, run: _Run, floor: float | None = None) -> Evaluation:
         sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
         distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model.label)
-        random = self._random_outputs()
+        random, samples = self._random_outputs(), 0
+        deciding = [t for output in self.outputs if output.steers for t in output.tensors]
+        deciding = [t for t in deciding if t.name in run.names and t.name not in random]
+        same, masked = run is self._reference, any(tensor.mask for tensor in sums)
         for k, (indices, count) in enumerate(self._batches):
-            feeds = self._data.inputs(indices)
+            known = same and not masked and k < len(self._cache)  # then nothing is run or read again
+            feeds = {} if known else self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
-            same = run is self._reference
             values = reference if same else run(feeds if run.data is self._data else run.data.inputs(indices))
             numbers: tuple[list[Values], list[Values]] = ([], [])
             for tensor, total in sums.items():
@@ -234,10 +252,14 @@ class Evaluator:
                 elif isinstance(rows, np.ndarray):
                     total.add(rows, rows[:0], counted)
                 if _is_float(rows) and _is_float(other) and len(rows) == count:
-                    numbers[0].append(rows)
-                    numbers[1].append(other)
+                    fits = counted if other.shape == rows.shape else None
+                    numbers[0].append(without_uncounted(rows, fits))
+                    numbers[1].append(without_uncounted(other, fits))
             distance.add(*numbers)
             accuracy.add(values, indices, count)
+            samples += count
+            if floor is not None and any(most(sums[tensor]) < floor for tensor in deciding):
+                break
         apart = distance.result()
         outputs = tuple(
             judge_output(output, {t: sums[t].result() for t in output.tensors if t.name in run.names}, random)
@@ -248,7 +270,6 @@ class Evaluator:
         )
         agreement = Agreement(top1, apart.cosine, apart.relative_l2, outputs)
         found = accuracy.result(warn=run is self._reference)
-        samples = sum(count for _, count in self._batches)
         return Evaluation(agreement, found.accuracy, samples, found.steers)
 
     def _rows(
@@ -258,7 +279,7 @@ class Evaluator:
         if rows is None:
             cut = isinstance(value, np.ndarray) and value.ndim and len(value) == size
             return (value[:count] if cut else value), None
-        return rows, counted_positions(feeds.get(tensor.mask or ""), rows, count)
+        return rows, counted_positions(tensor, feeds, rows, count)
 
     def _random_outputs(self) -> frozenset[str]:
         """Judged tensors that differ from run to run: they tell nothing."""
@@ -303,16 +324,6 @@ class Evaluator:
         if batch == len(self._cache) and size * (batch + 1) <= _CACHE_BYTES:
             self._cache.append(outputs)
         return outputs
-
-
-def _measure(tensor: JudgedTensor) -> Measure:
-    if tensor.kind in ("classes", "dense", "tokens"):
-        return ClassMeasure()
-    if tensor.kind == "next-token":
-        return NextTokenMeasure(tensor.scale)
-    if tensor.kind == "embedding":
-        return EmbeddingMeasure()
-    return ElementMeasure() if tensor.kind == "elements" else ValuesMeasure()
 
 
 def _stand_in(index: GraphIndex, tensor: JudgedTensor) -> str:

@@ -14,7 +14,7 @@ from redtest_onnx.graph.caches import Cache, find_caches
 from redtest_onnx.graph.masks import find_mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import plan_inputs
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import Session
 
 _CLOSE = 1e-3  # relative; scores nearer than that may change places by rounding
 
@@ -81,24 +81,21 @@ class Generation:
         return self.margin is None or self.margin < _CLOSE
 
 
-def generate(
-    model: Model, prompt: Sequence[int], steps: int, options: RunOptions | None = None
-) -> Generation:
+def generate(session: Session, prompt: Sequence[int], steps: int) -> Generation:
     """Decode greedily with caches and without.
 
     Args:
-        model: a decoder.
+        session: of a decoder.
         prompt: token ids to start from.
         steps: number of tokens to generate.
-        options: device and threads.
 
     Raises:
         InputError: the model is no decoder that takes tokens and caches alone, or doesn't run.
     """
+    model = session.model
     decoder = find_decoder(model)
     if decoder is None:
         raise InputError("is no decoder with caches that is fed tokens alone", where=model.label)
-    session = Session(model, options)
     runner = _Runner(model, decoder, session)
     cached, plain = list(prompt), list(prompt)
     state, new = runner.empty(), list(prompt)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 
 from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset
+from redtest_onnx.data.dataset import Dataset, Feeds
 from redtest_onnx.data.synthetic import Synthetic
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reduced import with_weights_made_in_place
 from redtest_onnx.graph.signature import GUESSES, fixed_batch
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -36,15 +39,33 @@ def fit_inputs(model: Model, data: Dataset, options: RunOptions) -> tuple[Model,
     return sized, settled
 
 
+def inputs_to_try(model: Model, data: Dataset) -> Iterator[Feeds]:
+    """Inputs of the smallest run; with every guess of what sizes may be, where they are guesses.
+
+    Args:
+        model: the model.
+        data: samples; what can't be read is left out, the run that needs it says why.
+    """
+    guesses = isinstance(data, Synthetic) and not data.settled and bool(data.guessed_sizes)
+    for guess in GUESSES if guesses else GUESSES[:1]:
+        tried = data.guessed(guess) if isinstance(data, Synthetic) and guess is not GUESSES[0] else data
+        with suppress(InputError):
+            yield tried.inputs(leading_indices(fixed_batch(model) or 1, len(tried)))
+
+
 def _settled(model: Model, data: Synthetic, options: RunOptions) -> Synthetic:
-    try:
-        session = Session(model, options, level="basic")
-    except InputError:
-        return data
-    for guess in GUESSES:
-        candidate = data if guess is GUESSES[0] else data.guessed(guess)
-        if _runs(model, session, candidate):
-            return candidate
+    """The first guess that runs: without the model's large weights if it does, for sizes are what counts."""
+    light = with_weights_made_in_place(model)
+    for tried in (light, model) if light is not model else (model,):
+        try:
+            # Weights that are made must not be folded into constants.
+            session = Session(tried, options, level="basic" if tried is model else "none")
+        except InputError:
+            continue
+        for guess in GUESSES:
+            candidate = data if guess is GUESSES[0] else data.guessed(guess)
+            if _runs(model, session, candidate):
+                return candidate
     return data
 
 

@@ -18,6 +18,7 @@ from redtest_onnx.graph.subgraph import segment
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.latency_command import run_latency_command
 from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session_room import is_large
 from redtest_onnx.runtime.workbench import Workbench
 
 _WARM_UP, _WARM_UP_SECONDS = 5, 0.25  # at most so many runs, and no more once that time has passed
@@ -60,6 +61,7 @@ class Latency:
 def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> list[Latency]:
     """Time models in turns on the same sample, so that other load on the machine hits all alike.
 
+    Large models are timed one after the other instead, so that the weights of one at a time are in memory.
     With the options of their workbenches, but one thread if they leave that open, since waking others up
     costs small models more than their work and makes timings jump. A model that comes twice is timed once.
 
@@ -77,11 +79,17 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> li
         place = next((k for k, other in enumerate(different) if _same(bench, other)), len(different))
         different += [bench] if place == len(different) else []
         places.append(place)
-    sessions = [bench.session(threads=_threads(bench), deployed=True) for bench in different]
-    found = _timed([(session, feeds) for session in sessions], seconds)
+    if len(different) > 1 and any(is_large(bench.model) for bench in different):
+        found = [_timed([(_deployed(bench), feeds)], seconds / len(different))[0] for bench in different]
+    else:
+        found = _timed([(_deployed(bench), feeds) for bench in different], seconds)
     if any(latency.busy for latency in found):
         log.warning("the machine is busy with other work: latencies are too long, their ratio is uncertain")
     return [found[place] for place in places]
+
+
+def _deployed(bench: Workbench) -> Session:
+    return bench.session(threads=_threads(bench), deployed=True)
 
 
 def _same(one: Workbench, other: Workbench) -> bool:

@@ -13,6 +13,7 @@ from redtest_onnx.graph.files import save
 from redtest_onnx.graph.memory_plan import peak_activation_bytes
 from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.graph.signature import batch_axes
+from redtest_onnx.runtime.feeds_file import write_feeds
 from redtest_onnx.runtime.workbench import Workbench
 
 _WANTED = 48 << 20  # bytes of activations: so much stands out from what else a process does
@@ -47,7 +48,7 @@ def measured_peak_activations(bench: Workbench) -> float | None:
     with scratch_folder() as folder:
         path, inputs = folder / "model.onnx", folder / "inputs.npz"
         source = model.path or save(model, path).path or path
-        np.savez(inputs, allow_pickle=False, **feeds)
+        write_feeds(inputs, feeds)
         try:
             result = subprocess.run(
                 isolated_command("redtest_onnx.runtime.watched_run", str(source.resolve()), str(inputs)),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from redtest_onnx.runtime.library import (
 )
 from redtest_onnx.runtime.outputs.kinds import OutputKind
 from redtest_onnx.runtime.providers import Provider, assigned_nodes, open_session
+from redtest_onnx.runtime.session_room import make_room
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -68,6 +70,8 @@ class RunOptions:
             comparisons of outputs are measured on them; similarities are not.
         latency_command: a command that tells the latency of a model instead, see `run_latency_command`.
         output_kinds: what the user says of outputs, by name; what is not said is found from the graph.
+        isolate: run each model once in a process of its own first, so that a crash of ONNX Runtime becomes
+            an error.
 
     Raises:
         InputError: no such device, or a negative number of threads.
@@ -78,6 +82,7 @@ class RunOptions:
     providers: tuple[Provider, ...] = ()
     latency_command: str | None = None
     output_kinds: tuple[tuple[str, OutputKind], ...] = ()
+    isolate: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -91,6 +96,9 @@ def runs_elsewhere(options: RunOptions) -> bool:
 
 class Session:
     """A model ready to run.
+
+    Each session holds the weights once more. Before that of a large model is opened, those that others keep
+    for later use are closed.
 
     Args:
         model: what to run; its external data is read by path, never through Python.
@@ -119,7 +127,12 @@ class Session:
         save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
+        make_room(model)
         options = options or RunOptions()
+        self.opener: Callable[[], Session] = partial(
+            Session, model, options, level=level, early_release=early_release, deployed=deployed
+        )
+        """Opens another session in the same way."""
         self.label = model.label
         self.model = model
         self.options = options

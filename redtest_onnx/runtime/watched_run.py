@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
+from redtest_onnx.data.dataset import Feeds
+from redtest_onnx.runtime.feeds_file import read_feeds
 from redtest_onnx.runtime.library import onnxruntime
 
 
-def run_and_watch(path: str, feeds: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> int:
+def run_and_watch(path: str, feeds: Feeds) -> int:
     """Growth of this process's resident memory, in bytes, during one run; Linux only."""
     ort = onnxruntime()
     settings = ort.SessionOptions()
@@ -22,10 +22,10 @@ def run_and_watch(path: str, feeds: dict[str, np.ndarray[tuple[int, ...], np.dty
     settings.log_severity_level = 4
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    session.run(None, feeds)
+    session.run(None, dict(feeds))
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
-    session.run(None, feeds)
+    session.run(None, dict(feeds))
     return _status("VmHWM") - before
 
 
@@ -35,5 +35,4 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    with np.load(sys.argv[2], allow_pickle=False) as archive:
-        print(run_and_watch(sys.argv[1], dict(archive)))
+    print(run_and_watch(sys.argv[1], read_feeds(Path(sys.argv[2]))))

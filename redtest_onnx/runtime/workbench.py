@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -27,11 +26,14 @@ from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
 from redtest_onnx.runtime.evaluate import Evaluator
+from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
-from redtest_onnx.runtime.inputs import fit_inputs
+from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
+from redtest_onnx.runtime.outputs.arrange import samples_per_run
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
+from redtest_onnx.runtime.session_room import drop_oldest, register_holder
 from redtest_onnx.runtime.shapes import ResolvedShapes, resolve_shapes
 
 _SESSIONS = 2  # kept open per model; each holds the weights once more
@@ -51,6 +53,9 @@ class Workbench:
         seed: of the choice of samples and of every other random choice.
         evaluation: other samples that judge results; samples of `data` that were held out if None.
         splits: which samples serve which purpose; the seed decides if None.
+
+    Raises:
+        InputError: sizes that don't fit the inputs, or a first run in a process of its own that crashed.
     """
 
     def __init__(
@@ -64,7 +69,12 @@ class Workbench:
         splits: Splits | None = None,
     ) -> None:
         self.options = options or RunOptions()
+        first = self.options.isolate and model.origin is None and "survived" not in model.facts
+        if first:
+            survive_first_run(model, inputs_to_try(model, data), self.options)
         model, data = fit_inputs(model, data, self.options)
+        if first:
+            model.facts["survived"] = True
         self.model = model
         self.data = data
         self.seed = seed
@@ -75,6 +85,7 @@ class Workbench:
         self._layers: dict[Granularity, tuple[Layer, ...]] = {}
         self._sessions: OrderedDict[Hashable, Session] = OrderedDict()
         self._evaluators: OrderedDict[Hashable, Evaluator] = OrderedDict()
+        register_holder(self)
 
     def __repr__(self) -> str:
         return f"Workbench({self.model.label!r}, {self.data.source!r}, {self.options}, seed={self.seed})"
@@ -277,20 +288,25 @@ class Workbench:
         everything = sample_indices(self.evaluation, len(self.evaluation), self.seed)
         return Subset(self.evaluation, everything)
 
+    @cached_property
+    def samples_per_run(self) -> int:
+        """Samples of a run that needs little memory, where the model leaves their number open."""
+        held = self.cost.peak_activation_bytes or 0
+        return samples_per_run(self.outputs, self.shapes.sizes, self.resolved.batch, held)
+
     def evaluator(self, samples: Subset | Indices | None = None) -> Evaluator:
         """What holds other models against this one.
 
         Args:
             samples: of this workbench's data by their indices, or others; `judging` if None.
         """
-        if samples is None:
-            samples = self.judging
-        if isinstance(samples, np.ndarray):
-            samples = Subset(self.data, samples)
+        samples = self.judging if samples is None else samples
+        samples = Subset(self.data, samples) if isinstance(samples, np.ndarray) else samples
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
-            _make_room(self._evaluators, _EVALUATORS)
-            self._evaluators[key] = Evaluator(self.session(), samples, self.outputs, self.fixed_batch)
+            drop_oldest(self._evaluators, _EVALUATORS)
+            how = self.outputs, self.fixed_batch, self.samples_per_run
+            self._evaluators[key] = Evaluator(self.session(), samples, *how)
         self._evaluators.move_to_end(key)
         return self._evaluators[key]
 
@@ -309,10 +325,14 @@ class Workbench:
         deployed = deployed and runs_elsewhere(options)
         key = level, options, deployed
         if key not in self._sessions:
-            _make_room(self._sessions, _SESSIONS)
+            drop_oldest(self._sessions, _SESSIONS)
             self._sessions[key] = Session(self.model, options, level=level, deployed=deployed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
+
+    def release_sessions(self) -> None:
+        """Free the sessions that are kept open, where memory is needed for others."""
+        self._sessions.clear()
 
     def close(self) -> None:
         """Free the sessions and the outputs of evaluators; what is asked for later is made anew."""
@@ -328,8 +348,3 @@ class Workbench:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _make_room(kept: OrderedDict[Hashable, Any], limit: int) -> None:
-    while len(kept) >= limit:
-        kept.popitem(last=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,26 @@ from redtest_onnx.checks import Natural, Positive, check_settings
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import first_line
-from redtest_onnx.ranking.accuracy import AccuracySource, AccuracyTable, BenchmarkData, NatsBench
+from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, Joined, NatsBench
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.score import ScoreName, ScoreWeights
+from redtest_onnx.ranking.table import AccuracyTable
 from redtest_onnx.runtime.devices import Device, check_device
-from redtest_onnx.search.evaluate import CandidateEvaluation
+from redtest_onnx.search.evaluate import CandidateEvaluation, MsrsSource
 from redtest_onnx.search.recipe import Recipe
+from redtest_onnx.search.rows import RowArchitectures, RowSpace, row_space
 from redtest_onnx.search.search import Fitness
-from redtest_onnx.search.space import get_space
+from redtest_onnx.search.size import SizeSpace
+from redtest_onnx.search.space import ImageTask, Space, get_space
 from redtest_onnx.search.strategies import Strategy, StrategyName, make_strategy
+
+TASKS: dict[BenchmarkData, ImageTask] = {
+    "cifar10": ImageTask(classes=10),
+    "cifar100": ImageTask(classes=100),
+    "ImageNet16-120": ImageTask(size=16, classes=120),
+}
+"""Images and classes of the benchmark's data sets."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class SearchSettings:
     """Everything that decides which candidates a search finds, paths as absolute text.
 
     Attributes:
-        space: name of the search space.
+        space: name of the search space; with a source, what its rows are architectures of.
         data: images to train with; None without training.
         images: how image files become inputs.
         epochs: of each training.
@@ -49,6 +60,9 @@ class SearchSettings:
         beta: weight of redundancy.
         seed: of everything.
         device: where networks are trained; on a GPU the same seed need not find the same weights.
+        msrs: what MSRS is measured on; None takes the table's, else that of networks trained on `data`.
+        constants: whose T of RedTest serves; the median cost if None.
+        rows: whether `space` is none that the user named, so that rows may have any names.
     """
 
     space: str
@@ -70,6 +84,9 @@ class SearchSettings:
     beta: float
     seed: Natural
     device: Device = "cpu"
+    msrs: MsrsSource | None = None
+    constants: BenchmarkData | None = None
+    rows: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -109,22 +126,55 @@ class SearchSettings:
 
     def evaluation(self) -> CandidateEvaluation:
         """What is done with each architecture."""
+        space = self.make_space()
         return CandidateEvaluation(
-            space=get_space(self.space),
+            space=RowArchitectures(space.base) if isinstance(space, RowSpace) else space,
             data=Path(self.data) if self.data else None,
             images=self.image_options(),
             recipe=Recipe(self.epochs, self.batch_size),
             seed=self.seed,
-            source=self._source(),
+            source=self._source,
+            wanted=self.wanted,
+            msrs=self.msrs,
+            weights=self._benchmark,
+            task=TASKS[self.benchmark_data] if self.benchmark else None,
             models=Path(self.models) if self.models else None,
             device=self.device,
         )
+
+    def make_space(self) -> Space:
+        """What is searched: the rows of the table or benchmark if there is one, else the whole space.
+
+        Raises:
+            InputError: there are no rows, or they are not of the space that the user named.
+        """
+        space = get_space(self.space)
+        if self._source is None:
+            return space
+        if self.rows:
+            return row_space(self._source.names, None, space, SizeSpace())
+        return row_space(self._source.names, space)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What every candidate needs beside accuracy."""
+        cost = "latency_ms" if self.cost == "latency" else self.cost
+        redundancy = self.by == "S3" or self.data is not None or self.msrs is not None
+        return (cost, "msrs") if redundancy else (cost,)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all numbers are in the table or benchmark, so that no network is built."""
+        if self._source is None or self.models or self.msrs not in (None, "table"):
+            return False
+        measurable = [name for name in self.wanted if name != "msrs" or (self.data and self.msrs is None)]
+        return self._source.has_all(tuple(measurable))
 
     def make_strategy(self) -> Strategy:
         """A fresh strategy."""
         return make_strategy(
             self.strategy,
-            get_space(self.space),
+            self.make_space(),
             self.seed,
             population=self.population,
             tournament=self.tournament,
@@ -138,12 +188,24 @@ class SearchSettings:
         objective = ScoreWeights(self.cost, 1.0, self.exponent, self.beta, 1.0)
         return lambda candidate: objective.score(candidate, self.by)
 
-    def ranking(self, target: float | None, expected: float | None) -> RankingSettings:
-        """How the candidates that were found are put in order."""
-        benchmark = self.benchmark_data if self.benchmark else None
-        return RankingSettings(self.cost, self.by, self.exponent, self.beta, target, expected, benchmark)
+    def ranking(self, asked: RankingSettings) -> RankingSettings:
+        """How the candidates that were found are put in order; T, M and the means are as asked now."""
+        return replace(
+            asked,
+            cost=self.cost,
+            by=self.by,
+            exponent=self.exponent,
+            beta=self.beta,
+            benchmark=self.constants,
+        )
 
-    def _source(self) -> AccuracySource | None:
-        if self.metrics:
-            return AccuracyTable(Path(self.metrics))
+    @property
+    def _benchmark(self) -> NatsBench | None:
         return NatsBench(Path(self.benchmark), self.benchmark_data) if self.benchmark else None
+
+    @cached_property
+    def _source(self) -> AccuracySource | None:
+        table = AccuracyTable(Path(self.metrics)) if self.metrics else None
+        if self._benchmark is None:
+            return table
+        return Joined(self._benchmark, table) if table else self._benchmark

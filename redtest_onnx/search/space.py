@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,7 +34,39 @@ class ImageTask:
     classes: int = 10
 
 
-class Space(Protocol):
+@runtime_checkable
+class Enumerable(Protocol):
+    """A space that holds some architectures and no others, and draws among them itself."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+
+    def sample(self, rng: np.random.Generator) -> str:
+        """Any of them, all alike."""
+
+    def mutate(self, architecture: str, rng: np.random.Generator) -> str:
+        """Another one that is like a given one."""
+
+
+class Architectures(Protocol):
+    """What is known of an architecture by its name, and its network."""
+
+    def key(self, architecture: str) -> str:
+        """The same text for architectures that are the same network."""
+
+    def depth(self, architecture: str) -> int | None:
+        """Number of operators with weights on the longest way through the network; None where unknown."""
+
+    def build(self, architecture: str, task: ImageTask) -> nn.Module:
+        """The untrained network.
+
+        Its `forward` takes images [n, channels, size, size] and returns logits [n, classes]; `layers(x)`
+        returns the logits and a list of the activations whose similarity is measured.
+        """
+
+
+class Space(Architectures, Protocol):
     """A search space. Architectures are strings; each is spelled by one value per named choice.
 
     Others bring theirs through the entry point group `redtest_onnx.spaces`, as an object or a callable
@@ -57,19 +89,6 @@ class Space(Protocol):
 
         Raises:
             InputError: it is none of this space.
-        """
-
-    def key(self, architecture: str) -> str:
-        """The same text for architectures that are the same network."""
-
-    def depth(self, architecture: str) -> int:
-        """Number of operators with weights on the longest way through the network."""
-
-    def build(self, architecture: str, task: ImageTask) -> nn.Module:
-        """The untrained network.
-
-        Its `forward` takes images [n, channels, size, size] and returns logits [n, classes]; `layers(x)`
-        returns the logits and a list of the activations whose similarity is measured.
         """
 
 
@@ -100,11 +119,15 @@ def get_space(name: str) -> Space:
 
 def sample(space: Space, rng: np.random.Generator) -> str:
     """An architecture with every choice drawn uniformly."""
+    if isinstance(space, Enumerable):
+        return space.sample(rng)
     return space.spell({name: values[rng.integers(len(values))] for name, values in space.choices.items()})
 
 
 def mutate(space: Space, architecture: str, rng: np.random.Generator) -> str:
     """The architecture with one choice drawn anew among its other values."""
+    if isinstance(space, Enumerable):
+        return space.mutate(architecture, rng)
     values = space.parse(architecture)
     open_choices = [name for name, options in space.choices.items() if len(options) > 1]
     name = open_choices[rng.integers(len(open_choices))]

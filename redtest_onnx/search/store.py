@@ -19,6 +19,7 @@ from redtest_onnx.graph.writing import writable
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 
 _COLUMNS = tuple(field.name for field in fields(MeasuredCandidate))
+_LATER = frozenset({"msrs_from"})  # columns that files of earlier versions lack
 _SCHEMA = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE results (
@@ -40,6 +41,7 @@ class Failure:
 
 
 Outcome = MeasuredCandidate | Failure
+_CANDIDATE, _FAILURE = TypeAdapter(MeasuredCandidate), TypeAdapter(Failure)
 
 
 class Store:
@@ -71,6 +73,8 @@ class Store:
         connection = _connect(path)
         # Readers are not locked out while a result is written.
         connection.execute("PRAGMA journal_mode=WAL")
+        # A power cut may take the last results, which --resume finds again; the file stays whole.
+        connection.execute("PRAGMA synchronous=NORMAL")
         with connection:
             connection.executescript(_SCHEMA)
             rows = [(name, json.dumps(value)) for name, value in settings.items()]
@@ -89,8 +93,11 @@ class Store:
         require_file(path)
         connection = _connect(path)
         try:
-            connection.execute(f"SELECT number, {', '.join(_COLUMNS)}, error FROM results LIMIT 1")
+            connection.execute(
+                f"SELECT number, {', '.join(_columns(connection))}, error FROM results LIMIT 1"
+            )
             connection.execute("SELECT name, value FROM settings LIMIT 1")
+            connection.execute("PRAGMA synchronous=NORMAL")
         except (sqlite3.Error, ValueError) as error:
             connection.close()
             raise InputError(f"holds no results of a search ({error})", where=str(path)) from error
@@ -120,6 +127,8 @@ class Store:
             number: position among the architectures of the search.
             outcome: what came out.
         """
+        for column in sorted(_LATER - set(_columns(self._connection))):
+            self._connection.execute(f"ALTER TABLE results ADD COLUMN {column}")
         values = asdict(outcome)
         names = ", ".join(values)
         places = ", ".join("?" * len(values))
@@ -135,17 +144,16 @@ class Store:
         Raises:
             InputError: the file is damaged.
         """
-        query = f"SELECT error, {', '.join(_COLUMNS)} FROM results ORDER BY number"
         found: dict[str, Outcome] = {}
         with self._damage_reported():
+            columns = _columns(self._connection)
+            query = f"SELECT error, {', '.join(columns)} FROM results ORDER BY number"
             for error, *values in self._connection.execute(query):
-                row = dict(zip(_COLUMNS, values, strict=True))
+                row = dict(zip(columns, values, strict=True))
                 found[row["key"]] = (
-                    TypeAdapter(MeasuredCandidate).validate_python(row)
+                    _CANDIDATE.validate_python(row)
                     if error is None
-                    else TypeAdapter(Failure).validate_python(
-                        {"key": row["key"], "name": row["name"], "error": error}
-                    )
+                    else _FAILURE.validate_python({"key": row["key"], "name": row["name"], "error": error})
                 )
         return found
 
@@ -158,6 +166,12 @@ class Store:
             raise InputError(
                 f"is damaged, or was written by another version ({first_line(error)})", where=str(self._path)
             ) from error
+
+
+def _columns(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """The columns of results that a file has; those of earlier versions lack some."""
+    there = {row[1] for row in connection.execute("PRAGMA table_info(results)")}
+    return tuple(name for name in _COLUMNS if name in there or name not in _LATER)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.search.space import Space, mutate, sample
+from redtest_onnx.search.space import Enumerable, Space, mutate, sample
 
-StrategyName = Literal["random", "evolution", "tpe"]
+StrategyName = Literal["random", "evolution", "tpe", "all"]
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 
 
@@ -25,14 +26,35 @@ class Strategy(Protocol):
 
 
 class RandomSearch:
-    """Every choice uniform, whatever came out before."""
+    """Every choice uniform, whatever came out before; of a list, each architecture once before any twice."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space, self._rng = space, np.random.default_rng(seed)
+        self._order: list[str] = []
 
     def ask(self) -> str:
         """A random architecture."""
-        return sample(self._space, self._rng)
+        if not isinstance(self._space, Enumerable):
+            return sample(self._space, self._rng)
+        if not self._order:
+            self._order = list(self._rng.permutation(self._space.names))
+        return str(self._order.pop())
+
+    def tell(self, architecture: str, fitness: float | None) -> None:
+        """Nothing is learned."""
+
+
+class Enumeration:
+    """Every architecture of a list, in its order; afterwards the last one again and again."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._next = tuple(names), 0
+
+    def ask(self) -> str:
+        """The next one."""
+        name = self._names[min(self._next, len(self._names) - 1)]
+        self._next += 1
+        return name
 
     def tell(self, architecture: str, fitness: float | None) -> None:
         """Nothing is learned."""
@@ -105,10 +127,17 @@ def make_strategy(
     """A strategy by its name.
 
     Raises:
-        InputError: Optuna is needed and not installed.
+        InputError: Optuna is needed and not installed, or the space can't be gone through.
     """
     if name == "evolution":
         return RegularisedEvolution(space, seed, population=population, tournament=tournament)
+    if name == "all":
+        if not isinstance(space, Enumerable):
+            raise InputError(
+                "@strategy=all takes every row of a table, and there is none",
+                hint="give @metrics or @benchmark",
+            )
+        return Enumeration(space.names)
     return TreeParzen(space, seed) if name == "tpe" else RandomSearch(space, seed)
 
 

@@ -13,6 +13,7 @@ from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.probe.exposure import UnexposedTensor
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.settings import AnalysisSettings
@@ -92,6 +93,7 @@ class Analysis(Result):
             threshold; None for a single batch, and where a file that was read has none.
         model: what was measured; None for an analysis that was read from a file.
         cost: of the model; likewise.
+        unmeasured: tensors without a similarity, with the reason, where all layers were asked for.
     """
 
     layers: tuple[Layer, ...]
@@ -114,6 +116,7 @@ class Analysis(Result):
     hsic_batches: Float64s | None = field(default=None, compare=False)
     model: Model | None = field(default=None, compare=False)
     cost: Cost | None = field(default=None, compare=False)
+    unmeasured: tuple[UnexposedTensor, ...] = field(default=(), compare=False)
 
     def summary(self) -> str:
         """Layers and score."""

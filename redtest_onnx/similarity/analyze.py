@@ -28,6 +28,7 @@ from redtest_onnx.similarity.measure import MeasurementResult, measure
 from redtest_onnx.similarity.measure import Progress as Progress
 from redtest_onnx.similarity.reader import GramReader, TapTarget
 from redtest_onnx.similarity.settings import AnalysisSettings as AnalysisSettings
+from redtest_onnx.similarity.unmeasured import unmeasured_tensors
 
 Float64s = npt.NDArray[np.float64]
 
@@ -66,7 +67,9 @@ def analyze(
         raise InputError(
             f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
             where=bench.label,
-            hint="@layers=all measures every activation; `inspect` shows what was found",
+            hint="`inspect` with @layers=all shows what was found"
+            if settings.layers == "all"
+            else "@layers=all measures every tensor of floats; `inspect` shows what was found",
         )
     batches = batches_of(data, settings)
     reader = GramReader(
@@ -107,6 +110,9 @@ def analyze(
         hsic_batches=measured.hsic if len(measured.hsic) > 1 else None,
         model=bench.model,
         cost=bench.cost,
+        unmeasured=unmeasured_tensors(bench, {layer.tensor for layer in layers})
+        if settings.layers == "all"
+        else (),
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
+from redtest_onnx.data.synthetic import as_many
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
@@ -106,7 +107,7 @@ def compare(
     """
     settings = settings or AnalysisSettings()
     require_samples(first.data)
-    require_same_samples(first.data, second.data)
+    first, second = on_same_samples(first, second)
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
@@ -129,17 +130,25 @@ def compare(
     )
 
 
-def require_same_samples(first: Dataset, second: Dataset) -> None:
-    """Check that samples can be told to belong together.
+def on_same_samples(one: Workbench, two: Workbench) -> tuple[Workbench, Workbench]:
+    """Both sides with samples that can be told to belong together: as many of synthetic ones on either side.
 
     Raises:
         InputError: different numbers of samples.
     """
+    first, second = as_many(one.data, two.data)
     if len(first) != len(second):
         raise InputError(
             f"{first.source} has {len(first)} samples, {second.source} has {len(second)}",
             hint="sample k of one side must belong to sample k of the other",
         )
+    return _with_data(one, first), _with_data(two, second)
+
+
+def _with_data(bench: Workbench, data: Dataset) -> Workbench:
+    if data is bench.data:
+        return bench
+    return Workbench(bench.model, data, bench.options, seed=bench.seed, evaluation=bench.evaluation)
 
 
 def compare_arrays(

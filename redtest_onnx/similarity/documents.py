@@ -48,6 +48,7 @@ def analyze_document(model: Model | None, cost: Cost | None, analysis: Analysis,
         "msrs": redundancy_document(analysis.redundancy),
         "null95": number(analysis.null95),
         "dominated": list(analysis.dominated),
+        "unmeasured": [asdict(item) for item in analysis.unmeasured],
         "without_largest": _without_largest(analysis.without_largest),
         "data": {
             "source": analysis.source,

@@ -11,7 +11,7 @@ from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
-from redtest_onnx.similarity.compare import Comparison, compare, require_same_samples
+from redtest_onnx.similarity.compare import Comparison, compare, on_same_samples
 from redtest_onnx.similarity.documents import files_document
 from redtest_onnx.similarity.measure import Progress
 from redtest_onnx.similarity.side_by_side import SideBySide, measure_side_by_side
@@ -71,7 +71,7 @@ def compare_files(
     Raises:
         InputError: different numbers of samples, or a file doesn't run on its data.
     """
-    require_same_samples(first.data, second.data)
+    first, second = on_same_samples(first, second)
     files = measure_side_by_side(first, second)
     tensors = compare_tensors(first, second, diverges_below=diverges_below, progress=progress)
     layers = None

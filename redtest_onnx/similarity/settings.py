@@ -20,7 +20,8 @@ class AnalysisSettings:
     Attributes:
         pooling: "mean" averages each activation over its positions, "none" takes all values; of sequences
             "cls" takes the first token and "token" one of each sample, drawn at random.
-        layers: "auto" for the default series, "all" for every float activation, or a glob over layer names.
+        layers: "auto" for the default series, "all" for every tensor of floats that follows from the
+            inputs, or a glob over layer names.
         granularity: how much a layer of the series holds, see `regroup`.
         estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them, "exact"
             all samples at once; "biased" is "minibatch" with the biased HSIC.

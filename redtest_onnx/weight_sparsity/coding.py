@@ -50,7 +50,8 @@ class Affine:
     """(stored - zero) * scale.
 
     Attributes:
-        scale: one factor, one per index of `axis`, or one per block of `axis`.
+        scale: one factor, one per index of `axis`, one per block of `axis`, or [directions, outputs] factors
+            of [directions, inputs, outputs] numbers.
         zero: the number that stands for 0, likewise; 0 if absent.
         axis: see `scale`.
         block: length of a block; 0 without blocks.
@@ -83,6 +84,8 @@ class Affine:
         """Scales or zero points so that they broadcast against the tensor."""
         if values.size == 1:
             return values.reshape(())
+        if values.ndim == 2 and len(shape) == 3 and values.shape == (shape[0], shape[2]) and not self.block:
+            return values[:, np.newaxis, :]
         axis = self.axis % len(shape)
         if self.block:
             return np.repeat(values, self.block, axis=axis).take(range(shape[axis]), axis)

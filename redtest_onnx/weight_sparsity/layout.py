@@ -84,7 +84,7 @@ def _axes(node: onnx.NodeProto, kind: str, position: int, rank: int) -> tuple[in
     if kind in _ROWS:
         return (int(str(ops.attribute(node, "axis", 0))) % rank,)
     if kind in ops.RECURRENT:
-        return (0, 1)
+        return (0, 2) if kind == _MS + "DynamicQuantizeLSTM" else (0, 1)
     if kind == "Einsum":
         return _einsum_axes(node, position, rank)
     if kind == _MS + "MoE":

@@ -28,6 +28,8 @@ _INTEGER: dict[str, tuple[int | None, int]] = {
     _MS + "DynamicQuantizeMatMul": (2, 3),
     _MS + "QAttention": (4, 7),
 }
+# Where scale and zero point of the input weights stand, and of the recurrent ones, by their position.
+_LSTM = {1: (8, 9), 2: (10, 11)}
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _operand(scope: Scope, node: onnx.NodeProto, position: int) -> Iterator[Weig
     if len(source.tensor.dims) < 2:
         return
     layout = layout_of(node, position, source.view, source.turned)
-    coding = _coding(scope, node, source)
+    coding = _coding(scope, node, source, position)
     if layout is None:
         yield _skipped(node, source.name, "where its neurons lie is not defined")
     elif isinstance(coding, str):
@@ -137,7 +139,7 @@ def _operand(scope: Scope, node: onnx.NodeProto, position: int) -> Iterator[Weig
         yield Weight(source.name, _name(node), kind, source.tensor, coding, layout)
 
 
-def _coding(scope: Scope, node: onnx.NodeProto, source: Source) -> Coding | str:
+def _coding(scope: Scope, node: onnx.NodeProto, source: Source, position: int) -> Coding | str:
     """How the numbers are coded, or why that can't be told."""
     kind = ops.qualified(node)
     if source.dequantize is not None:
@@ -152,6 +154,9 @@ def _coding(scope: Scope, node: onnx.NodeProto, source: Source) -> Coding | str:
             axis = 0
         scale = scope.integer_scale(node) if at is None else scope.stored(node.input[at])
         return _affine(scope, node, scale, zero, axis, 0)
+    if kind == _MS + "DynamicQuantizeLSTM":
+        at, zero = _LSTM[position]
+        return _affine(scope, node, scope.stored(node.input[at]), zero, 0, 0)
     if source.tensor.data_type not in FLOAT_TYPES:
         return "stored as integers without a scale" if "Bnb4" not in kind else "packed in an unknown code"
     return Plain()

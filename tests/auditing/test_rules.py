@@ -226,6 +226,14 @@ def test_int8_noise_is_what_rounding_leaves() -> None:
     assert int8_decibels(np.zeros((2, 2)), per_channel=True) == float("inf")
 
 
+@pytest.mark.parametrize("sizes", [(0, 4), (4, 0), (0, 0), (3, 0, 2), (0, 1, 1, 1), (0,)])
+def test_weights_without_values_are_audited(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    net = Net(x=[1, 4])
+    for array in (np.zeros(sizes, np.float32), np.zeros(sizes, np.float16), np.zeros(sizes, np.int8)):
+        net("Identity", net.store(array, array.dtype))
+    assert "RT045" not in found(audited(finished(net, net("Relu", "x", name="y")), tmp_path, {}))
+
+
 def test_masks_of_infinity_are_no_broken_weights(tmp_path: Path) -> None:
     net = Net(x=[1, 4])
     h = net("Max", net("Gemm", "x", net.weight(4, 4)), net.store(-np.inf))
@@ -241,3 +249,11 @@ def test_numpy_helper_round_trip_is_not_needed_for_constants() -> None:
     model = rt.Model(proto)
     result = audit(Workbench(model, rt.open_data(None, model), CPU), Profile(name="t"), timed=False)
     assert "RT080" in found(result)
+
+
+def test_an_infinite_activation_does_not_exceed_float16(tmp_path: Path) -> None:
+    net = Net(x=["N", 8])
+    scores = net("MatMul", "x", net.weight(8, 8))
+    masked = net("Where", net.store(np.arange(8) < 5, np.bool_), scores, net.store(-np.inf))
+    net("Softmax", masked, name="y", axis=-1)
+    assert "RT063" not in found(audited(finished(net, "y"), tmp_path, {}))

@@ -18,6 +18,7 @@ def test_a_series_is_written_measured_and_drawn(tmp_path: Path, capsys: pytest.C
     folder, page, report = tmp_path / "series", tmp_path / "curve.html", tmp_path / "curve.json"
     options = ["--data", str(DATA), "--samples", "64", "--batches", "1", "--threads", "1", "--repair", "none"]
     outputs = ["--curve", str(folder), "--html", str(page), "--json", str(report), "--max-drop", "0.05"]
+    outputs += ["--png", str(tmp_path / "curve.svg")]
     assert run(["prune", str(VIT), *options, *outputs]) == 0
     document = json.loads(report.read_text(encoding="utf-8"))
     points = document["points"]
@@ -31,6 +32,7 @@ def test_a_series_is_written_measured_and_drawn(tmp_path: Path, capsys: pytest.C
         assert rt.open_workbench(loaded).cost.parameters == point["after"]["parameters"]
     within = [i for i, point in enumerate(points) if point["loss"] is not None and point["loss"] <= 0.05]
     assert document["chosen"] == (max(within) if within else None)
+    assert (tmp_path / "curve.svg").stat().st_size > 10_000
     assert "Trade-off between size and quality" in page.read_text(encoding="utf-8")
     shown = capsys.readouterr().out
     assert all(Path(point["output"]).name in shown for point in points)

@@ -92,7 +92,8 @@ def test_no_output_on_an_input(
         pytest.skip("weights are measured without data")
     arguments = [command, str(model), *second, *data, option, str(target)]
     assert run([*arguments, "--force"]) == 2
-    assert re.search(rf"{option}( \S+)? would overwrite what is read", capsys.readouterr().err)
+    refused = rf"{option}( \S+)? would overwrite what is read|is where --output may put its weights"
+    assert re.search(refused, capsys.readouterr().err)
     assert content(folder) == before
     assert sorted(p.name for p in folder.iterdir()) == sorted([*before, "sub"])
 
@@ -105,6 +106,54 @@ def test_no_output_on_another_output(model: Path, capsys: pytest.CaptureFixture[
         assert run(command) == 2
         assert "is named by" in capsys.readouterr().err
     assert not (folder / "out.json").exists()
+
+
+@pytest.mark.parametrize("name", ["out.onnx.data", "out.onnx.2.data", "sub/../out.onnx.data"])
+def test_no_output_where_a_model_may_put_its_weights(
+    name: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model.parent
+    (folder / "sub").mkdir()
+    command = ["prune", str(model), "--data", str(folder / "d.npz"), "--remove", "1", *FEW]
+    assert run([*command, "-o", str(folder / "out.onnx"), "--json", str(folder / name), "--force"]) == 2
+    assert "is where --output may put its weights" in capsys.readouterr().err
+    assert not [*folder.glob("out*")]
+
+
+def test_a_series_over_the_weights_of_its_model_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model.parent
+    proto = onnx.load(model)
+    onnx.save(proto, model, save_as_external_data=True, location="m.removed-01.onnx", size_threshold=0)
+    before = content(folder)
+    command = ["prune", str(model), "--data", str(folder / "d.npz"), "--curve", str(folder), "--force", *FEW]
+    assert run(command) == 2
+    assert "m.removed-01.onnx: holds weights that the model reads" in capsys.readouterr().err
+    with pytest.raises(rt.OutputError, match="holds weights that the model reads"):
+        rt.save(rt.load(model), folder / "m.removed-01.onnx", force=True)
+    assert content(folder) == before
+
+
+def test_what_samples_are_made_with_is_read_too(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = model.parent
+    code = "import numpy as np\n\ndef samples():\n    return {'x': np.ones((8, 4), np.float32)}\n"
+    (folder / "loader.py").write_text(code)
+    (folder / "chosen.json").write_text('{"image_mean": [0.5]}')
+    for name in ("config.json", "tokenizer.json", "words.json"):
+        (folder / name).write_text("{}")
+    before = content(folder)
+    for options, name in (
+        (["--data", f"{folder}/loader.py:samples"], "loader.py"),
+        (["--preprocess", f"{folder}/chosen.json"], "chosen.json"),
+        (["--tokenizer", f"{folder}/words.json"], "words.json"),
+        ([], "config.json"),
+        ([], "tokenizer.json"),
+    ):
+        for command in ("analyze", "inspect", "rank", "prune", "audit"):
+            assert run([command, str(model), *options, "--json", str(folder / name), "--force"]) == 2
+            assert f"{name}: --json would overwrite what is read" in capsys.readouterr().err
+    assert content(folder) == before
 
 
 def test_images_and_models_of_folders_are_inputs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,10 @@ def test_nothing_removed_writes_nothing(saved: Path, capsys: pytest.CaptureFixtu
     plan = saved.with_name("plan.json")
     strict = ["--max-drop", "0", "--repair", "none"]
     assert run(["prune", str(saved), *data, *SMALL, *strict]) == 1
-    assert "nothing is written" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing is written" in said
+    assert "which costs least of what was tried" in said
+    assert "--remove 1" in said
     assert run(["prune", str(saved), *data, *SMALL, *strict, "--dry-run", "--plan", str(plan)]) == 1
     assert run(["prune", str(saved), *data, *SMALL, "--remove", "50"]) == 1
     g = Graph(0)

@@ -125,3 +125,57 @@ def test_picture_and_refusals(tmp_path: Path, data: Path, capsys: pytest.Capture
     (tmp_path / "bad.csv").write_text("name,accuracy\nmodel,92.5\n")
     assert call("rank", model, "--metrics", tmp_path / "bad.csv") == 2
     assert "0.925" in capsys.readouterr().err
+
+
+ROWS = """name,accuracy,latency_ms,macs,msrs,jacob_cov
+resnet20,0.90,2.0,40,14,-3
+resnet32,0.92,3.1,69,47,-2
+resnet44,0.93,4.2,98,101,-2.5
+resnet56,0.94,5.4,127,158,-1
+"""
+
+
+def test_a_table_is_ranked_without_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(ROWS, encoding="utf-8")
+    found = document("rank", "--metrics", table, "--cost", "latency", "--best", 2, capsys=capsys)
+    assert found["ranking"][0]["name"] == "resnet20"
+    assert found["ranking"][0]["parameters"] is None
+    assert {row["msrs_from"] for row in found["ranking"]} == {"table"}
+    means = {item["score"]: item for item in found["means"]}
+    assert means["S1"]["names"] == ["resnet56", "resnet44"]
+    assert means["S1"]["msrs"] == pytest.approx(129.5)
+    assert means["S3"]["names"] == ["resnet20", "resnet32"]
+    proxies = {item["proxy"]: item for item in found["proxies"]}
+    assert proxies["msrs"]["spearman"] == pytest.approx(1)
+    assert proxies["jacob_cov"]["kendall"] == pytest.approx(2 / 3)
+    assert proxies["macs"]["pearson"] == pytest.approx(0.98, abs=0.02)
+    figure, page = tmp_path / "rank.svg", tmp_path / "rank.html"
+    assert call("rank", "--metrics", table, "--png", figure, "--html", page) == 0
+    out = capsys.readouterr().out
+    for text in ("MSRS is from the table.", "best by", "Kendall", "Pearson"):
+        assert text in out
+    drawn = figure.read_text(encoding="utf-8")
+    assert "correlation with accuracy" in drawn
+    assert "mean MSRS" in drawn
+    assert "Means of the best by each score" in page.read_text(encoding="utf-8")
+
+
+def test_constants_of_redtest_serve_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(ROWS, encoding="utf-8")
+    options = ("rank", "--metrics", table, "--cost", "latency", "--benchmark-data")
+    for data, exponent, beta in (("cifar100", -0.24, 0.2), ("ImageNet16-120", -0.2, 0.5)):
+        used = document(*options, data, capsys=capsys)["settings"]
+        assert (used["exponent"], used["beta"], used["target"], used["expected"]) == (exponent, beta, 10, 35)
+
+
+def test_nothing_to_rank_is_refused(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("rank") == 2
+    assert "give MODELS, or --metrics" in capsys.readouterr().err
+    table = tmp_path / "table.csv"
+    table.write_text(ROWS, encoding="utf-8")
+    assert call("rank", "--metrics", table, "--data", data) == 2
+    assert "--data measures MODELS" in capsys.readouterr().err
+    assert call("rank", "--metrics", table, "--cost", "parameters") == 2
+    assert "a column parameters would tell it" in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ from typing import Any
 import pytest
 
 from redtest_onnx.cli.main import run
+from redtest_onnx.ranking.accuracy import BENCHMARK_DATA, NatsBench
+from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.search.topology import TopologySpace
 
 pytest.importorskip("torch", reason="networks need PyTorch: pip install 'redtest-onnx[nas]'")
 
+SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "nats_sample"
 DIGITS = Path(__file__).parents[2] / "models" / "digits.npz"
 QUICK = ("--space", "topology-4x1", "--data", DIGITS, "--epochs", 1, "--population", 3, "--tournament", 2)
 
@@ -74,12 +79,25 @@ def test_accuracy_from_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["msrs"] >= 1
 
 
+def test_a_search_does_not_begin_over_its_own_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("architecture,accuracy\n")
+    options = ["--space", "topology-4x1", "--metrics", table, "--by", "S2", "--output", table, "--force"]
+    assert call("search", *options) == 2
+    assert "--output would overwrite what is read" in capsys.readouterr().err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
+        ("t.csv", "architecture,accuracy\n")
+    ]
+
+
 def test_what_can_not_work_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "s.sqlite"
     for options, why in (
         ((), "nothing tells the accuracy"),
         (("--data", DIGITS, "--space", "cells"), "no search space called 'cells'"),
-        (("--benchmark", tmp_path), "S3 needs the MSRS"),
+        (("--benchmark", tmp_path), "S3 needs the MSRS of candidates"),
         (("--data", DIGITS, "--beta", -1), "would reward"),
     ):
         assert call("search", *options, "--output", output) == 2
@@ -106,3 +124,82 @@ def test_a_search_file_from_elsewhere_reaches_nothing(
     assert call("search", "--resume", file, "--evaluations", 2) == 2
     assert f"--{option}" in capsys.readouterr().err
     assert not outside.exists()
+
+
+def test_a_table_with_every_number_is_searched_without_pytorch(tmp_path: Path) -> None:
+    """Its rows are the candidates, whatever they are called; nothing is built, exported or timed."""
+    table, found = tmp_path / "table.csv", tmp_path / "found.json"
+    rows = [f"net{k},{0.5 + k / 1000},{k + 1},{k % 40 + 1}" for k in range(150)]
+    table.write_text("architecture,accuracy,macs,msrs\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    options = [
+        "search",
+        "--metrics",
+        str(table),
+        "--output",
+        str(tmp_path / "s.sqlite"),
+        "--json",
+        str(found),
+    ]
+    code = (
+        "import sys\nfrom redtest_onnx.cli.main import run\n"
+        f"code = run({[*options, '--benchmark-data', 'cifar100']!r})\n"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    document = json.loads(found.read_text(encoding="utf-8"))
+    assert len(document["ranking"]) == document["evaluated"] == 150
+    assert document["settings"]["exponent"] == -0.06
+    assert document["settings"]["target"] == 10e6
+    assert {row["latency_ms"] for row in document["ranking"]} == {None}
+    assert [item["score"] for item in document["means"]] == ["S1", "S2", "S3"]
+
+
+def test_msrs_is_measured_where_the_table_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Untrained on random images, untrained on data, trained on data: each is named."""
+    table = tmp_path / "table.csv"
+    names = [name for k, name in enumerate(TopologySpace()) if k % 5000 == 4999]
+    rows = "\n".join(f"{name},0.{7 + k}" for k, name in enumerate(names))
+    table.write_text(f"architecture,accuracy\n{rows}\n", encoding="utf-8")
+    options = ("search", "--space", "topology-4x1", "--metrics", table, "--cost", "parameters", "--force")
+    output = ("--output", tmp_path / "s.sqlite")
+    for more, origin in (
+        (("--msrs", "untrained"), "untrained on random images"),
+        (("--msrs", "untrained", "--data", DIGITS), "untrained"),
+        (("--data", DIGITS, "--epochs", 0), "untrained"),
+        (("--msrs", "trained", "--data", DIGITS, "--epochs", 1), "trained"),
+    ):
+        found = document(*options, *output, *more, capsys=capsys)
+        assert len(found["ranking"]) == len(names)
+        assert {row["msrs_from"] for row in found["ranking"]} == {origin}
+        assert sorted(row["accuracy"] for row in found["ranking"]) == [0.7, 0.8, 0.9][: len(names)]
+        assert all(row["macs"] is None and row["parameters"] > 0 for row in found["ranking"])
+    for more, why in (
+        ((), "S3 needs the MSRS of candidates"),
+        (("--msrs", "weights"), "--msrs weights needs --benchmark"),
+        (("--msrs", "trained"), "--msrs trained needs --data"),
+    ):
+        assert call(*options, *output, *more) == 2
+        assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", BENCHMARK_DATA)
+def test_a_partial_benchmark_is_ranked_by_every_score(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nats_bench", reason="needs the package nats_bench")
+    if not SAMPLE.is_dir():
+        pytest.skip("the benchmark's sample records are not here")
+    table = tmp_path / "msrs.csv"
+    names = {name: 20.0 + k for k, name in enumerate(NatsBench(SAMPLE).names)}
+    assert len(names) == 3
+    table.write_text("name,msrs\n" + "".join(f"{n},{m}\n" for n, m in names.items()), encoding="utf-8")
+    for by in SCORES:
+        options = ("--benchmark", SAMPLE, "--benchmark-data", data, "--metrics", table, "--by", by)
+        found = document("search", *options, "--output", tmp_path / f"{by}.sqlite", capsys=capsys)
+        assert {row["name"]: row["msrs"] for row in found["ranking"]} == names
+        assert found["settings"]["expected"] == 35
+        scores = [row["scores"][by] for row in found["ranking"]]
+        assert scores == sorted(scores, reverse=True)
+        assert [item["score"] for item in found["means"]] == list(SCORES)

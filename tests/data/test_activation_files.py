@@ -14,7 +14,7 @@ from redtest_onnx.errors import InputError
 
 RNG = np.random.default_rng(0)
 VALUES = {
-    "a/b:0": RNG.normal(size=(7, 3, 2)).astype(np.float32),
+    "/a/b:0": RNG.normal(size=(7, 3, 2)).astype(np.float32),
     "ids": RNG.integers(0, 9, size=(7,)),
     "half": RNG.normal(size=(7, 4)).astype(np.float16),
 }
@@ -43,9 +43,9 @@ def test_parquet_has_a_row_per_sample(tmp_path: Path) -> None:
     write(tmp_path / "values.parquet", VALUES)
     table = pq.read_table(tmp_path / "values.parquet")
     assert table.num_rows == 7
-    column = np.array(table["a/b:0"].to_pylist(), np.float32)
-    shape = json.loads(table.schema.field("a/b:0").metadata[b"shape"])
-    np.testing.assert_array_equal(column.reshape(7, *shape), VALUES["a/b:0"])
+    column = np.array(table["/a/b:0"].to_pylist(), np.float32)
+    shape = json.loads(table.schema.field("/a/b:0").metadata[b"shape"])
+    np.testing.assert_array_equal(column.reshape(7, *shape), VALUES["/a/b:0"])
 
 
 def test_a_tensor_without_samples_is_kept_once(tmp_path: Path) -> None:

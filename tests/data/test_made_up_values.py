@@ -187,3 +187,53 @@ def test_a_model_without_samples_gets_another_sample_each_run() -> None:
     data = Synthetic(net.model(net.nodes[-1].output[0]), 0, 10, {})
     assert not np.array_equal(data.inputs([0])["x"], data.inputs([1])["x"])
     assert onnx.TensorProto.FLOAT == 1
+
+
+def pooled_graphs(counted_by: str) -> Net:
+    """Nodes get a weight and are pooled over the graphs that they belong to by their largest value."""
+    net = Net(opset=18)
+    net.add_input("x", TensorProto.FLOAT, ["nodes", 8])
+    net.add_input("batch", INT, ["nodes"])
+    if counted_by == "slots":
+        net.add_input("graph_slots", TensorProto.FLOAT, ["graphs"])
+        count = net("Shape", "graph_slots")
+    else:
+        net.add_input("num_graphs", INT, [] if counted_by == "scalar" else [1])
+        count = "num_graphs"
+        if counted_by == "scalar":
+            count = net("Unsqueeze", count, net.store([0], np.int64))
+    sizes = net("Concat", count, net.store([8], np.int64), axis=0)
+    empty = helper.make_tensor("none", TensorProto.FLOAT, [1], [-np.inf])
+    start = net("ConstantOfShape", sizes, value=empty)
+    rows = net("Relu", net("MatMul", "x", net.weight(8, 8)))
+    places = net("Expand", net("Unsqueeze", "batch", net.store([1], np.int64)), net("Shape", rows))
+    pooled = net("ScatterElements", start, places, rows, axis=0, reduction="max")
+    net("MatMul", pooled, net.weight(8, 3), name="y")
+    return net
+
+
+@pytest.mark.parametrize("counted_by", ["slots", "scalar", "vector"])
+def test_no_graph_is_without_nodes(counted_by: str) -> None:
+    model = pooled_graphs(counted_by).model("y")
+    scores = Session(model, rt.RunOptions("cpu", 1)).run(Synthetic(model, 0, 4, {}).inputs([0]))["y"]
+    assert scores.shape == (1, 3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 2560), (2000, 315), (12000, 96)])
+def test_large_models_get_fewer_samples(side: int, count: int) -> None:
+    net = Net(x=["N", 3, side, side])
+    net.conv("x", 3, 4, name="a")
+    net.conv("a", 4, 8, name="b")
+    net("ReduceMean", "b", axes=[2, 3], name="y")
+    model = net.model("y")
+    macs = side * side * 9 * (3 * 4 + 4 * 8)
+    assert len(Synthetic(model, 0, None, {})) == count == max(96, min(2560, 5 * 10**11 // macs))
+    assert len(Synthetic(model, 0, 7, {})) == 7
+
+
+def test_sizes_that_are_unknown_leave_the_weights_to_tell() -> None:
+    net = Net(x=["N", 8])
+    kept = net("NonZero", net("MatMul", "x", net.weight(8, 8)))
+    net("MatMul", net("Cast", net("Transpose", kept), to=1), net.weight(2, 3), name="y")
+    assert len(Synthetic(net.model("y"), 0, None, {})) == 2560

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.data.splits import Splits, fit_indices, holdout_indices, without_holdout
 
 
 def samples(count: int) -> rt.Dataset:
-    return rt.open_data({"x": np.zeros((count, 1), np.float32)})
+    net = Net(x=["n", 1])
+    model = net.model(net("Relu", "x"))
+    return rt.open_data({"x": np.zeros((count, 1), np.float32)}, model)
 
 
 @pytest.mark.parametrize(

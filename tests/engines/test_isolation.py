@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from redtest_onnx.engines.isolation import isolated_command
+from redtest_onnx.runtime.feeds_file import write_feeds
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "vgg_digits.onnx"
@@ -77,7 +78,7 @@ def redtest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["inspect", str(MODEL)],
+        ["inspect", str(MODEL), "--isolate"],
         ["audit", str(MODEL)],
         ["sparsity", str(MODEL)],
         ["analyze", str(MODEL), "--samples", "8", "--batches", "1", "--html", "page.html"],
@@ -104,8 +105,7 @@ def test_the_trace_tells(folder: Path) -> None:
 
 def test_isolated_processes_find_what_this_one_finds(tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('hostile')")
-    (tmp_path / "in.npz").write_bytes(b"")
-    np.savez(tmp_path / "in.npz", input=np.zeros((1, 1, 8, 8), np.float32))
+    write_feeds(tmp_path / "in.npz", {"input": np.zeros((1, 1, 8, 8), np.float32)})
     command = isolated_command("redtest_onnx.runtime.watched_run", str(MODEL), str(tmp_path / "in.npz"))
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     if sys.platform.startswith("linux"):

@@ -7,6 +7,7 @@ import pytest
 from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
+import redtest_onnx as rt
 from redtest_onnx.graph.cost import (
     count_macs,
     count_parameters,
@@ -16,6 +17,7 @@ from redtest_onnx.graph.cost import (
 )
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.runtime.workbench import Workbench
 
 
 def macs(net: Net, output: str) -> int | None:
@@ -231,3 +233,17 @@ def test_a_branch_of_unknown_shapes_leaves_the_peak_unknown() -> None:
     yes = net("Greater", net("ReduceMax", "x", keepdims=0), net.store(0))
     net("If", yes, name="y", then_branch=branch("a", picked), else_branch=branch("b", plain))
     assert peak_activation_bytes(*net.measured("y")) is None
+
+
+def test_branches_whose_results_differ_in_rank_leave_the_memory_known() -> None:
+    net = Net(x=[1, 4, 1])
+    h = net("Relu", net("MatMul", net.weight(8, 4), "x"))
+    squeezed = helper.make_node("Squeeze", [h, net.store([2], np.int64)], ["flat"])
+    kept = helper.make_node("Identity", [h], ["whole"])
+    flag = net("Less", net("ReduceMax", h, keepdims=0), net.store(1e9))
+    y = net("If", flag, then_branch=branch("then", [squeezed]), else_branch=branch("else", [kept]))
+    net("Relu", y, name="y")
+    model = net.model("y")
+    bench = Workbench(model, rt.open_data(None, model), rt.RunOptions("cpu", 1))
+    assert bench.cost.peak_activation_bytes is not None
+    assert bench.cost.peak_activation_bytes >= 4 * (4 + 8 + 8)

@@ -11,7 +11,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model_folder import RemovedBlocks, corrected_config, open_folder
 from redtest_onnx.runtime.generate import generate
-from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.session import RunOptions, Session
 from tests.decoders import fused_decoder
 
 CPU = RunOptions("cpu", 1)
@@ -92,7 +92,7 @@ def test_a_folder_comes_out_like_it_went_in(tmp_path: Path) -> None:
     assert removed == [
         f"{name}.{gone}.{what}" for name in ("past_key_values", "present") for what in ("key", "value")
     ]
-    assert generate(load(output), (3, 8), 4, CPU).agree
+    assert generate(Session(load(output), CPU), (3, 8), 4).agree
     assert run(*arguments) == 2  # the folder exists
 
 

@@ -311,3 +311,13 @@ def test_branches_inside_branches_and_their_idle_nodes_are_kept() -> None:
     full_check(found)
     x = np.arange(-4, 4, dtype=np.float32).reshape(2, 4)
     np.testing.assert_array_equal(Session(found, CPU).run({"x": x})["y"], -np.maximum(x, 0))
+
+
+def test_an_edit_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    net = Net(x=["N", 8])
+    x = net("Relu", net("MatMul", net("Relu", net("MatMul", "x", net.weight(8, 8))), net.weight(8, 8)))
+    net("SequenceConstruct", x, name="y")
+    proto = net.model("y").proto
+    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    remove_regions(rt.Model(proto), [Removal("Relu1", x)])
+    assert capfd.readouterr() == ("", "")

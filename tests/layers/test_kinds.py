@@ -42,6 +42,32 @@ def test_a_convolution_with_a_gate_is_a_convolution() -> None:
     assert [layer.kind for layer in net.layers("y").values()] == ["Conv", "Conv"]
 
 
+def test_what_neighbours_in_a_graph_send_is_message_passing() -> None:
+    net = Net(opset=18, x=["nodes", 8])
+    net.add_input("edges", TensorProto.INT64, [2, "links"])
+    ends = [net("Gather", "edges", net.store(k, np.int64), axis=0) for k in (0, 1)]
+    h = net("Relu", net("MatMul", "x", net.weight(8, 8)))
+    sent = net("Relu", net("MatMul", net("Gather", h, ends[0]), net.weight(8, 8)))
+    places = net("Expand", net("Unsqueeze", ends[1], net.store([1], np.int64)), net("Shape", sent))
+    got = net("ScatterElements", net("MatMul", h, net.weight(8, 8)), places, sent, axis=0, reduction="add")
+    net("MatMul", net("Relu", got), net.weight(8, 3), name="y")
+    model = net.model("y")
+    layers = Workbench(model, rt.open_data(None, model), ONE).layers()
+    assert [layer.kind for layer in layers] == ["MatMul", "message passing"]
+
+
+def test_a_large_block_is_no_feed_forward() -> None:
+    net = Net(x=[1, 8])
+    first = net("Relu", net("MatMul", "x", net.weight(8, 8)))
+    ways = []
+    for _ in range(3):
+        a = net("Tanh", net("MatMul", first, net.weight(8, 8)))
+        ways.append(net("Mul", a, net("Erf", net("MatMul", a, net.weight(8, 8)))))
+    mixed = net("Sum", first, *ways)
+    net("MatMul", net("Relu", mixed), net.weight(8, 3), name="y")
+    assert [layer.kind for layer in net.layers("y").values()] == ["MatMul", "block"]
+
+
 def cell(net: Net, x: str, h: str, weights: tuple[str, str], width: int) -> str:
     """One step of a gated cell, spelt out."""
     gates = net("Add", net("MatMul", x, weights[0]), net("MatMul", h, weights[1]))

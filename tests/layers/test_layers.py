@@ -35,6 +35,18 @@ def block(net: Net, x: str, name: str) -> tuple[str, str]:
     return a, net("Add", a, net("MatMul", wide, net.weight(16, 8)), name=f"{name}.mlp")
 
 
+def test_an_embedding_ends_in_its_normalisation() -> None:
+    net = Net()
+    ids, kinds = (net.add_input(name, TensorProto.INT64, [1, 5]) for name in ("ids", "types"))
+    summed = net("Add", net("Gather", net.weight(20, 8), ids), net("Gather", net.weight(2, 8), kinds))
+    normed = net("LayerNormalization", summed, net.weight(8), net.weight(8), name="normed", axis=-1)
+    a, b = block(net, normed, "block")
+    layers = net.layers(net("MatMul", layer_norm(net, b), net.weight(8, 20), name="logits"))
+    assert list(layers) == ["normed", a, b]
+    assert layers["normed"].kind == "embedding"
+    assert layers[a].input == "normed"
+
+
 def test_language_model_from_its_embedding_on() -> None:
     net = Net()
     net.add_input("ids", TensorProto.INT64, [1, 5])
@@ -47,9 +59,10 @@ def test_language_model_from_its_embedding_on() -> None:
         sub_layers += pair
         x = pair[1]
     layers = net.layers(net("MatMul", layer_norm(net, x), net.weight(8, 20), name="logits"))
-    assert list(layers) == ["embedding", *sub_layers]
-    assert layers["embedding"].kind == "Gather"
-    assert layers["embedding"].exit == "with positions"
+    # What the first block reads is measured: rows of the table with positions added.
+    assert list(layers) == ["with positions", *sub_layers]
+    assert layers["with positions"].kind == "embedding"
+    assert layers["with positions"].exit == "with positions"
     assert [layers[name].kind for name in sub_layers] == ["attention", "feed-forward"] * 2
     assert [layers[name].action for name in sub_layers] == ["bypass"] * 4
     assert layers["block0.attn"].input == "with positions"

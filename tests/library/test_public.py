@@ -42,10 +42,12 @@ def samples(folder: Path, kind: str) -> Any:
 
 
 WORK: dict[str, Callable[[Path, Any], Any]] = {
+    "activations": lambda model, data: list(rt.activations(model, data, options=CPU)),
     "analyze": lambda model, data: rt.analyze(model, data, QUICK, CPU),
     "audit": lambda model, data: rt.audit(model, data, timed=False, options=CPU),
     "compare": lambda model, data: rt.compare(model, model, data, settings=QUICK, options=CPU),
     "compare_files": lambda model, data: rt.compare_files(model, model, data, settings=QUICK, options=CPU),
+    "expose": lambda model, data: rt.expose(model, "all", data, options=CPU),
     "find_layers": lambda model, data: rt.find_layers(model, data, options=CPU),
     "open_workbench": lambda model, data: rt.open_workbench(model, data).shapes,
     "plan": lambda model, data: rt.plan(model, data, HOW, remove=1, options=CPU),

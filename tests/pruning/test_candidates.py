@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from nets import Net
 from onnx import helper
 
 import redtest_onnx as rt
@@ -15,6 +16,7 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.candidates import Candidates, plain_model
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.runtime.outputs.kinds import parse_output_kind
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -99,3 +101,30 @@ def test_a_plan_is_turned_down_early_only_if_it_loses_too_much(limit: float) -> 
         early += found == np.inf
         assert found in (loss, np.inf)
     assert early
+
+
+def regression() -> Model:
+    net = Net(x=["N", 16])
+    x = "x"
+    for _ in range(5):
+        x = net("Tanh", net("MatMul", x, net.store(np.eye(16) + 0.03 * np.ones((16, 16)))))
+    net("MatMul", x, net.weight(16, 4), name="y")
+    return net.model("y")
+
+
+def test_values_are_given_up_only_where_a_whole_run_would_be_too() -> None:
+    model = regression()
+    data = {"x": np.random.default_rng(0).normal(size=(600, 16)).astype(np.float32)}
+    options = rt.RunOptions("cpu", 1, output_kinds=(parse_output_kind("y=values"),))
+    tried = Workbench(model, rt.open_data(data, model), options)
+    evaluator = tried.evaluator(tried.splits.choose)
+    layers = [layer for layer in tried.layers() if layer.removable]
+    chosen = [Plan("test", tried.digest, (Step.of(layer),)) for layer in layers]
+    whole = [evaluator.evaluate(plain_model(tried, plan)) for plan in chosen]
+    limits = [1 - (found.agreement.value or 0) for found in whole]
+    for limit in (1e-6, *(limit + nudge for limit in limits for nudge in (-1e-4, 1e-4))):
+        candidates = Candidates(tried, limit)
+        assert [candidates.loss(plan) <= limit for plan in chosen] == [loss <= limit for loss in limits]
+    stopped = evaluator.evaluate(plain_model(tried, chosen[0]), 0.999)
+    assert stopped.samples < whole[0].samples
+    assert (stopped.agreement.value or 0) < 0.999

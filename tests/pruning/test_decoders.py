@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from redtest_onnx.pruning.verify import check_signature, verify, verify_generati
 from redtest_onnx.runtime.generate import generate
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
+from tests.decoder_variants import quantised_caches, shared_caches, windowed_caches
 from tests.decoders import WIDTH, fused_decoder, plain_decoder
 
 CPU = RunOptions("cpu", 1)
@@ -64,7 +66,7 @@ def test_every_block_goes_with_its_cache(build: object) -> None:
         assert changes.get("present.2.key", "present.1.key" if k < 2 else None) == (
             None if k == 2 else "present.1.key"
         )
-        assert generate(pruned, PROMPT, 5, CPU).agree
+        assert generate(Session(pruned, CPU), PROMPT, 5).agree
 
 
 @pytest.mark.parametrize("build", [plain_decoder, fused_decoder])
@@ -112,7 +114,7 @@ def test_lengths_are_read_from_a_cache_that_is_left() -> None:
     shape = next(node for node in pruned.graph.node if node.output[0] == "past_shape")
     assert shape.input[0] == "past_key_values.0.key"
     assert pruned.origin_of("past_key_values.0.key") == "past_key_values.1.key"
-    assert generate(pruned, PROMPT, 5, CPU).agree
+    assert generate(Session(pruned, CPU), PROMPT, 5).agree
     with pytest.raises(InputError, match="the length of the past is read from it"):
         without(bench, *blocks)
 
@@ -125,3 +127,41 @@ def test_synthetic_caches_have_the_head_size_of_the_graph() -> None:
 def test_caches_are_found() -> None:
     assert find_caches(fused_decoder(2))[:1] == (Cache("past_key_values.0.key", "present.0.key", 0),)
     assert len(find_caches(plain_decoder(4))) == 8
+
+
+@pytest.mark.parametrize("build", [quantised_caches, windowed_caches])
+def test_caches_of_other_kinds_go_with_their_blocks(build: Callable[[], Model]) -> None:
+    bench = bench_of(build())
+    assert [layer.name for layer in bench.layers("block") if layer.removable] == [
+        f"layers.{k}" for k in range(3)
+    ]
+    types = {spec.name: spec.dtype for spec in bench.model.inputs}
+    for layer in bench.layers("block")[1:]:
+        pruned = without(bench, layer).model
+        caches = [spec for spec in pruned.inputs if spec.name.startswith("past")]
+        assert [cache.name for cache in caches] == [
+            f"past_key_values.{k}.{what}" for k in range(2) for what in ("key", "value")
+        ]
+        assert {cache.dtype for cache in caches} == {types["past_key_values.0.key"]}
+        assert np.isfinite(scores_of_caches(pruned)).all()
+
+
+def scores_of_caches(model: Model) -> np.ndarray:
+    """Next-token scores behind caches of any type."""
+    generation = generate(Session(model, CPU), PROMPT, 4)
+    assert generation.agree
+    return np.asarray(generation.with_cache)
+
+
+def test_layers_that_share_a_cache_go_together() -> None:
+    bench = bench_of(shared_caches())
+    first, together = (layer for layer in bench.layers("block") if layer.removable)
+    assert first.name == "layers.0"
+    assert together.name == "layers.1-2"
+    pruned = without(bench, first).model
+    assert [s.name for s in pruned.outputs] == ["logits", "present.0.key", "present.0.value"]
+    assert pruned.origin_of("present.0.key") == "present.1.key"
+    assert [s.name for s in without(bench, together).model.outputs][1:] == [
+        "present.0.key",
+        "present.0.value",
+    ]

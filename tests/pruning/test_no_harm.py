@@ -22,6 +22,7 @@ from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 
 CPU = RunOptions("cpu", 1)
+SMALL = pruning.PruneSettings(similarity=rt.AnalysisSettings(samples=16, batches=1))
 
 
 def bench_of(model: rt.Model, tmp_path: Path, count: int = 90) -> Workbench:
@@ -265,3 +266,19 @@ def test_nothing_is_removed_on_account_of_what_can_not_be_judged(
     assert "no output of" in caplog.text
     asked, _ = pruning.plan(blind, Budget(remove=1))
     assert len(asked.steps) == 1
+
+
+def test_without_data_the_reason_names_the_adapters() -> None:
+    model = widening((8, 16, 4), 3)
+    bench = Workbench(model, rt.open_data(None, model), CPU)
+    chosen, _ = pruning.plan(bench, Budget(), SMALL)
+    assert not chosen.steps
+    assert "2 need an adapter" in (chosen.reason or "")
+    assert "`data`" in chosen.summary()
+
+
+def test_what_costs_least_is_named_where_nothing_is_cheap_enough(tmp_path: Path) -> None:
+    bench = bench_of(chain(), tmp_path)
+    chosen, _ = pruning.plan(bench, Budget(max_drop=0.0), replace(SMALL, repair="none"))
+    assert not chosen.steps
+    assert "costs least of what was tried" in (chosen.reason or "")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.ranking.accuracy import AccuracyTable, NatsBench
+from redtest_onnx.ranking.accuracy import NatsBench
+from redtest_onnx.ranking.table import AccuracyTable
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "nats_sample"
 FIRST = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"

@@ -24,4 +24,4 @@ def test_order_counts_and_unknown_values_do_not() -> None:
 
 
 def test_too_few_candidates_tell_nothing() -> None:
-    assert correlations([candidate(k, macs=k) for k in range(2)]) == []
+    assert correlations([candidate(k, macs=k) for k in range(2)]) == ()

@@ -18,7 +18,7 @@ from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
 from redtest_onnx.report.comparisons import draw_cross_heatmap
 from redtest_onnx.report.figures import save_figure
 from redtest_onnx.report.heatmap import draw_heatmap
-from redtest_onnx.report.rankings import draw_ranking, staircase
+from redtest_onnx.report.ranking_figures import draw_ranking, staircase
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from samples import sample_analysis
 
 import redtest_onnx as rt
+from redtest_onnx.graph.cost import Cost
 from redtest_onnx.report.table import Column, Shown, Table
 from redtest_onnx.report.table_formats import (
     table_csv,
@@ -23,7 +24,7 @@ from redtest_onnx.report.table_formats import (
     table_markdown,
     terminal_table,
 )
-from redtest_onnx.report.tables import layer_table
+from redtest_onnx.report.tables import at_sizes, layer_table
 from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -142,3 +143,10 @@ def test_the_series_of_layers_keeps_its_numbers() -> None:
     layers = bench.layers("sub-layer")
     rows = json.loads(table_json(layer_table(layers)))
     assert [row["parameters"] for row in rows] == [layer.parameters for layer in layers]
+
+
+def test_sizes_of_many_inputs_do_not_fill_a_row() -> None:
+    few = Cost(1, 4, 1, 4, "at x 1x3x64x64, ids 1x16")
+    many = Cost(1, 4, 1, 4, "at " + ", ".join(f"input{k} 16x85" for k in range(8)))
+    assert at_sizes(few) == " at x 1x3x64x64, ids 1x16 (a guess)"
+    assert at_sizes(many) == " at input0 16x85 and 7 more inputs (a guess)"

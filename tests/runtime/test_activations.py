@@ -10,11 +10,13 @@ import pytest
 from nets import Net, branch
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
+from rich.console import Console
 
 import redtest_onnx as rt
 from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.graph.validity import full_check
+from redtest_onnx.report.exposures import exposure_document, exposure_table
 from redtest_onnx.runtime.activations import expose_tensors, iterate_activations
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -159,3 +161,24 @@ def test_external_data_stays_outside(tmp_path: Path) -> None:
     saved = rt.load(rt.save(exposed.model, tmp_path / "exposed.onnx").path or "")
     assert (tmp_path / "exposed.onnx").stat().st_size < 4096
     assert len(saved.outputs) == 2
+
+
+def test_a_graph_network_says_that_all_is_one_samples() -> None:
+    net = Net(x=["nodes", 8])
+    net.add_input("edges", TensorProto.INT64, [2, "links"])
+    first = net("Gather", "edges", net.store(0, np.int64), axis=0)
+    net(
+        "MatMul",
+        net("Gather", net("Relu", net("MatMul", "x", net.weight(8, 8))), first),
+        net.weight(8, 3),
+        name="y",
+    )
+    model = net.model("y")
+    exposed = expose_tensors(Workbench(model, rt.open_data(None, model), CPU), ["Relu*"])
+    document = exposure_document(model, exposed, None, None, 0)
+    assert [tensor["sample_axis"] for tensor in document["tensors"]] == [None]
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(exposure_table(exposed))
+    assert "all is one sample's" in shown.get()
+    assert "-1" not in shown.get()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from nets import Net
 from references import activations, slow_cka
 from scipy.stats import spearmanr
 
@@ -217,3 +218,30 @@ def test_one_dimensional_convolutions_are_pooled_over_their_length() -> None:
     model = rt.Model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
     analysis = rt.analyze(model, rt.open_data(None, model), rt.AnalysisSettings(samples=32, batches=1), CPU)
     assert analysis.features == (3, 5)
+
+
+def test_all_layers_are_all_tensors_that_can_be_measured() -> None:
+    """Those before any weights too; shapes, constants and integers are listed; no hint repeats the option."""
+    net = Net(x=["n", 6])
+    scaled = net("Tanh", "x")
+    weighted = net("MatMul", scaled, net.weight(6, 6))
+    size = net("Shape", "x")
+    constant = net("Relu", net.store([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+    whole = net("Cast", weighted, to=onnx.TensorProto.INT64)
+    back = net("Cast", whole, to=onnx.TensorProto.FLOAT)
+    out = net("Add", net("Reshape", net("Add", weighted, constant), size), back)
+    model = net.model(out)
+    settings = rt.AnalysisSettings(layers="all", samples=16, batches=1)
+    found = rt.analyze(model, None, settings, rt.RunOptions("cpu", 1))
+    tensors = {layer.tensor for layer in found.layers}
+    assert {scaled, weighted, out} <= tensors
+    reasons = {item.name: item.reason for item in found.unmeasured}
+    assert "shape arithmetic" in reasons[size]
+    assert "constant" in reasons[constant]
+    assert reasons[whole] == "not floating point (int64)"
+    assert not tensors & reasons.keys()
+    assert {item["name"] for item in found.to_dict()["unmeasured"]} == set(reasons)
+    single = Net(x=["n", 6])
+    with pytest.raises(rt.InputError) as error:
+        rt.analyze(single.model(single("Relu", "x")), None, settings)
+    assert "measures every" not in (error.value.hint or "")

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nets import Net
 from references import activations, song_hsic
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
+from redtest_onnx.data import affordable
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.cka import Estimator
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Workbench, compare, compare_arrays
+from redtest_onnx.similarity.files import compare_files
 
 MODELS = Path(__file__).parents[2] / "models"
 RESNET, VIT, DATA = MODELS / "resnet_digits.onnx", MODELS / "vit_digits.onnx", MODELS / "digits.npz"
@@ -185,3 +188,22 @@ def test_a_saved_analysis_is_planned_on_again(tmp_path: Path, capsys: pytest.Cap
     saved.write_text('{"schema": "redtest-onnx/analyze/1"}')
     assert run(["prune", str(RESNET), "--dry-run", "--analysis", str(saved)]) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+def chain(length: int) -> rt.Model:
+    net = Net(x=["N", 16])
+    x = "x"
+    for _ in range(length):
+        x = net("Relu", net("MatMul", x, net.weight(16, 16)))
+    net("MatMul", x, net.weight(16, 3), name="y")
+    return net.model("y")
+
+
+def test_made_up_samples_are_as_many_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affordable, "_BUDGET", 10**6)
+    options, small = rt.RunOptions("cpu", 1), AnalysisSettings(samples=32, batches=1)
+    sides = [Workbench(chain(n), rt.open_data(None, chain(n)), options) for n in (6, 4)]
+    assert len(sides[0].data) < len(sides[1].data)
+    found = compare(*sides, small)
+    assert found.similarity.shape == (6, 4)
+    assert compare_files(*sides, small).files.samples > 0

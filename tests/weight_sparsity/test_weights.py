@@ -144,3 +144,34 @@ def test_models_of_onnx_runtimes_own_quantiser_are_read(tmp_path: Any) -> None:
     weight = only(model)
     assert weight.coding.quantised
     np.testing.assert_allclose(weight.values(model), whole.value(whole.proto.graph.initializer[0]), atol=0.02)
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+def test_int8_recurrent_weights_are_those_that_they_stand_for(per_output: bool) -> None:
+    random = np.random.default_rng(0)
+    directions, inputs, hidden = 2, 5, 3
+    net = Net(x=[7, 1, inputs])
+    scales, stored = [], []
+    for rows in (inputs, hidden):
+        size = (directions, 4 * hidden) if per_output else (directions,)
+        scales.append(random.uniform(0.01, 0.02, size).astype(np.float32))
+        stored.append(random.integers(-127, 128, (directions, rows, 4 * hidden)).astype(np.int8))
+    names = [net.store(value, np.int8) for value in stored]
+    facts = []
+    for scale in scales:
+        facts += [net.store(scale), net.store(np.zeros_like(scale), np.int8)]
+    y = net(
+        "DynamicQuantizeLSTM",
+        *("x", *names, *[""] * 5, *facts),
+        domain="com.microsoft",
+        hidden_size=hidden,
+        direction="bidirectional",
+    )
+    model = net.model(y)
+    found, skipped = find_weights(model)
+    assert not skipped
+    for weight, scale, numbers in zip(found, scales, stored, strict=True):
+        spread = scale[:, None, :] if per_output else scale[:, None, None]
+        np.testing.assert_allclose(weight.values(model), numbers * spread, rtol=1e-6)
+        assert weight.layout.count == directions * 4 * hidden
+    Session(model, rt.RunOptions("cpu", 1)).run({"x": np.ones((7, 1, inputs), np.float32)})

@@ -53,7 +53,7 @@ def prepare(*, torch: bool) -> None:
     for name in COMMANDS:
         importlib.import_module(f"redtest_onnx.cli.{name}")
     modules = ["onnxruntime", "onnx_graphsurgeon", "PIL.Image", "redtest_onnx.pruning.prune"]
-    modules += ["torch", "redtest_onnx.training.finetune"] if torch else []
+    modules += ["torch", "torch._dynamo", "redtest_onnx.training.finetune"] if torch else []
     for name in modules:
         importlib.import_module(name)
     from redtest_onnx.runtime import latency

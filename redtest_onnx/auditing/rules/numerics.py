@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import numpy as np
 
@@ -70,11 +71,13 @@ def not_deterministic(subject: Subject) -> Iterator[Problem]:
 )
 def activation_beyond_float16(subject: Subject) -> Iterator[Problem]:
     """Largest magnitudes on usual inputs."""
-    found = {name: value for name, value in subject.magnitudes.items() if value > _LARGEST_HALF}
+    # What is infinite in float32 already is the finding of other rules, or a mask's.
+    found = {name: value for name, value in subject.magnitudes.items() if _LARGEST_HALF < value < inf}
     if found:
         worst = max(found, key=lambda name: found[name])
+        many = "1 activation exceeds" if len(found) == 1 else f"{len(found)} activations exceed"
         yield Problem(
-            f"{len(found)} activations exceed float16, the largest is {found[worst]:.4g} in {worst}",
+            f"{many} float16, the largest is {found[worst]:.4g} in {worst}",
             "half",
             tensors=tuple(found),
         )

@@ -162,7 +162,7 @@ def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
     """Symmetric int8 rounding of each weight, per tensor and per channel."""
     found = []
     for one, value in floating_values(subject.model):
-        if value.ndim < 2 or not one.readers or not np.isfinite(value).all():
+        if value.ndim < 2 or not value.size or not one.readers or not np.isfinite(value).all():
             continue
         weight = np.moveaxis(value, one.channel_axis, 0)
         whole, channels = (int8_decibels(weight, per_channel=flag) for flag in (False, True))
@@ -208,7 +208,7 @@ def int8_decibels(weight: npt.NDArray[np.generic], *, per_channel: bool) -> floa
     """Signal-to-noise ratio that symmetric int8 rounding leaves, in decibels.
 
     Args:
-        weight: [channels, ...] values.
+        weight: [channels, ...] values, at least one.
         per_channel: one scale per index of the first axis, or one for all.
     """
     x: npt.NDArray[np.float64] = weight.astype(np.float64)

@@ -28,7 +28,8 @@ class ValuesMeasure:
         self._channels: Floats | None = None  # sums per entry of the last axis, likewise
         self._first: Floats | None = None
         self._level: Floats | None = None
-        self._samples = self._positions = self._finite = 0
+        self._positions: Floats | None = None  # values per entry of the last axis
+        self._samples = self._finite = self._seen = 0
         self._squares = self._energy = 0.0
         self._even = True
 
@@ -36,15 +37,20 @@ class ValuesMeasure:
         """Show a batch [n, ...] of the reference."""
         if not len(reference):
             return
+        self._seen += len(reference)
         x = _rows(reference)
         weight = _weights(x, counted)
-        good = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+        # What is masked by infinity has no spread; the rest of its sample has.
+        weight = weight & np.isfinite(x)
+        good = weight.any(axis=tuple(range(1, x.ndim)))
         if not good.any():
             return
-        x, weight = x[good], weight[good]
+        weight = weight[good]
+        x = np.where(weight, x[good], 0.0)
         if self._first is None:
             self._first = x[0].copy()
-            self._level = x[0].reshape(-1, x.shape[-1]).mean(axis=0)
+            counts = weight[0].reshape(-1, x.shape[-1]).sum(axis=0)
+            self._level = x[0].reshape(-1, x.shape[-1]).sum(axis=0) / np.maximum(counts, 1)
         assert self._level is not None
         if x.shape[1:] != self._first.shape or not weight.all():
             self._even = False
@@ -57,27 +63,27 @@ class ValuesMeasure:
             elements = (x - self._first).sum(axis=0)
             self._elements = elements + (0 if self._elements is None else self._elements)
         self._samples += len(x)
-        self._positions += int(weight.sum()) // x.shape[-1]
+        positions = weight.reshape(-1, x.shape[-1]).sum(axis=0).astype(np.float64)
+        self._positions = positions + (0 if self._positions is None else self._positions)
         self._finite += int(weight.sum())
         self._squares += float(np.square(moved).sum())
         self._energy += float(np.square(x * weight).sum())
 
     def start(self) -> ValuesSum:
         """A sum for one model."""
-        if self._first is None or self._level is None or self._channels is None or not self._finite:
-            return ValuesSum(0.0)
-        channel_mean = self._level + self._channels / max(self._positions, 1)
+        first, level, channels, positions = self._first, self._level, self._channels, self._positions
+        if first is None or level is None or channels is None or positions is None or not self._finite:
+            return ValuesSum(0.0, self._seen)
+        above = channels / np.maximum(positions, 1)
         # Squares about the level, less those of the mean about it.
-        about_channels = self._squares - self._positions * float(
-            np.square(self._channels / max(self._positions, 1)).sum()
-        )
+        about_channels = self._squares - float((positions * np.square(above)).sum())
         spread = about_channels
         if self._even and self._elements is not None:
-            between = self._first + self._elements / self._samples - channel_mean
+            between = first + self._elements / self._samples - (level + above)
             spread = about_channels - self._samples * float(np.square(between).sum())
         if self._samples < 2 or spread <= _CONSTANT * max(self._energy, 1e-300):
-            return ValuesSum(self._energy / self._finite)
-        return ValuesSum(spread / self._finite)
+            return ValuesSum(self._energy / self._finite, self._seen)
+        return ValuesSum(spread / self._finite, self._seen)
 
 
 class ValuesSum:
@@ -85,10 +91,11 @@ class ValuesSum:
 
     Args:
         variance: mean squared distance of the reference's elements from their mean.
+        expected: number of samples that there are.
     """
 
-    def __init__(self, variance: float) -> None:
-        self._variance = variance
+    def __init__(self, variance: float, expected: int) -> None:
+        self._variance, self._expected = variance, expected
         self._samples = 0
         self._score = self._error = self._scale = self._largest = 0.0
         self._finite = True
@@ -115,6 +122,11 @@ class ValuesSum:
         self._scale += float(scale[good].sum())
         if good.any():
             self._largest = max(self._largest, float(np.abs(difference[good]).max(initial=0.0)))
+
+    def most(self) -> float:
+        """The agreement that would be reached if all samples to come agreed."""
+        left = max(self._expected - self._samples, 0)
+        return min(max((self._score + left) / max(self._samples + left, 1), 0.0), 1.0)
 
     def result(self) -> MeasureResult:
         """The agreement over all batches added."""

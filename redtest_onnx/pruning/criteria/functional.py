@@ -14,6 +14,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
 
@@ -63,7 +64,7 @@ def _effect(context: CriterionContext, judge: Evaluator, gone: list[Layer]) -> f
 
 
 def mean_cosines(context: CriterionContext, ends: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Mean over samples, and over positions of sequences, of the cosine of pairs of tensors of equal shape.
+    """Mean over samples, or over the counted positions of sequences, of the cosine of pairs of equal shape.
 
     Args:
         context: the model and its samples.
@@ -76,17 +77,24 @@ def mean_cosines(context: CriterionContext, ends: Iterable[tuple[str, str]]) -> 
         )
         fixed = context.bench.fixed_batch
         for chosen, count in batches(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
-            values = session.run(context.data.inputs(chosen))
+            feeds = context.data.inputs(chosen)
+            values = session.run(feeds)
+            counted = None if context.bench.mask is None else context.bench.mask.counted(feeds)[:count]
             for (first, last), total in sums.items():
-                cosines = _row_cosines(values[first][:count], values[last][:count])
+                cosines = _row_cosines(values[first][:count], values[last][:count], counted)
                 total += cosines.sum(), len(cosines)
     return {pair: float(total / max(number, 1)) for pair, (total, number) in sums.items()}
 
 
-def _row_cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Cosines of the samples of images [n, ...], of the tokens of sequences [n, t, d]."""
+def _row_cosines(
+    a: npt.NDArray[Any], b: npt.NDArray[Any], counted: Counted = None
+) -> npt.NDArray[np.float64]:
+    """Cosines of the samples of images [n, ...], of the tokens of sequences [n, t, d] that count."""
     width = a.shape[-1] if a.ndim == 3 else int(np.prod(a.shape[1:]))
+    rows = counted_rows(a, counted) if a.ndim == 3 else None
     x, y = (v.astype(np.float64).reshape(-1, width) for v in (a, b))
+    if rows is not None:
+        x, y = x[rows.reshape(-1)], y[rows.reshape(-1)]
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     cosines: npt.NDArray[np.float64] = np.einsum("ij,ij->i", x, y) / np.where(norms > 0, norms, 1)
     return cosines

@@ -14,6 +14,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.criteria.modularity import NEIGHBOURS, modularity
+from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import Session
 
 Features = npt.NDArray[np.float32]
@@ -89,17 +90,24 @@ def _features(context: CriterionContext) -> tuple[dict[str, Features], Labels]:
     fixed = context.bench.fixed_batch
     found: dict[str, list[Features]] = {layer.tensor: [] for layer in layers}
     for chosen, count in batches(indices, fixed or _BATCH, fixed=fixed is not None):
-        values = session.run(context.data.inputs(chosen))
+        feeds = context.data.inputs(chosen)
+        values = session.run(feeds)
+        counted = None if context.bench.mask is None else context.bench.mask.counted(feeds)
         for layer in layers:
-            found[layer.tensor].append(_pooled(values[layer.tensor], len(chosen), layer)[:count])
+            found[layer.tensor].append(_pooled(values[layer.tensor], len(chosen), layer, counted)[:count])
     return {name: np.concatenate(parts) for name, parts in found.items()}, np.asarray(labels)
 
 
-def _pooled(values: npt.NDArray[np.generic], samples: int, layer: Layer) -> Features:
+def _pooled(values: npt.NDArray[np.generic], samples: int, layer: Layer, counted: Counted = None) -> Features:
     """[n, channels] means over positions: behind the channels of images, before those of sequences."""
     x = values.astype(np.float32)
     if x.shape[0] != samples:
         x = x.reshape(samples, -1, x.shape[-1])
     channels_last = x.ndim == 3 and not layer.convolutional
+    rows = counted_rows(x, counted) if channels_last else None
+    if rows is not None and rows.ndim == 2:
+        weights = rows[:, :, None].astype(np.float32)
+        masked: Features = np.where(rows[:, :, None], x, 0).sum(1) / np.maximum(weights.sum(1), 1)
+        return masked
     pooled: Features = x.mean(axis=1) if channels_last else x.reshape(samples, x.shape[1], -1).mean(axis=2)
     return pooled

@@ -70,7 +70,7 @@ def distilled(
     require_training()
     from redtest_onnx.training.distil.distil import DistilSamples, distil
 
-    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose)
+    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose, bench.mask)
     found = distil(
         *(bench.model, refitted, samples, distil_targets(bench, refitted)), settings, bench.options, progress
     )

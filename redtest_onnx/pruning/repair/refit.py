@@ -38,7 +38,6 @@ Scope = Literal["all", "gaps"]
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
 ROUNDS = 3  # of solving two operators together; more gain little
 _GOAL_BYTES = 1 << 28  # goals up to this size are kept, larger ones computed anew in every round
 
@@ -107,7 +106,7 @@ def refit(
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
-    size = min(_BATCH, -(-len(indices) // CHECK_EVERY))
+    size = min(bench.samples_per_run, -(-len(indices) // CHECK_EVERY))
     before, now = (
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )

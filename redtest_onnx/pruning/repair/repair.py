@@ -26,13 +26,14 @@ from redtest_onnx.pruning.repair.distilled import (
 )
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
+from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
 
-Method = Literal["none", "adapter", "refit", "distil", "auto"]
+Method = Literal["none", "adapter", "refit", "distil", "reinit", "auto"]
 Fitted = Literal["adapter", "refit", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -51,6 +52,7 @@ class Repair:
         loss: loss of what was kept, on the same.
         reason: why nothing was repaired, if nothing was.
         training: what "distil" did behind the refit, whether that was kept or not; None without it.
+        redrawn: operators that "reinit" resized and drew anew.
     """
 
     method: str
@@ -61,6 +63,7 @@ class Repair:
     loss: float | None = None
     reason: str | None = None
     training: Training | None = None
+    redrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ def repair(
         settings: the method: "none"; "adapter", which puts a fitted linear operator into each gap and solves
             those behind once more; "refit", which solves the remaining operators again, pairs of them
             jointly; "distil", which trains without labels behind a short refit, and keeps that where held-out
-            samples agree more; "auto", which keeps that of the first three which loses least on them.
+            samples agree more; "reinit", RedTest's own, which resizes what reads a layer of another shape and
+            draws it anew, to be trained afterwards; "auto", which keeps that of the first three which loses
+            least on them.
         allows: whether a repaired model is small enough to be kept.
         progress: called as work is done.
 
@@ -132,6 +137,8 @@ def repair(
     if method == "none" or not plan.steps:
         reason = "not asked for" if method == "none" else "nothing was removed"
         return unrepaired, Repair("none", reason=reason)
+    if method == "reinit":
+        return _redrawn(bench, unrepaired, plan)
     if method == "auto" and bench.data.synthetic:
         reason = "synthetic inputs tell nothing about the data the model works on"
         return unrepaired, Repair("none", reason=reason)
@@ -186,6 +193,17 @@ def repair(
     found = replace(found, training=training, fitted_on=min(len(fit), REFIT_SAMPLES))
     after = judged(trained)
     return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (kept, found)
+
+
+def _redrawn(bench: Workbench, unrepaired: Workbench, plan: Plan) -> tuple[Workbench, Repair]:
+    """The model with operators drawn anew, and what held-out samples say before any training."""
+    model, names = reinitialised(bench, plan)
+    if not names:
+        reason = "the shapes fit without the removed layers, so that nothing had to be drawn anew"
+        return unrepaired, Repair("none", reason=reason)
+    kept, judge = bench.successor(model), bench.evaluator(bench.splits.choose)
+    loss = drop(judge.reference, judge.evaluate(model))
+    return kept, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
 
 
 def _standard_error(loss: float, samples: int) -> float:

@@ -27,7 +27,8 @@ from redtest_onnx.report.page.model import (
     finite,
 )
 from redtest_onnx.report.page.provenance import Facts, Provenance, model_facts, settings_fact
-from redtest_onnx.report.rankings import ranking_table, staircase
+from redtest_onnx.report.ranking_figures import staircase
+from redtest_onnx.report.rankings import correlation_table, means_table, origin_words, ranking_table
 from redtest_onnx.report.sparsity import sparsity_table, sparsity_words
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.similarity.compare import Comparison
@@ -158,6 +159,10 @@ def ranking_page(
     settings = ranking.settings
     best = ranking.rows[0].candidate
     tables: list[Table] = [ranking_table(ranking)]
+    if ranking.means:
+        tables.append(means_table(ranking))
+    if ranking.correlations:
+        tables.append(correlation_table(ranking))
     if ranking.unranked:
         columns = (Column("name", "candidate", "name"), Column("reason", "reason", "reason"))
         rows = tuple((item.name, item.reason) for item in ranking.unranked)
@@ -168,6 +173,7 @@ def ranking_page(
             [
                 f"{best.name} is first by {settings.by}: accuracy {numbers.percent(best.accuracy)}, "
                 f"{numbers.count(best.parameters)} parameters, {numbers.count(best.macs)} MACs.",
+                *origin_words(ranking),
                 *notes,
             ]
         ),

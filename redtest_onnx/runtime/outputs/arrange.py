@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from redtest_onnx.metrics.agreement.base import Counted, Values
-from redtest_onnx.runtime.outputs.kinds import JudgedTensor
+from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
+
+BATCH = 64
+_BYTES = 1 << 26  # of the judged tensors of one run
+_RUN_BYTES = 1 << 29  # of the activations of one run
+
+
+def samples_per_run(
+    outputs: Iterable[ModelOutput], sizes: Mapping[str, tuple[int, ...]], batch: int, activations: int = 0
+) -> int:
+    """How many samples a run takes so that it, and what is compared of it, needs little memory.
+
+    Args:
+        outputs: what is judged.
+        sizes: of their tensors, for `batch` samples; those of unknown size are taken to be small.
+        batch: samples that the sizes are for.
+        activations: bytes of activations that such a run holds at a time.
+    """
+    judged = {tensor.name for output in outputs for tensor in output.tensors}
+    each = sum(4 * prod(sizes[name]) for name in judged if name in sizes) / batch
+    run = _RUN_BYTES * batch // max(activations, 1)
+    return max(1, min(BATCH, int(_BYTES / max(each, 1)), run))
 
 
 def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values | None:
@@ -49,21 +72,37 @@ def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values |
     return moved[:count]
 
 
-def counted_positions(mask: Values | None, rows: Values, count: int) -> Counted:
-    """[count, T] which positions count, from a mask [N, T] or lengths [N]; None: all."""
+def counted_positions(tensor: JudgedTensor, feeds: Mapping[str, Values], rows: Values, count: int) -> Counted:
+    """[count, T] which positions count, from a mask [N, T], ids with padding or lengths [N]; None: all.
+
+    Args:
+        tensor: what is judged.
+        feeds: what the run was fed.
+        rows: its values, samples first.
+        count: how many samples count.
+    """
+    mask = feeds.get(tensor.mask or "")
     if mask is None or rows.ndim < 2:
         return None
     given = mask[:count]
     if len(given) != len(rows):
         return None
     if given.ndim == 2 and given.shape[1] == rows.shape[1]:
-        found = given != 0
+        found = given != (tensor.pad or 0)
     elif given.ndim == 1 and given.max(initial=0) <= rows.shape[1]:
         found = np.arange(rows.shape[1])[None, :] < given[:, None]
     else:
         return None
     # A sample that leaves everything out counts all the same: nothing may pass unseen.
     return np.asarray(found | ~found.any(axis=1, keepdims=True))
+
+
+def without_uncounted(rows: Values, counted: Counted) -> Values:
+    """The values with 0 at positions that don't count, so that they have no part in sums; NaN goes, too."""
+    if counted is None or counted.all():
+        return rows
+    kept = counted.reshape(*counted.shape, *(1,) * (rows.ndim - counted.ndim))
+    return np.where(kept, rows, np.zeros((), rows.dtype))
 
 
 def _array(value: Any, size: int) -> Values | None:

@@ -41,14 +41,15 @@ def find_outputs(bench: Workbench) -> tuple[ModelOutput, ...]:
         InputError: the user names an output or an axis that is not there.
     """
     model, kinds = bench.view.model, dict(bench.options.output_kinds)
-    graph = OutputGraph(model, bench.index, bench.shapes, bench.resolved.batch_axes, bench.data.labelled)
+    axes = bench.resolved.batch_axes
+    graph = OutputGraph(model, bench.index, bench.shapes, axes, bench.data.labelled, bench.mask)
     ranks = {spec.name: rank_of(graph, spec) for spec in model.outputs}
     check_output_kinds(kinds, ranks)
     found = [_output(graph, spec, kinds.get(spec.name)) for spec in model.outputs]
     found = _siblings(graph, found, kinds)
     others = any(output.steers for output in found if not _is_cache(model, output.name))
     return tuple(
-        replace(output, steers=False, note="a cache: it follows the layers in front of it")
+        replace(output, tensors=(), steers=False, note="a cache: it follows the layers in front of it")
         if others and _is_cache(model, output.name) and output.name not in kinds
         else output
         for output in found
@@ -217,13 +218,15 @@ def _followed(graph: OutputGraph, name: str, rank: int, tensor: str, axis: int) 
 def _judged(graph: OutputGraph, name: str, kind: Kind, axis: int | None = None) -> JudgedTensor:
     sizes = graph.shapes.sizes.get(name, ())
     trace = trace_output(graph.index, graph.shapes, name, len(sizes) or 2, graph.opset)
+    mask = position_mask(graph, name, axis)
     return JudgedTensor(
         name,
         kind,
         axis,
         graph.sample_axes.get(name, 0 if not sizes else None),
-        position_mask(graph, name, axis),
+        None if mask is None else mask.input,
         "probabilities" if trace.maker in ("softmax", "classifier") else "logits",
+        pad=None if mask is None else mask.pad,
     )
 
 

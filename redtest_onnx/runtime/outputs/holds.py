@@ -10,6 +10,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.shapes import FLOAT_TYPES, Shape, Shapes
 from redtest_onnx.runtime.outputs.kinds import Kind
@@ -30,13 +31,14 @@ _COARSEST = 8  # maps of scores are at most so many times smaller than the image
 
 @dataclass(frozen=True)
 class OutputGraph:
-    """What the finding looks at."""
+    """What the finding looks at; `mask` says which positions of sequences count."""
 
     model: Model
     index: GraphIndex
     shapes: Shapes
     sample_axes: Mapping[str, int]
     labelled: bool
+    mask: Mask | None = None
 
     @property
     def opset(self) -> int:

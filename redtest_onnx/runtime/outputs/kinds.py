@@ -38,6 +38,7 @@ class JudgedTensor:
         sample_axis: of the samples; None where no axis grows with their number, -1 where a model takes one
             sample a run and all of the tensor is that sample's.
         mask: model input whose zeros (of [N, T]), or lengths (of [N]), leave positions out; None: all count.
+        pad: the value of that input that leaves positions out where it holds token ids; None for masks.
         scale: whether class scores are logits or probabilities.
         reader: first output of a node that reads the tensor, and the position: what that node reads in a
             model where the tensor is gone is compared instead. None for outputs, which keep their names.
@@ -54,6 +55,7 @@ class JudgedTensor:
     reader: tuple[str, int] | None = None
     columns: tuple[int, int] | None = None
     column_axis: int = 0
+    pad: int | None = None
 
 
 @dataclass(frozen=True)

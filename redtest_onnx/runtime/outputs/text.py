@@ -9,6 +9,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.signature import state_inputs
 
 if TYPE_CHECKING:
@@ -20,23 +21,27 @@ _CAUSAL = frozenset({"Trilu", "com.microsoft:GroupQueryAttention"})
 _PADDED = 64  # tables are rounded up to multiples of this
 
 
-def position_mask(graph: OutputGraph, tensor: str, axis: int | None) -> str | None:
+def position_mask(graph: OutputGraph, tensor: str, axis: int | None) -> Mask | None:
     """The model input that says which positions of a tensor [N, T, ...] count; None if there is none.
 
-    That is an input called a mask of sizes [N, T], or one of lengths [N] that the tensor depends on.
+    That is the model's mask, where the tensor depends on it and has its positions; another input called a
+    mask of sizes [N, T]; or one of lengths [N].
     """
     sizes = graph.shapes.sizes.get(tensor, ())
     if len(sizes) < 2 or (axis is not None and axis % len(sizes) == 1) or (len(sizes) == 2 and axis is None):
         return None
     depends = None
-    for spec in graph.model.inputs:
+    known = graph.mask
+    # The model's own mask goes before others of the same sizes.
+    for spec in sorted(graph.model.inputs, key=lambda spec: known is None or spec.name != known.input):
+        own = known is not None and spec.name == known.input
         shape = graph.shapes.sizes.get(spec.name, ())
-        by_mask = _MASK.search(spec.name) and len(shape) == 2 and shape[1] == sizes[1]
+        by_mask = (own or _MASK.search(spec.name)) and len(shape) == 2 and shape[1] == sizes[1]
         by_length = _LENGTH.search(spec.name) and len(shape) == 1 and spec.dtype in _INTEGERS
         if by_mask or by_length:
             depends = depends or _sources(graph.index, tensor)
             if spec.name in depends:
-                return spec.name
+                return known if own else Mask(spec.name)
     return None
 
 

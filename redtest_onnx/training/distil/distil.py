@@ -20,6 +20,7 @@ from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import RunOptions
@@ -28,6 +29,7 @@ from redtest_onnx.training.distil.settings import DistilSettings
 from redtest_onnx.training.distil.student import Student
 from redtest_onnx.training.distil.teacher import Teacher
 from redtest_onnx.training.optimisation import learning_rate
+from redtest_onnx.training.positions import counted_positions
 
 Note = Callable[[int, int, str], None]
 
@@ -40,11 +42,13 @@ class DistilSamples:
         data: where they come from; labels are not used.
         fit: those that are learnt from.
         check: others, on which the loss is told.
+        mask: which positions of sequences count; None where all do.
     """
 
     data: Dataset
     fit: Indices
     check: Indices
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class _Run:
         fit = self._samples.fit
         rng = np.random.default_rng(settings.seed)
         chosen = np.sort(rng.permutation(len(fit))[: settings.moment_samples])
-        self.student = Student(self._pruned, self._loss.names, self._inputs(fit[chosen]), settings)
+        self.student = Student(
+            self._pruned, self._loss.names, self._inputs(fit[chosen]), settings, self._samples.mask
+        )
         self._teacher = Teacher(
             self._original, self._loss.names, options, len(fit) * (2 if settings.mirror else 1)
         )
@@ -142,9 +148,10 @@ class _Run:
                 return step
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * share(step)
-            answers = self._teacher.answers(feeds, rows)
+            counted = counted_positions(self._samples.mask, feeds)
+            answers = self._teacher.answers(feeds, rows, counted)
             optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(self._forward(feeds), answers)
+            loss = self._loss(self._forward(feeds), answers, counted)
             loss.backward()
             optimizer.step()
             note(step + 1, settings.steps, "distilling")
@@ -158,10 +165,11 @@ class _Run:
         size = self._fixed or self._settings.batch_size
         for rows, count in batches(np.arange(len(check)), size, fixed=self._fixed is not None):
             feeds = self._samples.data.inputs(check[rows])
-            answers = self._checker.answers(feeds, rows)
+            counted = counted_positions(self._samples.mask, feeds)
+            answers = self._checker.answers(feeds, rows, counted)
             student = self._forward(feeds)
-            cut = [{name: v[:count] for name, v in values.items()} for values in (student, answers)]
-            total += float(self._loss(*cut)) * count
+            ours, theirs = ({name: v[:count] for name, v in values.items()} for values in (student, answers))
+            total += float(self._loss(ours, theirs, None if counted is None else counted[:count])) * count
             seen += count
         return total / max(seen, 1)
 

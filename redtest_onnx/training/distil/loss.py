@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from redtest_onnx.training.positions import only_counted
+
 TensorKind = Literal["classes", "embedding", "values", "feature"]
 
 _TINY = 1e-12
@@ -50,11 +52,21 @@ class DistilLoss:
         """All tensors that are compared."""
         return tuple(dict.fromkeys(target.name for target in self.targets))
 
-    def __call__(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-        """A scalar, float32, for values [n, ...] by name."""
+    def __call__(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], counted: Tensor | None = None
+    ) -> Tensor:
+        """A scalar, float32.
+
+        Args:
+            student: values [n, ...] by name.
+            teacher: likewise.
+            counted: [n, positions] which positions of sequences count; None for all.
+        """
         outputs, features = [], []
         for target in self.targets:
-            ours, theirs = student[target.name].float(), teacher[target.name].float()
+            ours, theirs = (
+                only_counted(values[target.name].float(), counted) for values in (student, teacher)
+            )
             if target.kind == "feature":
                 features.append(feature_error(ours, theirs))
             elif target.kind == "classes":

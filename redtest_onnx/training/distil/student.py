@@ -12,10 +12,12 @@ from torch.func import functional_call
 from redtest_onnx.bridge.convert import to_torch
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
+from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.training.distil.settings import DistilSettings
-from redtest_onnx.training.distil.whitening import WhitenedOperator, second_moments
+from redtest_onnx.training.distil.whitening import SeenValues, WhitenedOperator, second_moments
 from redtest_onnx.training.objective import TappedModule
+from redtest_onnx.training.positions import counted_positions
 
 Inputs = Mapping[str, Tensor]
 
@@ -28,10 +30,16 @@ class Student(nn.Module):
         names: tensors that its forward pass returns.
         batches: inputs of some samples, that the second moments are taken from.
         settings: see `DistilSettings`.
+        mask: which positions of sequences count; None where all do.
     """
 
     def __init__(
-        self, model: Model, names: tuple[str, ...], batches: Iterable[Inputs], settings: DistilSettings
+        self,
+        model: Model,
+        names: tuple[str, ...],
+        batches: Iterable[Inputs],
+        settings: DistilSettings,
+        mask: Mask | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -48,7 +56,10 @@ class Student(nn.Module):
         ]
         taps = tuple(dict.fromkeys(name for op in operators for name in (op.input, op.output)))
         with torch.no_grad():
-            seen = (self.onnx_module.tensors(taps, **batch) for batch in batches)
+            seen = (
+                SeenValues(self.onnx_module.tensors(taps, **batch), _counted(mask, batch))
+                for batch in batches
+            )
             moments = second_moments(
                 operators, seen, settings.moment_samples, settings.rows_per_unknown, settings.seed
             )
@@ -88,6 +99,10 @@ class Student(nn.Module):
     def _value(self, path: str) -> Tensor:
         value: Tensor = attrgetter(path)(self.onnx_module)
         return value
+
+
+def _counted(mask: Mask | None, batch: Inputs) -> Tensor | None:
+    return counted_positions(mask, {name: value.numpy() for name, value in batch.items()})
 
 
 def trainable_operators(model: Model) -> list[LinearOperator]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.training.positions import fitted_to, holds_positions
 
 _KEPT_BYTES = 1 << 30
 
@@ -32,26 +33,37 @@ class Teacher:
         self._session = Session(expose(original, names), options, level="all")
         self._names = names
         self._samples = samples
-        self._kept: dict[str, Tensor] = {}
-        self._known = np.zeros(samples, bool)
+        self._kept: dict[str, dict[int, Tensor]] = {name: {} for name in names}
+        self._by_position: set[str] = set()
 
-    def answers(self, feeds: Feeds, rows: npt.NDArray[np.int64] | None) -> dict[str, Tensor]:
+    def answers(
+        self, feeds: Feeds, rows: npt.NDArray[np.int64] | None, counted: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Values by name for some samples.
 
         Args:
             feeds: their inputs.
             rows: which samples they are; None for inputs that will not come again.
+            counted: [n, positions] which positions count. Samples come padded to other lengths at other
+                times: what is kept of sequences is cut or filled up to the length of now.
         """
-        if rows is not None and self._kept and self._known[rows].all():
-            return {name: values[torch.from_numpy(rows)] for name, values in self._kept.items()}
+        if rows is not None and all(int(row) in kept for kept in self._kept.values() for row in rows):
+            return {name: self._together(name, rows, counted) for name in self._names}
         found = {name: torch.from_numpy(v) for name, v in self._session.run(feeds, self._names).items()}
         if rows is not None and self._fits(found, len(rows)):
             for name, values in found.items():
-                if name not in self._kept:
-                    self._kept[name] = torch.empty(self._samples, *values.shape[1:], dtype=values.dtype)
-                self._kept[name][torch.from_numpy(rows)] = values
-            self._known[rows] = True
+                if holds_positions(values, counted):
+                    self._by_position.add(name)
+                self._kept[name].update(
+                    (int(row), value.clone()) for row, value in zip(rows, values, strict=True)
+                )
         return found
+
+    def _together(self, name: str, rows: npt.NDArray[np.int64], counted: Tensor | None) -> Tensor:
+        values = [self._kept[name][int(row)] for row in rows]
+        if counted is not None and name in self._by_position:
+            values = [fitted_to(value, counted.shape[1]) for value in values]
+        return torch.stack(values)
 
     def _fits(self, found: Mapping[str, Tensor], count: int) -> bool:
         if not all(len(values) == count for values in found.values()):

@@ -9,6 +9,7 @@ is not torn down by the first steps of an optimiser that scales each weight by i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from redtest_onnx.graph.linear_operators import LinearOperator
+from redtest_onnx.training.positions import only_counted
 
 _LARGEST_ROOT = 1536
 """Size up to which R is the symmetric root; above it is the inverse Cholesky factor, which costs a tenth."""
@@ -40,14 +42,16 @@ class Moments:
         self._sum: Tensor | None = None
         self._rows = 0
 
-    def add(self, x: Tensor, out: Tensor) -> None:
+    def add(self, x: Tensor, out: Tensor, counted: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             x: what the operator reads: [n, C, H, W], [n, C, L] or [..., p].
             out: what it gives, whose sizes tell the positions of a convolution.
+            counted: [n, positions] which positions of sequences are taken; all if None.
         """
-        rows = _rows(self._operator, x.detach().float(), out)  # [G, rows, p]
+        taken = x.detach() if self._operator.geometry else only_counted(x.detach(), counted)
+        rows = _rows(self._operator, taken.float(), out)  # [G, rows, p]
         wanted = max(1, -(-self._rows_per_unknown * rows.shape[2] * len(x) // self._samples))
         if rows.shape[1] > wanted:
             chosen = torch.randperm(rows.shape[1], generator=self._generator)[:wanted]
@@ -119,9 +123,22 @@ class WhitenedOperator(nn.Module):
         return changed, self.bias + constant.reshape(self.bias.shape).to(self.bias.dtype)
 
 
+@dataclass(frozen=True)
+class SeenValues:
+    """What one batch makes of a model.
+
+    Attributes:
+        values: by name of the tensor.
+        counted: [n, positions] which positions of sequences count; None: all.
+    """
+
+    values: Mapping[str, Tensor]
+    counted: Tensor | None = None
+
+
 def second_moments(
     operators: Iterable[LinearOperator],
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Iterable[SeenValues],
     samples: int,
     rows_per_unknown: int,
     seed: int,
@@ -130,7 +147,7 @@ def second_moments(
 
     Args:
         operators: the operators.
-        batches: values of their inputs and outputs by name of the tensor.
+        batches: values of their inputs and outputs.
         samples: number of samples in all batches.
         rows_per_unknown: see `Moments`.
         seed: see `Moments`.
@@ -139,9 +156,9 @@ def second_moments(
         operator.node: (operator, Moments(operator, samples, rows_per_unknown, seed + operator.node))
         for operator in operators
     }
-    for values in batches:
+    for seen in batches:
         for operator, moments in found.values():
-            moments.add(values[operator.input], values[operator.output])
+            moments.add(seen.values[operator.input], seen.values[operator.output], seen.counted)
     return {node: moments for node, (_, moments) in found.items()}
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reading import read_json
 from redtest_onnx.graph.writing import write_atomic
+from redtest_onnx.weight_sparsity.iterative.masked import MaskedModule
 from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
 from redtest_onnx.weight_sparsity.masks import Mask
 from redtest_onnx.weight_sparsity.weights import Weight
 
-if TYPE_CHECKING:
-    from torch import nn
+_SCOPES = {"neuron", "layer", "global"}
 
 
 class Checkpoints:
@@ -42,6 +42,7 @@ class Checkpoints:
     ) -> None:
         self._folder = folder
         self._shapes = [(weight.layout.count, weight.inputs) for weight in weights]
+        self._indices = len(settings.pairs)
         if folder is None:
             return
         run = _run(model, weights, settings)
@@ -77,19 +78,21 @@ class Checkpoints:
             packed = (tensor.numpy() for tensor in kept["masks"])
             masks = [_unpacked(bits, shape) for bits, shape in zip(packed, self._shapes, strict=True)]
             found = Iteration(**record)
-            _check(found, number, sum(int(np.count_nonzero(mask)) for mask in masks))
-        return IterationState(found, masks, kept["state"])
+            _check(found, number, sum(int(np.count_nonzero(mask)) for mask in masks), self._indices)
+        return IterationState(found, masks, kept["state"], path)
 
-    def apply(self, step: IterationState, module: nn.Module) -> None:
+    def apply(self, step: IterationState, masked: MaskedModule) -> None:
         """Give a module the weights of an iteration.
 
         Raises:
-            InputError: they are those of another module.
+            InputError: they are those of another module, or some are left where the masks took them.
         """
         from redtest_onnx.training.checkpoint import damage_reported
 
-        with damage_reported(self._path(step.record.number) or Path()):
-            module.load_state_dict(step.state)
+        with damage_reported(step.source or Path()):
+            masked.module.load_state_dict(step.state)
+            if any(np.any(masked.rows(k)[~mask]) for k, mask in enumerate(step.masks)):
+                raise ValueError("it has weights where it is masked")
 
     def save(self, step: IterationState) -> None:
         """Keep an iteration."""
@@ -113,7 +116,7 @@ def _unpacked(bits: Any, shape: tuple[int, int]) -> Mask:
     return np.unpackbits(bits, count=count).astype(np.bool_).reshape(shape)
 
 
-def _check(record: Iteration, number: int, kept: int) -> None:
+def _check(record: Iteration, number: int, kept: int, indices: int) -> None:
     """Hold a record against what it should be.
 
     Raises:
@@ -121,10 +124,13 @@ def _check(record: Iteration, number: int, kept: int) -> None:
     """
     if record.number != number or record.kept != kept or not isinstance(record.weights, int):
         raise ValueError("it is of another iteration")
+    if len(record.pq_index) != indices or any(set(index) != _SCOPES for index in record.pq_index):
+        raise ValueError("it is of other settings")
     numbers = (record.loss, record.seconds, *(v for index in record.pq_index for v in index.values()))
-    accuracy = () if record.accuracy is None else (record.accuracy,)
-    if not all(isinstance(value, int | float) for value in (*numbers, *accuracy)):
+    if not all(isinstance(value, int | float) for value in numbers):
         raise ValueError("its measures are no numbers")
+    if not isinstance(record.accuracy, int | float) or not 0 <= record.accuracy <= 1:
+        raise ValueError("its accuracy is none")
 
 
 def _run(model: Model, weights: Sequence[Weight], settings: LoopSettings) -> dict[str, Any]:

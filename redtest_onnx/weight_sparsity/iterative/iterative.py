@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from redtest_onnx.data.dataset import Subset
-from redtest_onnx.errors import InternalError, NegativeVerdictError
+from redtest_onnx.errors import InputError, InternalError, NegativeVerdictError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -65,7 +65,7 @@ def prune_iteratively(
         progress: called as work is done.
 
     Raises:
-        InputError: see `iterate`.
+        InputError: see `iterate`; or the chosen iteration was read from a file that contradicts itself.
         NegativeVerdictError: no pruned model is good enough.
         InternalError: the written model doesn't give the trained module's answers.
     """
@@ -114,5 +114,12 @@ def _check(bench: Workbench, model: Model, weights: Sequence[Weight], step: Iter
         if np.any(fresh[weight.name].rows(model)[~mask]):
             raise InternalError(f"{weight.name} has weights where it is masked")
     found = _accuracy(bench, Session(model, bench.options))
-    if abs(found - step.record.accuracy) > _TURNED:
-        raise InternalError(f"the written model's accuracy is {found}, in training {step.record.accuracy}")
+    if abs(found - step.record.accuracy) <= _TURNED:
+        return
+    if step.source is not None:
+        raise InputError(
+            f"its weights reach an accuracy of {found:.2%}, its record says {step.record.accuracy:.2%}",
+            where=str(step.source),
+            hint="delete it to train this iteration again",
+        )
+    raise InternalError(f"the written model's accuracy is {found}, in training {step.record.accuracy}")

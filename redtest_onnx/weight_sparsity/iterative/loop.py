@@ -63,8 +63,8 @@ def iterate(
                     module.load_state_dict(initial)
                 step = _trained(training, masked, masks, number, settings)
                 checkpoints.save(step)
-            checkpoints.apply(step, module)
-            masked.mask(step.masks)  # which a file from anywhere may not have done
+            checkpoints.apply(step, masked)
+            masked.mask(step.masks)
             yield step
             if settings.method != "one-shot" or number == 0:
                 trained = [masked.rows(k) for k in range(len(weights))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from redtest_onnx.checks import Positive, check_settings
@@ -72,8 +73,10 @@ class IterationState:
         record: its figures.
         masks: of each pruned tensor.
         state: the module's state dict.
+        source: the file that it was read from; None if it was trained just now.
     """
 
     record: Iteration
     masks: list[Mask]
     state: dict[str, Any]
+    source: Path | None = None

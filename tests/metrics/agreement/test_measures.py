@@ -265,3 +265,25 @@ def test_several_tensors_are_one_row_and_nothing_is_undefined() -> None:
     other = DistanceSum()
     other.add([np.ones((2, 3))], [np.ones((2, 2))])
     assert np.isnan(other.result().relative_l2)
+
+
+@pytest.mark.parametrize("masked", [-np.inf, np.inf])
+def test_values_masked_by_infinity_are_judged_by_the_rest(masked: float) -> None:
+    random = np.random.default_rng(4)
+    values = random.normal(size=(400, 6))
+    hidden = random.random(values.shape) < 0.3
+    hidden[:, 0] = False
+    noisy = values + 0.3 * random.normal(size=values.shape)
+    other = random.normal(size=values.shape)
+    values[hidden] = noisy[hidden] = other[hidden] = masked
+    assert held(ValuesMeasure(), values, values.copy()).agreement == 1
+    assert held(ValuesMeasure(), values, noisy).agreement == pytest.approx(0.91, abs=0.01)
+    assert held(ValuesMeasure(), values, other).agreement == 0
+
+
+def test_values_whose_samples_are_masked_alike_are_those_without_the_masked() -> None:
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=(2, 50, 4))
+    b = a + 0.1 * b
+    masked = [np.concatenate([side, np.full((50, 1), -np.inf)], axis=1) for side in (a, b)]
+    assert held(ValuesMeasure(), *masked).agreement == pytest.approx(held(ValuesMeasure(), a, b).agreement)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from nets import Net
 from onnx import helper, numpy_helper
 
 import redtest_onnx as rt
+from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.validity import full_check
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights
-from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, compact
+from redtest_onnx.weight_sparsity.channels.compact import CompactionResult, check_same, compact
 
 MODELS = Path(__file__).parents[3] / "models"
 RNG = np.random.default_rng(0)
@@ -225,11 +227,45 @@ def test_what_is_dropped_needs_not_be_fed(ir_version: int) -> None:
     assert unread not in {value.name for value in result.model.graph.input}
 
 
-def test_small_outputs_of_a_saturated_function() -> None:
-    """Sigmoid gives 1e-5 to no more than some roundings of 1."""
+def saturated(dead: list[int]) -> Model:
+    """Scores of about -14: their Sigmoid is 1.6e-6, known to some 1e-7."""
     net = Net(x=[1, 3, 8, 8])
     first = net.weight(64, 3, 3, 3)
     hidden = net("Relu", net("Conv", "x", first))
-    scores = net("Add", net("Conv", hidden, net.weight(1, 64, 3, 3)), net.store([-300.0]))
-    without(net, first, list(range(0, 64, 3)))
-    assert compacted(net.model(net("Sigmoid", scores))).cuts
+    scores = net("Mul", net("Conv", hidden, net.weight(1, 64, 3, 3)), net.store([0.01]))
+    without(net, first, dead)
+    return net.model(net("Sigmoid", net("Add", scores, net.store([-14.0]))))
+
+
+def test_small_outputs_of_a_saturated_function() -> None:
+    """Sigmoid gives 1e-6 to no more than some roundings of 1."""
+    assert compacted(saturated(list(range(0, 64, 3)))).cuts
+
+
+def test_a_model_that_overflows_loses_its_channels() -> None:
+    net = Net(x=[1, 3, 8, 8])
+    first = net.weight(8, 3, 3, 3)
+    hidden = net("Relu", net("Conv", "x", first))
+    huge = net("Mul", net("Conv", hidden, net.weight(2, 8, 3, 3)), net.store(np.full((1, 2, 1, 1), 1e38)))
+    without(net, first, [1, 4])
+    model = net.model(net("Mul", huge, net.store([1e3])))
+    bench = Workbench(model, rt.open_data(None, model), RunOptions("cpu", 1))
+    assert not all(np.isfinite(value).all() for value in bench.session().run(bench.sample).values())
+    assert compact(bench).cuts
+
+
+@pytest.mark.parametrize("change", [0.01, np.nan])
+def test_a_wrong_compaction_is_caught(change: float) -> None:
+    """A weight that is 1 % off stands for channels that were taken out though they computed something."""
+    net = Net(x=[1, 3, 8, 8])
+    first = net.weight(6, 3, 3, 3)
+    model = net.model(net("Conv", net("Relu", net("Conv", "x", first)), net.weight(4, 6, 3, 3)))
+    bench = Workbench(model, rt.open_data(None, model), RunOptions("cpu", 1))
+    check_same(bench, model)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    values[0] *= 1 + change
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, first))
+    with pytest.raises(InternalError, match="differs by"):
+        check_same(bench, model.edited(proto))

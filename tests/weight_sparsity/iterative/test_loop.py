@@ -147,6 +147,39 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     assert next(iterate(BENCH, WEIGHTS, longer, tmp_path)).record.number == 0
 
 
+def broken(content: dict[str, Any], how: str) -> None:
+    """Contradict an iteration that was kept, as a file from anywhere may."""
+    record, state = content["record"], content["state"]
+    if how == "mask":
+        state.update({name: torch.ones_like(value) for name, value in state.items()})
+    elif how == "weights":
+        state.update({name: value * 0 for name, value in state.items() if value.is_floating_point()})
+    elif how == "index":
+        del record["pq_index"][0]["layer"]
+    elif how == "indices":
+        record["pq_index"] = []
+    else:
+        record["accuracy"] = {"none": None, "beyond": 1e308, "text": "1"}[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        *((how, "not a checkpoint of this version") for how in ("mask", "index", "indices", "none")),
+        *((how, "not a checkpoint of this version") for how in ("beyond", "text")),
+        ("weights", "its weights reach an accuracy of"),
+    ],
+)
+def test_a_kept_iteration_that_contradicts_itself_is_refused(how: str, why: str, tmp_path: Path) -> None:
+    prune_iteratively(BENCH, WEIGHTS, settings(iterations=1), max_drop=1, folder=tmp_path)
+    content = torch.load(tmp_path / "iteration-001.pt", weights_only=True)
+    broken(content, how)
+    torch.save(content, tmp_path / "iteration-001.pt")
+    with pytest.raises(InputError, match=why) as error:
+        prune_iteratively(BENCH, WEIGHTS, settings(iterations=1), max_drop=1, folder=tmp_path)
+    assert str(error.value.where) == str(tmp_path / "iteration-001.pt")
+
+
 def test_the_sparsest_good_iteration_is_written() -> None:
     found = prune_iteratively(BENCH, WEIGHTS, settings(), max_drop=0.05)
     good = [r for r in found.iterations[1:] if r.accuracy >= found.reference - 0.05]

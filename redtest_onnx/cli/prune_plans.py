@@ -1,0 +1,61 @@
+"""What `prune` says and writes of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redtest_onnx.cli.console import Screen
+from redtest_onnx.documents.base import write_json
+from redtest_onnx.pruning.documents import plan_document
+from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.prunings import plan_table
+from redtest_onnx.report.tables import layer_table
+from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings
+
+
+def nothing_removable(
+    screen: Screen,
+    bench: Workbench,
+    settings: AnalysisSettings,
+    json_path: str | None,
+) -> bool:
+    """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
+    layers = bench.layers(settings.granularity)
+    if any(layer.removable for layer in layers):
+        return False
+    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
+    if json_path:
+        nothing = Plan("none", bench.digest, ())
+        write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
+    return True
+
+
+def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
+    """Show the layers that go, or for what reason none does."""
+    if not plan.steps:
+        screen.show(f"Nothing is removed and nothing is written: {reason}.")
+        return
+    screen.show(
+        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
+        f"(criterion {plan.criterion}):"
+    )
+    (screen.show if alone else screen.detail)(plan_table(plan))
+    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
+
+
+def finish_dry_run(
+    screen: Screen,
+    bench: Workbench,
+    plan: Plan,
+    analysis: Analysis,
+    plan_path: Path | None,
+    json_path: str | None,
+) -> None:
+    """Write the plan and the document of a run that removes nothing."""
+    if plan_path:
+        plan.save(plan_path, force=True)  # `Outputs` asked before any work
+        screen.show(f"Plan written to {plan_path}; apply it with --plan {plan_path}")
+    if json_path:
+        write_json(plan_document(bench.model, bench.cost, plan, analysis.layers), json_path)

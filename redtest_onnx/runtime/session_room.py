@@ -1,0 +1,49 @@
+"""Room for the sessions of large models: others that are kept open for later use are closed first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from redtest_onnx.graph.model import Model
+
+LARGE = 1 << 30
+"""Bytes of weights above which no second session is kept open; each session holds the weights once more."""
+
+
+class SessionHolder(Protocol):
+    """Who keeps sessions open for later use."""
+
+    def release_sessions(self) -> None:
+        """Let go of them; what is needed later is opened again."""
+
+
+_HOLDERS: WeakSet[SessionHolder] = WeakSet()
+
+
+def is_large(model: Model) -> bool:
+    """Whether a model's weights are so large that two sessions of it may not fit into memory."""
+    try:
+        return model.file_bytes > LARGE
+    except OSError:
+        return False  # the file is gone, its graph is in memory
+
+
+def register_holder(holder: SessionHolder) -> None:
+    """Have a holder asked to let go of its sessions whenever a large model is opened."""
+    _HOLDERS.add(holder)
+
+
+def make_room(model: Model) -> None:
+    """Close what is kept open, if the session of a large model is to be opened."""
+    if is_large(model):
+        for holder in tuple(_HOLDERS):
+            holder.release_sessions()
+
+
+def drop_oldest(kept: OrderedDict[Hashable, Any], limit: int) -> None:
+    """Make room for one more where no more than a number are kept."""
+    while len(kept) >= limit:
+        kept.popitem(last=False)
