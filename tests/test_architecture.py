@@ -71,6 +71,15 @@ def test_heavy_packages_are_imported_where_used(file: Path) -> None:
     assert not {name.split(".")[0] for name in imports(file, module_level=True)} & heavy
 
 
+def test_every_class_name_has_one_meaning() -> None:
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
 def test_only_runtime_runs_models() -> None:
     users = {part(file) for file in FILES if any(n.split(".")[0] == "onnxruntime" for n in imports(file))}
     assert users == {"runtime"}

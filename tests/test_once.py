@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import onnx
 import pytest
 
 from redtest_onnx.cli.main import run
+from redtest_onnx.graph import reduced, weights_file
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers import layer
@@ -70,3 +73,28 @@ def test_pruning_finds_every_fact_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(inferred) == 6
     assert len(opened) <= LARGEST_SESSIONS
     assert max(Counter(written).values()) <= 2  # for ONNX Runtime, and once more by copy for the file
+
+
+def test_a_large_model_is_serialised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As one of hundreds of MB: its weights are mapped from files, and serialised for the result alone.
+    monkeypatch.setattr(weights_file, "_LARGE_MODEL", 1 << 10)
+    for module in (weights_file, reduced):
+        monkeypatch.setattr(module, "_LARGE_WEIGHT", 1 << 10)
+    sizes: list[int] = []
+
+    def watch(frame: FrameType, event: str, function: Any) -> None:
+        called = getattr(function, "__name__", "") if event == "c_call" else ""
+        if called in ("SerializeToString", "SerializePartialToString", "ByteSize"):
+            message = function.__self__
+            if isinstance(message, onnx.ModelProto):
+                sizes.append(sum(len(tensor.raw_data) for tensor in message.graph.initializer))
+
+    command = ["prune", str(MODELS / "resnet_digits.onnx"), "--remove", "4", "--repair", "none"]
+    command += ["-o", str(tmp_path / "o.onnx"), "--samples", "32", "--batches", "2", "--threads", "1", "-q"]
+    sys.setprofile(watch)
+    try:
+        assert run(command) == 0
+    finally:
+        sys.setprofile(None)
+    whole = sum(len(tensor.raw_data) for tensor in onnx.load(tmp_path / "o.onnx").graph.initializer)
+    assert sum(size > whole // 2 for size in sizes) == 1

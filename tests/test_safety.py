@@ -1,4 +1,4 @@
-"""Files that nobody should feed us: one clear message, exit code 2, little time and memory."""
+"""Hostile and broken files: one clear message, exit code 2, little time and memory."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ MOST = 7
 # Kernels take what ONNX defines for their operator, and are registered with what `KernelEntry` says of it.
 KERNELS = PACKAGE / "bridge" / "ops"
 # To be made shorter: commands whose options are parameters, and what is named here.
-COMMANDS = {"prune", "audit", "analyze", "search", "sparsity", "rank", "compare", "finetune", "inspect"}
+COMMANDS = {"audit", "analyze", "search", "sparsity", "rank", "compare", "finetune", "inspect"}
 COMMANDS |= {"expose"}
 LONG = {
     *((f"cli/{name}.py", "command") for name in COMMANDS),
@@ -24,6 +24,7 @@ LONG = {
     ("pruning/repair/refit.py", "refit"),
     ("search/search.py", "search"),
 }
+LONGEST_COMMAND = 60  # lines of a command's body: it parses, calls one public function and renders
 # What a workbench owns, and what follows from that.
 OWNED = {"Model", "Dataset", "RunOptions"}
 DERIVED = {"GraphIndex", "Shapes", "ResolvedShapes", "Layer"}
@@ -74,3 +75,12 @@ def test_stages_take_a_workbench_and_not_its_parts(file: Path) -> None:
         assert not both, f"{function.name} takes a model and its data"
         assert not ("Model" in taken and taken & {"GraphIndex", "Shapes", "ResolvedShapes"}), function.name
         assert not ("Workbench" in taken and taken & (DERIVED - {"Layer"})), function.name
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda f: f.stem)
+def test_bodies_of_commands_are_short(file: Path) -> None:
+    for function in functions(file):
+        if function.name == "command":
+            body = function.body[1 if ast.get_docstring(function) else 0 :]
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+            assert lines <= LONGEST_COMMAND, f"{lines} lines"

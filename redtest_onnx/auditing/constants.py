@@ -20,7 +20,7 @@ _LAST = frozenset({"MatMul", "MatMulInteger", "FusedMatMul", "DynamicQuantizeMat
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class StoredConstant:
     """A stored tensor.
 
     Attributes:
@@ -47,7 +47,7 @@ class StoredTensor:
         return 0
 
 
-def stored_tensors(graph: onnx.GraphProto) -> Iterator[StoredTensor]:
+def stored_tensors(graph: onnx.GraphProto) -> Iterator[StoredConstant]:
     """The initializers and Constant nodes of a graph and all branches and bodies inside it."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -55,8 +55,8 @@ def stored_tensors(graph: onnx.GraphProto) -> Iterator[StoredTensor]:
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
 
-    def found(name: str, tensor: onnx.TensorProto) -> StoredTensor:
-        return StoredTensor(name, tensor, tuple(readers.get(name, ())), name in outputs)
+    def found(name: str, tensor: onnx.TensorProto) -> StoredConstant:
+        return StoredConstant(name, tensor, tuple(readers.get(name, ())), name in outputs)
 
     yield from (found(tensor.name, tensor) for tensor in graph.initializer)
     for node in graph.node:
@@ -84,7 +84,7 @@ def attribute_numbers(graph: onnx.GraphProto) -> Iterator[tuple[str, str, npt.ND
             yield from attribute_numbers(child)
 
 
-def floating_values(model: Model) -> Iterator[tuple[StoredTensor, npt.NDArray[np.generic]]]:
+def floating_values(model: Model) -> Iterator[tuple[StoredConstant, npt.NDArray[np.generic]]]:
     """Floating-point tensors with their values, one in memory at a time; bfloat16 is left out."""
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
     for stored in stored_tensors(model.graph):

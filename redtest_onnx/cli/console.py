@@ -26,7 +26,7 @@ _PLAIN_WIDTH = 10_000  # what goes to files and pipes is not folded to a termina
 
 
 @dataclass(frozen=True)
-class Plain:
+class PlainText:
     """Something to print whose every piece of text is made plain, whoever wrote it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool, json_on_stdout: bool, form: TableFormat = "table") -> None:
-        self._form: TableFormat = form
+        self.form: TableFormat = form
         silent = json_on_stdout or (quiet and form == "table")
         # Names of tensors may look like markup, and what is no name is styled otherwise.
         self._out = Console(quiet=silent, highlight=False, markup=False, emoji=False)
@@ -76,20 +76,20 @@ class Screen:
         for item in () if self._out.quiet else what:
             if isinstance(item, Table):
                 self._table(item)
-            elif self._form == "table":
-                self._out.print(plain(item) if isinstance(item, str) else Plain(item))
+            elif self.form == "table":
+                self._out.print(plain(item) if isinstance(item, str) else PlainText(item))
 
     def detail(self, table: Table) -> None:
         """Print a table beside the main one: not in formats where one table is the whole output."""
-        if self._form == "table":
+        if self.form == "table":
             self.show(table)
 
     def _table(self, table: Table) -> None:
-        if self._form == "table":
+        if self.form == "table":
             width = self._out.width if self._out.is_terminal else None
-            self._out.print(Plain(terminal_table(table, width)))
+            self._out.print(PlainText(terminal_table(table, width)))
         else:
-            self._out.file.write(render_table(table, self._form))
+            self._out.file.write(render_table(table, self.form))
 
     def note(self, text: str) -> None:
         """Print a remark beside the results."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -59,16 +58,14 @@ def shards_of(files: tuple[Path, ...], opening: ShardOpening, engine: EngineOpti
     return FitShards(tuple(map(str, files)), opening, engine) if files else None
 
 
-def check_fit(values: dict[str, Any], repair: str, several: bool, rounds: int) -> tuple[Path, ...]:
-    """Take the files out of a command's values.
+def check_fit(files: tuple[Path, ...], repair: str, several: bool, rounds: int) -> None:
+    """Refuse files of samples that nothing would be fitted to.
 
     Raises:
-        InputError: nothing would be fitted to them.
+        InputError: naming the option that they belong to.
     """
-    files: tuple[Path, ...] = values.pop("fit_data")
     if files and (repair not in ("refit", "auto") or several or rounds > 1):
         raise InputError(
             "--fit-data belongs to --repair refit of one result in one round",
             hint="leave out --curve and --iterations, or --fit-data",
         )
-    return files

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.runtime.devices import DEVICES, check_device
 
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # not generic in click 8.1
 
-class Numbers(click.ParamType[Any]):
+
+class Numbers(_ParamType):
     """Numbers separated by commas; fractions such as 1/255 are welcome."""
 
     name = "numbers"
@@ -27,7 +32,7 @@ class Numbers(click.ParamType[Any]):
             self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
 
 
-class Size(click.ParamType[Any]):
+class Size(_ParamType):
     """HxW, or one number for both."""
 
     name = "HxW"
@@ -47,7 +52,7 @@ class Size(click.ParamType[Any]):
         return numbers[0], numbers[-1]
 
 
-class Seconds(click.ParamType[Any]):
+class Seconds(_ParamType):
     """A time: a number of seconds, or one with s, m or h behind it."""
 
     name = "TIME"
@@ -65,7 +70,7 @@ class Seconds(click.ParamType[Any]):
         return seconds
 
 
-class DeviceName(click.ParamType[Any]):
+class DeviceName(_ParamType):
     """auto, cpu, cuda or cuda:N."""
 
     name = "auto|cpu|cuda[:N]"
@@ -79,7 +84,7 @@ class DeviceName(click.ParamType[Any]):
         return str(value)
 
 
-class InputShape(click.ParamType[Any]):
+class InputShape(_ParamType):
     """NAME:D,D,D."""
 
     name = "NAME:SIZES"
@@ -97,7 +102,7 @@ class InputShape(click.ParamType[Any]):
             self.fail(f"{value!r} is not an input with sizes such as input:1,3,224,224", param, ctx)
 
 
-class Resize(click.ParamType[Any]):
+class Resize(_ParamType):
     """shortest=N, or HxW."""
 
     name = "shortest=N|HxW"

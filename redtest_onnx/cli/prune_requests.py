@@ -2,28 +2,170 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal
 
+from redtest_onnx.cli.fit_options import check_fit
+from redtest_onnx.cli.outputs import Outputs
+from redtest_onnx.cli.prune_curve import CurveRequest
+from redtest_onnx.cli.training_options import prepare_torch
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.pruning.budget import Budget
+from redtest_onnx.pruning.folder import check_output, default_output
+from redtest_onnx.pruning.prune import PruneSettings
+from redtest_onnx.pruning.repair.distilled import require_training
+from redtest_onnx.pruning.repair.repair import Method
+from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
+from redtest_onnx.report.figures import check_figure
+from redtest_onnx.report.model_explorer import explorer_files
+from redtest_onnx.similarity.analyze import AnalysisSettings
+from redtest_onnx.training.distil.settings import DistilSettings
 
 
-def budget_of(
-    remove: int | None,
-    threshold: float | None,
-    target: tuple[str, ...],
-    max_drop: float | None,
-    protect: tuple[str, ...],
-) -> Budget:
-    """What limits the pruning, by the options.
+@dataclass(frozen=True)
+class PruneRequest:
+    """The options that only `prune` has, by the names of its parameters.
 
     Raises:
-        InputError: a target is no quantity with a share.
-        SettingError: limits exclude each other.
+        InputError: options that exclude each other, or a target that is no quantity with a share.
+        SettingError: limits that exclude each other.
+        RuntimeUnavailableError: training is asked for, and PyTorch is not installed.
     """
-    return Budget(remove, threshold, tuple(map(_target, target)), max_drop, protect)
+
+    model: Path
+    output: Path | None
+    criterion: str
+    threshold: float | None
+    remove: int | None
+    target: tuple[str, ...]
+    max_drop: float | None
+    repair: Method
+    repair_time: float | None
+    adapter_kernel: str
+    epochs: int | None
+    iterations: int
+    lr: float | None
+    augment: tuple[Literal["crop", "flip"], ...]
+    protect: tuple[str, ...]
+    fit_data: tuple[Path, ...]
+    dry_run: bool
+    plan_path: Path | None
+    eval_data: Path | None
+    analysis_path: Path | None
+    curve: Path | None
+    html: Path | None
+    png: Path | None
+    layer_latency: bool
+    explorer: Path | None
+    json_path: str | None
+    force: bool
+
+    def __post_init__(self) -> None:
+        self.budgets()
+        trains = self.repair in ("distil", "auto")
+        check_training(self.epochs, self.iterations, self.lr, () if trains else self.augment, self.plan_path)
+        if self.repair_time is not None and not trains:
+            raise InputError("--repair-time belongs to --repair distil or auto", hint="--repair distil")
+        check_fit(self.fit_data, self.repair, self.curve is not None, self.iterations)
+        if self.repair == "distil":
+            require_training()
+        if self.epochs is not None:
+            prepare_torch()
+
+    @classmethod
+    def of(cls, model: Path, values: dict[str, Any]) -> tuple[PruneRequest, dict[str, Any]]:
+        """The request of a command's values, and the values that other option groups read."""
+        own = {field.name for field in fields(cls)} - {"model"}
+        rest = {name: value for name, value in values.items() if name not in own}
+        return cls(model=model, **{name: values[name] for name in own}), rest
+
+    @property
+    def budget(self) -> Budget:
+        """What limits the pruning."""
+        targets = tuple(map(_target, self.target))
+        return Budget(self.remove, self.threshold, targets, self.max_drop, self.protect)
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """The part of each round."""
+        return tuple(self.budget.rounds(self.iterations))
+
+    @property
+    def applied_plan(self) -> Path | None:
+        """The plan to apply, where one is given for that."""
+        return None if self.dry_run else self.plan_path
+
+    @property
+    def reads(self) -> tuple[Path | None, ...]:
+        """Files beside the model and its samples that nothing may be written over."""
+        return self.eval_data, self.analysis_path, self.applied_plan, *self.fit_data
+
+    @property
+    def several(self) -> bool:
+        """Whether each model of a folder gets a series."""
+        return self.curve is not None and self.model.is_dir()
+
+    @property
+    def file(self) -> Path:
+        """Where the result goes."""
+        return self.output or default_output(self.model)
+
+    @property
+    def series(self) -> CurveRequest | None:
+        """What is asked of a series of models; None where one result is."""
+        if self.curve is None:
+            return None
+        return CurveRequest(self.curve, self.html, self.png, self.json_path, self.force)
+
+    def outputs(self) -> Outputs:
+        """All files that will be written.
+
+        Raises:
+            InputError: an option belongs to a single result, and a series is asked for.
+            OutputError: one exists, can't be written or is one of the others.
+        """
+        series = self.series
+        if series is not None:
+            single = {
+                "--remove": self.remove is not None,
+                "--threshold": self.threshold is not None,
+                "--target": bool(self.target),
+                "--plan": self.plan_path is not None,
+                "--dry-run": self.dry_run,
+                "--finetune": self.epochs is not None,
+                "--model-explorer": self.explorer is not None,
+                "--layer-latency": self.layer_latency,
+                "--analysis": self.analysis_path is not None and self.several,
+            }
+            series.check(self.model, single)
+        named: dict[str, Path | str | None] = {
+            "--html": self.html,
+            "--png": self.png,
+            "--json": self.json_path,
+        }
+        check_figure(self.png)
+        named |= {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
+        if self.dry_run:
+            named["--plan"] = self.plan_path
+        elif not self.model.is_dir() and series is None:
+            named["--output"] = self.file
+        found = Outputs.of(named, force=self.force)
+        if not self.dry_run and series is None:
+            check_output(self.model, self.file, force=self.force)
+        return found
+
+    def settings(self, similarity: AnalysisSettings, shards: FitShards | None) -> PruneSettings:
+        """How layers are chosen and what is left is repaired."""
+        distil = DistilSettings(
+            mirror="flip" in self.augment,
+            crop="crop" in self.augment,
+            seconds=self.repair_time,
+            seed=similarity.seed,
+        )
+        kernel: Literal[1, 3] = 3 if self.adapter_kernel == "3" else 1
+        return PruneSettings(self.criterion, similarity, self.repair, kernel, distil, shards)
 
 
 def _target(text: str) -> tuple[Quantity, float]:
@@ -39,25 +181,6 @@ def _target(text: str) -> tuple[Quantity, float]:
             hint=f"{' or '.join(QUANTITIES)} and the share that may stay, such as macs=0.6",
         )
     return found, value
-
-
-def of_one_result(
-    remove: int | None,
-    threshold: float | None,
-    target: tuple[str, ...],
-    plan_path: Path | None,
-    dry_run: bool,
-    epochs: int | None,
-) -> dict[str, bool]:
-    """Whether options were given that belong to a single result, by their flags."""
-    return {
-        "--remove": remove is not None,
-        "--threshold": threshold is not None,
-        "--target": bool(target),
-        "--plan": plan_path is not None,
-        "--dry-run": dry_run,
-        "--finetune": epochs is not None,
-    }
 
 
 def check_engine(engine: EngineOptions, several: bool) -> None:

@@ -14,7 +14,7 @@ from redtest_onnx.data.user_code import names_function
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.rank import RankingSettings
-from redtest_onnx.ranking.table import Table
+from redtest_onnx.ranking.table import AccuracyTable
 from redtest_onnx.search.settings import SearchSettings
 
 PLACES = ("data", "metrics", "benchmark", "models")
@@ -35,7 +35,7 @@ def search_settings_of(values: dict[str, Any], ranking: RankingSettings) -> Sear
             hint="give --data to train with, or --metrics, or --benchmark",
         )
     measured = data is not None or msrs not in (None, "table")
-    if ranking.by == "S3" and not measured and not (table and Table(table).has_any("msrs")):
+    if ranking.by == "S3" and not measured and not (table and AccuracyTable(table).has_any("msrs")):
         raise InputError(
             "S3 needs the MSRS of candidates, and nothing tells it",
             hint="give --metrics with a column msrs, --data to train networks for it, or --msrs untrained; "

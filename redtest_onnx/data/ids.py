@@ -52,7 +52,7 @@ Columns = tuple[int, slice] | None
 
 
 @dataclass(frozen=True)
-class Bound:
+class IdBound:
     """Values must be rows of a table.
 
     Attributes:
@@ -85,14 +85,14 @@ class InputValues:
         self._model = model
         self._index = index_of(model)
 
-    def bounds(self, name: str) -> list[Bound]:
+    def bounds(self, name: str) -> list[IdBound]:
         """The tables that an input's values point into."""
-        found: list[Bound] = []
+        found: list[IdBound] = []
         for trace, reader in self._uses(name):
             node = self._index.nodes[reader]
             rows = self._table(node, trace.tensor)
             if rows is not None:
-                found.append(Bound(rows, trace.shift, trace.columns))
+                found.append(IdBound(rows, trace.shift, trace.columns))
         return found
 
     def length_of(self, name: str) -> tuple[Axis, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,8 +20,6 @@ Dim: TypeAlias = int | str | None
 """A dimension as the file declares it: a size, a symbol, or nothing."""
 
 FLOAT: int = onnx.TensorProto.FLOAT
-
-log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 
@@ -91,6 +88,8 @@ class Model:
     renamed: Mapping[str, str] | None = None
     facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What other modules found out about the model, each once: it never changes."""
+    family: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What a model shares with those made of it, such as a file of their weights."""
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -119,9 +118,8 @@ class Model:
                 for tensor in proto.graph.initializer
                 if tensor.name not in listed
             )
-        return Model(
-            proto, data_folder=self.folder, origin=self.label, sizes=self.sizes, renamed=self.renamed
-        )
+        edited = Model(proto, None, self.folder, self.label, self.sizes, self.renamed)
+        return replace(edited, family=self.family)
 
     def with_sizes(self, sizes: Mapping[str, tuple[int, ...]]) -> Model:
         """This model with chosen sizes for the open dimensions of inputs.
@@ -208,8 +206,10 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model on disk with its external files, in bytes; of the proto if it was never saved."""
         if self.path is None:
+            from redtest_onnx.graph.weights_file import serialised_size
+
             external = sum(tensor_bytes(t) for t in stored_tensors(self.proto) if is_external(t))
-            return int(self.proto.ByteSize()) + external
+            return serialised_size(self.proto) + external
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
 
     def serialised(self) -> bytes:

@@ -9,7 +9,7 @@ from redtest_onnx.graph.shapes import Shape
 
 
 @dataclass(frozen=True)
-class Window:
+class KernelWindow:
     """How a convolution takes one axis from one size to another without padding.
 
     Attributes:
@@ -21,7 +21,7 @@ class Window:
     size: int
 
 
-def windows(before: Shape, after: Shape) -> list[Window] | None:
+def windows(before: Shape, after: Shape) -> list[KernelWindow] | None:
     """A window per position axis that takes sizes to others; None if an axis grows or shrinks too little.
 
     Where the sizes divide, all values are covered (16 to 8: two at a time); else the ones that a convolution
@@ -35,14 +35,14 @@ def windows(before: Shape, after: Shape) -> list[Window] | None:
     return None if any(window is None for window in found) else [w for w in found if w is not None]
 
 
-def _window(a: int, b: int) -> Window | None:
+def _window(a: int, b: int) -> KernelWindow | None:
     if not a >= b > 0:
         return None
     for stride in dict.fromkeys((-(-a // b), a // b)):
         least, most = max(1, a - b * stride + 1), a - (b - 1) * stride
         size = min(max(stride, least), most)
         if least <= size <= 2 * stride + 1:
-            return Window(stride, size)
+            return KernelWindow(stride, size)
     return None
 
 

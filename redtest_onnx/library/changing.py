@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redtest_onnx.training.settings import TrainingSettings
 
 
-class Limits(Opening, total=False):
+class BudgetArguments(Opening, total=False):
     """What limits a pruning, and how its model and data are opened.
 
     Attributes:
@@ -50,7 +50,7 @@ def plan(
     *,
     analysis: Analysis | None = None,
     progress: Progress | None = None,
-    **limits: Unpack[Limits],
+    **limits: Unpack[BudgetArguments],
 ) -> Plan:
     """Choose the layers to take out.
 
@@ -60,7 +60,7 @@ def plan(
         settings: in which order layers go, and how the result will be repaired.
         analysis: an earlier analysis of the same model, to be used instead of a new one.
         progress: called as work is done.
-        limits: see `Limits`; without any, as many layers as cost no more than one point of accuracy or
+        limits: see `BudgetArguments`; without any, as many layers as cost no more than one point of accuracy or
             agreement.
 
     Raises:
@@ -82,7 +82,7 @@ def prune(
     plan: Plan | None = None,
     analysis: Analysis | None = None,
     progress: Progress | None = None,
-    **limits: Unpack[Limits],
+    **limits: Unpack[BudgetArguments],
 ) -> Pruning:
     """Take redundant layers out of a model, repair what is left, verify it and compare both.
 
@@ -229,7 +229,7 @@ def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:
     return how
 
 
-def _budget(limits: Limits, plan: Plan | None = None) -> tuple[Budget, Opening]:
+def _budget(limits: BudgetArguments, plan: Plan | None = None) -> tuple[Budget, Opening]:
     """The limits as a budget, and the rest of the keywords."""
     from redtest_onnx.pruning.budget import Budget
 

@@ -17,7 +17,7 @@ from olive.passes.pass_config import BasePassConfig, PassConfigParam
 
 from redtest_onnx.errors import NegativeVerdictError
 from redtest_onnx.graph.files import save
-from redtest_onnx.library.changing import Limits, prune
+from redtest_onnx.library.changing import BudgetArguments, prune
 from redtest_onnx.pruning.prune import PruneSettings
 
 _LIMITS = ("remove", "threshold", "max_drop", "targets", "protect")
@@ -66,7 +66,7 @@ class RedtestPrune(Pass):
             model.model_path,
             values["data"],
             settings,
-            **Limits(seed=values["seed"], **given),  # type: ignore[typeddict-item]
+            **BudgetArguments(seed=values["seed"], **given),  # type: ignore[typeddict-item]
         )
         if not pruning.plan.steps:
             raise NegativeVerdictError("no layer can go within what was asked for")

@@ -10,7 +10,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import FLOAT
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.surgery import AdapterOperator
-from redtest_onnx.layers.adaptation import Window, windows
+from redtest_onnx.layers.adaptation import KernelWindow, windows
 from redtest_onnx.layers.layout import channels_first
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -72,7 +72,7 @@ def _convolution(before: Shape, after: Shape, kernel: int, dtype: np.dtype[np.ge
     return AdapterOperator("Conv", (weight, np.zeros(after[1], dtype)), attributes)
 
 
-def _middle(size: int, window: Window) -> slice:
+def _middle(size: int, window: KernelWindow) -> slice:
     return slice((size - window.size) // 2, (size - window.size) // 2 + window.size)
 
 

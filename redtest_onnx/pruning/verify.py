@@ -1,4 +1,4 @@
-"""What must hold for a rewritten model before anybody gets it."""
+"""What must hold for a rewritten model before it is returned or written."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.ranking.table import Table
+from redtest_onnx.ranking.table import AccuracyTable
 
 BenchmarkData = Literal["cifar10", "cifar100", "ImageNet16-120"]
 BENCHMARK_DATA: tuple[BenchmarkData, ...] = get_args(BenchmarkData)
@@ -121,7 +121,7 @@ class Joined:
     """
 
     benchmark: NatsBench
-    table: Table
+    table: AccuracyTable
 
     @property
     def names(self) -> tuple[str, ...]:

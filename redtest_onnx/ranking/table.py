@@ -27,7 +27,7 @@ NUMBERS = (*_SHARES, *_SIZES, *_SCORES)
 
 
 @dataclass(frozen=True)
-class Table:
+class AccuracyTable:
     """Measures in a CSV file: a column `name` (or `architecture`, `model`, `file`) and those of `NUMBERS`.
 
     They take the place of what would be measured; empty cells, and those that hold "nan", do not.

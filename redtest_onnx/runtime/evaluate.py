@@ -57,7 +57,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateSession:
     """A model to hold against the reference that has its own way of being fed.
 
     Attributes:
@@ -142,7 +142,7 @@ class Evaluator:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session | Candidate, floor: float | None = None) -> Evaluation:
+    def evaluate(self, model: Model | Session | CandidateSession, floor: float | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
@@ -155,7 +155,7 @@ class Evaluator:
         """
         return self._hold(self._open(model), floor)
 
-    def match_sets(self, model: Model | Session | Candidate) -> Evaluation:
+    def match_sets(self, model: Model | Session | CandidateSession) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
         run = self._open(model)
         evaluation = self._hold(run)
@@ -169,10 +169,10 @@ class Evaluator:
         )
         return Evaluation(agreement, evaluation.accuracy, evaluation.samples, evaluation.accuracy_steers)
 
-    def _open(self, given: Model | Session | Candidate) -> _Run:
+    def _open(self, given: Model | Session | CandidateSession) -> _Run:
         """A session that returns the judged tensors, by the names they have in the reference."""
-        data = given.data if isinstance(given, Candidate) else self._data
-        given = given.session if isinstance(given, Candidate) else given
+        data = given.data if isinstance(given, CandidateSession) else self._data
+        given = given.session if isinstance(given, CandidateSession) else given
         model, options = (given, self._options) if isinstance(given, Model) else (given.model, given.options)
         wanted = [tensor for tensor in self._judged if tensor.reader is not None]
         names = self._output_names(model)

@@ -20,6 +20,7 @@ from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
+from redtest_onnx.graph.weights_file import sharing_weights
 from redtest_onnx.metrics.arrays import Array
 from redtest_onnx.runtime import devices
 from redtest_onnx.runtime.device_arrays import array_taker, synchronise
@@ -142,9 +143,6 @@ class Session:
         settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
-        )
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             # The pattern is one block for all activations, beside those of the run that it was learnt from.
@@ -155,6 +153,10 @@ class Session:
         self.output_names: tuple[str, ...] = ()
         if any(spec.dtype == _BFLOAT16 for spec in (*model.inputs, *model.outputs)):
             model = _with_kernels(model)
+        model = sharing_weights(model)
+        settings.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
+        )
         if deployed and options.providers:
             self.place = devices.Place("cpu")  # feeds and outputs are the host's
             self._session = open_session(ort, loadable(model), settings, options.providers, model.label)
@@ -203,7 +205,7 @@ class Session:
         except failures(ort):
             if not holds_bfloat16(model):
                 raise
-            source = loadable(_with_kernels(model))
+            source = loadable(sharing_weights(_with_kernels(model)))
             return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
 
     @property

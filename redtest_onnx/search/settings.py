@@ -18,7 +18,7 @@ from redtest_onnx.ranking.accuracy import AccuracySource, BenchmarkData, Joined,
 from redtest_onnx.ranking.candidate import CostName
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.score import ScoreName, ScoreWeights
-from redtest_onnx.ranking.table import Table
+from redtest_onnx.ranking.table import AccuracyTable
 from redtest_onnx.runtime.devices import Device, check_device
 from redtest_onnx.search.evaluate import CandidateEvaluation, MsrsSource
 from redtest_onnx.search.recipe import Recipe
@@ -205,7 +205,7 @@ class SearchSettings:
 
     @cached_property
     def _source(self) -> AccuracySource | None:
-        table = Table(Path(self.metrics)) if self.metrics else None
+        table = AccuracyTable(Path(self.metrics)) if self.metrics else None
         if self._benchmark is None:
             return table
         return Joined(self._benchmark, table) if table else self._benchmark

@@ -14,6 +14,7 @@ from redtest_onnx.graph.probe.reduction import Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
 from redtest_onnx.graph.scratch import scratch_folder
+from redtest_onnx.graph.weights_file import sharing_weights
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.session import RunOptions, Session
 
@@ -44,15 +45,17 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         with scratch_folder() as folder:
             path = Path(folder) / "probe.onnx"
             try:
-                Session(build_outline(model, taps, seed), options, save_optimised=path)
+                outline = sharing_weights(build_outline(model, taps, seed))
+                Session(outline, options, save_optimised=path)
                 proto = onnx.load(path, load_external_data=False)
             except InputError as error:
                 log.info("measured without layout optimisation: %s", error.what)
             else:
                 complete(proto, taps, model.opsets["ai.onnx"])
                 # By path the weights are read once; from memory, external ones are found beside the model.
-                rewritten = Model(proto, data_folder=model.folder, renamed=model.renamed)
-                if not model.external_files:
+                rewritten = Model(proto, data_folder=outline.folder, renamed=model.renamed)
+                rewritten.family.update(outline.family)
+                if not outline.external_files:
                     onnx.save(proto, path)
                     rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto

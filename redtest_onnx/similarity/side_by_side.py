@@ -8,7 +8,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import first_line
 from redtest_onnx.metrics.agreement.summary import Agreement
-from redtest_onnx.runtime.evaluate import Candidate
+from redtest_onnx.runtime.evaluate import CandidateSession
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -64,7 +64,7 @@ def measure_side_by_side(first: Workbench, second: Workbench) -> SideBySide:
     evaluator = first.evaluator()
     agreement, accuracy, note = None, None, None
     try:
-        result = evaluator.match_sets(Candidate(second.session(), second.data))
+        result = evaluator.match_sets(CandidateSession(second.session(), second.data))
         agreement, accuracy = result.agreement, result.accuracy
     except InputError as error:
         note = f"the outputs of the two can't be compared: {first_line(error)}"

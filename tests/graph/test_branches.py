@@ -120,7 +120,7 @@ def test_removing_any_layer_leaves_the_other_branch_alone(mode: int, results: in
             np.testing.assert_array_equal(outputs(closed, 1 - mode), outputs(model, 1 - mode))
 
 
-def test_a_result_that_nobody_reads() -> None:
+def test_a_result_without_readers() -> None:
     model = switched(results=2, read=1)
     view = inline_branches(model, SWITCH[1])
     layer = next(layer for layer in layers(view) if layer.action == "bypass")

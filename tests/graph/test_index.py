@@ -78,7 +78,7 @@ def test_embeddings_count_and_plain_gathers_do_not() -> None:
 
 
 @pytest.mark.parametrize(("domain", "expected"), [("my.ops", True), ("com.microsoft", False)])
-def test_operators_nobody_knows_count_with_a_matrix(domain: str, expected: bool) -> None:
+def test_unknown_operators_count_with_a_matrix(domain: str, expected: bool) -> None:
     node = helper.make_node("Mystery", ["x", "w"], ["y"], domain=domain)
     value = helper.make_tensor_value_info
     weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")

@@ -99,7 +99,7 @@ def test_a_layer_that_is_not_finite_is_undefined(value: float) -> None:
         np.testing.assert_array_equal(np.isnan(hsic).sum(axis=0), [1, 3, 1])
 
 
-def test_without_nobody() -> None:
+def test_leaving_no_sample_out_changes_nothing() -> None:
     found = packed(grams_of(0, 3, 8))
     np.testing.assert_allclose(found.hsic_without(np.array([], np.int64)), found.hsic(), rtol=1e-12)
 

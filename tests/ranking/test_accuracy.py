@@ -8,15 +8,15 @@ import pytest
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.accuracy import NatsBench
-from redtest_onnx.ranking.table import Table
+from redtest_onnx.ranking.table import AccuracyTable
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "nats_sample"
 FIRST = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
 
 
-def write(path: Path, text: str) -> Table:
+def write(path: Path, text: str) -> AccuracyTable:
     path.write_text(text, encoding="utf-8")
-    return Table(path)
+    return AccuracyTable(path)
 
 
 def test_a_table_knows_its_rows(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_tables_with_mistakes_are_refused(tmp_path: Path, text: str, why: str) -
 
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        Table(tmp_path / "none.csv").look_up("a")
+        AccuracyTable(tmp_path / "none.csv").look_up("a")
 
 
 def test_the_benchmarks_files_are_read() -> None:

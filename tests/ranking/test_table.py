@@ -8,7 +8,7 @@ import pytest
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
-from redtest_onnx.ranking.table import Table, read_table, table_candidates
+from redtest_onnx.ranking.table import AccuracyTable, read_table, table_candidates
 
 
 def written(path: Path, text: str) -> Path:
@@ -45,7 +45,7 @@ def test_values_that_can_not_be_are_refused(tmp_path: Path, column: str, value: 
 
 
 def test_a_table_says_what_it_lacks(tmp_path: Path) -> None:
-    table = Table(written(tmp_path / "t.csv", "name,accuracy,macs,msrs\na,0.5,1,\nb,0.6,2,3\nc,,,\n"))
+    table = AccuracyTable(written(tmp_path / "t.csv", "name,accuracy,macs,msrs\na,0.5,1,\nb,0.6,2,3\nc,,,\n"))
     assert table.names == ("a", "b", "c")
     assert table.has_all(("macs",))  # c is no candidate
     assert not table.has_all(("macs", "msrs"))

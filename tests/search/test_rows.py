@@ -12,7 +12,7 @@ import pytest
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError
-from redtest_onnx.ranking.table import Table
+from redtest_onnx.ranking.table import AccuracyTable
 from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
 from redtest_onnx.search.rows import RowArchitectures, RowSpace, row_space
@@ -90,7 +90,7 @@ def searched(
         None,
         ImageOptions(),
         Recipe(),
-        source=Table(source) if source else None,
+        source=AccuracyTable(source) if source else None,
         wanted=("macs", "msrs"),
     )
     with Store.create(path, {}) as store:

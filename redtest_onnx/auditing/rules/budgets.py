@@ -1,4 +1,4 @@
-"""Does it keep within what the profile allows?"""
+"""Rules about budgets: sizes, latency, memory and redundancy within what the profile allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file stores: waste, and values that will not survive."""
+"""Rules about stored weights: duplicates and unused ones, and values that conversions would not keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.auditing.constants import StoredTensor, attribute_numbers, floating_values, stored_tensors
+from redtest_onnx.auditing.constants import StoredConstant, attribute_numbers, floating_values, stored_tensors
 from redtest_onnx.auditing.findings import Problem
 from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
@@ -65,7 +65,7 @@ def unused_initializer(subject: Subject) -> Iterator[Problem]:
 )
 def duplicate_initializer(subject: Subject) -> Iterator[Problem]:
     """Stored tensors with equal bytes."""
-    groups: dict[bytes, list[StoredTensor]] = {}
+    groups: dict[bytes, list[StoredConstant]] = {}
     for one in stored_tensors(subject.model.graph):
         if tensor_bytes(one.tensor) >= _SMALLEST_DUPLICATE and not is_external(one.tensor):
             groups.setdefault(_digest(one.tensor), []).append(one)

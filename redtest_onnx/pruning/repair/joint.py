@@ -81,7 +81,7 @@ def upstream_operator(
     between = {first.target, *(name for node in inside for name in index.nodes[node].output if name)}
     readers = {reader for name in between for reader in index.readers.get(name, ())}
     if readers - inside != {second.node} or not between.isdisjoint(index.outputs):
-        return None  # somebody else needs what the first operator makes
+        return None  # other nodes read what the first operator makes
     return first
 
 

@@ -34,7 +34,7 @@ _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.Tens
 
 
 @dataclass(frozen=True)
-class Change:
+class SizeChange:
     """A tensor whose sizes are others than its readers were made for.
 
     Attributes:
@@ -89,7 +89,7 @@ class _Resizing:
         self._random = np.random.default_rng(bench.seed)
         self._readers_of = {_key(node): node for node in bench.model.graph.node}
         self._gaps = {step.tensor: step for step in plan.steps}
-        self._changed: dict[str, Change] = {}
+        self._changed: dict[str, SizeChange] = {}
         self._proto = onnx.ModelProto()
         self._proto.CopyFrom(pruned.proto)
         self._inserted: dict[str, list[onnx.NodeProto]] = {}
@@ -119,7 +119,7 @@ class _Resizing:
         drop_unused(graph)
         return finished(self._model, self._proto)
 
-    def _changes(self, node: onnx.NodeProto) -> Iterator[tuple[int, Change]]:
+    def _changes(self, node: onnx.NodeProto) -> Iterator[tuple[int, SizeChange]]:
         """Operands, by position, of other sizes than the node was made for."""
         before = self._readers_of.get(_key(node))
         for name in set(reads(node)) - set(node.input):
@@ -132,13 +132,13 @@ class _Resizing:
             if gap is not None and change is None and {name, was} <= self._sizes.keys():
                 rank = len(self._sizes[name])
                 first = channels_first(self._bench.index, gap.input, gap.tensor, rank)
-                change = Change(self._sizes[name], gap.region, first)
+                change = SizeChange(self._sizes[name], gap.region, first)
             if change is not None and self._sizes.get(was) != change.shape:
                 if gap is not None:
                     change = replace(change, gap=gap.region)
                 yield position, change
 
-    def _take(self, node: onnx.NodeProto, changes: dict[int, Change]) -> None:
+    def _take(self, node: onnx.NodeProto, changes: dict[int, SizeChange]) -> None:
         kind, change = ops.qualified(node), next(iter(changes.values()))
         if _key(node) not in self._readers_of:
             raise self._refusal(change, f"it is the model's output {node.output[0]!r}")
@@ -156,7 +156,7 @@ class _Resizing:
         else:
             raise self._refusal(change, f"{node.op_type} {_name(node)} reads it")
 
-    def _carry(self, node: onnx.NodeProto, change: Change) -> None:
+    def _carry(self, node: onnx.NodeProto, change: SizeChange) -> None:
         """Hand other sizes on through an operator that takes any."""
         was, given = self._sizes.get(node.output[0], ()), self._sizes.get(node.input[0], change.shape)
         if node.op_type == "Reshape" and len(was) == 2 and was[0] == given[0] == change.shape[0]:
@@ -169,7 +169,7 @@ class _Resizing:
         if shape != self._sizes.get(node.output[0]):
             self._changed[node.output[0]] = replace(change, shape=shape)
 
-    def _inferred(self, node: onnx.NodeProto, change: Change) -> Shape | None:
+    def _inferred(self, node: onnx.NodeProto, change: SizeChange) -> Shape | None:
         info = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, change.shape)
         model = onnx.helper.make_model(
             onnx.helper.make_graph(
@@ -192,7 +192,7 @@ class _Resizing:
         sizes = tuple(d.dim_value for d in found.tensor_type.shape.dim)
         return sizes if sizes and all(sizes) else None
 
-    def _resize(self, node: onnx.NodeProto, change: Change) -> None:
+    def _resize(self, node: onnx.NodeProto, change: SizeChange) -> None:
         """Give a convolution or a matrix product weights for other inputs."""
         weight = self._model.initializers.get(node.input[1])
         after = self._sizes.get(node.output[0])
@@ -218,7 +218,7 @@ class _Resizing:
             self._draw(node, 2, list(self._model.initializers[node.input[2]].dims), fan)
         self.drawn.append(_name(node))
 
-    def _stride(self, node: onnx.NodeProto, change: Change, kernel: Sequence[int], after: Shape) -> None:
+    def _stride(self, node: onnx.NodeProto, change: SizeChange, kernel: Sequence[int], after: Shape) -> None:
         """Let a convolution step so that its output keeps its sizes."""
         count = len(kernel)
         strides, dilations = (_integers(node, name, [1] * count) for name in ("strides", "dilations"))
@@ -238,7 +238,7 @@ class _Resizing:
             raise self._refusal(change, f"convolution {_name(node)} can't step from {sizes}")
         _set_integers(node, "strides", found)
 
-    def _restart(self, node: onnx.NodeProto, change: Change) -> None:
+    def _restart(self, node: onnx.NodeProto, change: SizeChange) -> None:
         """Give a normalisation as many channels, so that it starts as the identity behind its statistics."""
         channels = change.shape[-1 if node.op_type == "LayerNormalization" else 1]
         if node.op_type == "LayerNormalization" and ops.attribute(node, "axis", -1) not in (
@@ -254,7 +254,7 @@ class _Resizing:
         self._changed[node.output[0]] = change
         self.drawn.append(_name(node))
 
-    def _project(self, node: onnx.NodeProto, position: int, change: Change) -> None:
+    def _project(self, node: onnx.NodeProto, position: int, change: SizeChange) -> None:
         """Put a projection drawn at random in front of one operand of a sum (He et al., their option B)."""
         after, before = self._sizes.get(node.output[0]), change.shape
         name = f"{node.output[0]}/projection"
@@ -300,7 +300,7 @@ class _Resizing:
         self._proto.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
         node.input[position] = name
 
-    def _refusal(self, change: Change, why: str) -> InputError:
+    def _refusal(self, change: SizeChange, why: str) -> InputError:
         return InputError(
             f"layer {change.gap!r} can't be replaced by resizing what comes behind it: {why}",
             where=self._bench.label,

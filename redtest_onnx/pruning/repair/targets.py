@@ -34,7 +34,7 @@ def gap_goals(index: GraphIndex, plan: Plan, adapted: frozenset[str] = frozenset
     for start, end in ends.items():
         gap = index.between(start, end)
         if any(reader not in gap for reader in index.readers.get(start, ())):
-            continue  # somebody else still needs the old values
+            continue  # other nodes still read the old values
         (before, first), (behind, last) = before_activation(index, start), before_activation(index, end)
         if first == last:
             goals[before] = behind

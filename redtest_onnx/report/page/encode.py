@@ -21,7 +21,7 @@ _PICTURE = 320  # pixels of the picture that stands in where there is no JavaScr
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedArray:
     """A matrix as text.
 
     Attributes:
@@ -40,7 +40,7 @@ class Encoded:
     shape: tuple[int, int]
 
 
-def encode(matrices: Sequence[Matrix]) -> list[Encoded]:
+def encode(matrices: Sequence[Matrix]) -> list[EncodedArray]:
     """All matrices of a page within a budget: one byte a value if two are too many, then means of squares.
 
     What one matrix does not need is left to those that follow.
@@ -54,7 +54,7 @@ def encode(matrices: Sequence[Matrix]) -> list[Encoded]:
     return found
 
 
-def _encode(matrix: Matrix, budget: int) -> Encoded:
+def _encode(matrix: Matrix, budget: int) -> EncodedArray:
     step, values = 1, matrix.values
     while _entries(values, matrix.symmetric) > budget:
         step += 1
@@ -67,7 +67,7 @@ def _encode(matrix: Matrix, budget: int) -> Encoded:
     numbers[defined] = np.rint(np.clip(flat[defined], 0, 1) * levels).astype(np.uint32)
     data = numbers.astype("<u2" if fine else "u1").tobytes()
     shape = (values.shape[0], values.shape[1])
-    return Encoded(base64.b64encode(data).decode("ascii"), 2 if fine else 1, levels, step, shape)
+    return EncodedArray(base64.b64encode(data).decode("ascii"), 2 if fine else 1, levels, step, shape)
 
 
 def _entries(values: Float64s, symmetric: bool) -> int:

@@ -15,12 +15,12 @@ from redtest_onnx.report import numbers
 from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.model import (
-    Axis,
     Card,
     Columns,
     Item,
     Matrix,
     Page,
+    PageAxis,
     Panel,
     Point,
     Points,
@@ -172,8 +172,8 @@ def trade_off(points: Sequence[Point], quality: str = "agreement with the origin
     """
     return Points(
         "Trade-off between size and quality",
-        Axis("parameters that remain", "share"),
-        Axis(quality, "share"),
+        PageAxis("parameters that remain", "share"),
+        PageAxis(quality, "share"),
         tuple(points),
         "Each point is a model that was pruned, repaired and measured.",
     )

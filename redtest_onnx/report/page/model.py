@@ -136,7 +136,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Axis:
+class PageAxis:
     """An axis of a chart of points."""
 
     title: str
@@ -149,8 +149,8 @@ class Points:
     """A chart of points; those of the front are joined by a line."""
 
     title: str
-    x: Axis
-    y: Axis
+    x: PageAxis
+    y: PageAxis
     points: tuple[Point, ...]
     note: str = ""
 

@@ -15,12 +15,12 @@ from redtest_onnx.report.comparisons import compare_headline, match_table
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import SYNTHETIC, cost_cards
 from redtest_onnx.report.page.model import (
-    Axis,
     Card,
     Columns,
     Item,
     Matrix,
     Page,
+    PageAxis,
     Panel,
     Point,
     Points,
@@ -35,9 +35,9 @@ from redtest_onnx.similarity.compare import Comparison
 from redtest_onnx.weight_sparsity.measure import Sparsity
 
 _COSTS = {
-    "latency": Axis("latency in ms", "milliseconds", log=True),
-    "parameters": Axis("parameters", "count", log=True),
-    "macs": Axis("MACs per sample", "count", log=True),
+    "latency": PageAxis("latency in ms", "milliseconds", log=True),
+    "parameters": PageAxis("parameters", "count", log=True),
+    "macs": PageAxis("MACs per sample", "count", log=True),
 }
 
 
@@ -215,7 +215,9 @@ def _candidates(ranking: Ranking) -> list[Points]:
     )
     note = "Numbers are places in the ranking; the line joins the candidates that none beats in both."
     return [
-        Points(f"Accuracy and {_COSTS[cost].title}", _COSTS[cost], Axis("accuracy", "share"), points, note)
+        Points(
+            f"Accuracy and {_COSTS[cost].title}", _COSTS[cost], PageAxis("accuracy", "share"), points, note
+        )
     ]
 
 

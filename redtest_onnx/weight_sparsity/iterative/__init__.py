@@ -1,1 +1,1 @@
-"""Prune, train, repeat."""
+"""Iterative pruning of weights: prune, train, repeat."""

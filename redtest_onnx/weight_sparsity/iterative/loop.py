@@ -20,7 +20,7 @@ from redtest_onnx.weight_sparsity.apply import full_masks
 from redtest_onnx.weight_sparsity.iterative.checkpoints import Checkpoints
 from redtest_onnx.weight_sparsity.iterative.masked import MaskedModule
 from redtest_onnx.weight_sparsity.iterative.records import Iteration, IterationState, LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import Training
+from redtest_onnx.weight_sparsity.iterative.training import MaskedTraining
 from redtest_onnx.weight_sparsity.masks import Mask, Rows, prune_smallest
 from redtest_onnx.weight_sparsity.measure import Pair
 from redtest_onnx.weight_sparsity.weights import Weight
@@ -49,7 +49,7 @@ def iterate(
 
     model = bench.model
     with processes(bench.options.device) as group:
-        training = Training(bench, settings.training, group)
+        training = MaskedTraining(bench, settings.training, group)
         module = training.module
         masked = MaskedModule(model, module, weights)
         initial = deepcopy(module.state_dict())
@@ -83,7 +83,7 @@ def index_by_scope(rows: Sequence[Rows], masks: Sequence[Mask], pair: Pair) -> d
 
 
 def _trained(
-    training: Training, masked: MaskedModule, masks: list[Mask], number: int, settings: LoopSettings
+    training: MaskedTraining, masked: MaskedModule, masks: list[Mask], number: int, settings: LoopSettings
 ) -> IterationState:
     begin = perf_counter()
     masked.mask(masks)

@@ -30,7 +30,7 @@ class TrainingOutcome:
     accuracy: float
 
 
-class Training:
+class MaskedTraining:
     """Trains a module again and again on the same samples.
 
     Args:

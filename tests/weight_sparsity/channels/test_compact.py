@@ -87,7 +87,7 @@ def test_constants_are_folded_into_the_normalisation_behind() -> None:
     assert [(cut.removed, cut.folded) for cut in result.cuts] == [(1, 1)]
 
 
-def test_channels_nobody_reads_go_too() -> None:
+def test_channels_without_readers_are_removed() -> None:
     net = Net(x=[1, 16])
     hidden = net("Relu", net("Gemm", "x", net.weight(16, 8), net.weight(8)))
     second = net.weight(4, 8)

@@ -23,7 +23,7 @@ from redtest_onnx.weight_sparsity.apply import chosen_weights
 from redtest_onnx.weight_sparsity.iterative.iterative import prune_iteratively
 from redtest_onnx.weight_sparsity.iterative.loop import index_by_scope, iterate
 from redtest_onnx.weight_sparsity.iterative.records import LoopSettings
-from redtest_onnx.weight_sparsity.iterative.training import Training
+from redtest_onnx.weight_sparsity.iterative.training import MaskedTraining
 from redtest_onnx.weight_sparsity.masks import SCOPES, Amount, Bound
 
 torch = pytest.importorskip("torch")
@@ -196,7 +196,7 @@ def test_validation_samples_are_never_trained_on() -> None:
     from redtest_onnx.training.processes import processes
 
     with processes("cpu") as group:
-        task = Training(BENCH, TRAINING, group).task
+        task = MaskedTraining(BENCH, TRAINING, group).task
     training, validation = set(task.samples.indices), set(task.validation.indices)
     assert not training & validation
     assert training | validation == set(range(len(DATA)))

@@ -1,0 +1,139 @@
+"""Large weights of models that were not saved yet, in one file for all models that were made of each other.
+
+ONNX Runtime maps the file into memory, once for all sessions, and no model is serialised to be run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable
+
+import onnx
+
+from redtest_onnx.graph.model import Model, is_external, tensor_bytes
+from redtest_onnx.graph.reduced import copied_without
+from redtest_onnx.graph.scratch import make_scratch_folder
+
+_LARGE_MODEL = 32 << 20  # bytes of weights
+_LARGE_WEIGHT = 1 << 16  # bytes; no operator reads so many as a shape
+_PAGE = 4096
+_CHUNK = 1 << 22
+_NAME = "weights.bin"
+
+
+class WeightsFile:
+    """Values of weights by name, each written once; a weight that was changed is written behind the others.
+
+    Attributes:
+        folder: holds the file, and is removed with this object.
+    """
+
+    def __init__(self) -> None:
+        self.folder = make_scratch_folder()
+        self._file = self.folder / _NAME
+        self._file.touch()
+        self._places: dict[str, list[tuple[int, int]]] = {}
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def reference(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """A tensor of the same name and size whose values lie in the file."""
+        content = tensor.raw_data
+        known = self._places.setdefault(tensor.name, [])
+        place = next((place for place in known if self._holds(content, *place)), None)
+        if place is None:
+            place = self._append(content), len(content)
+            known.append(place)
+        found = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        found.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", _NAME), ("offset", place[0]), ("length", place[1])):
+            found.external_data.add(key=key, value=str(value))
+        return found
+
+    def _append(self, content: bytes) -> int:
+        with self._file.open("ab") as file:
+            file.write(b"\0" * (-file.tell() % _PAGE))
+            offset = file.tell()
+            file.write(content)
+        return offset
+
+    def _holds(self, content: bytes, offset: int, length: int) -> bool:
+        if length != len(content):
+            return False
+        view = memoryview(content)
+        with self._file.open("rb") as file:
+            file.seek(offset)
+            return all(
+                file.read(_CHUNK) == view[start : start + _CHUNK]
+                if start + _CHUNK <= length
+                else file.read(length - start) == view[start:]
+                for start in range(0, length, _CHUNK)
+            )
+
+
+def sharing_weights(model: Model) -> Model:
+    """The model with its large weights in the file that it shares with all models made of the same one.
+
+    The model itself where it lies in a file of its own, its weights are small, or others hold them.
+    """
+    if model.path is not None or not is_large(model.proto):
+        return model
+    external = any(map(is_external, model.graph.initializer))
+    weights = model.family.get("weights")
+    if external and (weights is None or model.folder != weights.folder):
+        return model
+    if "sharing" not in model.facts:
+        weights = model.family.setdefault("weights", weights or WeightsFile())
+        proto = with_large_weights(model.proto, weights.reference)
+        model.facts["sharing"] = Model(
+            proto, data_folder=weights.folder, origin=model.label, sizes=model.sizes, renamed=model.renamed
+        )
+        model.facts["sharing"].family["weights"] = weights  # the file lives as long as what reads it
+    shared = model.facts["sharing"]
+    assert isinstance(shared, Model)
+    return shared
+
+
+def is_large(proto: onnx.ModelProto) -> bool:
+    """Whether copies of a model's weights are worth saving."""
+    return sum(tensor_bytes(t) for t in proto.graph.initializer if _is_large_weight(t)) > _LARGE_MODEL
+
+
+def with_large_weights(
+    proto: onnx.ModelProto, replace: Callable[[onnx.TensorProto], onnx.TensorProto | None]
+) -> onnx.ModelProto:
+    """A copy of a model with something in place of its large weights, whose values are not copied.
+
+    Args:
+        proto: the model; not changed.
+        replace: gives what takes a weight's place; None takes it out.
+    """
+    light = copied_without(proto, {"graph"})
+    light.graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
+    for tensor in proto.graph.initializer:
+        found = replace(tensor) if _is_large_weight(tensor) else tensor
+        if found is not None:
+            light.graph.initializer.append(found)
+    return light
+
+
+def serialised_size(proto: onnx.ModelProto) -> int:
+    """Bytes that a model takes in a file, without serialising its large weights for that."""
+    taken: list[int] = []
+
+    def take(tensor: onnx.TensorProto) -> None:
+        rest = copied_without(tensor, {"raw_data"})
+        taken.append(_field(rest.ByteSize() + _field(len(tensor.raw_data))))
+
+    light = with_large_weights(proto, take)
+    small = light.graph.ByteSize()
+    return int(light.ByteSize() - _field(small) + _field(small + sum(taken)))
+
+
+def _field(size: int) -> int:
+    """Bytes of a field of protobuf that holds so many: its number, their count and themselves."""
+    return 1 + max(1, -(-size.bit_length() // 7)) + size
+
+
+def _is_large_weight(tensor: onnx.TensorProto) -> bool:
+    return tensor.HasField("raw_data") and tensor_bytes(tensor) > _LARGE_WEIGHT and not is_external(tensor)
