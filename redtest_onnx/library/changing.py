@@ -60,8 +60,8 @@ def plan(
         settings: in which order layers go, and how the result will be repaired.
         analysis: an earlier analysis of the same model, to be used instead of a new one.
         progress: called as work is done.
-        limits: see `BudgetArguments`; without any, as many layers as cost no more than one point of accuracy or
-            agreement.
+        limits: see `BudgetArguments`; without any, as many layers as cost no more than one point of accuracy
+            or agreement.
 
     Raises:
         InputError: the model doesn't run on the data, or a limit can't be kept.
