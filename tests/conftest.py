@@ -14,12 +14,15 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+_LEVEL = logging.root.level
+
+
 @pytest.fixture(autouse=True)
 def log_level() -> Iterator[None]:
-    """Commands that run in this process set how much is logged, for all tests behind them."""
-    before = logging.root.level
+    """The level of messages is that of the start: commands set it, also in fixtures of whole modules."""
+    logging.root.setLevel(_LEVEL)
     yield
-    logging.root.setLevel(before)
+    logging.root.setLevel(_LEVEL)
 
 
 QUICK = (

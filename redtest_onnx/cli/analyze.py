@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,34 +10,19 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
+from redtest_onnx.cli.analyze_job import AnalyzeJob, AnalyzeRequest, summary
 from redtest_onnx.cli.analyze_saved import SavedOutputs, analyze_saved, is_saved_analysis
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
-from redtest_onnx.cli.outputs import Outputs
-from redtest_onnx.cli.pages import provenance
 from redtest_onnx.data.saved_activations import holds_activations
-from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model_folder import is_model_folder
-from redtest_onnx.report.cautions import cautions, redundancy_words
-from redtest_onnx.report.feature_maps import save_feature_maps
-from redtest_onnx.report.figures import check_figure
-from redtest_onnx.report.heatmap import save_heatmap
-from redtest_onnx.report.model_explorer import explorer_files, write_explorer
-from redtest_onnx.report.page.layers import analysis_page
-from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.sweeps import proposal_words, save_sweep_figure, sweep_table
-from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.activation_model import activation_workbench
-from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
-from redtest_onnx.similarity.documents import analyze_document
-from redtest_onnx.similarity.feature_maps import feature_map_pairs
-from redtest_onnx.similarity.sweep import propose_threshold
+from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
 from redtest_onnx.similarity.sweep import sweep as vary
 
 
@@ -84,22 +68,7 @@ from redtest_onnx.similarity.sweep import sweep as vary
 @options.output_options
 @click.pass_context
 def command(
-    context: click.Context,
-    /,
-    model: Path,
-    html: Path | None,
-    png: Path | None,
-    feature_maps: Path | None,
-    layer_latency: bool,
-    explorer: Path | None,
-    sweep: Path | None,
-    underfitting: Path | None,
-    form: TableFormat,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
-    **values: Any,
+    context: click.Context, /, model: Path, form: TableFormat, verbose: int, quiet: bool, **values: Any
 ) -> None:
     """Measure the similarity of all layers of MODEL and its redundancy score (MSRS).
 
@@ -109,104 +78,40 @@ def command(
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    check_figure(png)
-    check_figure(feature_maps)
-    check_figure(sweep)
-    pictures = {"--png": png, "--feature-maps": feature_maps, "--sweep": sweep}
-    named = {"--html": html, **pictures, "--json": json_path}
-    explored = {f"--model-explorer ({file.name})": file for file in explorer_files(explorer)}
-    outputs = Outputs.of({**named, **explored}, force=force)
+    request, rest = AnalyzeRequest.of(model, values)
+    screen = Screen(quiet=quiet, json_on_stdout=request.json_path == "-", form=form)
+    outputs = request.outputs()
     if is_saved_analysis(model):
         outputs.spare(model)
-        saved, left = analyze_saved(context, model, SavedOutputs(png, explorer, json_path))
-        screen.show(layer_table(saved.layers, [None, *saved.adjacent]), *_summary(saved), *left)
+        written = SavedOutputs(request.png, request.explorer, request.json_path)
+        saved, left = analyze_saved(context, model, written)
+        screen.show(layer_table(saved.layers, [None, *saved.adjacent]), *summary(saved), *left)
         return
-    engine = ranking_options.engine_options_of(values)
-    run = options.run_options_of(values)
-    given = options.data_options_of(values)
+    engine = ranking_options.engine_options_of(rest)
+    run = options.run_options_of(rest)
+    given = options.data_options_of(rest)
     outputs.spare(*given.reads(model))
     outputs.spare_models(model)
     if holds_activations(model):
-        if given.data or values["layers"] not in ("auto", "all"):
+        if given.data or rest["layers"] not in ("auto", "all"):
             raise InputError(
                 "saved activations are samples of all their tensors: --data and --layers are for models",
                 where=str(model),
                 hint="leave these options out",
             )
-        bench = activation_workbench(model, run, values["seed"])
-        values["layers"] = "all"
+        bench = activation_workbench(model, run, rest["seed"])
+        rest["layers"] = "all"
     elif model.is_dir() and not is_model_folder(model):
-        if html or png or explorer or feature_maps or sweep or underfitting:
-            raise InputError(
-                "--html, pictures, --underfitting and --model-explorer are for one model",
-                where=str(model),
-                hint="use --json",
-            )
-        work = FolderAnalysis(given, AnalysisSettings(**values), run)
-        analyze_folder(model, work, engine, screen, json_path)
+        request.refuse_for_folders()
+        work = FolderAnalysis(given, AnalysisSettings(**rest), run)
+        analyze_folder(model, work, engine, screen, request.json_path)
         return
     else:
         loaded = load(model)
-        bench = Workbench(loaded, given.open(loaded), run, seed=values["seed"])
+        bench = Workbench(loaded, given.open(loaded), run, seed=rest["seed"])
         screen.warn_synthetic(bench.data)
-    settings = AnalysisSettings(**values)
     with screen.progress() as progress:
-        analysis = analyze(bench, settings, progress)
-        swept = vary(bench, analysis, progress) if sweep else None
-    latency = measure_layers(bench, analysis.layers) if layer_latency else None
-    proposal = None
-    if underfitting:
-        small = load(underfitting)
-        other = Workbench(small, given.open(small), run, seed=settings.seed)
-        proposal = propose_threshold(analyze(other, settings), analysis, underfitting.name)
-    table = layer_table(analysis.layers, [None, *analysis.adjacent], latency_ms=latency)
-    screen.show(table, *_summary(analysis))
-    beside: tuple[Table, ...] = ()
-    notes = [proposal_words(proposal)] if proposal else []
-    if sweep and swept:
-        save_sweep_figure(swept, sweep, proposal)
-        beside = (sweep_table(swept),)
-        screen.detail(beside[0])
-    screen.show(*notes)
-    if html:
-        page = analysis_page(bench.model, bench.cost, analysis, provenance(), latency_ms=latency)
-        headline = " ".join([page.headline, *notes])
-        save_page(replace(page, headline=headline, tables=(*page.tables, *beside)), html)
-    if explorer:
-        write_explorer(explorer, analysis.layers, analysis.adjacent)
-    if png:
-        save_heatmap(analysis, model.name, png)
-    if feature_maps:
-        pairs = feature_map_pairs(bench, analysis)
-        title = f"{model.name}: the most similar neighbours, then the least; channels by number"
-        save_feature_maps(pairs, title, feature_maps)
-    if json_path:
-        document = analyze_document(bench.model, bench.cost, analysis, perf_counter() - begin)
-        if swept:
-            document["sweep"] = swept.to_dict()
-        if proposal:
-            document["proposed_threshold"] = asdict(proposal)
-        write_json(document, json_path)
-
-
-def _summary(analysis: Analysis) -> list[str]:
-    """The result in words."""
-    redundancy = analysis.redundancy
-    spread = f" ± {redundancy.std:.1f} over batches" if redundancy.std is not None else ""
-    lines = [
-        f"{redundancy_words(redundancy, spread)}.",
-        f"Measured on {analysis.batches} x {analysis.samples} samples of {analysis.source}, "
-        f"pooling {analysis.settings.pooling}.",
-        *(f"The layers are those of {branch}." for branch in analysis.branches),
-    ]
-    similar = [
-        layer
-        for layer, value in zip(analysis.layers[1:], analysis.adjacent, strict=True)
-        if layer.removable and value >= redundancy.threshold
-    ]
-    if similar:
-        lines.append(
-            f"{len(similar)} removable layers are that similar to the one before: see `redtest-onnx prune`."
-        )
-    return [*lines, *cautions(analysis)]
+        analysis = analyze(bench, AnalysisSettings(**rest), progress)
+        swept = vary(bench, analysis, progress) if request.sweep else None
+    job = AnalyzeJob(screen, request, bench, analysis, swept)
+    job.write(job.proposal(given), perf_counter() - begin)

@@ -9,7 +9,7 @@ single operator or a block with branches; those that hold weights are the layers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
@@ -81,6 +81,11 @@ def find_regions(
             if known or step.exit in heads or not weighted(index, step):
                 continue
             region = _region(index, chain, k, ranks or {}, ends)
+            same = next((key for key, one in found.items() if one.tensor == region.tensor), None)
+            if same is not None and found[same].entry is region.entry is None:
+                # Rows of several tables whose sum is one embedding.
+                found[same] = _joined(found[same], region)
+                continue
             found[step.exit] = region
             inside |= region.core if len(region.core) > 1 else frozenset()
     return tuple(sorted(found.values(), key=lambda region: index.producer[region.tensor]))
@@ -207,7 +212,9 @@ def _belongs(index: GraphIndex, chain: list[FlowStep], candidate: int, start: in
     if kinds == {"DequantizeLinear"} and _kinds(index, chain[candidate - 1]) != {"QuantizeLinear"}:
         return False  # the end of integer arithmetic, not a rounding on the way
     if len(chain[start].nodes) == 1 or _looks_up(index, chain[start]):
-        return kinds <= ops.POINTWISE or _normalises(kinds)
+        goes_on = kinds <= ops.POINTWISE or _normalises(kinds)
+        # A bias that is looked up joins activations, and is no embedding of them.
+        return goes_on and (not _looks_up(index, chain[start]) or _looked_up(index, chain[candidate]))
     if kinds <= ops.ACTIVATION or (len(kinds) > 1 and kinds <= ops.POINTWISE):
         return True
     return candidate <= start + _normalisation_behind(index, chain, start)
@@ -220,6 +227,26 @@ def is_embedding(index: GraphIndex, region: Region) -> bool:
 
 def _looks_up(index: GraphIndex, step: FlowStep) -> bool:
     return step.entry is None and _only_tables(index, step.nodes)
+
+
+def _looked_up(index: GraphIndex, step: FlowStep) -> bool:
+    """Whether a step reads nothing but rows of tables, as they are or computed with."""
+    stack, seen = list(step.nodes), set(step.nodes)
+    while stack:
+        for name in index.activation_inputs(stack.pop()):
+            node = index.producer.get(name)
+            if node is None or node in seen:
+                continue
+            if node in index.weighted and not _only_tables(index, frozenset({node})):
+                return False
+            seen.add(node)
+            stack.append(node)
+    return True
+
+
+def _joined(first: Region, second: Region) -> Region:
+    """One region of two that make the same tensor of the model's inputs."""
+    return replace(first, core=first.core | second.core, tail=first.tail | second.tail)
 
 
 def _only_tables(index: GraphIndex, nodes: frozenset[int]) -> bool:

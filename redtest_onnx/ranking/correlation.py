@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from redtest_onnx.ranking.candidate import Candidate
 
@@ -40,6 +39,8 @@ def correlations(candidates: Sequence[Candidate], against: str = "accuracy") -> 
         candidates: with their measures.
         against: the attribute that the proxies are held against.
     """
+    from scipy import stats
+
     found = []
     for proxy in PROXIES:
         rows = [(getattr(c, proxy), getattr(c, against)) for c in candidates]

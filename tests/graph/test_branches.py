@@ -212,7 +212,7 @@ def test_the_network_inside_silero_is_found_and_pruned() -> None:
     analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=16, batches=1))
     assert "sr = 16000" in analysis.branches[0]
     # Its layers change the width: without data nothing could be fitted in their place, unless that is wanted.
-    with pytest.raises(rt.NegativeVerdictError, match="4 more need an adapter"):
+    with pytest.raises(rt.NegativeVerdictError, match="4 need an adapter"):
         rt.plan(model, data, remove=1, analysis=analysis)
     how = rt.PruneSettings(repair="adapter")
     plan = rt.plan(model, data, how, remove=1, analysis=analysis)

@@ -64,6 +64,8 @@ def test_layers_and_elsewhere_sum_up_to_the_file(net: Net, outputs: str) -> None
     assert sum(layer.macs or 0 for layer in layers) <= (cost.macs or 0)
 
 
-def test_each_of_two_joined_embeddings_counts_its_own_table() -> None:
-    counts = {layer.name: layer.parameters for layer in embeddings().layers("y").values()}
-    assert (counts["atoms_rows"], counts["neighbours_rows"]) == (72, 40)
+def test_two_joined_embeddings_are_one_layer_and_a_looked_up_bias_is_none() -> None:
+    layers = find_layers(*embeddings().measured("y"))
+    assert [layer.tensor for layer in layers] == ["Add2", "Gather3", "MatMul4", "MatMul6"]
+    assert layers[0].kind == "embedding"
+    assert layers[0].parameters == 72 + 40

@@ -69,13 +69,13 @@ class GapFits:
                 sums.add(*rows.gather(block))
         if not sums.rows:
             return None
-        weight, bias = _ridge(sums, intercept=operator.bias is not None)
+        fit = sums.solve(_RIDGE, intercept=operator.bias is not None)
         found = []
         usable = usable_scale(operator.scale)
         for k in range(goals):
             part = slice(k * outputs, (k + 1) * outputs)
-            rows_of_weights = in_channel_order(weight[:, :, part], operator.geometry) * usable[:, None]
-            biases = bias[:, part].reshape(-1) * usable
+            rows_of_weights = in_channel_order(fit.weight[:, :, part], operator.geometry) * usable[:, None]
+            biases = fit.bias[:, part].reshape(-1) * usable
             found.append((rows_of_weights.astype(np.float32), biases.astype(np.float32)))
         return found
 
@@ -94,29 +94,6 @@ def _stacked(errors: Sequence[Values], groups: int, axis: int) -> Values:
         return np.concatenate(errors, axis=axis)
     split = [np.split(error, groups, axis=axis) for error in errors]
     return np.concatenate([parts[g] for g in range(groups) for parts in split], axis=axis)
-
-
-def _ridge(sums: NormalEquations, *, intercept: bool) -> tuple[Float64s, Float64s]:
-    """[groups, p, q] weights and [groups, q] biases of least squared error with a small penalty."""
-    from scipy.linalg import cho_factor, cho_solve
-
-    assert sums.shift is not None
-    shift, n = sums.shift.astype(np.float64), sums.rows
-    weights, biases = [], []
-    for g in range(len(sums.xx)):
-        xx, xy = sums.xx[g].astype(np.float64), sums.xy[g].astype(np.float64)
-        x, y, s = sums.x[g], sums.y[g], shift[g]
-        if intercept:
-            xx, xy = xx - np.outer(x, x) / n, xy - np.outer(x, y) / n
-        else:
-            xx = xx + np.outer(x, s) + np.outer(s, x) + n * np.outer(s, s)
-            xy = xy + np.outer(s, y)
-        penalty = _RIDGE * max(float(np.trace(xx)) / len(xx), 0.0)
-        xx[np.diag_indices_from(xx)] += penalty or 1.0
-        weight = cho_solve(cho_factor(xx, lower=True), xy)
-        weights.append(weight)
-        biases.append(y / n - (x / n + s) @ weight if intercept else np.zeros_like(y))
-    return np.stack(weights), np.stack(biases)
 
 
 def _convolution(model: Model, operator: LinearOperator, options: RunOptions) -> Session:

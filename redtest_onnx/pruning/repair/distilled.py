@@ -25,7 +25,7 @@ _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.Tens
 
 
 @dataclass(frozen=True)
-class Training:
+class UnlabelledTraining:
     """What a distillation took, and the loss it minimised on samples that were not learnt from.
 
     Attributes:
@@ -91,7 +91,7 @@ def require_training() -> None:
 
 def distilled(
     bench: Workbench, refitted: Model, settings: DistilSettings, progress: Progress | None = None
-) -> tuple[Model, Training]:
+) -> tuple[Model, UnlabelledTraining]:
     """Train a refitted model to give what its original gives; its labels are not used.
 
     Args:
@@ -111,7 +111,7 @@ def distilled(
     found = distil(
         *(bench.model, refitted, samples, distil_targets(bench, refitted)), settings, bench.options, progress
     )
-    return found.model, Training(found.steps, found.seconds, found.loss_before, found.loss_after)
+    return found.model, UnlabelledTraining(found.steps, found.seconds, found.loss_before, found.loss_after)
 
 
 def distil_targets(bench: Workbench, student: Model) -> list[DistilTarget]:

@@ -20,8 +20,8 @@ from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.distilled import (
     REFIT_ROUNDS,
     REFIT_SAMPLES,
-    Training,
     TrainingOffer,
+    UnlabelledTraining,
     distilled,
     require_training,
     training_offer,
@@ -66,7 +66,7 @@ class Repair:
     loss_plain: float | None = None
     loss: float | None = None
     reason: str | None = None
-    training: Training | None = None
+    training: UnlabelledTraining | None = None
     offer: TrainingOffer | None = None
     redrawn: tuple[str, ...] = ()
 
