@@ -14,7 +14,7 @@ MOST = 7
 # Kernels take what ONNX defines for their operator, and are registered with what `KernelEntry` says of it.
 KERNELS = PACKAGE / "bridge" / "ops"
 # To be made shorter: commands whose options are parameters, and what is named here.
-COMMANDS = {"audit", "analyze", "search", "sparsity", "rank", "compare", "finetune", "inspect"}
+COMMANDS = {"audit", "search", "sparsity", "rank", "compare", "finetune", "inspect"}
 COMMANDS |= {"expose"}
 LONG = {
     *((f"cli/{name}.py", "command") for name in COMMANDS),
