@@ -104,7 +104,10 @@ def _goes(model: Model, link: Link, operators: dict[int, LinearOperator]) -> Fla
         carried = consumer.carried
         foldable = not consumer.padded and _bias(model, consumer, operators)
         constant &= ~carried.varies & ((carried.constant == 0) | foldable)
-        unread &= ~_by_channel(_weight(model, consumer), consumer, link).any(axis=(1, 2))
+        weight = _weight(model, consumer)
+        if weight.shape[consumer.weight.axis] != link.channels * carried.block:
+            return np.zeros(link.channels, np.bool_)  # the model doesn't run; that is for its run to say
+        unread &= ~_by_channel(weight, consumer, link).any(axis=(1, 2))
     goes: Flags = constant | unread
     if goes.all():
         goes[0] = False

@@ -11,6 +11,7 @@ from nets import Net
 from onnx import helper, numpy_helper
 
 import redtest_onnx as rt
+from redtest_onnx.cli.main import run
 from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.validity import full_check
@@ -269,3 +270,13 @@ def test_a_wrong_compaction_is_caught(change: float) -> None:
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, first))
     with pytest.raises(InternalError, match="differs by"):
         check_same(bench, model.edited(proto))
+
+
+def test_a_model_that_does_not_run_is_refused_as_such(tmp_path: Path) -> None:
+    net = Net(x=["N", 3])
+    hidden = net("Relu", net("MatMul", "x", net.store(np.diag([1.0, 2.0, 0.0]))))
+    net("MatMul", hidden, net.weight(4, 2), name="y")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net.model("y").proto.SerializeToString())
+    assert run(["sparsity", str(path), "--method", "one-shot", "-o", str(tmp_path / "o.onnx"), "-q"]) == 2
+    assert not (tmp_path / "o.onnx").exists()
