@@ -80,7 +80,7 @@ def _folder(path: Path) -> Arrays:
     if not isinstance(files, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in files.values()
     ):
-        raise InputError(f"{INDEX} is no list of files by tensor", where=str(path))
+        raise InputError(f"{INDEX} is not a list of files by tensor", where=str(path))
     try:
         return {name: np.load(path / file, mmap_mode="r", allow_pickle=False) for name, file in files.items()}
     except UNREADABLE as error:

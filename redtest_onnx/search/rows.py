@@ -43,7 +43,7 @@ class RowArchitectures:
         """The network of the space behind.
 
         Raises:
-            InputError: there is none, so that nobody knows what the name stands for.
+            InputError: there is none, so that the name stands for no network.
         """
         if self.base is None:
             raise InputError(

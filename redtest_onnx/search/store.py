@@ -73,7 +73,7 @@ class Store:
         connection = _connect(path)
         # Readers are not locked out while a result is written.
         connection.execute("PRAGMA journal_mode=WAL")
-        # A power cut may take the last results, which --resume finds again; the file stays whole.
+        # A power cut may lose the last results, which --resume computes again; the database stays consistent.
         connection.execute("PRAGMA synchronous=NORMAL")
         with connection:
             connection.executescript(_SCHEMA)

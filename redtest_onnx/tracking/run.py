@@ -134,7 +134,7 @@ class TrackingOptions:
 
 
 class TrackedRun:
-    """A run and all who are told of it; nobody without trackers.
+    """A run and the trackers that log it; there may be none.
 
     A tracker that fails on the way is left out from there on with a warning: hours of training are not lost
     because a server went away.
