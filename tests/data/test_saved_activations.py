@@ -84,5 +84,5 @@ def test_what_is_no_activation_is_left_out_with_the_reason(tmp_path: Path) -> No
 
 def test_an_index_names_files_of_its_folder_only(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text(json.dumps({"a": "../secret.npy"}), encoding="utf-8")
-    with pytest.raises(rt.InputError, match="no list of files"):
+    with pytest.raises(rt.InputError, match="is not a list of files"):
         read_activations(tmp_path)
