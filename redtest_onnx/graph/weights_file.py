@@ -123,7 +123,7 @@ def serialised_size(proto: onnx.ModelProto) -> int:
 
     def take(tensor: onnx.TensorProto) -> None:
         rest = copied_without(tensor, {"raw_data"})
-        taken.append(_field(rest.ByteSize() + _field(len(tensor.raw_data))))
+        taken.append(_field(rest.ByteSize() + _field(tensor_bytes(tensor))))
 
     light = with_large_weights(proto, take)
     small = light.graph.ByteSize()
