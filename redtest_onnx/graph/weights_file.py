@@ -60,13 +60,11 @@ class WeightsFile:
     def _holds(self, content: bytes, offset: int, length: int) -> bool:
         if length != len(content):
             return False
-        view = memoryview(content)
         with self._file.open("rb") as file:
             file.seek(offset)
+            # Slices of bytes are compared as blocks of memory, views element by element.
             return all(
-                file.read(_CHUNK) == view[start : start + _CHUNK]
-                if start + _CHUNK <= length
-                else file.read(length - start) == view[start:]
+                file.read(min(_CHUNK, length - start)) == content[start : start + _CHUNK]
                 for start in range(0, length, _CHUNK)
             )
 
