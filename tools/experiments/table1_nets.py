@@ -59,7 +59,7 @@ class Scale:
 _CIFAR = ("resnet56", "vgg19")
 SCALES = {
     "digits": Scale(("resnet_digits", "vgg_digits"), None, None, 0, 3, 64, 512, None, 1, ("crop",)),
-    "minutes": Scale(_CIFAR, 1000, None, 6, 1, 64, 512, 1000, 4, one_base=True),
+    "minutes": Scale(_CIFAR, 1000, None, 6, 1, 64, 512, 1000, 8, one_base=True),
     "hours": Scale(_CIFAR, 20_000, 20_000, 12, 5, 128, 2048, None),
     "full": Scale(_CIFAR, None, None, 200, 150, 256, 2048, None),
 }
