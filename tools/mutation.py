@@ -18,6 +18,7 @@ left out, which stands in annotations most of all, and what doesn't compile.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import queue
@@ -108,6 +109,7 @@ def main() -> None:
             worker.start()
         for worker in workers:
             worker.join()
+        tests.close()
     judged = [outcomes[f"{mutant.where}\n{mutant.diff()}"] for mutant in mutants]
     killed = judged.count("killed")
     print(f"score: {killed} of {len(judged)} ({killed / max(len(judged), 1):.0%})")
@@ -121,7 +123,9 @@ def copied(copy: Path) -> Path:
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, copy / name)
+            shutil.copy2(source, copy / name)
+    for name in ("redtest_onnx", "tests", "tools"):  # else each run of the tests compiles all of it again
+        compileall.compile_dir(copy / name, quiet=2)
     return copy
 
 
@@ -145,13 +149,13 @@ def places_of(module: Path) -> Places:
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
-    tree = get_ast((ROOT / module).read_text(encoding="utf-8"))
+    nodes = list(ast_nodes(get_ast((ROOT / module).read_text(encoding="utf-8"))))
     found: dict[tuple[object, object], list[tuple[str, int]]] = defaultdict(list)
     for name in sorted(operator_names()):
         if any(word in name for word in LEFT_OUT):
             continue
         operator, count = get_operator(name)(), 0
-        for node in ast_nodes(tree):
+        for node in nodes:
             for start, stop in operator.mutation_positions(node):
                 found[start, stop].append((name, count))
                 count += 1

@@ -7,7 +7,7 @@ import pytest
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics import grams
-from redtest_onnx.metrics.grams import centre, centred_norms, flatten, linear_gram, rbf_gram
+from redtest_onnx.metrics.grams import centre, centred_norms, flatten, linear_gram, rbf_gram, rbf_of_linear
 
 
 @pytest.fixture
@@ -121,6 +121,14 @@ def test_rbf_gram_of_a_constant_layer_is_one() -> None:
 def test_rbf_bandwidth_must_be_positive(bandwidth: float, features: np.ndarray) -> None:
     with pytest.raises(InputError, match="bandwidth"):
         rbf_gram(features, bandwidth)
+    with pytest.raises(InputError, match="bandwidth"):
+        rbf_of_linear(linear_gram(features), bandwidth)
+
+
+@pytest.mark.parametrize("bandwidth", [0.4, 1.0, 2.0])
+def test_rbf_gram_can_be_had_from_the_linear_one(bandwidth: float, features: np.ndarray) -> None:
+    found = rbf_of_linear(linear_gram(features), bandwidth)
+    np.testing.assert_allclose(found, rbf_gram(features, bandwidth), rtol=1e-12)
 
 
 def test_rbf_needs_two_samples() -> None:
