@@ -140,3 +140,21 @@ def test_norms_of_centred_samples_from_any_gram() -> None:
     features = np.random.default_rng(0).standard_normal((9, 4)) + 3
     expected = np.square(features - features.mean(axis=0)).sum(axis=1)
     np.testing.assert_allclose(centred_norms(features @ features.T), expected, rtol=1e-12)
+
+
+def test_a_gram_is_centred_afterwards(features: np.ndarray) -> None:
+    shifted = features @ features.T
+    assert grams.centre_gram(shifted) is shifted
+    np.testing.assert_allclose(shifted, slow_gram(features), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(centred_norms(features @ features.T), np.diagonal(shifted), atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_of_a_constant_is_told_from_values(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    level, features = 30.0, 400
+    constant = (level * (1 + rng.uniform(-1, 1, (50, features)) * np.finfo(dtype).eps)).astype(dtype)
+    centred = constant.astype(np.float64) - constant.astype(np.float64).mean(axis=0)
+    assert grams.only_rounding(np.square(centred).sum(axis=1).max(), level, features, dtype)
+    varied = level * np.sqrt(np.finfo(dtype).eps)  # far above rounding, far below the level
+    assert not grams.only_rounding(features * varied**2, level, features, dtype)

@@ -12,7 +12,7 @@ from redtest_onnx.data.dataset import Subset
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, proposals
-from redtest_onnx.pruning.targets import QUANTITIES, Quantities, TargetSearch, _cheapest
+from redtest_onnx.pruning.targets import QUANTITIES, Quantities, TargetSearch, _cheapest, _costs
 from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -128,6 +128,21 @@ def test_a_latency_that_no_plan_comes_near_is_refused_with_the_nearest() -> None
     with pytest.raises(rt.NegativeVerdictError, match=r"without \d+ layers 0\.99 is left"):
         search.run(iter(proposals("redtest", context)))
     assert len(device.tries) <= 6
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.9, 0.4, 1.0], [0.1, 0.6, 0.0]),  # similarities
+        ([-3.0, -1.0, 0.0], [3.0, 1.0, 0.0]),  # effects
+        ([-3.0, -1.0], [3.0, 1.0]),
+        ([7.0, 5.0], [0.0, 2.0]),  # positions
+        ([], []),
+    ],
+)
+def test_costs_are_what_scores_stay_behind_the_best(scores: list[float], expected: list[float]) -> None:
+    layer = case("resnet")[2].layers[0]
+    assert _costs([ScoredLayer(layer, score) for score in scores]) == pytest.approx(expected)
 
 
 def test_the_knapsack_is_exact() -> None:
