@@ -129,6 +129,8 @@ def test_rbf_bandwidth_must_be_positive(bandwidth: float, features: np.ndarray) 
 def test_rbf_gram_can_be_had_from_the_linear_one(bandwidth: float, features: np.ndarray) -> None:
     found = rbf_of_linear(linear_gram(features), bandwidth)
     np.testing.assert_allclose(found, rbf_gram(features, bandwidth), rtol=1e-12)
+    np.testing.assert_allclose(rbf_of_linear(linear_gram(features)), rbf_gram(features), rtol=1e-12)
+    np.testing.assert_array_equal(rbf_gram(features), rbf_gram(features, 1.0))
 
 
 def test_rbf_needs_two_samples() -> None:
