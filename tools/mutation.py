@@ -31,6 +31,7 @@ from difflib import unified_diff
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from time import monotonic
 
 from mutation_tests import MutationTests
 
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument(
         "--record", type=Path, help="JSON file that keeps which test runs what, for the next time"
     )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no mutant is begun after that")
     parser.add_argument(
         "--results", type=Path, help="JSON file with the outcomes; what it calls killed is not tested again"
     )
@@ -102,15 +104,14 @@ def main() -> None:
         print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s of CPU", flush=True)
         copies = [first, *(copied(Path(scratch) / str(k)) for k in range(1, arguments.jobs))]
         workers = [
-            threading.Thread(target=work, args=(waiting, outcomes, tests, copy, arguments.results))
-            for copy in copies
+            threading.Thread(target=work, args=(waiting, outcomes, tests, copy, arguments)) for copy in copies
         ]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
         tests.close()
-    judged = [outcomes[f"{mutant.where}\n{mutant.diff()}"] for mutant in mutants]
+    judged = [outcomes[key] for mutant in mutants if (key := f"{mutant.where}\n{mutant.diff()}") in outcomes]
     killed = judged.count("killed")
     print(f"score: {killed} of {len(judged)} ({killed / max(len(judged), 1):.0%})")
     print(f"{judged.count('never run')} of the survivors stand where no test comes by")
@@ -190,10 +191,11 @@ def work(
     outcomes: dict[str, str],
     tests: MutationTests,
     copy: Path,
-    results: Path | None,
+    arguments: argparse.Namespace,
 ) -> None:
-    """Test one mutant after another in a copy of the project, until none is left."""
-    while True:
+    """Test one mutant after another in a copy of the project, until none or no time is left."""
+    end = monotonic() + 60 * arguments.minutes
+    while monotonic() < end:
         try:
             mutant = waiting.get_nowait()
         except queue.Empty:
@@ -202,8 +204,8 @@ def work(
         outcomes[f"{mutant.where}\n{mutant.diff()}"] = outcome
         shown = [] if outcome == "killed" else [mutant.diff()]
         print(f"{outcome:9} {mutant.where}", *shown, sep="\n", flush=True)
-        if results is not None:
-            results.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
+        if arguments.results is not None:
+            arguments.results.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

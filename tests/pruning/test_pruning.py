@@ -129,7 +129,7 @@ def test_protected_layers_stay() -> None:
 
 
 def test_protecting_an_unknown_layer_is_an_error() -> None:
-    with pytest.raises(rt.InputError, match="fits no layer"):
+    with pytest.raises(rt.InputError, match="matches no layer"):
         plan_for("resnet", rt.Budget(remove=1, protect=("nothing.like.that",)))
 
 
