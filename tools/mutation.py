@@ -18,6 +18,7 @@ left out, which stands in annotations most of all, and what doesn't compile.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import queue
@@ -30,6 +31,7 @@ from difflib import unified_diff
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from time import monotonic
 
 from mutation_tests import MutationTests
 
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument(
         "--record", type=Path, help="JSON file that keeps which test runs what, for the next time"
     )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no mutant is begun after that")
     parser.add_argument(
         "--results", type=Path, help="JSON file with the outcomes; what it calls killed is not tested again"
     )
@@ -101,14 +104,14 @@ def main() -> None:
         print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s of CPU", flush=True)
         copies = [first, *(copied(Path(scratch) / str(k)) for k in range(1, arguments.jobs))]
         workers = [
-            threading.Thread(target=work, args=(waiting, outcomes, tests, copy, arguments.results))
-            for copy in copies
+            threading.Thread(target=work, args=(waiting, outcomes, tests, copy, arguments)) for copy in copies
         ]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-    judged = [outcomes[f"{mutant.where}\n{mutant.diff()}"] for mutant in mutants]
+        tests.close()
+    judged = [outcomes[key] for mutant in mutants if (key := f"{mutant.where}\n{mutant.diff()}") in outcomes]
     killed = judged.count("killed")
     print(f"score: {killed} of {len(judged)} ({killed / max(len(judged), 1):.0%})")
     print(f"{judged.count('never run')} of the survivors stand where no test comes by")
@@ -121,7 +124,9 @@ def copied(copy: Path) -> Path:
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, copy / name)
+            shutil.copy2(source, copy / name)
+    for name in ("redtest_onnx", "tests", "tools"):  # else each run of the tests compiles all of it again
+        compileall.compile_dir(copy / name, quiet=2)
     return copy
 
 
@@ -145,13 +150,13 @@ def places_of(module: Path) -> Places:
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
-    tree = get_ast((ROOT / module).read_text(encoding="utf-8"))
+    nodes = list(ast_nodes(get_ast((ROOT / module).read_text(encoding="utf-8"))))
     found: dict[tuple[object, object], list[tuple[str, int]]] = defaultdict(list)
     for name in sorted(operator_names()):
         if any(word in name for word in LEFT_OUT):
             continue
         operator, count = get_operator(name)(), 0
-        for node in ast_nodes(tree):
+        for node in nodes:
             for start, stop in operator.mutation_positions(node):
                 found[start, stop].append((name, count))
                 count += 1
@@ -186,10 +191,11 @@ def work(
     outcomes: dict[str, str],
     tests: MutationTests,
     copy: Path,
-    results: Path | None,
+    arguments: argparse.Namespace,
 ) -> None:
-    """Test one mutant after another in a copy of the project, until none is left."""
-    while True:
+    """Test one mutant after another in a copy of the project, until none or no time is left."""
+    end = monotonic() + 60 * arguments.minutes
+    while monotonic() < end:
         try:
             mutant = waiting.get_nowait()
         except queue.Empty:
@@ -198,8 +204,8 @@ def work(
         outcomes[f"{mutant.where}\n{mutant.diff()}"] = outcome
         shown = [] if outcome == "killed" else [mutant.diff()]
         print(f"{outcome:9} {mutant.where}", *shown, sep="\n", flush=True)
-        if results is not None:
-            results.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
+        if arguments.results is not None:
+            arguments.results.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

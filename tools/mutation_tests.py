@@ -6,7 +6,6 @@ import ast
 import hashlib
 import json
 import os
-import resource
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 SPARE_SECONDS = 10  # of CPU, beyond three times what the tests take without a mutant
-LONGEST_SECONDS = 3600
+OPTIONS = (
+    "-q",
+    "-p",
+    "no:xdist",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "mutation_plugin",
+    "--hypothesis-profile=mutants",
+)
 AT_IMPORT = ""  # the name that lines go by which run before any test
 
 
@@ -30,6 +38,7 @@ class MutationTests:
         self._python = python
         self._most = most
         self.seconds: dict[str, float] = {}
+        self._workers: dict[Path, subprocess.Popen[str]] = {}
         self._runs: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
 
     def record(self, copy: Path, modules: Sequence[Path], kept: Path | None) -> None:
@@ -85,7 +94,9 @@ class MutationTests:
         runs = self._runs[module.as_posix()]
         names = set().union(*(runs.get(k, set()) for k in _statement(source, line)))
         if AT_IMPORT in names:
+            room = (Path("tests") / module.relative_to("redtest_onnx").parent).as_posix()
             names = set().union(*runs.values())
+            names |= {name for name in self.seconds if name.startswith(f"{room}/test_")}
         names.discard(AT_IMPORT)
         files = {name.partition("::")[0] for name in names}
         # A fixture of a whole file counts for the first test that asks for it only.
@@ -120,49 +131,58 @@ class MutationTests:
 
     def _measured(self, copy: Path, files: Sequence[str]) -> dict[str, Any]:
         target = copy / "record.json"
-        done = self._pytest(copy, files, None, {"MUTATION_RECORD": str(target)})
-        if done not in (0, 1):
-            raise SystemExit(f"the tests can't be run without a mutant: pytest ended with {done}")
+        done = subprocess.run(
+            [self._python, "-B", "-m", "pytest", *OPTIONS, *files],
+            cwd=copy,
+            env={**_environment(copy), "MUTATION_RECORD": str(target)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the tests can't be run without a mutant: pytest ended with {done.returncode}")
         found: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
         return found
 
     def _pass(self, copy: Path, names: Sequence[str]) -> bool:
         order = copy / "order.json"
         order.write_text(json.dumps(names), encoding="utf-8")
-        files = list(dict.fromkeys(name.partition("::")[0] for name in names))
-        seconds = int(3 * sum(self.seconds[name] for name in names)) + SPARE_SECONDS
-        done = self._pytest(copy, files, seconds, {"MUTATION_ORDER": str(order)})
-        if done in (4, 5):
-            raise SystemExit(f"the tests {names[:3]}... are not there: pytest ended with {done}")
-        return done == 0
+        files = dict.fromkeys(name.partition("::")[0] for name in names)
+        job = {
+            "arguments": [*OPTIONS, "-x", "--tb=no", "--assert=plain", *files],
+            "environment": {"MUTATION_ORDER": str(order)},
+            "seconds": int(3 * sum(self.seconds[name] for name in names)) + SPARE_SECONDS,
+        }
+        code = self._answer(copy, json.dumps(job))
+        if code in (4, 5):
+            raise SystemExit(f"the tests {names[:3]}... are not there: pytest ended with {code}")
+        return code == 0
 
-    def _pytest(self, copy: Path, files: Sequence[str], seconds: int | None, told: dict[str, str]) -> int:
-        """Run tests within a limit of CPU time; pytest's exit code, negative if a signal ended it."""
-        command = [self._python, "-B", "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-        command += ["-p", "mutation_plugin", "--hypothesis-profile=mutants"]
-        if seconds is not None:
-            command += ["-x", "--tb=no", "--assert=plain"]
-        paths = os.pathsep.join([str(copy), str(copy / "tools")])
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-
-        def limit() -> None:
-            if seconds is not None:
-                resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-
-        try:
-            done = subprocess.run(
-                [*command, *files],
+    def _answer(self, copy: Path, job: str) -> int:
+        if copy not in self._workers:
+            self._workers[copy] = subprocess.Popen(
+                [self._python, "-B", str(copy / "tools" / "mutation_worker.py")],
                 cwd=copy,
-                env={**os.environ, **threads, **told, "PYTHONPATH": paths},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=LONGEST_SECONDS,
-                check=False,
-                preexec_fn=limit,
+                env=_environment(copy),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
-        except subprocess.TimeoutExpired:
-            return -1
-        return done.returncode
+        worker = self._workers[copy]
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        print(job, file=worker.stdin, flush=True)
+        return int(worker.stdout.readline())
+
+    def close(self) -> None:
+        """End the processes that run the tests."""
+        for worker in self._workers.values():
+            worker.communicate()
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "tools")])}
 
 
 def tests_of(copy: Path, modules: Iterable[Path]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from redtest_onnx.cli.fit_options import check_fit
+from redtest_onnx.cli.model_request import ModelRequest
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.prune_curve import CurveRequest
 from redtest_onnx.cli.training_options import prepare_torch
@@ -26,7 +27,7 @@ from redtest_onnx.training.distil.settings import DistilSettings
 
 
 @dataclass(frozen=True)
-class PruneRequest:
+class PruneRequest(ModelRequest):
     """The options that only `prune` has, by the names of its parameters.
 
     Raises:
@@ -35,7 +36,6 @@ class PruneRequest:
         RuntimeUnavailableError: training is asked for, and PyTorch is not installed.
     """
 
-    model: Path
     output: Path | None
     criterion: str
     threshold: float | None
@@ -74,13 +74,6 @@ class PruneRequest:
             require_training()
         if self.epochs is not None:
             prepare_torch()
-
-    @classmethod
-    def of(cls, model: Path, values: dict[str, Any]) -> tuple[PruneRequest, dict[str, Any]]:
-        """The request of a command's values, and the values that other option groups read."""
-        own = {field.name for field in fields(cls)} - {"model"}
-        rest = {name: value for name, value in values.items() if name not in own}
-        return cls(model=model, **{name: values[name] for name in own}), rest
 
     @property
     def budget(self) -> Budget:

@@ -1,4 +1,4 @@
-"""Plan and model to a pruned model."""
+"""Apply a plan: take its layers out of the model, with adapters where shapes need them."""
 
 from __future__ import annotations
 

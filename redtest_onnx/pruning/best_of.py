@@ -24,20 +24,6 @@ CONTENDERS = ("redtest", "spread", "every-other")
 """The criteria whose plans are compared; of equal ones the first is taken."""
 
 
-def choose_plan(
-    context: CriterionContext,
-    budget: Budget,
-    criterion: str = "redtest",
-    *,
-    losses: Losses | None = None,
-    progress: Progress | None = None,
-) -> Plan:
-    """As `make_plan`, with an arbiter for the criterion `BEST_OF`."""
-    if criterion == BEST_OF:
-        return best_plan(context, budget, losses=losses, progress=progress)
-    return make_plan(context, budget, criterion, losses=losses, progress=progress)
-
-
 def best_plan(
     context: CriterionContext,
     budget: Budget,

@@ -238,13 +238,13 @@ def protected_by(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer]
     """Whether a layer may go: those whose names a glob fits may not.
 
     Raises:
-        InputError: a glob fits no layer.
+        InputError: a glob matches no layer.
     """
     names = [layer.name for layer in analysis.layers]
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
-                f"@protect {pattern!r} fits no layer",
+                f"@protect {pattern!r} matches no layer",
                 hint=f"`inspect` lists the layers, such as {names[-1]!r}",
             )
     return lambda layer: not any(fnmatchcase(layer.name, pattern) for pattern in protect)

@@ -31,7 +31,7 @@ def fixture(file: Path) -> tuple[rt.Model, dict[str, np.ndarray]]:
         pytest.skip(f"{file.name} is not in this checkout")
     model = rt.load(file)
     feeds = rt.open_data(None, model, count=4).inputs(np.arange(1))
-    # Made-up integers are 0 and 1, on which a variance inside magika cancels to nothing; it reads bytes.
+    # Synthetic integers are 0 and 1, on which a variance inside magika cancels to nothing; it reads bytes.
     rng = np.random.default_rng(0)
     if "bytes" in feeds:
         feeds["bytes"] = rng.integers(0, 257, feeds["bytes"].shape).astype(np.int32)

@@ -44,7 +44,7 @@ _GOAL_BYTES = 1 << 28  # goals up to this size are kept, larger ones computed an
 
 @dataclass(frozen=True)
 class Refit:
-    """One operator that was solved again.
+    """One operator that was refitted.
 
     Attributes:
         operator: name of its node.

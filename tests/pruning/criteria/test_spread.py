@@ -1,37 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
-import numpy as np
 import pytest
+from criterion_contexts import CPU, MODELS, criterion_context
 
 import redtest_onnx as rt
-from redtest_onnx.data.dataset import Subset
-from redtest_onnx.data.splits import Splits, fit_indices
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import Budget, Losses
 from redtest_onnx.pruning.budget import make_plan as plan_by
-from redtest_onnx.pruning.criteria.base import CriterionContext, SetChoice
+from redtest_onnx.pruning.criteria.base import SetChoice
 from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet
 from redtest_onnx.pruning.criteria.spread import StageSearch, every_other, spread, stages
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.pruning.prune import rewrite
 from redtest_onnx.pruning.set_search import SetSearch
-from redtest_onnx.runtime.workbench import Workbench
 
-MODELS = Path(__file__).parents[3] / "models"
-CPU = rt.RunOptions(device="cpu", threads=1)
-
-
-@cache
-def context(name: str) -> CriterionContext:
-    model = rt.load(MODELS / f"{name}_digits.onnx")
-    data = Subset(rt.open_data(MODELS / "digits.npz", model), np.arange(160))
-    analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
-    splits = replace(Splits.of(data, 0), fit=fit_indices(data, 0)[:36])
-    return CriterionContext(Workbench(model, data, CPU, splits=splits), analysis)
+context = partial(criterion_context, fitted=36)
 
 
 @cache
