@@ -13,7 +13,7 @@ from redtest_onnx.graph.linear_operators import LinearOperator
 
 
 @dataclass(frozen=True)
-class Operand:
+class ChannelOperand:
     """A stored operand that holds the channels: which input of which node, and its axis of the channels."""
 
     node: int
@@ -22,7 +22,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Place:
+class ChannelPlace:
     """Where a tensor holds the channels.
 
     Attributes:
@@ -57,8 +57,8 @@ class InnerWidth:
     channels: int
     producers: tuple[LinearOperator, ...]
     consumers: tuple[LinearOperator, ...]
-    operands: tuple[Operand, ...]
-    weights: tuple[tuple[Operand, int], ...]
+    operands: tuple[ChannelOperand, ...]
+    weights: tuple[tuple[ChannelOperand, int], ...]
     depthwise: tuple[int, ...]
     reshapes: tuple[int, ...]
-    tensors: Mapping[str, Place]
+    tensors: Mapping[str, ChannelPlace]

@@ -9,7 +9,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex, index_of
-from redtest_onnx.graph.inner_width import InnerWidth, Operand, Place
+from redtest_onnx.graph.inner_width import ChannelOperand, ChannelPlace, InnerWidth
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 
@@ -107,10 +107,10 @@ class _RefusedError(Exception):
 class _Found:
     """What was found of a width so far."""
 
-    tensors: dict[str, Place] = field(default_factory=dict)
+    tensors: dict[str, ChannelPlace] = field(default_factory=dict)
     producers: dict[int, LinearOperator] = field(default_factory=dict)
-    consumers: dict[int, tuple[LinearOperator, Operand, int]] = field(default_factory=dict)
-    operands: dict[tuple[int, int], Operand] = field(default_factory=dict)
+    consumers: dict[int, tuple[LinearOperator, ChannelOperand, int]] = field(default_factory=dict)
+    operands: dict[tuple[int, int], ChannelOperand] = field(default_factory=dict)
     depthwise: set[int] = field(default_factory=set)
     reshapes: set[int] = field(default_factory=set)
 
@@ -162,7 +162,7 @@ class _Walk:
         node = self._index.nodes[i]
         return f"{node.op_type} {node.name or node.output[0]!r}"
 
-    def _carry(self, name: str, place: Place) -> None:
+    def _carry(self, name: str, place: ChannelPlace) -> None:
         """Note that a tensor holds the channels."""
         known = self._found.tensors.get(name)
         if known is not None:
@@ -185,9 +185,9 @@ class _Walk:
         self._found.producers[operator.node] = operator
         self._operand(operator.node, 1, 0 if rows else 1)
         rank = {"Conv": len(weight.dims), "Gemm": 2}.get(operator.kind)
-        place = Place(1 - len(weight.dims) if operator.kind == "Conv" else -1, rank)
+        place = ChannelPlace(1 - len(weight.dims) if operator.kind == "Conv" else -1, rank)
         if len(node.input) > 2 and node.input[2]:
-            self._constant(operator.node, 2, Place(-1, None))
+            self._constant(operator.node, 2, ChannelPlace(-1, None))
         self._carry(node.output[0], place)
 
     def _own_weight(self, operator: LinearOperator) -> onnx.TensorProto:
@@ -237,7 +237,7 @@ class _Walk:
             if place.rank is None or place.axis != 1 - place.rank or place.block != 1 or len(node.output) > 1:
                 raise _RefusedError(f"{self._describe(i)} works on another axis")
             for position in _STATISTICS:
-                self._constant(i, position, Place(-1, None))
+                self._constant(i, position, ChannelPlace(-1, None))
             self._carry(node.output[0], place)
         elif kind in _CHANNELWISE:
             self._read_channelwise(i, node, kind, place)
@@ -253,7 +253,7 @@ class _Walk:
     def _dims(self, i: int) -> list[int]:
         return list(self._index.initializers[self._index.nodes[i].input[1]].dims)
 
-    def _consume(self, operator: LinearOperator, place: Place) -> None:
+    def _consume(self, operator: LinearOperator, place: ChannelPlace) -> None:
         i, weight = operator.node, self._own_weight(operator)
         if operator.groups != 1:
             raise _RefusedError(f"{self._describe(i)} is a grouped convolution")
@@ -264,9 +264,9 @@ class _Walk:
         size = weight.dims[axis]
         if size % self._channels or (place.block == 1 and size != self._channels):
             raise _RefusedError(f"{self._describe(i)} reads {size} channels")
-        self._found.consumers[i] = operator, Operand(i, 1, axis), size // self._channels
+        self._found.consumers[i] = operator, ChannelOperand(i, 1, axis), size // self._channels
 
-    def _read_channelwise(self, i: int, node: onnx.NodeProto, kind: str, place: Place) -> None:
+    def _read_channelwise(self, i: int, node: onnx.NodeProto, kind: str, place: ChannelPlace) -> None:
         joined = self._index.activation_inputs(i)
         if len({self._graph.origins.get(name) for name in joined}) > 1 and kind not in _PRODUCTS:
             raise _RefusedError(f"{self._describe(i)} puts them together with those of other operators")
@@ -279,7 +279,7 @@ class _Walk:
             self._carry(name, place)
         self._carry(node.output[0], place)
 
-    def _pool(self, i: int, node: onnx.NodeProto, kind: str, place: Place) -> None:
+    def _pool(self, i: int, node: onnx.NodeProto, kind: str, place: ChannelPlace) -> None:
         if sum(bool(name) for name in node.output) > 1:
             raise _RefusedError(f"{self._describe(i)} has several results")
         found = place
@@ -291,7 +291,7 @@ class _Walk:
             if gone != set(range(place.axis + 1, 0)):
                 raise _RefusedError(f"{self._describe(i)} works on other axes than those behind the channels")
             if not ops.attribute(node, "keepdims", 1):
-                found = Place(-1, place.rank - len(gone))
+                found = ChannelPlace(-1, place.rank - len(gone))
         self._carry(node.output[0], found)
 
     def _flatten(self, i: int, node: onnx.NodeProto, kind: str) -> None:
@@ -304,14 +304,14 @@ class _Walk:
             if not whole or ops.attribute(node, "allowzero", 0):
                 raise _RefusedError(f"{self._describe(i)} mixes them with another axis")
             self._found.reshapes.add(i)
-        self._carry(node.output[0], Place(-1, 2, None))
+        self._carry(node.output[0], ChannelPlace(-1, 2, None))
 
-    def _transpose(self, i: int, node: onnx.NodeProto, place: Place) -> None:
+    def _transpose(self, i: int, node: onnx.NodeProto, place: ChannelPlace) -> None:
         order = ops.attribute(node, "perm", None)
         if not isinstance(order, list) or place.rank not in (None, len(order)):
             raise _RefusedError(f"{self._describe(i)} turns axes that aren't known")
         axis = order.index(len(order) + place.axis) - len(order)
-        self._carry(node.output[0], Place(axis, len(order), place.block))
+        self._carry(node.output[0], ChannelPlace(axis, len(order), place.block))
 
     def _numbers(self, node: onnx.NodeProto, name: str) -> list[int] | None:
         """The stored integers of a node's attribute or second input."""
@@ -329,7 +329,7 @@ class _Walk:
         constant = maker is not None and self._index.nodes[maker].op_type == "Constant"
         return value if constant and isinstance(value, onnx.TensorProto) else None
 
-    def _constant(self, i: int, position: int, place: Place) -> None:
+    def _constant(self, i: int, position: int, place: ChannelPlace) -> None:
         """An operand that is stored: cut where it has a value per channel, left where it has one for all."""
         name = self._index.nodes[i].input[position]
         tensor = self._stored(name)
@@ -344,4 +344,4 @@ class _Walk:
         self._operand(i, position, len(dims) + place.axis)
 
     def _operand(self, i: int, position: int, axis: int) -> None:
-        self._found.operands[i, position] = Operand(i, position, axis)
+        self._found.operands[i, position] = ChannelOperand(i, position, axis)
