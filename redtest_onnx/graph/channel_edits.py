@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,10 @@ import onnx
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.index import GraphIndex, index_of
-from redtest_onnx.graph.inner_width import InnerWidth
+from redtest_onnx.graph.inner_width import ChannelPlace, InnerWidth
 from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.weights import store
+from redtest_onnx.graph.weights import change_operands, store
 
 Indices = npt.NDArray[np.int64]
 
@@ -53,6 +54,48 @@ def keep_channels(model: Model, kept: Mapping[str, Indices]) -> Model:
     return finished(model, proto)
 
 
+def silence_channels(model: Model, kept: Mapping[str, Indices]) -> Model:
+    """The model with zeros for what is read of channels that are not kept: what `keep_channels` must equal.
+
+    Args:
+        model: the model; not changed.
+        kept: as for `keep_channels`.
+    """
+    changes: dict[tuple[int, str], npt.NDArray[np.generic]] = {}
+    for width in inner_widths(model).found:
+        if width.name not in kept:
+            continue
+        for operand, block in width.weights:
+            name = model.graph.node[operand.node].input[operand.position]
+            values = changes.get((operand.node, name), model.value(model.initializers[name])).copy()
+            silent = np.ones(width.channels * block, np.bool_)
+            silent[_places(np.asarray(kept[width.name], np.int64), block)] = False
+            np.moveaxis(values, operand.axis, 0)[silent] = 0
+            changes[operand.node, name] = values
+    return change_operands(model, changes)
+
+
+def take_channels(
+    values: npt.NDArray[Any], place: ChannelPlace, channels: int, kept: Indices
+) -> npt.NDArray[Any]:
+    """Some channels of a tensor that carries those of an inner width.
+
+    Args:
+        values: the tensor's values.
+        place: where it holds them.
+        channels: how many there are.
+        kept: which are taken.
+    """
+    block = values.shape[place.axis] // channels
+    return np.take(values, _places(kept, block), axis=place.axis)
+
+
+def _places(kept: Indices, block: int) -> Indices:
+    """The places of channels of which each has so many."""
+    found: Indices = (kept[:, None] * block + np.arange(block)).reshape(-1)
+    return found
+
+
 class _Cutter:
     """Cuts operands in place; those of a node that others read, too, become its own."""
 
@@ -67,8 +110,7 @@ class _Cutter:
         for operand in width.operands:
             self._take(operand.node, operand.position, operand.axis, kept)
         for operand, block in width.weights:
-            places = (kept[:, None] * block + np.arange(block)).reshape(-1)
-            self._take(operand.node, operand.position, operand.axis, places)
+            self._take(operand.node, operand.position, operand.axis, _places(kept, block))
         for i in width.depthwise:
             for attribute in self._graph.node[i].attribute:
                 if attribute.name == "group":

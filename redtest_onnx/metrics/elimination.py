@@ -23,7 +23,7 @@ class LinearReader:
     Attributes:
         moments: [C * places, C * places] float64 covariance of x, places of a channel behind one another.
         weight: [C * places, M] float64.
-        energy: variance of what the map's result is a part of, summed over outputs, which errors are shares of.
+        energy: variance of what the map's result enters, summed over outputs; errors are shares of it.
     """
 
     moments: Float64s
@@ -94,8 +94,8 @@ def fitted(reader: LinearReader, kept: Indices, channels: int) -> Float64s:
     """[kept * places, M] weights that make the most of the kept channels: G_KK^-1 G_K: W."""
     regular = reader.penalised
     rows = _rows(kept, len(regular) // channels)
-    found: Float64s = np.linalg.solve(regular[np.ix_(rows, rows)], regular[rows] @ reader.weight)
-    return found
+    found = np.linalg.solve(regular[np.ix_(rows, rows)], regular[rows] @ reader.weight)
+    return np.asarray(found, np.float64)
 
 
 class _State:
@@ -103,7 +103,7 @@ class _State:
 
     def __init__(self, reader: LinearReader, channels: int) -> None:
         self._places = len(reader.moments) // channels
-        inverse: Float64s = np.linalg.inv(reader.penalised)
+        inverse = np.linalg.inv(reader.penalised)
         self._inverse: Float64s = np.asarray((inverse + inverse.T) / 2, np.float64)
         self._weight = reader.weight.copy()
         self._energy = max(reader.energy, np.finfo(np.float64).tiny)
@@ -113,7 +113,7 @@ class _State:
         places, channels = self._places, len(self._weight) // self._places
         blocks = self._inverse.reshape(channels, places, channels, places)[alive, :, alive, :]
         weights = self._weight.reshape(channels, places, -1)[alive]
-        solved = np.linalg.solve(blocks, weights)
+        solved = np.asarray(np.linalg.solve(blocks, weights), np.float64)
         found: Float64s = np.einsum("cpm,cpm->c", weights, solved) / self._energy
         return np.maximum(found, 0)
 
@@ -122,7 +122,7 @@ class _State:
         rows = _rows(gone, self._places)
         block, own = self._inverse[np.ix_(rows, rows)], self._weight[rows]
         across = self._inverse[:, rows]
-        solved = np.linalg.solve(block, np.concatenate([own, across.T], axis=1))
+        solved = np.linalg.solve(block, np.concatenate([own, across.T], axis=1)).astype(np.float64)
         weights, inner = solved[:, : own.shape[1]], solved[:, own.shape[1] :]
         rise = float(np.vdot(own, weights)) / self._energy
         self._weight -= across @ weights
