@@ -141,6 +141,8 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
             hint="give some (@data)",
         )
     found = inner_widths(bench.model)
+    for name, reason in found.refused.items():
+        log.info("the channels of %s stay: %s", name, reason)
     free = protected_by(context.analysis, budget.protect)
     kept: set[int] = set()
     for layer in context.analysis.layers:
