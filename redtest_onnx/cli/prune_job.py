@@ -59,7 +59,7 @@ class PruneJob:
     def nothing_removable(self) -> bool:
         """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
         similarity, request = self.settings.similarity, self.request
-        if (request.width or request.applied_plan) and inner_widths(self.bench.model).found:
+        if (request.width or request.applied_plan) and inner_widths(self.bench.opened.model).found:
             return False  # channels can go
         return nothing_removable(self.screen, self.bench, similarity, self.request.json_path)
 
@@ -73,7 +73,7 @@ class PruneJob:
             analysis = self.saved or analyze(bench, self.settings.similarity, progress)
             unfinished.analysis = None if self.saved else analysis
             if given:
-                return load_plan(given, bench.model, analysis.layers), analysis
+                return load_plan(given, bench.model, analysis.layers, bench.opened.model), analysis
             budget = self.request.budgets()[0]
             return make_plan(bench, budget, self.settings, analysis=analysis, progress=progress)
 

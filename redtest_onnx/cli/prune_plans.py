@@ -38,9 +38,9 @@ def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, al
         return
     removed = removal_words(plan, len(analysis.layers))
     screen.show(f"{removed} are removed (criterion {plan.criterion}):")
-    tables = [plan_table(plan)] if plan.steps else []
-    widths = widths_table(plan)
-    (screen.show if alone else screen.detail)(*tables, *([widths] if widths is not None else []))
+    for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
+        if table is not None:
+            (screen.show if alone else screen.detail)(table)
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 

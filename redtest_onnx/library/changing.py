@@ -221,7 +221,7 @@ def load_plan(
     from redtest_onnx.pruning.plan import load_plan as read_plan
 
     bench = opened_workbench(model, data, options)
-    return read_plan(Path(path), bench.model, bench.layers())
+    return read_plan(Path(path), bench.model, bench.layers(), bench.opened.model)
 
 
 def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:

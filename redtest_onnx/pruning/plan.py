@@ -140,11 +140,18 @@ class Plan(Result):
 SCHEMA = "redtest-onnx/plan/1"
 
 
-def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
+def load_plan(path: Path, model: Model, layers: Iterable[Layer], opened: Model | None = None) -> Plan:
     """Read a plan and hold it against the model.
 
     Steps need their `region` only; what else they say is taken from the model, which may have been
     measured anew.
+
+    Args:
+        path: the file.
+        model: the model it is for.
+        layers: its layers.
+        opened: the model with what is folded up in it inlined, in which inner widths are found; the same if
+            None.
 
     Raises:
         InputError: not a plan, made for another model, or with layers that are not there or can't go.
@@ -170,7 +177,7 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
         score = entry.get("score")
         steps.append((layer.index, Step.of(layer, score if isinstance(score, int | float) else None)))
     steps.sort(key=lambda pair: pair[0])
-    widths = tuple(_narrowing(path, model, entry) for entry in document.get("widths", ()))
+    widths = tuple(_narrowing(path, opened or model, entry) for entry in document.get("widths", ()))
     criterion = str(document.get("criterion", "plan"))
     return Plan(criterion, model.sha256, tuple(step for _, step in steps), widths=widths)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.data.open import open_data
 from redtest_onnx.documents.schemas import schemas
 from redtest_onnx.errors import InputError, InternalError, NegativeVerdictError, SettingError
 from redtest_onnx.graph.channel_edits import keep_channels
@@ -20,8 +21,10 @@ from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.plan import Narrowing, Plan
 from redtest_onnx.pruning.prune import PruneSettings, rewrite
 from redtest_onnx.pruning.verify import verify_removal
+from redtest_onnx.pruning.width.choose import require_width
 from redtest_onnx.report.prunings import prune_markdown, widths_table
 from redtest_onnx.runtime.workbench import Workbench
+from tests.decoders import merged_decoder
 from tests.nets import Net
 
 CPU = rt.RunOptions(device="cpu", threads=1)
@@ -214,6 +217,39 @@ def test_what_cannot_be_done_is_refused_before_any_work() -> None:
         rt.plan(model, data, protect="*", **how)
     with pytest.raises(NegativeVerdictError, match="neither with layers nor with channels"):
         rt.plan(model, data, **{**how, "targets": {"params": 0.001}})
+
+
+def test_models_with_branches_are_refused() -> None:
+    model = merged_decoder(2)
+    bench = Workbench(model, open_data(None, model), CPU)
+    assert bench.view.choices
+    with pytest.raises(InputError, match="no models with branches"):
+        require_width(bench, "refit", sharded=False)
+
+
+def test_channels_behind_fused_norms_go_and_the_norms_stay_fused() -> None:
+    """The view divides what the file fuses; what is written is fused again."""
+    net, rng = Net(tokens=("n", 6, 8)), np.random.default_rng(4)
+    x = net("MatMul", "tokens", net.weight(8, 8))
+    y = net("MatMul", "tokens", net.weight(8, 8))
+    for k in range(3):
+        norm = [net.store(np.ones(8)), net.store(np.zeros(8))]
+        normal = net("SkipLayerNormalization", x, y, *norm, name=f"norm{k}", domain="com.microsoft")
+        hidden = net("Relu", net("MatMul", normal, low_rank(net, rng, 8, 16)))
+        x, y = normal, net("MatMul", hidden, net.store(0.1 * rng.normal(size=(16, 8))))
+    norm = [net.store(np.ones(8)), net.store(np.zeros(8))]
+    x = net("SkipLayerNormalization", x, y, *norm, name="last", domain="com.microsoft")
+    model = net.model(net("MatMul", x, net.weight(8, 5), name="out"))
+    values = np.random.default_rng(0).normal(size=(60, 6, 8)).astype(np.float32)
+    data = rt.open_data({"tokens": values}, model)
+    bench = Workbench(model, data, CPU)
+    assert bench.opened is not bench
+    plan = half(bench.opened.model)
+    assert len(plan.widths) == 3
+    done, repaired = rewrite(bench, plan, PruneSettings(repair="refit"))
+    assert [node.op_type for node in done.model.graph.node] == [node.op_type for node in model.graph.node]
+    assert done.cost.parameters < bench.cost.parameters
+    assert repaired.loss is not None
 
 
 def test_protected_layers_keep_their_channels() -> None:
