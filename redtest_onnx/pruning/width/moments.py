@@ -25,7 +25,7 @@ Values = npt.NDArray[np.generic]
 LARGEST = 2304
 """Rows of a covariance that holds every place of a channel; of larger ones places are put together."""
 _ROWS = 20  # per row of a covariance
-_RUN_BYTES = 1 << 28  # tensors that one pass hands over at a time
+_RUN_BYTES = 1 << 28  # of tensors and moments in one pass
 _PARTS = 4
 
 
@@ -143,76 +143,77 @@ class _Moments:
         return WidthReader(self._operator, LinearReader(moments, self._weight, energy), mean)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One operator that reads an inner width."""
-
-    width: InnerWidth
-    operator: LinearOperator
-    moments: _Moments
-
-
 def width_readers(
     bench: Workbench, widths: Sequence[InnerWidth], indices: Indices
-) -> dict[str, list[WidthReader]]:
-    """What reads each inner width; those of which a reader can't be measured are left out.
+) -> Iterator[tuple[InnerWidth, list[WidthReader]]]:
+    """What reads each inner width, in graph order; those of which a reader can't be measured are left out.
+
+    As many are measured in one pass as fit into a quarter of a GiB; none is held once it was handed over.
 
     Args:
         bench: the model and samples.
-        widths: the inner widths.
+        widths: the inner widths, in graph order.
         indices: which of the samples.
     """
-    rng, sizes = np.random.default_rng(bench.seed), bench.shapes.sizes
-    widths = [
+    sizes = bench.shapes.sizes
+    measurable = [
         width
         for width in widths
         if all(sizes.get(o.output) == sizes.get(o.target) for o in width.consumers)  # no sum that widens them
     ]
-    asked = [
-        _Asked(
-            width,
-            operator,
-            _Moments(
-                *(operator, bench.model.value(operator.weight_of(bench.model)), width.channels),
-                *(len(indices), rng),
-            ),
-        )
-        for width in widths
-        for operator in width.consumers
-    ]
     size = max(1, min(bench.samples_per_run, -(-len(indices) // _PARTS)))
     runner = PartialRunner(bench, indices, size=size)
+    for portion in _portions(bench, measurable, max(runner.counts)):
+        yield from _measured(bench, portion, runner)
+
+
+def _measured(
+    bench: Workbench, widths: Sequence[InnerWidth], runner: PartialRunner
+) -> Iterator[tuple[InnerWidth, list[WidthReader]]]:
+    """The readers of some inner widths, from one pass."""
+    rng, samples = np.random.default_rng(bench.seed), sum(runner.counts)
+    moments: dict[str, list[_Moments]] = {}
+    for width in widths:
+        moments[width.name] = [
+            _Moments(operator, _weight(bench, operator), width.channels, samples, rng)
+            for operator in width.consumers
+        ]
+    names = dict.fromkeys(n for width in widths for o in width.consumers for n in (o.input, o.target))
+    first = min(operator.node for width in widths for operator in width.producers)
     failed: set[str] = set()
-    for portion in _portions(bench, asked, max(runner.counts)):
-        names = dict.fromkeys(n for item in portion for n in (item.operator.input, item.operator.target))
-        for run, values in enumerate(runner.values(list(names))):
-            count, counted = runner.counts[run], runner.counted(run)
-            for item in portion:
-                x, target = values[item.operator.input][:count], values[item.operator.target][:count]
-                if item.width.name not in failed and not item.moments.add(x, target, counted):
-                    failed.add(item.width.name)
-    found: dict[str, list[WidthReader]] = {width.name: [] for width in widths}
-    for item in asked:
-        reader = item.moments.reader()
-        if reader is None:
-            failed.add(item.width.name)
-        else:
-            found[item.width.name].append(reader)
-    return {name: readers for name, readers in found.items() if name not in failed}
+    for run, values in enumerate(runner.values(list(names), advance_to=first)):
+        count, counted = runner.counts[run], runner.counted(run)
+        for width in widths:
+            for operator, sums in zip(width.consumers, moments[width.name], strict=True):
+                x, target = values[operator.input][:count], values[operator.target][:count]
+                if width.name not in failed and not sums.add(x, target, counted):
+                    failed.add(width.name)
+    for width in widths:
+        readers = [sums.reader() for sums in moments.pop(width.name)]
+        if width.name not in failed and None not in readers:
+            yield width, [reader for reader in readers if reader is not None]
 
 
-def _portions(bench: Workbench, asked: Sequence[_Asked], samples: int) -> Iterator[list[_Asked]]:
-    """Operators whose tensors can be held at once."""
+def _weight(bench: Workbench, operator: LinearOperator) -> Values:
+    return bench.model.value(operator.weight_of(bench.model))
+
+
+def _portions(bench: Workbench, widths: Sequence[InnerWidth], samples: int) -> Iterator[list[InnerWidth]]:
+    """Inner widths whose tensors and moments can be held at once."""
     sizes, batch = bench.shapes.sizes, bench.resolved.batch or 1
-    portion: list[_Asked] = []
+    portion: list[InnerWidth] = []
     held = 0
-    for item in asked:
-        names = item.operator.input, item.operator.target
-        size = sum(4 * prod(sizes.get(name, ())) // batch for name in names) * samples
+    for width in widths:
+        size = 0
+        for operator in width.consumers:
+            tensors = (sizes.get(name, ()) for name in (operator.input, operator.target))
+            size += sum(4 * prod(shape) // batch for shape in tensors) * samples
+            unknowns = operator.unknowns(sizes.get(operator.input, (1, 1)))
+            size += 8 * (unknowns if unknowns <= LARGEST else width.channels) ** 2
         if portion and held + size > _RUN_BYTES:
             yield portion
             portion, held = [], 0
-        portion.append(item)
+        portion.append(width)
         held += size
     if portion:
         yield portion

@@ -66,19 +66,18 @@ def width_prices(
         progress: called after each.
     """
     indices = bench.splits.fit[:_SAMPLES]
-    readers = width_readers(bench, widths, indices)
     effects = _Effects(bench, indices[:_EFFECT_SAMPLES])
     found = []
-    for done, width in enumerate(widths):
-        own = readers.get(width.name)
-        if own:
-            elimination = eliminate([reader.linear for reader in own], width.channels)
-            half = width.channels // 2
-            error = float(elimination.errors[half])
-            effect = effects(own, elimination.kept(width.channels - half), width.channels)
-            found.append(WidthPrices(width, elimination, effect / error if error > 0 else 0.0))
+    if progress:
+        progress(0, len(widths), "pricing channels")
+    for width, readers in width_readers(bench, widths, indices):
+        elimination = eliminate([reader.linear for reader in readers], width.channels)
+        half = width.channels // 2
+        error = float(elimination.errors[half])
+        effect = effects(readers, elimination.kept(width.channels - half), width.channels)
+        found.append(WidthPrices(width, elimination, effect / error if error > 0 else 0.0))
         if progress:
-            progress(done + 1, len(widths), "pricing channels")
+            progress(len(found), len(widths), "pricing channels")
     return found
 
 

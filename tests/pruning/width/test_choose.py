@@ -177,7 +177,12 @@ def test_what_reads_the_channels_is_refitted(build: object) -> None:
         done, repaired = rewrite(bench, plan, PruneSettings(repair=method))  # type: ignore[arg-type]
         errors[method] = bench.evaluator().evaluate(done.model).agreement.relative_l2
         assert done.cost.parameters < bench.cost.parameters
-    assert len(repaired.refits) >= len(plan.widths)
+    solved = {fit.operator for fit in repaired.refits}
+    names = [node.name for node in model.graph.node]
+    for k, width in enumerate(inner_widths(model).found):
+        assert {names[operator.node] for operator in width.consumers} <= solved
+        # What makes the channels reads other values than before, too, but in the first layer.
+        assert k == 0 or {names[operator.node] for operator in width.producers} & solved
     assert errors["refit"] < 0.6 * errors["none"]
     assert errors["refit"] <= errors["adapter"] < errors["none"]
 

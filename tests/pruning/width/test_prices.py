@@ -46,7 +46,7 @@ def test_moments_are_those_of_what_is_read(bias: bool, monkeypatch: pytest.Monke
     bench = chain(bias)
     first, second = inner_widths(bench.model).found
     indices = np.arange(48)
-    found = width_readers(bench, [first, second], indices)
+    found = {width.name: own for width, own in width_readers(bench, [first, second], indices)}
     read = [first.consumers[0].input, second.consumers[0].input, first.consumers[0].target]
     values = Session(expose(bench.model, read), CPU).run(bench.data.inputs(indices))
     image, flat = values[read[0]].astype(np.float64), values[read[1]].astype(np.float64)
@@ -68,7 +68,7 @@ def test_places_of_many_are_put_together(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(moments, "LARGEST", 20)
     bench = chain()
     first, second = inner_widths(bench.model).found
-    found = width_readers(bench, [first, second], np.arange(48))
+    found = {width.name: own for width, own in width_readers(bench, [first, second], np.arange(48))}
     for width, places, outputs in ((first, 9, 6), (second, 9, 4)):
         (reader,) = found[width.name]
         assert reader.linear.moments.shape == (width.channels, width.channels)
@@ -79,6 +79,18 @@ def test_places_of_many_are_put_together(monkeypatch: pytest.MonkeyPatch) -> Non
         assert bias.shape == (outputs,)
 
 
+def test_few_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = chain()
+    widths = inner_widths(bench.model).found
+    whole = list(width_readers(bench, widths, np.arange(48)))
+    monkeypatch.setattr(moments, "_RUN_BYTES", 1)
+    parts = list(width_readers(bench, widths, np.arange(48)))
+    assert [width for width, _ in whole] == [width for width, _ in parts] == list(widths)
+    for (_, mine), (_, theirs) in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(mine[0].linear.moments, theirs[0].linear.moments, rtol=0.2, atol=0.2)
+        np.testing.assert_array_equal(mine[0].linear.weight, theirs[0].linear.weight)
+
+
 @pytest.mark.parametrize("largest", [moments.LARGEST, 20])
 def test_a_correction_does_what_its_price_says(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights with it, and nothing read of the channels that go, leave the error of the elimination."""
@@ -86,7 +98,7 @@ def test_a_correction_does_what_its_price_says(largest: int, monkeypatch: pytest
     monkeypatch.setattr(moments, "_ROWS", 10**6)
     bench = chain()
     first = inner_widths(bench.model).found[0]
-    readers = width_readers(bench, [first], np.arange(48))[first.name]
+    ((_, readers),) = width_readers(bench, [first], np.arange(48))
     prices = width_prices(bench, [first])[0]
     kept = prices.elimination.kept(4)
     weight, bias = readers[0].correction(kept, 8)
