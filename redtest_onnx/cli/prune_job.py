@@ -83,9 +83,9 @@ class PruneJob:
         reason = f"{request.applied_plan} names no layers" if request.applied_plan else plan.reason
         show_plan(self.screen, plan, analysis, flags_in(reason or ""), alone=request.dry_run)
         removed = frozenset(step.region for step in plan.steps)
-        if request.explorer and removed:
+        if request.explorer and not plan.empty:
             write_explorer(request.explorer, analysis.layers, analysis.adjacent, removed)
-        if request.png and removed:
+        if request.png and not plan.empty:
             save_heatmap(analysis, request.model.name, request.png, removed)
 
     def layer_latency(self, analysis: Analysis) -> list[float | None] | None:

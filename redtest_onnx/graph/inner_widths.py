@@ -211,7 +211,7 @@ class _Walk:
             place = self._found.tensors[name]
             for other in self._index.activation_inputs(i):
                 self._carry(other, place)
-        elif self._index.nodes[i].input[0] not in self._found.tensors:
+        elif self._found.tensors.keys().isdisjoint(self._index.nodes[i].input[:1]):
             raise _RefusedError(f"{self._describe(i)} does not work on each channel by itself")
 
     def _is_depthwise(self, operator: LinearOperator) -> bool:
@@ -241,7 +241,7 @@ class _Walk:
             self._carry(node.output[0], place)
         elif kind in _CHANNELWISE:
             self._read_channelwise(i, node, kind, place)
-        elif kind in _POOLS | _MEANS and place.axis < -1:
+        elif kind in _POOLS | _MEANS and place.rank is not None and place.axis == 1 - place.rank < -1:
             self._pool(i, node, kind, place)
         elif kind in ("Flatten", "Reshape") and place.rank is not None and place.axis == 1 - place.rank:
             self._flatten(i, node, kind)
@@ -270,7 +270,7 @@ class _Walk:
         joined = self._index.activation_inputs(i)
         if len({self._graph.origins.get(name) for name in joined}) > 1 and kind not in _PRODUCTS:
             raise _RefusedError(f"{self._describe(i)} puts them together with those of other operators")
-        if sum(bool(name) for name in node.output) > 1 and kind != "Dropout":
+        if any(name in self._index.outputs or name in self._index.readers for name in node.output[1:]):
             raise _RefusedError(f"{self._describe(i)} has several results")
         for position, name in enumerate(node.input):
             if name and name not in joined:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 import redtest_onnx as rt
@@ -189,6 +190,16 @@ def refused_models() -> dict[str, tuple[rt.Model, str]]:
     net = Net(image=("n", 4, 8, 8))
     x = net("Relu", net("Conv", "image", net.weight(6, 4, 1, 1)))
     found["groups"] = net.model(net("Conv", x, net.weight(4, 3, 1, 1), name="out", group=2)), "grouped"
+    net = Net(image=("n", 3, 8, 8))
+    x = net("Relu", net.conv("image", 3, 6))
+    net.nodes.append(helper.make_node("Dropout", [x], ["kept", "mask"], name="drop"))
+    seen = net("Cast", "mask", name="seen", to=1)
+    found["mask"] = net.model(seen, net.conv("kept", 6, 2, name="out")), "several results"
+    net = Net(image=("n", 3, 8, 8))
+    x = net("Transpose", net.conv("image", 3, 6), perm=[0, 2, 1, 3])
+    x = net("MaxPool", x, kernel_shape=[2, 2])
+    x = net("Transpose", x, perm=[0, 2, 1, 3])
+    found["pool over channels"] = net.model(net.conv(x, 5, 2, name="out")), "on each channel by itself"
     net = Net(image=("n", 3, 8, 8), mask=("n", 6, 8, 8))
     x = net("Mul", net.conv("image", 3, 6), "mask")
     found["unknown operand"] = net.model(net.conv(x, 6, 2, name="out")), "not stored"

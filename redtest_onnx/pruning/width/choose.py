@@ -152,6 +152,7 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
         width
         for width in found.found
         if kept.isdisjoint(operator.node for operator in (*width.producers, *width.consumers))
+        and all(_flattens(bench, node) for node in width.reshapes)
     ]
     if not widths:
         reasons = [f"{name}: {reason}" for name, reason in found.refused.items()]
@@ -162,6 +163,13 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
             hint="leave out @width",
         )
     return widths
+
+
+def _flattens(bench: Workbench, node: int) -> bool:
+    """Whether a Reshape leaves the samples apart, which only sizes tell."""
+    sizes, names = bench.shapes.sizes, bench.index.nodes[node]
+    before, after = sizes.get(names.input[0]), sizes.get(names.output[0])
+    return before is not None and after is not None and before[0] == after[0]
 
 
 def _is_there(prices: WidthPrices, left: Model) -> bool:
