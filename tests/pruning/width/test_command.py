@@ -49,8 +49,14 @@ def test_plans_first_and_writes_the_same_later(folder: Path, capsys: pytest.Capt
     assert "channels of 2 inner widths are removed" in capsys.readouterr().out
     out = [str(folder / f"{k}.onnx") for k in range(2)]
     documents = [str(folder / f"{k}.json") for k in range(2)]
-    page = folder / "page.html"
-    assert command(folder, *budget, "-o", out[0], "--json", documents[0], "--html", str(page)) == 0
+    page, picture = folder / "page.html", folder / "heat.png"
+    assert (
+        command(
+            folder, *budget, "-o", out[0], "--json", documents[0], "--html", str(page), "--png", str(picture)
+        )
+        == 0
+    )
+    assert picture.exists()
     assert command(folder, "--plan", plan, "-o", out[1], "--json", documents[1]) == 0
     assert Path(out[0]).read_bytes() == Path(out[1]).read_bytes()
     first, second = (json.loads(Path(name).read_text()) for name in documents)
