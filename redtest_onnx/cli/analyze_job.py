@@ -10,6 +10,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.options import DataOptions
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.underfitting import is_saved_analysis, saved_proposal
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -104,6 +105,8 @@ class AnalyzeJob:
         path = self.request.underfitting
         if path is None:
             return None
+        if is_saved_analysis(path):
+            return saved_proposal(path, self.analysis)
         small, settings = load(path), self.analysis.settings
         other = Workbench(small, given.open(small), self.bench.options, seed=settings.seed)
         return propose_threshold(analyze(other, settings), self.analysis, path.name)

@@ -149,6 +149,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self._encoded)
 
+    @property
+    def padded_by_batch(self) -> bool:
+        """Whether a sample is as long as the longest one that it is read with."""
+        return self._length is None
+
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
         """Class of each of the given samples, [n]; None without labels."""
         return None if self._labels is None else self._labels[np.asarray(indices)]

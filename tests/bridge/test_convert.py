@@ -75,6 +75,7 @@ def test_every_weight_that_influences_an_output_gets_a_gradient(file: Path) -> N
     reached = gradients(module, feeds)
     parameters = {module.onnx_names[name] for name, _ in module.named_parameters()}
     statistics = {name for name, _ in module.trained()} - parameters
+    assert reached
     for tensor in model.graph.initializer:
         is_weight = tensor.data_type in TRAINABLE and np.prod(tensor.dims) > 1
         if is_weight and tensor.name not in reached | statistics and not is_setting(model, tensor.name):

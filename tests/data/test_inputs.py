@@ -17,7 +17,9 @@ from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import Session
 
-SHARED = Path(__file__).parents[3] / "shared" / "models"
+ROOT = Path(__file__).parents[2]
+FOLDERS = (ROOT / "models", ROOT / "tests" / "fixtures", ROOT.parent / "shared" / "models")
+FILES = [file for folder in FOLDERS for file in sorted(folder.rglob("*.onnx"))]
 
 
 def model(*inputs: tuple[str, int, list[object]]) -> rt.Model:
@@ -153,7 +155,7 @@ def test_order_is_seeded_and_without_repeats() -> None:
     assert not np.array_equal(order, sample_indices(data, 50, 2))
 
 
-@pytest.mark.parametrize("file", sorted(SHARED.rglob("*.onnx")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
 def test_real_models_run_on_made_up_inputs(file: Path) -> None:
     loaded = rt.load(file)
     data = rt.open_data(None, loaded)

@@ -172,7 +172,8 @@ def _run(options: argparse.Namespace, scale: Scale, label: str) -> None:
                 continue
             images = open_images(None if name == "digits" else options.data, NETS[net], scale)
             base = Path(given[net]) if net in given else None
-            job = Job(net, seed, scale, images, base, options.scratch / name / label)
+            scratch = options.scratch or options.output.with_suffix("")
+            job = Job(net, seed, scale, images, base, scratch / name / label)
             for row in rows(job, missing):
                 with options.output.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"scale": label, "data": name, **row}) + "\n")
@@ -191,7 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--epochs", type=int, nargs=2, metavar=("BASE", "TUNE"), help="instead of the scale's"
     )
-    parser.add_argument("--scratch", type=Path, default=Path("table1"), help="for trained base networks")
+    parser.add_argument(
+        "--scratch", type=Path, help="for unpruned networks trained here [default: beside --output]"
+    )
     parser.add_argument("--output", type=Path, default=Path("table1.jsonl"))
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--table", type=Path, help="write the results of the scale as Markdown")

@@ -56,9 +56,9 @@ def inspect_page(model: Model, cost: Cost, layers: Sequence[Layer], provenance: 
     name = _name(model)
     return Page(
         title=f"{name}: {plural(len(layers), 'layer')}",
-        headline=f"{removable} of {plural(len(layers), 'layer')} can be removed; the table gives the reason "
-        "for each of the others.",
-        cards=(*cost_cards(cost, model.file_bytes), Card("Removable layers", f"{removable}")),
+        headline=f"{removable:,} of {plural(len(layers), 'layer')} can be removed; the table gives the "
+        "reason for each of the others.",
+        cards=(*cost_cards(cost, model.file_bytes), Card("Removable layers", f"{removable:,}")),
         charts=(_columns(layers),) if layers else (),
         tables=(layer_table(layers),),
         facts=(*model_facts(model), *provenance.facts),
@@ -105,7 +105,7 @@ def analysis_page(
         cards=(
             Card("MSRS", numbers.msrs(score.value), f"of {score.pairs:,} pairs{spread}"),
             *cost_cards(cost, model.file_bytes),
-            Card("Candidates", str(candidates), f"of {plural(len(analysis.layers), 'layer')}"),
+            Card("Candidates", f"{candidates:,}", f"of {plural(len(analysis.layers), 'layer')}"),
         ),
         matrices=(similarity_matrix(analysis, "similarity", removed),),
         charts=(_columns(analysis.layers, removed, analysis, latency_ms),),
@@ -169,20 +169,23 @@ def prune_page(
     )
 
 
-def trade_off(points: Sequence[Point], quality: str = "agreement with the original") -> Points:
+def trade_off(
+    points: Sequence[Point], quality: str = "agreement with the original", note: str = ""
+) -> Points:
     """The chart of a series of budgets, for `prune_page`.
 
     Args:
         points: one for each model: x its share of the original's parameters, y its quality as a share of 1;
             `front` on all that none beats in both, `chosen` on the one that was written.
         quality: what y is.
+        note: how one was chosen, in a sentence.
     """
     return Points(
         "Trade-off between size and quality",
         PageAxis("parameters that remain", "share"),
         PageAxis(quality, "share"),
         tuple(points),
-        "Each point is a model that was pruned, repaired and measured.",
+        f"Each point is a model that was pruned, repaired and measured. {note}".rstrip(),
     )
 
 

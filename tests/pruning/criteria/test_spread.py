@@ -66,7 +66,9 @@ def test_there_is_a_set_of_bypass_layers_of_every_count(name: str) -> None:
 
 def test_no_stage_pays_more_than_for_every_other_layer() -> None:
     subject = context("resnet")
-    for stage in stages(subject):
+    found_stages = stages(subject)
+    assert len(found_stages) > 1
+    for stage in found_stages:
         found = {len(item.layers): item.price for item in stage_sets(stage)}
         even = stage[1::2]
         search = StageSearch(subject, stage, set(subject.candidates))
@@ -88,7 +90,9 @@ def test_every_other_takes_nothing_else() -> None:
     subject = context("vgg")
     chains = stages(subject)
     patterns = {frozenset(stage[phase::2]) for stage in chains for phase in (0, 1)}
-    for item in every_other(subject).sets:
+    sets = every_other(subject).sets
+    assert len(sets) > 1
+    for item in sets:
         parts = {frozenset(layer for layer in stage if layer in item.layers) for stage in chains}
         assert parts <= patterns | {frozenset()}
 

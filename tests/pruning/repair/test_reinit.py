@@ -40,6 +40,7 @@ def adapters(bench: Workbench) -> list[int]:
 def test_only_what_reads_a_gap_is_drawn_anew(name: str) -> None:
     bench = bench_of(name)
     before = {t.name: t for t in bench.model.graph.initializer}
+    assert adapters(bench)
     for index in adapters(bench):
         model, drawn = reinitialised(bench, plan_of(bench, index))
         full_check(model)
