@@ -115,6 +115,8 @@ class _Search:
             log.info("channels can't bring %.0f %% of what must go", 100 - 100 * part)
             return None
         plan = replace(layers, widths=widths, reason=None)
+        if plan.empty:
+            return replace(plan, reason="the model meets the targets as it is"), 0.0
         key = repr((sorted(step.region for step in plan.steps), plan.widths))
         if key not in self._known:
             self._known[key] = repaired_error(bench, plan)

@@ -257,6 +257,13 @@ def test_channels_behind_fused_norms_go_and_the_norms_stay_fused() -> None:
     assert repaired.loss is not None
 
 
+def test_nothing_goes_where_nothing_must() -> None:
+    model, data = residual()
+    plan = rt.plan(model, data, targets={"macs": 1.0}, width=True, options=CPU)
+    assert plan.empty
+    assert plan.reason == "the model meets the targets as it is"
+
+
 def test_protected_layers_keep_their_channels() -> None:
     model, data = residual()
     analysis = rt.analyze(model, data, options=CPU)
