@@ -47,8 +47,11 @@ AMOUNTS = {
     "resnet20": {"2 layers": Budget(remove=2), "4 layers": Budget(remove=4)},
 }
 WIDTHS = {
-    name: {"MACs 0.5, width": Budget(targets=(("macs", 0.5),), width=True)}
-    for name in ("resnet56", "resnet20")
+    name: {
+        "MACs 0.5, width": Budget(targets=(("macs", 0.5),), width=True),
+        "params 0.55, MACs 0.5, width": Budget(targets=(("params", 0.55), ("macs", 0.5)), width=True),
+    }
+    for name in FILES
 }
 COLUMNS = (
     *("model", "amount", "criterion", "repair", "seeds", "layers", "channels", "parameters", "MACs"),
