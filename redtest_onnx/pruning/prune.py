@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 from redtest_onnx.checks import check_settings
@@ -16,8 +16,8 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.best_of import BEST_OF, best_plan
-from redtest_onnx.pruning.budget import Budget, make_plan
+from redtest_onnx.pruning.best_of import planner
+from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.candidates import losses_within
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
@@ -184,8 +184,7 @@ def plan(
     if limit is not None and progress is not None:
         progress(0, 1, "trying removals")  # first, the original runs on what judges them
     losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
-    choose = best_plan if settings.criterion == BEST_OF else partial(make_plan, criterion=settings.criterion)
-    return choose(context, budget, losses=losses, progress=progress), analysis
+    return planner(settings.criterion)(context, budget, losses=losses, progress=progress), analysis
 
 
 def prune(

@@ -10,7 +10,7 @@ from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.best_of import choose_plan, repaired_error
+from redtest_onnx.pruning.best_of import planner, repaired_error
 from redtest_onnx.pruning.budget import Budget, protected_by
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.plan import Plan
@@ -104,7 +104,7 @@ class _Search:
             shares = tuple((what, 1 - part * (1 - share)) for what, share in self._budget.targets)
             only = replace(self._budget, targets=shares, width=False)
             try:
-                layers = choose_plan(self._context, only, self._criterion, progress=self._progress)
+                layers = planner(self._criterion)(self._context, only, progress=self._progress)
             except NegativeVerdictError as error:
                 log.info("layers can't bring %.0f %% of what must go: %s", 100 * part, error.what)
                 return None
