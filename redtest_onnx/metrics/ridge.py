@@ -118,8 +118,8 @@ def _held_out_errors(train: Equations, check: Equations, intercept: bool) -> Flo
             if errors[k, 0] >= errors[k - step, 0] and np.isfinite(errors[k, 0]):
                 break
             k += step
-        if errors[middle + step, 0] < errors[middle, 0]:
-            break
+        if errors.min() < errors[middle, 0]:
+            break  # it rises to the other side
     return errors
 
 
