@@ -16,7 +16,7 @@ from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.curve import Curve, trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
 from redtest_onnx.report.curve_figure import save_curve_figure
-from redtest_onnx.report.curves import curve_chart, curve_table
+from redtest_onnx.report.curves import chosen_words, curve_chart, curve_table
 from redtest_onnx.report.page.layers import prune_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.runtime.workbench import Workbench
@@ -132,4 +132,4 @@ def _choice(curve: Curve, files: list[Path]) -> str:
         return (
             f"None stays within {curve.max_drop:.1%} loss on held-out samples; all are in {files[0].parent}."
         )
-    return f"{files[curve.chosen]} is the smallest within {curve.max_drop:.1%} loss on held-out samples."
+    return chosen_words(curve, str(files[curve.chosen]))

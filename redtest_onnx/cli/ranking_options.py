@@ -14,7 +14,15 @@ from redtest_onnx.ranking.candidate import COSTS
 from redtest_onnx.ranking.expected import ExpectedMsrs
 from redtest_onnx.ranking.rank import Ranking, RankingSettings
 from redtest_onnx.ranking.score import SCORES
-from redtest_onnx.report.rankings import correlation_table, means_table, origin_words, ranking_table
+from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.rankings import (
+    correlation_table,
+    means_table,
+    measure_name,
+    origin_words,
+    ranking_table,
+    score_words,
+)
 
 _MOST_NAMED = 20
 
@@ -110,15 +118,9 @@ def engine_options_of(values: dict[str, Any]) -> EngineOptions:
 def show_ranking(screen: Screen, ranking: Ranking, top: int) -> None:
     """The ranking on stdout."""
     settings = ranking.settings
-    formula = {
-        "S1": "accuracy",
-        "S2": f"accuracy x ({settings.cost} / {settings.target:.4g})^{settings.exponent:g}",
-        "S3": f"accuracy x ({settings.cost} / {settings.target:.4g})^{settings.exponent:g}"
-        f" x (MSRS / {settings.expected:g})^-{settings.beta:g}",
-    }[settings.by]
     lines = [
-        f"{len(ranking.rows)} candidates by {settings.by} = {formula}; * is on the Pareto front of accuracy, "
-        f"{settings.cost} and MSRS."
+        f"{plural(len(ranking.rows), 'candidate')} by {score_words(settings)}; * is on the Pareto front of "
+        f"accuracy, {measure_name(settings.cost)} and MSRS."
     ]
     if ranking.fit is not None and settings.by == "S3":
         lines.append(_expected(ranking.fit))

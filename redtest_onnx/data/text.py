@@ -163,10 +163,6 @@ class Texts:
         length = self._length or max(len(sample.ids) for sample in self._encoded)
         return Texts(self._model, self.source, self._encoded, self._labels, self.pad, self.mask, length)
 
-    def padded_to(self, length: int) -> Texts:
-        """The same samples with sequences of a given length; longer ones are cut."""
-        return Texts(self._model, self.source, self._encoded, self._labels, self.pad, self.mask, length)
-
     def inputs(self, indices: Chosen) -> Feeds:
         """One array per model input for the given samples.
 

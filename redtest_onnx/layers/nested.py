@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import networkx as nx
-
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.dominators import FlowStep, weighted
+from redtest_onnx.layers.dominators import FlowStep, immediate_dominators, weighted
 
 _SOURCE = ""
 # Fewer operators with weights than these may well be one layer.
@@ -67,15 +65,17 @@ def _alone(index: GraphIndex, applied: dict[str, int], tensor: str, step: FlowSt
 
 def _dominators(index: GraphIndex, step: FlowStep) -> tuple[dict[str, str], dict[str, str]]:
     """For each tensor inside a step the last one on all ways to it, and the first one on all ways from it."""
-    graph: nx.DiGraph[str] = nx.DiGraph()
     inner = {name for node in step.nodes for name in index.nodes[node].output if name in index.activations}
-    graph.add_node(_SOURCE)
+    steps: list[tuple[list[str], list[str]]] = []
+    read_by: dict[str, list[str]] = {}
     for node in sorted(step.nodes):
-        sources = [name for name in index.activation_inputs(node) if name in inner]
-        sources += [_SOURCE] * any(name not in inner for name in index.activation_inputs(node))
-        for name in index.nodes[node].output:
-            if name in inner:
-                graph.add_edges_from((source, name) for source in sources or (_SOURCE,))
-    before: dict[str, str] = nx.immediate_dominators(graph, _SOURCE)
-    behind: dict[str, str] = nx.immediate_dominators(graph.reverse(copy=False), step.exit)
-    return before, behind
+        inputs = index.activation_inputs(node)
+        sources = [name for name in inputs if name in inner]
+        sources += [_SOURCE] * (not inputs or any(name not in inner for name in inputs))
+        made = [name for name in index.nodes[node].output if name in inner]
+        steps.append((sources, made))
+        for source in sources:
+            read_by.setdefault(source, []).extend(made)
+    tensors = [_SOURCE, *(name for _, made in steps for name in made if name != step.exit)]
+    back = [(read_by.get(name, []), [name]) for name in reversed(tensors)]
+    return immediate_dominators(steps, _SOURCE), immediate_dominators(back, step.exit)

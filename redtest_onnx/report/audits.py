@@ -1,4 +1,4 @@
-"""Audits as JSON documents, text, tables and Markdown."""
+"""Audits as text, tables and Markdown."""
 
 from __future__ import annotations
 
@@ -84,7 +84,16 @@ def audit_facts(audit: Audit) -> str:
             f"{1 - audit.measured['fallback_share']:.0%} of the nodes on {audit.profile.target.provider} "
             f"in about {plural(audit.measured['partitions'], 'piece')}"
         )
+    if provider := audit.measured["provider"]:
+        facts.append(
+            f"{', '.join(provider['providers'])} runs {provider['taken']} of {provider['nodes']} nodes"
+            f"{_apart(provider['agreement']['relative_l2'])}"
+        )
     return "  " + ", ".join(facts)
+
+
+def _apart(difference: float | None) -> str:
+    return "" if difference is None else f" and differs from the CPU by {difference:.1e}"
 
 
 def audit_markdown(audits: Iterable[Audit]) -> str:

@@ -48,7 +48,7 @@ def redundancy_words(redundancy: Redundancy, spread: str = "") -> str:
     if isnan(redundancy.value):
         return "MSRS is undefined: no pair of layers has a similarity"
     return (
-        f"MSRS {redundancy.value:.1f}{spread}: about {redundancy.value:.0f} of {redundancy.pairs:,} layer "
+        f"MSRS {redundancy.value:,.1f}{spread}: about {redundancy.value:,.0f} of {redundancy.pairs:,} layer "
         f"pairs are near-duplicates (similarity above {redundancy.threshold:g})"
     )
 

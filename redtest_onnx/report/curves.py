@@ -52,4 +52,12 @@ def curve_chart(curve: Curve) -> Points:
         )
         name = f"{point.removed} layers removed"
         points.append(Point(point.share, point.quality, name, detail, i in front, i == curve.chosen))
-    return trade_off(points, quality_name(curve))
+    note = "" if curve.chosen is None else chosen_words(curve)
+    return trade_off(points, quality_name(curve), note)
+
+
+def chosen_words(curve: Curve, name: str = "Chosen") -> str:
+    """Why a model was chosen; a repaired one on other samples than those that the series is shown on."""
+    words = f"{name} is the smallest within {curve.max_drop:.1%} loss on held-out samples"
+    repaired = all(point.pruning.repair.loss is not None for point in curve.points)
+    return f"{words}; the figures are of other samples, which choose nothing." if repaired else f"{words}."

@@ -60,7 +60,7 @@ def msrs(value: float | None) -> str:
     """A redundancy score: about a number of pairs of layers."""
     if value is None:
         return "-"
-    return "undefined" if math.isnan(value) else f"{value:.1f}"
+    return "undefined" if math.isnan(value) else f"{value:,.1f}"
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from redtest_onnx.ranking.candidate import MsrsOrigin
-from redtest_onnx.ranking.rank import Ranking
-from redtest_onnx.ranking.score import SCORES
+from redtest_onnx.ranking.rank import Ranking, RankingSettings
+from redtest_onnx.ranking.score import SCORES, ScoreName
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.table import Cell, Column, Shown, Table
 
@@ -85,8 +85,27 @@ def correlation_table(ranking: Ranking) -> Table:
         Column("pearson", "Pearson", "similarity"),
         Column("points", "candidates", "integer"),
     )
-    rows = tuple((i.proxy, i.spearman, i.kendall, i.pearson, i.points) for i in ranking.correlations)
+    rows = tuple(
+        (Shown(i.proxy, measure_name(i.proxy)), i.spearman, i.kendall, i.pearson, i.points)
+        for i in ranking.correlations
+    )
     return Table("proxies", "Correlation of each measure with accuracy", columns, rows)
+
+
+def score_words(settings: RankingSettings, by: ScoreName | None = None) -> str:
+    """The formula of a score, by default of the one that orders."""
+    by = by or settings.by
+    words = f"{by} = accuracy"
+    if by != "S1":
+        words += f" x ({measure_name(settings.cost)} / {settings.target:.4g})^{settings.exponent:g}"
+    if by == "S3":
+        words += f" x (MSRS / {settings.expected:g})^-{settings.beta:g}"
+    return words
+
+
+def measure_name(measure: str) -> str:
+    """A measure as people write it."""
+    return {"macs": "MACs", "msrs": "MSRS"}.get(measure, measure)
 
 
 def origin_words(ranking: Ranking) -> list[str]:

@@ -25,9 +25,9 @@ _SHOW: Mapping[Kind, Callable[[float | None], str]] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A number in a column of mixed units: its value for programs, and as people read it."""
+    """A cell that programs and people read differently, such as a number in a column of mixed units."""
 
-    value: float | None
+    value: str | float | None
     text: str
 
 

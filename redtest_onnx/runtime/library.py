@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -32,6 +34,7 @@ _KINDS: Iterable[str] = (
 # What ONNX Runtime's allocators, CUDA and the C++ library say when memory is used up.
 # A message of ONNX Runtime begins with the place in its sources, and what it calls the kind of failure.
 _PLACE = re.compile(r"^\S+\.(?:cc|h|cpp):\d+ .*?\) (?=[A-Z\[])(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed")
 
 
@@ -98,6 +101,31 @@ def out_of_memory(error: BaseException, where: str | None, device: str) -> Input
         hint="take fewer samples per batch, or pooling mean"
         + ("" if device == "the CPU" else "; or run on the CPU, which often has more memory"),
     )
+
+
+@contextmanager
+def captured_stderr() -> Iterator[list[str]]:
+    """What native code writes to stderr, as ONNX Runtime's log does, is kept.
+
+    Yields:
+        A list that holds the lines at the end of the context, without colours.
+    """
+    lines: list[str] = []
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield lines
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = _COLOUR.sub("", file.read().decode("utf-8", "replace"))
+            lines.extend(filter(None, map(str.strip, text.splitlines())))
 
 
 @contextmanager

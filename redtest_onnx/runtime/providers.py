@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,14 @@ from typing import Any
 
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.runtime.devices import CPU_PROVIDER
-from redtest_onnx.runtime.library import failures, onnxruntime, quiet_stdout, reason
+from redtest_onnx.runtime.library import captured_stderr, failures, onnxruntime, quiet_stdout, reason
+
+log = logging.getLogger(__name__)
 
 _SUFFIX = "ExecutionProvider"
+# What precedes an error in ONNX Runtime's log: level, place in its sources, the provider's own marks.
+_LOGGED_ERROR = re.compile(r"\[E:onnxruntime[^\]]*\]|\[ERROR\](?: \[\w+\])?")
+_OPENVINO_GROUPS = ("AUTO", "HETERO", "MULTI", "BATCH")
 _ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 Node = tuple[str, str]
@@ -89,6 +96,9 @@ def configure(ort: Any, settings: Any, providers: Sequence[Provider]) -> list[An
             _add_plugin(ort, settings, provider)
         return []
     named = [(full_name(ort, provider), dict(provider.options)) for provider in providers]
+    for name, options in named:
+        if name == "OpenVINOExecutionProvider" and "device_type" in options:
+            _check_openvino_device(ort, options["device_type"])
     if all(name != CPU_PROVIDER for name, _ in named):
         named.append((CPU_PROVIDER, {}))
     return named
@@ -105,7 +115,7 @@ def full_name(ort: Any, provider: Provider) -> str:
     for name in available:
         if name.lower().removesuffix(_SUFFIX.lower()) == wanted:
             return str(name)
-    there = ", ".join(name.removesuffix(_SUFFIX).lower() for name in available)
+    there = ", ".join(map(_short, available))
     raise RuntimeUnavailableError(
         f"this ONNX Runtime has no provider {provider.name!r}; available: {there}",
         hint=f"install the package that holds it, such as onnxruntime-{wanted}, in place of onnxruntime, or "
@@ -124,7 +134,7 @@ def open_session(
     """
     configured = configure(ort, settings, providers)
     try:
-        with quiet_stdout():
+        with quiet_stdout(), captured_stderr() as said:
             session = ort.InferenceSession(source, settings, providers=configured or None, enable_fallback=0)
     except failures(ort) as error:
         asked = ", ".join(map(str, providers))
@@ -134,12 +144,44 @@ def open_session(
             hint="check its options NAME:key=value,... against its documentation",
         ) from error
     if configured and (lost := [name for name, _ in configured if name not in session.get_providers()]):
+        names, there = (", ".join(map(_short, found)) for found in (lost, session.get_providers()))
         raise RuntimeUnavailableError(
-            f"ONNX Runtime could not load {', '.join(lost)}; it runs on {', '.join(session.get_providers())}",
+            f"ONNX Runtime could not load {names}{_why(said)}; available: {there}",
             where=label,
             hint="check that its driver and libraries are installed",
         )
+    for line in said:
+        log.info("ONNX Runtime: %s", line)
     return session
+
+
+def _short(name: str) -> str:
+    """A provider as users may write it."""
+    return name.removesuffix(_SUFFIX).lower()
+
+
+def _why(log_lines: Sequence[str]) -> str:
+    """The first error of ONNX Runtime's log, without the places in its sources."""
+    error = next((line for line in log_lines if _LOGGED_ERROR.search(line)), None)
+    return "" if error is None else f" ({_LOGGED_ERROR.split(error)[-1].strip()[:300]})"
+
+
+def _check_openvino_device(ort: Any, asked: str) -> None:
+    """Refuse a device that OpenVINO has none of: it would take a name it does not know for the CPU's.
+
+    Raises:
+        RuntimeUnavailableError: there is no such device.
+    """
+    devices = getattr(ort.capi._pybind_state, "get_available_openvino_device_ids", None)
+    kind = re.split(r"[._:]", asked)[0]
+    if devices is None or kind in _OPENVINO_GROUPS:
+        return
+    there = [str(device) for device in devices()]
+    if kind not in {device.split(".")[0] for device in there}:
+        raise RuntimeUnavailableError(
+            f"OpenVINO has no device {asked!r}; available: {', '.join(there)}",
+            hint="check that the device's driver is installed",
+        )
 
 
 def assigned_nodes(session: Any) -> Mapping[str, tuple[Node, ...]]:

@@ -23,7 +23,7 @@ from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
 """Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
-_RUN_BYTES = 1 << 29
+_RUN_BYTES = 1 << 28
 """Activations that such a run may hold: long recordings and large images are cut into smaller runs."""
 
 

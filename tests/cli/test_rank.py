@@ -84,7 +84,7 @@ def test_text_names_what_was_not_ranked(
     (tmp_path / "bad.onnx").write_bytes(b"")
     assert call("rank", tmp_path, "--data", data, "--samples", 24) == 0
     out = capsys.readouterr().out
-    assert "1 candidates by S3" in out
+    assert "1 candidate by S3" in out
     assert "1 not ranked" in out
     assert "bad.onnx: the file is empty" in out
 

@@ -42,6 +42,23 @@ OVERLAPPING = """(() => { const found = [];
     && x.left < y.right - 1 && x.right > y.left + 1 && x.top < y.bottom - 1 && x.bottom > y.top + 1)
     found.push(a.outerHTML.slice(0, 60));
   return found; })()"""
+# Text on canvases, drawn once more: what is cut at an edge or lies on other text.
+UNREADABLE = """(() => { const found = [], drawn = new Map(), kind = CanvasRenderingContext2D.prototype;
+  const old = kind.fillText;
+  kind.fillText = function (text, x, y) {
+    const wide = this.measureText(text).width, ratio = this.getTransform().a, canvas = this.canvas;
+    const left = x - { left: 0, center: wide / 2, right: wide }[this.textAlign];
+    const box = [left, y - 4, left + wide, y + 4];
+    const [right, bottom] = [canvas.width / ratio, canvas.height / ratio];
+    if (left < -1 || box[2] > right + 1 || y < 4 || y > bottom - 4) found.push(text);
+    const others = drawn.get(canvas) || drawn.set(canvas, []).get(canvas);
+    for (const [name, b] of others)
+      if (box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1]) found.push(`${text} on ${name}`);
+    others.push([text, box]);
+  };
+  redraws.forEach(draw => draw());
+  kind.fillText = old;
+  return found; })()"""
 
 
 REAL = ("--data", "{data}", "--samples", "16", "--batches", "1")
@@ -97,6 +114,7 @@ def test_nothing_overflows_overlaps_or_is_small(
     assert tab.run(OVERFLOWING) == []
     assert tab.run(SMALL) == []
     assert tab.run(OVERLAPPING) == []
+    assert tab.run(UNREADABLE) == []
     assert tab.requests() == []
     assert tab.complaints() == []
     ground = tab.run("getComputedStyle(document.documentElement).backgroundColor")
@@ -124,7 +142,7 @@ def test_the_page_of_each_command(name: str, tmp_path: Path, tab: Browser) -> No
     assert run([*(word.format(**places) for word in COMMANDS[name]), "-q", option, str(page)]) == 0
     for width in (390, 1600):
         tab.open(page, width)
-        for script in (OVERFLOWING, SMALL, OVERLAPPING):
+        for script in (OVERFLOWING, SMALL, OVERLAPPING, UNREADABLE):
             assert tab.run(script) == []
         assert tab.run("document.documentElement.scrollWidth <= innerWidth")
         assert tab.run("document.querySelectorAll('canvas').length") >= (name != "audit")
@@ -155,6 +173,18 @@ def test_odd_series_of_layers(name: str, tmp_path: Path, tab: Browser) -> None:
         )
         assert tab.run(OVERFLOWING) == []
         assert tab.complaints() == []
+
+
+def test_labels_keep_what_tells_layers_apart(pages: dict[int, Path], tab: Browser) -> None:
+    tab.open(pages[28], 390)
+    names = [f"/encoder/layer.{k}/mlp/Add_output_0" for k in range(1000, 1100)]
+    told = f"(() => {{ const names = ['/stem/Conv_output_0', ...{names}];"
+    told += "return names.map(name => distinct(name, shared(names))); })()"
+    assert tab.run(told) == ["/stem/Conv_output_0", *map(str, range(1000, 1100))]
+    context = "document.createElement('canvas').getContext('2d')"
+    short = f"shorten(Object.assign({context}, {{font: '11px sans-serif'}}), %r, %d)"
+    assert tab.run(short % ("blocks.1234.attention", 100)) == "…1234.attention"
+    assert tab.run(short % ("very_long_name_without_parts.onnx", 80)).endswith("_parts.onnx")
 
 
 def canvas(tab: Browser, selector: str) -> dict[str, float]:

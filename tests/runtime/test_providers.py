@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.library import onnxruntime
+from redtest_onnx.runtime.library import captured_stderr, onnxruntime
 from redtest_onnx.runtime.provider_check import check_provider
 from redtest_onnx.runtime.providers import Provider, require
 from redtest_onnx.runtime.workbench import Workbench
@@ -87,6 +89,29 @@ def test_a_wrong_option_is_one_message() -> None:
         bench(VIT, Provider("openvino", (("devicetype", "CPU"),))).session(deployed=True)
 
 
+@pytest.mark.parametrize("device", ["NPU", "TPU", "GPU.1"])
+def test_a_device_that_is_not_there_is_one_message(device: str, capfd: pytest.CaptureFixture[str]) -> None:
+    needs_openvino()
+    command = ("audit", VIT, "--provider", f"openvino:device_type={device}", "--no-latency")
+    assert run([str(part) for part in command]) == 2
+    said = capfd.readouterr().err
+    assert f"OpenVINO has no device '{device}'; available: CPU" in said
+    assert "onnxruntime:Default" not in said
+
+
+def test_a_group_of_devices_is_openvinos_own() -> None:
+    needs_openvino()
+    require([Provider("openvino", (("device_type", "AUTO:GPU,CPU"),))])
+
+
+def test_native_stderr_is_kept_and_given_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with captured_stderr() as said:
+        os.write(2, b"\x1b[1;31m[E:onnxruntime:Default] no such device\x1b[m\n\n")
+    os.write(2, b"after\n")
+    assert said == ["[E:onnxruntime:Default] no such device"]
+    assert capfd.readouterr().err == "after\n"
+
+
 def test_prune_and_audit_run_on_openvino(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needs_openvino()
     few = ("--data", DATA, "--provider", "openvino:device_type=CPU", "--json", "-")
@@ -97,6 +122,8 @@ def test_prune_and_audit_run_on_openvino(tmp_path: Path, capsys: pytest.CaptureF
     assert run([str(part) for part in ("audit", RESNET, *few)]) in (0, 1)
     measured = json.loads(capsys.readouterr().out)["measured"]
     assert measured["provider"]["agreement"]["relative_l2"] < 1e-4
+    assert run(["audit", str(RESNET), "--provider", "openvino", "--no-latency"]) in (0, 1)
+    assert re.search(r"openvino runs \d+ of \d+ nodes and differs from the CPU by", capsys.readouterr().out)
 
 
 def script(folder: Path, text: str) -> str:

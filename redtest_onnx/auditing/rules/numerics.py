@@ -1,4 +1,4 @@
-"""Does it compute numbers, the same ones each time, and would they survive half precision?"""
+"""Rules about numbers: are there any, the same ones each time, and would they survive half precision?"""
 
 from __future__ import annotations
 

@@ -75,28 +75,39 @@ function ticks(low, high, wanted) {
   return found;
 }
 
-/** The end of a text that is at most `room` pixels wide: the end tells layers apart. */
+/** The end of a text that is at most `room` pixels wide: the end tells layers apart. It begins with a whole part of
+ * a path where that fills half of the room, so that no number loses its first digits. */
 function shorten(context, text, room) {
+  const wide = (start) => context.measureText("\u2026" + text.slice(start)).width;
+  const fits = (start) => wide(start) <= room;
   if (context.measureText(text).width <= room) return text;
+  const part = [...text.matchAll(/[/.]/g)].map((found) => found.index + 1).find(fits);
+  if (part !== undefined && wide(part) >= room / 2) return "\u2026" + text.slice(part);
   let low = 0, high = text.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (context.measureText("\u2026" + text.slice(middle)).width <= room) high = middle;
+    if (fits(middle)) high = middle;
     else low = middle + 1;
   }
   return "\u2026" + text.slice(low);
 }
 
-/** The beginning and the end that all names share, up to a separator: what is left tells them apart. */
+/** The beginning and the end that nearly all names share, up to a separator: what is left tells them apart. */
 function shared(names) {
-  let before = names[0] || "", after = before;
-  for (const name of names) {
-    while (!name.startsWith(before)) before = before.slice(0, -1);
-    while (!name.endsWith(after)) after = after.slice(1);
-  }
-  before = before.slice(0, before.search(/[^/.]*$/));
-  after = /[/.]/.test(after) ? after.slice(after.search(/[/.]/)) : "";
-  return names.length > 1 ? [before.length, after.length] : [0, 0];
+  const typical = names[names.length >> 1] || "", most = 0.9 * names.length;
+  const common = (test) => names.filter(test).length >= most;
+  const cuts = [...typical.matchAll(/[/.]/g)].map((found) => found.index);
+  const before = cuts.findLast((k) => common((name) => name.startsWith(typical.slice(0, k + 1))));
+  const after = cuts.find((k) => common((name) => name.endsWith(typical.slice(k))));
+  if (names.length < 2) return ["", ""];
+  return [before === undefined ? "" : typical.slice(0, before + 1), after === undefined ? "" : typical.slice(after)];
+}
+
+/** A long name without what nearly all names share. */
+function distinct(name, [before, after]) {
+  if (name.length <= 20 || name.length <= before.length + after.length) return name;
+  const start = name.startsWith(before) ? before.length : 0;
+  return name.slice(start, name.endsWith(after) ? name.length - after.length : name.length);
 }
 
 const tipBox = document.getElementById("tip");

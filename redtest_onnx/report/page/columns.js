@@ -1,6 +1,6 @@
 // Panels of columns over the same items: parameters, operations, time of every layer.
 
-const PANEL = 118;
+const PANEL = 118, BESIDE = 600; // heights: of a panel, of all panels beside a heat map
 
 class ColumnChart {
   constructor(place, chart) {
@@ -19,12 +19,14 @@ class ColumnChart {
   }
 
   draw() {
-    const { items, panels } = this.chart;
-    const width = this.canvas.parentElement.clientWidth;
+    const { items, panels, ends } = this.chart;
+    const place = this.canvas.parentElement, width = place.clientWidth;
+    const beside = place.closest(".pair") && matchMedia("(min-width: 1100px)").matches;
+    this.tall = beside ? Math.max(PANEL, Math.min(2 * PANEL, BESIDE / panels.length)) : PANEL;
     const colours = theme();
-    const context = prepare(this.canvas, width, panels.length * PANEL + 22);
+    const context = prepare(this.canvas, width, panels.length * this.tall + 22);
     this.plot = { x: 62, width: width - 66 };
-    panels.forEach((panel, k) => this.panel(context, colours, panel, k * PANEL + 22));
+    panels.forEach((panel, k) => this.panel(context, colours, panel, k * this.tall + 22));
     context.fillStyle = colours.muted;
     context.textAlign = "center";
     context.textBaseline = "middle";
@@ -32,18 +34,22 @@ class ColumnChart {
     const skip = Math.max(1, Math.ceil((context.measureText(String(items.length)).width + 10) / slot));
     for (let k = 0; this.chart.numbered && k < items.length; k += skip) {
       if (this.plot.x + (k + 0.5) * slot + context.measureText(String(k)).width / 2 > width) break;
-      context.fillText(String(k), this.plot.x + (k + 0.5) * slot, panels.length * PANEL + 12);
+      context.fillText(String(k), this.plot.x + (k + 0.5) * slot, panels.length * this.tall + 12);
     }
+    ends.forEach((text, k) => {
+      context.textAlign = k ? "right" : "left";
+      context.fillText(text, this.plot.x + k * this.plot.width, panels.length * this.tall + 12);
+    });
     if (this.current !== null) {
       context.globalAlpha = 0.12;
       context.fillStyle = colours.text;
-      context.fillRect(this.plot.x + this.current * slot, 4, Math.max(2, slot), panels.length * PANEL);
+      context.fillRect(this.plot.x + this.current * slot, 4, Math.max(2, slot), panels.length * this.tall);
       context.globalAlpha = 1;
     }
   }
 
   panel(context, colours, panel, top) {
-    const { x, width } = this.plot, height = PANEL - 30;
+    const { x, width } = this.plot, height = this.tall - 30;
     const known = panel.values.filter((v) => v !== null);
     const most = Math.max(...known, panel.line || 0) || 1;
     context.textBaseline = "middle";

@@ -44,7 +44,8 @@ class Heatmap {
         element("button", { type: "button", "aria-label": "Zoom in", onclick: () => this.zoom(0.5) }, "+"),
         element("button", { type: "button", "aria-label": "Zoom out", onclick: () => this.zoom(2) }, "\u2212"),
         element("button", { type: "button", onclick: () => this.reset() }, "Whole")),
-      element("span", { class: "count" }, "Drag to zoom. Keys: arrows, +, \u2212, 0."));
+      element("span", { class: "count" }, matchMedia("(pointer: coarse)").matches
+        ? "Tap a square for its layers." : "Drag to zoom. Keys: arrows, +, \u2212, 0."));
     this.legend = element("div", { class: "scale" });
     place.replaceChildren(tools, this.canvas, this.legend);
     interact(this.canvas, {
@@ -120,7 +121,7 @@ class Heatmap {
     const [top, left, tall, wide] = this.view;
     let context = this.canvas.getContext("2d");
     context.font = "11px system-ui, sans-serif";
-    const names = room >= 560 ? Math.min(220, room * 0.3) : Math.min(110, room * 0.28);
+    const names = room >= 560 ? Math.min(220, room * 0.3) : Math.min(120, room * 0.31);
     const shown = Array.from({ length: Math.min(tall, 80) }, (_, k) => this.label(top + Math.floor(k * tall / Math.min(tall, 80))));
     const margin = Math.min(names, Math.max(...shown.map((text) => context.measureText(text).width)) + 4) + 14;
     const side = Math.min(room - margin - 4, 760);
@@ -144,9 +145,7 @@ class Heatmap {
 
   label(k) {
     const first = k * this.matrix.step;
-    const name = this.items("row", k)[0][0], [before, after] = this.matrix.shared;
-    const middle = name.length > 20 && name.length > before + after ? name.slice(before, name.length - after) : name;
-    return `${middle}  ${first}`;
+    return `${distinct(this.items("row", k)[0][0], this.matrix.shared)}  ${first}`;
   }
 
   labels(context, colours, room) {
@@ -169,9 +168,10 @@ class Heatmap {
     for (let k = 0; k < wide; k++) {
       const marked = this.items("column", left + k).some((item) => item[2]);
       if (marked) this.strip(context, colours, x + k * across, y - 8, Math.max(1, across - 0.5), 5);
-      if (k % skip) continue;
+      const number = String((left + k) * this.matrix.step), middle = x + (k + 0.5) * across;
+      if (k % skip || middle + context.measureText(number).width / 2 > x + width + 4) continue;
       context.fillStyle = colours.muted;
-      context.fillText(String((left + k) * this.matrix.step), x + (k + 0.5) * across, y + height + 12);
+      context.fillText(number, middle, y + height + 12);
     }
   }
 

@@ -103,6 +103,7 @@ class Columns:
         panels: the values.
         note: a sentence below the heading.
         numbered: whether positions of items are written below, as in the tables.
+        ends: what is written below the first and the last item of an axis without numbers.
     """
 
     title: str
@@ -110,6 +111,7 @@ class Columns:
     panels: tuple[Panel, ...]
     note: str = ""
     numbered: bool = True
+    ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

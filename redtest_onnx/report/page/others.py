@@ -9,6 +9,7 @@ from pathlib import Path
 from redtest_onnx.auditing.run import Audit
 from redtest_onnx.graph.model import Model
 from redtest_onnx.ranking.rank import Ranking, RankingEntry
+from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.report import numbers
 from redtest_onnx.report.audits import audit_table
 from redtest_onnx.report.comparisons import compare_headline, match_table
@@ -28,7 +29,13 @@ from redtest_onnx.report.page.model import (
 )
 from redtest_onnx.report.page.provenance import Facts, Provenance, model_facts, settings_fact
 from redtest_onnx.report.ranking_figures import staircase
-from redtest_onnx.report.rankings import correlation_table, means_table, origin_words, ranking_table
+from redtest_onnx.report.rankings import (
+    correlation_table,
+    means_table,
+    origin_words,
+    ranking_table,
+    score_words,
+)
 from redtest_onnx.report.sparsity import sparsity_table, sparsity_words
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.similarity.compare import Comparison
@@ -66,6 +73,7 @@ def compare_page(
     return Page(
         title=f"{titles[0]} (rows) and {titles[1]} (columns)",
         headline=compare_headline(comparison),
+        cards=_change_cards(side_by_side[0]) if side_by_side else (),
         matrices=(Matrix("similarity", rows, columns, comparison.similarity),),
         tables=(*side_by_side, match_table(comparison)),
         facts=(
@@ -75,6 +83,23 @@ def compare_page(
             *provenance.facts,
         ),
     )
+
+
+def _change_cards(table: Table) -> tuple[Card, ...]:
+    """The main rows of a table of two sides and their change."""
+    cards = []
+    for measure, *cells in table.rows:
+        before, after, change = (
+            column.text(cell) for column, cell in zip(table.columns[1:], cells, strict=True)
+        )
+        title = str(measure)
+        if title.startswith(("activation peak", "latency p90")):
+            continue
+        if before not in ("", "-"):
+            cards.append(Card(f"{title[0].upper()}{title[1:]}", change, f"{before} → {after}"))
+        elif after not in ("", "-"):
+            cards.append(Card(f"{title[0].upper()}{title[1:]}", after))
+    return tuple(cards)
 
 
 def sparsity_page(
@@ -132,12 +157,13 @@ def _histogram(sparsity: Sparsity) -> Columns:
         for k in chosen
     )
     counts = tuple(float(histogram.counts[k]) for k in chosen)
-    note = (
-        f"Left to right from {10 ** histogram.edges[filled[0]]:.2g} to "
-        f"{10 ** histogram.edges[filled[-1] + 1]:.2g}, on a logarithmic scale; zeros are not among them."
-    )
     return Columns(
-        "Magnitudes of the weights", items, (Panel("weights", "count", counts),), note, numbered=False
+        "Magnitudes of the weights",
+        items,
+        (Panel("weights", "count", counts),),
+        "From small to large on a logarithmic scale; zeros are not among them.",
+        numbered=False,
+        ends=tuple(f"{10 ** histogram.edges[k]:.2g}" for k in (filled[0], filled[-1] + 1)),
     )
 
 
@@ -180,7 +206,8 @@ def ranking_page(
         charts=tuple(_candidates(ranking)),
         tables=tuple(tables),
         facts=(
-            ("Score", f"{settings.by} with {_COSTS[settings.cost].title}"),
+            *(("Score", score_words(settings, kind)) for kind in SCORES),
+            ("Pareto", "A star: no other is as good in accuracy, cost and MSRS, and better in one of them"),
             *provenance.facts,
         ),
     )

@@ -104,9 +104,18 @@ class PointChart {
     });
   }
 
+  /** Places along the line through the front, which names keep off. */
+  line() {
+    const ends = this.order.filter((k) => this.chart.points[k].front).map((k) => this.places[k]);
+    return ends.slice(1).flatMap(([x, y], k) => {
+      const [a, b] = ends[k], count = Math.ceil(Math.hypot(x - a, y - b) / 8);
+      return Array.from({ length: count }, (_, i) => [a + (x - a) * (i + 0.5) / count, b + (y - b) * (i + 0.5) / count]);
+    });
+  }
+
   /** Names beside their points where they cover nothing: the chosen one first, then those of the front. */
   names(context, colours, width) {
-    const taken = this.places.map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
+    const taken = [...this.places, ...this.line()].map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
     const weight = (k) => this.chart.points[k].chosen * 2 + this.chart.points[k].front;
     const order = [...this.order].sort((a, b) => weight(b) - weight(a)).slice(0, 60);
     context.fillStyle = colours.text;
@@ -114,7 +123,8 @@ class PointChart {
     for (const k of order) {
       const text = shorten(context, this.chart.points[k].name, 170), wide = context.measureText(text).width;
       const [x, y] = this.places[k];
-      for (const [left, top] of [[x + 9, y - 8], [x - 9 - wide, y - 8], [x + 9, y + 9], [x - 9 - wide, y + 9]]) {
+      for (const [left, top] of [[x + 9, y - 8], [x - 9 - wide, y - 8], [x + 9, y + 9], [x - 9 - wide, y + 9],
+        [x - wide / 2, y - 17], [x - wide / 2, y + 18], [x + 9, y - 22], [x + 9, y + 23]]) {
         const box = [left, top - 7, left + wide, top + 7];
         if (box[0] < 68 || box[2] > width || box[1] < 18) continue;
         if (taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;

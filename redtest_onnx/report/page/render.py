@@ -139,6 +139,7 @@ def _data(page: Page) -> dict[str, Any]:
             "type": "columns",
             "items": number(chart.items),
             "numbered": chart.numbered,
+            "ends": chart.ends,
             "panels": [
                 {**asdict(panel), "values": list(map(_short, panel.values))} for panel in chart.panels
             ],
