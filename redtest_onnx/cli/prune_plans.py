@@ -31,8 +31,19 @@ def nothing_removable(
     return True
 
 
-def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
-    """Show the layers that go, or for what reason none does."""
+def show_plan(
+    screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool, both: bool = False
+) -> None:
+    """Show the layers that go, or for what reason none does.
+
+    Args:
+        screen: where.
+        plan: what goes.
+        analysis: what it was planned on.
+        reason: why nothing goes.
+        alone: whether nothing else is shown.
+        both: whether what goes from a branch goes from the other one, too.
+    """
     if plan.empty:
         screen.show(f"Nothing is removed and nothing is written: {reason}.")
         return
@@ -41,7 +52,8 @@ def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, al
     for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
         if table is not None:
             (screen.show if alone else screen.detail)(table)
-    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
+    other = "they go from its other branch, too" if both else "its other branch stays"
+    screen.show(*(f"They are layers of {branch}; {other}." for branch in analysis.branches))
 
 
 def finish_dry_run(
