@@ -25,7 +25,8 @@ def nothing_removable(
     layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
-    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
+    screen.explain(f"No layer of {bench.label} can be removed; nothing is written.")
+    screen.show(layer_table(layers))
     if json_path:
         nothing = Plan("none", bench.digest, ())
         write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
@@ -35,7 +36,7 @@ def nothing_removable(
 def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
     """Show the layers that go, or for what reason none does."""
     if not plan.steps:
-        screen.show(f"Nothing is removed and nothing is written: {reason}.")
+        screen.explain(f"Nothing is removed and nothing is written: {reason}.")
         return
     screen.show(
         f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
