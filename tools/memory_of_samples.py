@@ -2,8 +2,8 @@
 
     python tools/memory_of_samples.py [--model models/resnet_digits.onnx]
 
-Each number of samples is measured in a process of its own, on made-up inputs in an .npy file that is read as
-it is needed, and for both poolings. Needs Linux or macOS.
+Each number of samples is measured in a process of its own, on synthetic inputs in an .npy file that is read
+as it is needed, and for both poolings. Needs Linux or macOS.
 """
 
 from __future__ import annotations

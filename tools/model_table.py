@@ -2,7 +2,7 @@
 
     python tools/model_table.py --output docs/models.md     # the page of the documentation
 
-Models are those of models/, tests/fixtures/ and, where it is there, ../shared/models. All run on made-up
+Models are those of models/, tests/fixtures/ and, where it is there, ../shared/models. All run on synthetic
 inputs: the table is about graphs. Every removable layer is taken out alone, the result is verified against
 the original and written, read and run again.
 """

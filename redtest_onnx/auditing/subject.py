@@ -35,8 +35,9 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 Outputs = Mapping[str, Any]
 
 _SAMPLES = 8
+_SYNTHETIC = 4  # samples, where inputs were made up
 _SIMILARITY = AnalysisSettings(samples=64, batches=2)
-_ON_NOISE = AnalysisSettings(samples=32, batches=1)  # more noise tells no more about real inputs
+_ON_NOISE = AnalysisSettings(samples=16, batches=1)  # more noise tells no more about real inputs
 _PQ = (0.5, 1.0)
 _LARGE = 1e3  # times a usual input
 
@@ -203,7 +204,7 @@ class Subject:
             for name in self.index.producer
             if name in self.index.activations and self.shapes.is_float(name) and name in self.shapes.dtypes
         ]
-        indices = sample_indices(self.data, _SAMPLES, 0)
+        indices = sample_indices(self.data, _SYNTHETIC if self.data.synthetic else _SAMPLES, 0)
         return largest_magnitudes(self.bench, names, indices) if names else {}
 
     def weights(self) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:

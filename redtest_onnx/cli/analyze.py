@@ -10,17 +10,17 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
-from redtest_onnx.cli.analyze_job import AnalyzeJob, AnalyzeRequest, summary
-from redtest_onnx.cli.analyze_saved import SavedOutputs, analyze_saved, is_saved_analysis
+from redtest_onnx.cli.analyze_job import AnalyzeJob, AnalyzeRequest
+from redtest_onnx.cli.analyze_saved import analyze_saved
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
+from redtest_onnx.cli.underfitting import is_saved_analysis
 from redtest_onnx.data.saved_activations import holds_activations
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model_folder import is_model_folder
 from redtest_onnx.report.table_formats import TableFormat
-from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.activation_model import activation_workbench
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings, analyze
@@ -74,8 +74,9 @@ def command(
     """Measure the similarity of all layers of MODEL and its redundancy score (MSRS).
 
     A folder stands for all .onnx files in it; they are analysed on the engine. What --json wrote before
-    stands for the model it was measured on, and is scored anew with --threshold, --alpha and --gate. What
-    `expose --save` wrote (.npz, .parquet or a folder of arrays) is measured tensor by tensor.
+    stands for the model it was measured on, and is scored anew with --threshold, --alpha and --gate, or over
+    alpha and threshold with --sweep. What `expose --save` wrote (.npz, .parquet or a folder of arrays) is
+    measured tensor by tensor.
     """
     begin = perf_counter()
     options.configure_logging(verbose, quiet)
@@ -84,9 +85,7 @@ def command(
     outputs = request.outputs()
     if is_saved_analysis(model):
         outputs.spare(model)
-        written = SavedOutputs(request.png, request.explorer, request.json_path)
-        saved, left = analyze_saved(context, model, written)
-        screen.show(layer_table(saved.layers, [None, *saved.adjacent]), *summary(saved), *left)
+        analyze_saved(context, request, screen)
         return
     engine = ranking_options.engine_options_of(rest)
     run = options.run_options_of(rest)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.model_request import ModelRequest
 from redtest_onnx.cli.options import DataOptions
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.underfitting import is_saved_analysis, saved_proposal
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
@@ -31,10 +32,9 @@ from redtest_onnx.similarity.sweep import Sweep, ThresholdProposal, propose_thre
 
 
 @dataclass(frozen=True)
-class AnalyzeRequest:
+class AnalyzeRequest(ModelRequest):
     """The options that only `analyze` has, by the names of its parameters."""
 
-    model: Path
     html: Path | None
     png: Path | None
     feature_maps: Path | None
@@ -44,13 +44,6 @@ class AnalyzeRequest:
     underfitting: Path | None
     json_path: str | None
     force: bool
-
-    @classmethod
-    def of(cls, model: Path, values: dict[str, Any]) -> tuple[AnalyzeRequest, dict[str, Any]]:
-        """The request of a command's values, and the values that other option groups read."""
-        own = {field.name for field in fields(cls)} - {"model"}
-        rest = {name: value for name, value in values.items() if name not in own}
-        return cls(model=model, **{name: values[name] for name in own}), rest
 
     def outputs(self) -> Outputs:
         """All files that will be written.
@@ -104,6 +97,8 @@ class AnalyzeJob:
         path = self.request.underfitting
         if path is None:
             return None
+        if is_saved_analysis(path):
+            return saved_proposal(path, self.analysis)
         small, settings = load(path), self.analysis.settings
         other = Workbench(small, given.open(small), self.bench.options, seed=settings.seed)
         return propose_threshold(analyze(other, settings), self.analysis, path.name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from redtest_onnx.cli.fit_options import check_fit
+from redtest_onnx.cli.model_request import ModelRequest
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.prune_curve import CurveRequest
 from redtest_onnx.cli.training_options import prepare_torch
@@ -26,7 +27,7 @@ from redtest_onnx.training.distil.settings import DistilSettings
 
 
 @dataclass(frozen=True)
-class PruneRequest:
+class PruneRequest(ModelRequest):
     """The options that only `prune` has, by the names of its parameters.
 
     Raises:
@@ -35,12 +36,12 @@ class PruneRequest:
         RuntimeUnavailableError: training is asked for, and PyTorch is not installed.
     """
 
-    model: Path
     output: Path | None
     criterion: str
     threshold: float | None
     remove: int | None
     target: tuple[str, ...]
+    width: bool
     max_drop: float | None
     repair: Method
     repair_time: float | None
@@ -69,24 +70,22 @@ class PruneRequest:
         check_training(self.epochs, self.iterations, self.lr, () if trains else self.augment, self.plan_path)
         if self.repair_time is not None and not trains:
             raise InputError("--repair-time belongs to --repair distil or auto", hint="--repair distil")
+        if self.width and ((self.plan_path and not self.dry_run) or self.iterations > 1):
+            raise InputError(
+                "--width is for one round of a plan that is made here",
+                hint="leave out --plan or --iterations",
+            )
         check_fit(self.fit_data, self.repair, self.curve is not None, self.iterations)
         if self.repair == "distil":
             require_training()
         if self.epochs is not None:
             prepare_torch()
 
-    @classmethod
-    def of(cls, model: Path, values: dict[str, Any]) -> tuple[PruneRequest, dict[str, Any]]:
-        """The request of a command's values, and the values that other option groups read."""
-        own = {field.name for field in fields(cls)} - {"model"}
-        rest = {name: value for name, value in values.items() if name not in own}
-        return cls(model=model, **{name: values[name] for name in own}), rest
-
     @property
     def budget(self) -> Budget:
         """What limits the pruning."""
         targets = tuple(map(_target, self.target))
-        return Budget(self.remove, self.threshold, targets, self.max_drop, self.protect)
+        return Budget(self.remove, self.threshold, targets, self.max_drop, self.protect, self.width)
 
     def budgets(self) -> tuple[Budget, ...]:
         """The part of each round."""
@@ -132,6 +131,7 @@ class PruneRequest:
                 "--remove": self.remove is not None,
                 "--threshold": self.threshold is not None,
                 "--target": bool(self.target),
+                "--width": self.width,
                 "--plan": self.plan_path is not None,
                 "--dry-run": self.dry_run,
                 "--finetune": self.epochs is not None,

@@ -120,6 +120,13 @@ class WithMask(_View):
         return self.data.labels(indices)
 
 
+def keeps_sizes(data: Dataset) -> bool:
+    """Whether a sample's arrays have the same sizes whatever samples it is read with; not so of texts."""
+    while isinstance(data, _View):
+        data = data.data
+    return not getattr(data, "padded_by_batch", False)
+
+
 def require_samples(data: Dataset) -> None:
     """Check that there is enough to measure similarity on.
 

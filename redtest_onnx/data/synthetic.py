@@ -220,6 +220,23 @@ class Synthetic:
         return found[0] if found else None
 
 
+def guessed_values(model: Model) -> tuple[str, ...]:
+    """Inputs whose synthetic values are a guess: rows of other inputs, as edges of graphs are, and integers
+    of which nothing tells what they mean."""
+    graph, states = InputValues(model), state_inputs(model)
+
+    def guessed(spec: TensorSpec) -> bool:
+        if bounds := graph.bounds(spec.name):
+            return any(bound.rows.size is None for bound in bounds)
+        numbers = spec.numpy_dtype.kind in "iu" and spec.numpy_dtype.itemsize > 1
+        named = any(words.search(spec.name) for words in (_MASK, _KIND, _LENGTH, _POSITIONS))
+        told = named or spec.name in states or graph.is_size(spec.name)
+        told = told or graph.compared(spec.name) is not None or graph.length_of(spec.name) is not None
+        return numbers and not told and len(spec.shape or ()) <= 2
+
+    return tuple(spec.name for spec in model.inputs if guessed(spec))
+
+
 def as_many(one: Dataset, two: Dataset) -> tuple[Dataset, Dataset]:
     """Samples of two models that are to be compared: of synthetic ones as many as the larger model gets."""
     if not (isinstance(one, Synthetic) and isinstance(two, Synthetic)) or len(one) == len(two):

@@ -149,6 +149,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self._encoded)
 
+    @property
+    def padded_by_batch(self) -> bool:
+        """Whether a sample is as long as the longest one that it is read with."""
+        return self._length is None
+
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
         """Class of each of the given samples, [n]; None without labels."""
         return None if self._labels is None else self._labels[np.asarray(indices)]
@@ -156,10 +161,6 @@ class Texts:
     def fixed_length(self) -> Texts:
         """The same samples, all as long as the longest one: for what needs equal sizes in all batches."""
         length = self._length or max(len(sample.ids) for sample in self._encoded)
-        return Texts(self._model, self.source, self._encoded, self._labels, self.pad, self.mask, length)
-
-    def padded_to(self, length: int) -> Texts:
-        """The same samples with sequences of a given length; longer ones are cut."""
         return Texts(self._model, self.source, self._encoded, self._labels, self.pad, self.mask, length)
 
     def inputs(self, indices: Chosen) -> Feeds:

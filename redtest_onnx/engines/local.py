@@ -1,4 +1,4 @@
-"""This process, or several of this machine."""
+"""Engines that work on this machine: in this process, or in a pool of processes."""
 
 from __future__ import annotations
 

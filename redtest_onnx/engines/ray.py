@@ -1,4 +1,4 @@
-"""A Ray cluster that is already there, or one that Ray starts on this machine."""
+"""The engine that works on a Ray cluster, one that is there or one that Ray starts on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rule tells of the axes of which operator; see `axes`."""
+"""The rule of each operator by which `axes` follows axes from its inputs to its outputs."""
 
 from __future__ import annotations
 

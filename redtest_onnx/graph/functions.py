@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-import networkx as nx
 import onnx
 
 from redtest_onnx.errors import InputError
@@ -29,6 +28,8 @@ def check_functions(model: Model) -> None:
     twice = [key for key, times in Counter(map(_key, functions)).items() if times > 1]
     if twice:
         raise _error(model, twice[0], "is there twice", "give each function a name of its own")
+    import networkx as nx  # few models have functions, and its import takes longer than a check
+
     keys = {*map(_key, functions)}
     calls: nx.DiGraph[_Key] = nx.DiGraph()
     calls.add_nodes_from(map(_key, functions))
@@ -41,7 +42,7 @@ def check_functions(model: Model) -> None:
     if rings:
         first = next(key for key in map(_key, functions) if key in rings)
         raise _error(model, first, "calls itself, which ONNX does not allow", "export the model again")
-    _check_size(model, calls)
+    _check_size(model, list(nx.topological_sort(calls)))
     for domain, name, overload in map(_key, functions):
         version = model.opsets.get(domain or "ai.onnx")
         if version is not None and _is_operator(domain, name, version):
@@ -54,11 +55,16 @@ def check_functions(model: Model) -> None:
             )
 
 
-def _check_size(model: Model, calls: nx.DiGraph[_Key]) -> None:
-    """Refuse functions that call one another so often that a few of them unfold to more than any memory."""
+def _check_size(model: Model, order: Sequence[_Key]) -> None:
+    """Refuse functions that call one another so often that a few of them unfold to more than any memory.
+
+    Args:
+        model: the model.
+        order: the functions, each before those it calls.
+    """
     functions = {_key(function): function for function in model.proto.functions}
     nodes: dict[_Key, int] = {}
-    for key in reversed(list(nx.topological_sort(calls))):
+    for key in reversed(order):
         nodes[key] = min(_COUNTED, sum(nodes.get(called, 1) for called in _calls(functions[key].node)))
     count = min(_COUNTED, sum(nodes.get(called, 1) for called in _calls(model.graph.node)))
     if count > _MOST_NODES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -317,6 +317,7 @@ def tensor_elements(dims: Iterable[int]) -> int:
     return count
 
 
+@cache
 def element_bits(dtype: int) -> int:
     """Bits one element of an ONNX type takes; 0 for types without a fixed size (strings)."""
     name = dtype_name(dtype)

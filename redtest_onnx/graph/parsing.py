@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,8 @@ _PART = 4 << 20  # bytes of fields that are parsed together
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
+_WEIGHT = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+_NAME, _RAW = onnx.TensorProto.NAME_FIELD_NUMBER, onnx.TensorProto.RAW_DATA_FIELD_NUMBER
 _LONGEST_VARINT = 10
 
 
@@ -52,6 +55,30 @@ def read_proto(path: Path, *, large: int = _LARGE, part: int = _PART) -> onnx.Mo
             proto = onnx.ModelProto()
             proto.ParseFromString(path.read_bytes())
     return proto
+
+
+def raw_lengths(path: Path, *, large: int = _PART) -> dict[str, int]:
+    """Bytes of raw data that a file holds for its large weights by name, read without those data.
+
+    Protobuf copies a field to tell its length. Nothing where fields can't be told apart.
+
+    Args:
+        path: a file that was read as a model.
+        large: bytes from which on a weight counts.
+    """
+    found: dict[str, int] = {}
+    with path.open("rb") as file, suppress(_OddWireFormatError):
+        for graph in _values(file, slice(0, path.stat().st_size), _GRAPH):
+            for weight in _values(file, graph, _WEIGHT):
+                if weight.stop - weight.start > large:
+                    name = b"".join(_read(file, value) for value in _values(file, weight, _NAME))
+                    for raw in _values(file, weight, _RAW):
+                        found[name.decode("utf-8", "replace")] = raw.stop - raw.start
+    return found
+
+
+def _values(file: BinaryIO, message: slice, number: int) -> Iterator[slice]:
+    return (value for found, _, value in _fields(file, message) if found == number and value is not None)
 
 
 def _merge_in_parts(graph: onnx.GraphProto, file: BinaryIO, value: slice, part: int) -> None:

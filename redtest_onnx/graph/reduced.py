@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import onnx
@@ -33,43 +33,74 @@ _FILLED = frozenset(
 def copied_without(message: Proto, fields: Container[str]) -> Proto:
     """A copy of a message without some of its fields, which are never copied on the way."""
     copied = type(message)()
-    for field, value in message.ListFields():
+    for field in message.DESCRIPTOR.fields:
         if field.name in fields:
             continue
         if field.is_repeated:
-            getattr(copied, field.name).extend(value)
+            getattr(copied, field.name).extend(getattr(message, field.name))
+        elif not message.HasField(field.name):
+            continue
         elif field.message_type is not None:
-            getattr(copied, field.name).CopyFrom(value)
+            getattr(copied, field.name).CopyFrom(getattr(message, field.name))
         else:
-            setattr(copied, field.name, value)
+            setattr(copied, field.name, getattr(message, field.name))
     return copied
 
 
 def with_weights_made_in_place(model: Model) -> Model:
     """A model of the same sizes that makes its large weights, all zero, where they are read.
 
-    It runs where the model runs and fails where sizes don't fit, without the memory that weights take. Small
-    weights, which may be sizes or axes, are as they were.
+    It runs where the model runs and fails where sizes don't fit, without the memory that weights take. Of a
+    table of embeddings one column is made, which holds whether an index lies in it. Small weights, which may
+    be sizes or axes, are as they were.
     """
     source = model.graph
     large = {t.name: t for t in source.initializer if _is_large(t) and t.data_type in _FILLED}
     if not large:
         return model
+    tables = _tables(source, large)
     proto = copied_without(model.proto, {"graph"})
-    proto.graph.CopyFrom(copied_without(source, {"initializer", "input"}))
-    proto.graph.input.extend(info for info in source.input if info.name not in large)
-    proto.graph.initializer.extend(t for t in source.initializer if t.name not in large)
-    made = []
+    graph = proto.graph
+    graph.CopyFrom(copied_without(source, {"initializer", "input", "node"}))
+    graph.input.extend(info for info in source.input if info.name not in large)
+    graph.initializer.extend(t for t in source.initializer if t.name not in large)
     for k, tensor in enumerate(large.values()):
-        sizes = f"redtest.sizes.{k}"
-        dims = onnx.helper.make_tensor(sizes, _INT64, [len(tensor.dims)], tensor.dims)
-        proto.graph.initializer.append(dims)
+        made = [tensor.dims[0], 1] if tensor.name in tables else tensor.dims
+        graph.initializer.append(_sizes(f"redtest.sizes.{k}", made))
         zero = onnx.helper.make_tensor("", tensor.data_type, [1], [0])
-        made.append(onnx.helper.make_node("ConstantOfShape", [sizes], [tensor.name], value=zero))
-    nodes = list(proto.graph.node)
-    del proto.graph.node[:]
-    proto.graph.node.extend([*made, *nodes])
+        node = onnx.helper.make_node("ConstantOfShape", [f"redtest.sizes.{k}"], [tensor.name], value=zero)
+        graph.node.append(node)
+    for k, node in enumerate(source.node):
+        graph.node.append(node)
+        if node.input and node.input[0] in tables:
+            row, column = f"redtest.row.{k}", f"redtest.column.{k}"
+            graph.initializer.append(_sizes(row, large[node.input[0]].dims[1:]))
+            graph.node[-1].output[0] = column
+            graph.node.append(onnx.helper.make_node("Expand", [column, row], node.output))
     return model.edited(proto)
+
+
+def _tables(graph: onnx.GraphProto, names: Mapping[str, onnx.TensorProto]) -> set[str]:
+    """Those matrices of which nothing is read but rows."""
+    found = {name for name, tensor in names.items() if len(tensor.dims) == 2}
+    found -= {info.name for info in graph.output}
+    for node in graph.node:
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        rows = node.op_type == "Gather" and not node.domain and axis in (0, -2)
+        found.difference_update(node.input[1:] if rows else node.input)
+    for child in subgraphs(graph.node):
+        found -= _read_in(child)
+    return found
+
+
+def _read_in(graph: onnx.GraphProto) -> set[str]:
+    """Names that a graph and its subgraphs read, its own among them."""
+    found = {name for node in graph.node for name in node.input} | {info.name for info in graph.output}
+    return found.union(*(_read_in(child) for child in subgraphs(graph.node)))
+
+
+def _sizes(name: str, sizes: Sequence[int]) -> onnx.TensorProto:
+    return onnx.helper.make_tensor(name, _INT64, [len(sizes)], sizes)
 
 
 def with_weights_as_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:

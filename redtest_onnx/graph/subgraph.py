@@ -9,6 +9,7 @@ import onnx
 
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.weights_file import model_of
 
 
 def live(index: GraphIndex, node: int) -> tuple[str, ...]:
@@ -82,7 +83,6 @@ def segment(
     graph = proto.graph
     graph.name = "segment"
     _extend(graph, index, sorted(needed), fence or Fence())
-    graph.initializer.extend(tensor for name, tensor in index.initializers.items() if name in read)
     graph.sparse_initializer.extend(t for t in model.graph.sparse_initializer if t.values.name in read)
     declared = {info.name: info for info in model.graph.input if info.name not in index.initializers}
     for name in sorted(read - set(outputs)):
@@ -91,7 +91,7 @@ def segment(
         elif name in declared:
             graph.input.append(declared[name])
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-    return model.edited(proto)
+    return model_of(model, proto, (tensor for name, tensor in index.initializers.items() if name in read))
 
 
 def _extend(graph: onnx.GraphProto, index: GraphIndex, needed: list[int], fence: Fence) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import networkx as nx
 import onnx
 
 from redtest_onnx.graph.index import reads
@@ -95,6 +94,8 @@ def _order(graph: onnx.GraphProto) -> list[int] | None:
     edges = [(makers[name], i) for i, node in enumerate(graph.node) for name in reads(node) if name in makers]
     if all(maker < reader for maker, reader in edges):
         return None
+    import networkx as nx  # which few models need, and whose import takes longer than all of this
+
     flow: nx.DiGraph[int] = nx.DiGraph()
     flow.add_nodes_from(range(len(graph.node)))
     flow.add_edges_from(edges)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import replace
 
 import onnx
 
@@ -60,13 +61,11 @@ class WeightsFile:
     def _holds(self, content: bytes, offset: int, length: int) -> bool:
         if length != len(content):
             return False
-        view = memoryview(content)
         with self._file.open("rb") as file:
             file.seek(offset)
+            # Slices of bytes are compared as blocks of memory, views element by element.
             return all(
-                file.read(_CHUNK) == view[start : start + _CHUNK]
-                if start + _CHUNK <= length
-                else file.read(length - start) == view[start:]
+                file.read(min(_CHUNK, length - start)) == content[start : start + _CHUNK]
                 for start in range(0, length, _CHUNK)
             )
 
@@ -76,58 +75,74 @@ def sharing_weights(model: Model) -> Model:
 
     The model itself where it lies in a file of its own, its weights are small, or others hold them.
     """
-    if model.path is not None or not is_large(model.proto):
-        return model
-    external = any(map(is_external, model.graph.initializer))
-    weights = model.family.get("weights")
-    if external and (weights is None or model.folder != weights.folder):
+    if model.path is not None or not is_large(model.proto) or _lies_elsewhere(model):
         return model
     if "sharing" not in model.facts:
-        weights = model.family.setdefault("weights", weights or WeightsFile())
-        proto = with_large_weights(model.proto, weights.reference)
-        model.facts["sharing"] = Model(
-            proto, data_folder=weights.folder, origin=model.label, sizes=model.sizes, renamed=model.renamed
-        )
-        model.facts["sharing"].family["weights"] = weights  # the file lives as long as what reads it
+        light = _without_weights(model.proto)
+        model.facts["sharing"] = model_of(model, light, model.graph.initializer)
     shared = model.facts["sharing"]
     assert isinstance(shared, Model)
     return shared
 
 
-def is_large(proto: onnx.ModelProto) -> bool:
-    """Whether copies of a model's weights are worth saving."""
-    return sum(tensor_bytes(t) for t in proto.graph.initializer if _is_large_weight(t)) > _LARGE_MODEL
+def model_of(source: Model, proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> Model:
+    """A model to run that is made of another one and of weights of that, whose large values are not copied.
 
-
-def with_large_weights(
-    proto: onnx.ModelProto, replace: Callable[[onnx.TensorProto], onnx.TensorProto | None]
-) -> onnx.ModelProto:
-    """A copy of a model with something in place of its large weights, whose values are not copied.
+    They are in the file that all models share which were made of the same one, if they are large together.
 
     Args:
-        proto: the model; not changed.
-        replace: gives what takes a weight's place; None takes it out.
+        source: what it is made of.
+        proto: the new model but for these weights, which are added.
+        weights: initializers of `source`.
     """
-    light = copied_without(proto, {"graph"})
-    light.graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
-    for tensor in proto.graph.initializer:
-        found = replace(tensor) if _is_large_weight(tensor) else tensor
-        if found is not None:
-            light.graph.initializer.append(found)
-    return light
+    weights = list(weights)
+    if not _are_large(weights) or _lies_elsewhere(source):
+        proto.graph.initializer.extend(weights)
+        return source.edited(proto)
+    file: WeightsFile = source.family.setdefault("weights", source.family.get("weights") or WeightsFile())
+    # A model that was read never changes; the weights of others are held against the file.
+    known: dict[str, onnx.TensorProto] = source.facts.setdefault("references", {}) if source.path else {}
+    for tensor in weights:
+        if _is_large_weight(tensor):
+            tensor = known.get(tensor.name) or known.setdefault(tensor.name, file.reference(tensor))
+        proto.graph.initializer.append(tensor)
+    return replace(source.edited(proto), data_folder=file.folder)
+
+
+def _lies_elsewhere(model: Model) -> bool:
+    """Whether some of a model's weights lie in other files than the shared one."""
+    file = model.family.get("weights")
+    own = isinstance(file, WeightsFile) and file.folder == model.folder
+    return not own and any(map(is_external, model.graph.initializer))
+
+
+def is_large(proto: onnx.ModelProto) -> bool:
+    """Whether copies of a model's weights are worth saving."""
+    return _are_large(proto.graph.initializer)
+
+
+def _are_large(weights: Iterable[onnx.TensorProto]) -> bool:
+    return sum(tensor_bytes(t) for t in weights if _is_large_weight(t)) > _LARGE_MODEL
 
 
 def serialised_size(proto: onnx.ModelProto) -> int:
     """Bytes that a model takes in a file, without serialising its large weights for that."""
-    taken: list[int] = []
-
-    def take(tensor: onnx.TensorProto) -> None:
-        rest = copied_without(tensor, {"raw_data"})
-        taken.append(_field(rest.ByteSize() + _field(len(tensor.raw_data))))
-
-    light = with_large_weights(proto, take)
+    taken = 0
+    light = _without_weights(proto)
+    for tensor in proto.graph.initializer:
+        if _is_large_weight(tensor):
+            rest = copied_without(tensor, {"raw_data"})
+            taken += _field(rest.ByteSize() + _field(tensor_bytes(tensor)))
+        else:
+            light.graph.initializer.append(tensor)
     small = light.graph.ByteSize()
-    return int(light.ByteSize() - _field(small) + _field(small + sum(taken)))
+    return int(light.ByteSize() - _field(small) + _field(small + taken))
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    light = copied_without(proto, {"graph"})
+    light.graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
+    return light
 
 
 def _field(size: int) -> int:

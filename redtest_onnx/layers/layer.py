@@ -210,7 +210,7 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
     if None not in types and types[0] != types[1]:
         return None, "it changes the type of its values"
     if shapes.is_low_bit(region.exit) and not same_scale(index, region.entry, region.exit):
-        return None, "its integers are scaled otherwise than those it starts from"
+        return None, "its input and output have different quantisation scales"
     if before == after:
         return "bypass", None
     change = f"it changes the shape from {_dims(before)} to {_dims(after)}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.dominators import FlowStep, find_flows, shadowed_steps, weighted
+from redtest_onnx.layers.nested import majority_steps, nested_chains
 
 # What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence.
 _RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
@@ -68,6 +69,11 @@ def find_regions(
     chains = [chain for tree in trees for chain in tree.chains()]
     opened = {exit_ for tree in trees for exit_ in tree.opened()}
     no_layers = shadowed_steps(index, flows)
+    whole = {step for chain in chains for step in chain if step.exit not in opened | heads} - no_layers
+    for step in majority_steps(index, sorted(whole, key=lambda step: index.producer[step.exit])):
+        if nested := nested_chains(index, step):
+            opened.add(step.exit)
+            chains += nested
     # The way with most layers names them; others add what branches off it.
     chains.sort(key=lambda chain: -sum(weighted(index, step) for step in chain))
     found: dict[str, Region] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -24,18 +26,9 @@ CONTENDERS = ("redtest", "spread", "every-other")
 """The criteria whose plans are compared; of equal ones the first is taken."""
 
 
-def choose_plan(
-    context: CriterionContext,
-    budget: Budget,
-    criterion: str = "redtest",
-    *,
-    losses: Losses | None = None,
-    progress: Progress | None = None,
-) -> Plan:
-    """As `make_plan`, with an arbiter for the criterion `BEST_OF`."""
-    if criterion == BEST_OF:
-        return best_plan(context, budget, losses=losses, progress=progress)
-    return make_plan(context, budget, criterion, losses=losses, progress=progress)
+def planner(criterion: str) -> Callable[..., Plan]:
+    """What chooses by a criterion: `best_plan` for `BEST_OF`, else `make_plan`, called alike."""
+    return best_plan if criterion == BEST_OF else partial(make_plan, criterion=criterion)
 
 
 def best_plan(

@@ -1,4 +1,4 @@
-"""An audit in any format, and which file gets which."""
+"""Reports of audits: the format of each file, by its suffix, and the text in that format."""
 
 from __future__ import annotations
 

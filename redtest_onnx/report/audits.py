@@ -1,4 +1,4 @@
-"""Audits as JSON documents, text, tables and Markdown."""
+"""Audits as text, tables and Markdown."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Figures as files and as text for pages."""
+"""Figures as files, and the labels in them."""
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,17 +49,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with mpl.rc_context({"svg.hashsalt": "redtest-onnx"}):
         write_atomic(path, lambda target: figure.savefig(target, format=form, dpi=160, metadata=metadata))
-
-
-def figure_svg(figure: Figure) -> str:
-    """A figure as SVG text without XML header, for documents."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "redtest-onnx", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def shown_labels(names: Sequence[str], most: int = _MOST_LABELS) -> list[tuple[int, str]]:

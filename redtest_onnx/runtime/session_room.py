@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import Model, stored_tensors, tensor_bytes
 
 LARGE = 1 << 30
 """Bytes of weights above which no second session is kept open; each session holds the weights once more."""
@@ -25,6 +25,8 @@ _HOLDERS: WeakSet[SessionHolder] = WeakSet()
 
 def is_large(model: Model) -> bool:
     """Whether a model's weights are so large that two sessions of it may not fit into memory."""
+    if model.path is None:
+        return sum(map(tensor_bytes, stored_tensors(model.proto))) > LARGE
     try:
         return model.file_bytes > LARGE
     except OSError:

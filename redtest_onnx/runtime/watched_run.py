@@ -1,4 +1,4 @@
-"""A run of a model watched from inside: how much the memory of this process grows. Linux only.
+"""Runs a model in a process of its own and prints how much that process's memory grows. Linux only.
 
 python -m redtest_onnx.runtime.watched_run MODEL INPUTS.npz
 """

@@ -1,4 +1,4 @@
-"""PyTorch, where it is installed."""
+"""Imports PyTorch for a search, or says how to install it."""
 
 from __future__ import annotations
 

@@ -70,9 +70,15 @@ def rescore(
 
 
 def rescored_document(saved: SavedAnalysis, analysis: Analysis) -> Document:
-    """The document of a saved analysis with another score in it."""
+    """The document of a saved analysis with another score in it.
+
+    What was varied or proposed under the score before is left out.
+    """
+    kept = saved.document
+    if analysis is not saved.analysis:
+        kept = {key: value for key, value in kept.items() if key not in ("sweep", "proposed_threshold")}
     document = {
-        **saved.document,
+        **kept,
         "msrs": redundancy_document(analysis.redundancy),
         "settings": settings_document(analysis.settings),
     }

@@ -11,9 +11,9 @@ import numpy as np
 
 from redtest_onnx.documents.base import Document, number
 from redtest_onnx.errors import InputError
-from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
+from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator, combine
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze, redundancy_of
 from redtest_onnx.similarity.measure import Progress
 from redtest_onnx.similarity.rescore import rescore
 
@@ -80,6 +80,16 @@ class Sweep:
     points: tuple[SweepPoint, ...]
     settings: AnalysisSettings
 
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What was varied, in that order."""
+        return tuple(dict.fromkeys(p.choice for p in self.points))
+
+    @property
+    def estimators(self) -> tuple[Estimator, ...]:
+        """The estimators that every choice was scored with."""
+        return tuple(dict.fromkeys(p.estimator for p in self.points))
+
     def of(self, choice: Choice, estimator: Estimator) -> tuple[SweepPoint, ...]:
         """The points of one choice and one estimator."""
         return tuple(p for p in self.points if p.choice == choice and p.estimator == estimator)
@@ -133,10 +143,39 @@ def sweep(bench: Workbench, analysis: Analysis, progress: Progress | None = None
             own[estimator] = found
         if progress:
             progress(done, len(runs), "measuring the sweep")
-    for base in (own["minibatch"], _as_paper(own["minibatch"]), own["biased"]):
-        points += [_point("alpha", a, rescore(base, alpha=a).analysis) for a in ALPHAS]
-        points += [_point("threshold", t, rescore(base, threshold=t).analysis) for t in THRESHOLDS]
+    points += _scores((own["minibatch"], _as_paper(own["minibatch"]), own["biased"]))
     return Sweep(tuple(points), replace(settings, samples=analysis.samples))
+
+
+def sweep_scores(analysis: Analysis, where: str | None = None) -> Sweep:
+    """Score one measurement over alpha and threshold; nothing is run, so that samples are not varied.
+
+    The unbiased HSIC of single batches gives "minibatch" and "paper", whichever of them the analysis has;
+    every other measurement gives its own estimator alone.
+
+    Args:
+        analysis: what was measured, usually read from a file.
+        where: that file, for messages.
+
+    Raises:
+        InputError: its estimator is "paper" over several batches, and it holds none of them.
+    """
+    settings = analysis.settings
+    if analysis.hsic_batches is not None:
+        both = settings.estimator in ("minibatch", "paper")
+        readings: tuple[Estimator, ...] = ("minibatch", "paper") if both else (settings.estimator,)
+        bases = [_combined(analysis, estimator) for estimator in readings]
+    elif settings.estimator == "paper" and analysis.batches > 1:
+        raise InputError(
+            "has no similarities of single batches, whose scores @estimator=paper averages",
+            where=where,
+            hint="a sweep of the model itself measures them",
+        )
+    else:
+        whole = replace(analysis.redundancy, std=None, standard_error=None, per_batch=())
+        bases = [replace(analysis, redundancy=whole)]
+    used = replace(settings, threshold=analysis.redundancy.threshold, samples=analysis.samples)
+    return Sweep(tuple(_scores(bases)), used)
 
 
 def propose_threshold(small: Analysis, analysis: Analysis, name: str) -> ThresholdProposal:
@@ -162,6 +201,31 @@ def propose_threshold(small: Analysis, analysis: Analysis, name: str) -> Thresho
         f"{name} has near-duplicate layers at every threshold up to 0.99: it is no network that underfits",
         hint="give a smaller one, or one that was trained less",
     )
+
+
+def _scores(bases: Sequence[Analysis]) -> list[SweepPoint]:
+    """Measurements under every alpha and every threshold."""
+    alphas = [_point("alpha", a, rescore(base, alpha=a).analysis) for base in bases for a in ALPHAS]
+    return alphas + [
+        _point("threshold", t, rescore(base, threshold=t).analysis) for base in bases for t in THRESHOLDS
+    ]
+
+
+def _combined(analysis: Analysis, estimator: Estimator) -> Analysis:
+    """The batches of an analysis put together by an estimator."""
+    stack = analysis.hsic_batches
+    assert stack is not None
+    before = analysis.redundancy
+    settings = replace(
+        analysis.settings,
+        estimator=estimator,
+        alpha=before.alpha,
+        threshold=before.threshold,
+        gate=before.gate,
+    )
+    similarity = combine(stack, estimator)
+    redundancy = redundancy_of(stack, similarity, settings)
+    return replace(analysis, similarity=similarity, settings=settings, redundancy=redundancy)
 
 
 def _as_paper(found: Analysis) -> Analysis:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from redtest_onnx.bridge.dtypes import to_tensor
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset, Feeds
+from redtest_onnx.data.dataset import Dataset, Feeds, keeps_sizes
+from redtest_onnx.graph.masks import Mask
+from redtest_onnx.training.positions import counted_positions
 
 # Decoded samples up to this size are kept for the next epoch.
 _KEPT_BYTES = 1 << 30
@@ -26,11 +28,13 @@ class Batch:
         inputs: tensors [n, ...] by name of the model's inputs.
         labels: classes, int64 [n]; None without labels.
         count: how many of them count; the others fill up a fixed batch.
+        counted: [n, positions] which positions of sequences count; None where all do.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
     count: int
+    counted: Tensor | None = None
 
     def parts(self, size: int | None) -> Iterator[Batch]:
         """The batch in pieces of a size; the batch itself without one."""
@@ -39,15 +43,16 @@ class Batch:
             return
         for start in range(0, len(self), size):
             cut = slice(start, start + size)
-            labels = None if self.labels is None else self.labels[cut]
-            yield Batch({name: value[cut] for name, value in self.inputs.items()}, labels, size)
+            inputs = {name: value[cut] for name, value in self.inputs.items()}
+            yield Batch(inputs, _part(self.labels, cut), size, _part(self.counted, cut))
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return Batch(
-            {name: _placed(value, device) for name, value in self.inputs.items()}, labels, self.count
+        labels, counted = (
+            None if value is None else value.to(device) for value in (self.labels, self.counted)
         )
+        inputs = {name: _placed(value, device) for name, value in self.inputs.items()}
+        return Batch(inputs, labels, self.count, counted)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -61,13 +66,23 @@ class Samples:
         indices: which of its samples.
         batch_size: samples per step of training.
         fixed: the only number of samples the model takes at once; None if any.
+        mask: which positions of sequences count; None where all do.
     """
 
-    def __init__(self, data: Dataset, indices: Indices, batch_size: int, fixed: int | None = None) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        indices: Indices,
+        batch_size: int,
+        fixed: int | None = None,
+        mask: Mask | None = None,
+    ) -> None:
         self.data = data
+        self.mask = mask
         self.indices = indices
         self.batch_size = batch_size if fixed else min(batch_size, len(indices))
         self.fixed = fixed
+        self._keep = keeps_sizes(data)
         self._kept: Feeds | None = None
         self._read = np.zeros(len(indices), bool)
 
@@ -110,6 +125,14 @@ class Samples:
         cut = list(batches(np.arange(len(self.indices)), size, fixed=self.fixed is not None))
         return self._load(cut[rank::world])
 
+    def alone(self, position: int) -> Batch:
+        """One sample as the smallest batch that the model takes.
+
+        Args:
+            position: of the sample among these.
+        """
+        return self._batch(np.full(self.fixed or 1, position, np.int64), 1)
+
     def _slice(self, step: int) -> slice:
         return slice(step * self.batch_size, (step + 1) * self.batch_size)
 
@@ -126,28 +149,45 @@ class Samples:
 
     def _batch(self, positions: Indices, count: int) -> Batch:
         labels = self.data.labels(self.indices[positions])
+        feeds = self._inputs(positions)
         return Batch(
-            {name: to_tensor(values) for name, values in self._inputs(positions).items()},
+            {name: to_tensor(values) for name, values in feeds.items()},
             None if labels is None else torch.from_numpy(np.ascontiguousarray(labels)),
             count,
+            counted_positions(self.mask, feeds),
         )
 
     def _inputs(self, positions: Indices) -> Feeds:
         missing = np.unique(positions[~self._read[positions]])
-        if not len(missing) and self._kept is not None:
-            return {name: values[positions] for name, values in self._kept.items()}
-        if self._kept is None and not self._fits(feeds := self.data.inputs(self.indices[positions])):
-            return feeds
-        if self._kept is None:
-            self._kept = {k: np.empty((len(self), *v.shape[1:]), v.dtype) for k, v in feeds.items()}
-        for name, values in self.data.inputs(self.indices[missing]).items():
-            self._kept[name][missing] = values
-        self._read[missing] = True
+        if self._keep and len(missing):
+            self._read_anew(missing)
+        if not self._keep or self._kept is None:
+            return self.data.inputs(self.indices[positions])
         return {name: values[positions] for name, values in self._kept.items()}
 
-    def _fits(self, feeds: Feeds) -> bool:
-        each = sum(values.nbytes for values in feeds.values()) / max(len(next(iter(feeds.values()))), 1)
-        return each * len(self) <= _KEPT_BYTES
+    def _read_anew(self, missing: Indices) -> None:
+        """Keep samples that were not read yet, or find out that none can be kept."""
+        feeds = self.data.inputs(self.indices[missing])
+        if not self._fit(feeds, len(missing)):
+            self._keep, self._kept = False, None
+            return
+        if self._kept is None:
+            self._kept = {k: np.empty((len(self), *v.shape[1:]), v.dtype) for k, v in feeds.items()}
+        for name, values in feeds.items():
+            self._kept[name][missing] = values
+        self._read[missing] = True
+
+    def _fit(self, feeds: Feeds, count: int) -> bool:
+        """Whether samples can be kept: a row each, of the sizes that others have, and little in all."""
+        if any(not values.ndim or len(values) != count for values in feeds.values()):
+            return False
+        if self._kept is not None:
+            return all(values.shape[1:] == self._kept[name].shape[1:] for name, values in feeds.items())
+        return sum(values.nbytes for values in feeds.values()) / count * len(self) <= _KEPT_BYTES
+
+
+def _part(value: Tensor | None, cut: slice) -> Tensor | None:
+    return None if value is None else value[cut]
 
 
 def _placed(value: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from redtest_onnx.training.checkpoint import Checkpoint
 from redtest_onnx.training.documents import finetune_document, training_document
 from redtest_onnx.training.loop import Score, Trainer, TrainingTask, Watch
 from redtest_onnx.training.objective import TrainingObjective, common_features, make_objective
+from redtest_onnx.training.positions import positional_tensors
 from redtest_onnx.training.processes import ProcessGroup, processes
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.training.taught import TeacherModule, cache_sources
 from redtest_onnx.training.whitened import settings_for
 
 # Weights after training drift a little more between the two runtimes than exported ones.
@@ -192,6 +194,8 @@ class _Run:
         if settings.statistics == "train":
             check_statistics(model)
         module = to_torch(model, batch_norm=settings.statistics)
+        positional = positional_tensors(module, task.objective.names, task.samples)
+        task = replace(task, objective=replace(task.objective, positional=positional))
         trainer = Trainer(module, model, task, settings, self.group, checkpoint=checkpoint, watch=self.watch)
         _check_labels(trainer, model)
         note(0, trainer.steps, "validating the model as it is")
@@ -246,30 +250,27 @@ class _Run:
             teacher=teacher,
             features=self._features() if settings.feature_weight > 0 else (),
         )
-        if teacher is not None and [s.name for s in teacher.inputs] != [s.name for s in model.inputs]:
-            raise InputError(
-                "the teacher takes other inputs than the model",
-                where=teacher.label,
-                hint="the teacher is the original model",
-            )
+        sources = {} if teacher is None else cache_sources(teacher, model)
+        taught = None if teacher is None else to_torch(teacher, batch_norm="frozen")
         return TrainingTask(
             self._samples(data, order, self.group.world),
             self._samples(judged, np.sort(chosen), 1),
             objective,
-            None if teacher is None else to_torch(teacher, batch_norm="frozen"),
+            None if taught is None else TeacherModule(taught, objective.names, sources),
             augmentation(model, settings.augment),
         )
 
     def _samples(self, data: Dataset, indices: Indices, world: int) -> Samples:
         fixed = self.bench.fixed_batch
         whole = (fixed or 1) * world
-        return Samples(data, indices, max(1, self.settings.batch_size // whole) * whole, fixed)
+        size = max(1, self.settings.batch_size // whole) * whole
+        return Samples(data, indices, size, fixed, self.bench.mask)
 
     def _features(self) -> tuple[str, ...]:
         """Outputs of layers that both models have."""
         if self.teacher is None:
             return ()
-        layers = self.bench.successor(self.teacher).unopened.layers()
+        layers = self.bench.unopened.layers()
         return common_features(self.bench.model, self.teacher, tuple(layer.tensor for layer in layers))
 
     def _judge(self, trained: Model, trainer: Trainer, samples: Samples) -> ValidationResult:
@@ -302,7 +303,7 @@ def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> in
     batch = next(trainer.task.validation.in_order()).to(trainer.group.device)
     with torch.no_grad():
         scores = trainer.module.tensors(objective.scores[:1], **batch.inputs)[objective.scores[0]]
-    if scores.dim() < 2 or len(scores) != len(batch):
+    if scores.dim() < 2 or len(scores) != len(batch) or objective.scores[0] in objective.positional:
         raise InputError(
             f"labels are one class per sample, the output {objective.scores[0]!r} is {list(scores.shape)}",
             where=model.label,

@@ -29,6 +29,7 @@ from redtest_onnx.training.objective import TappedModule, TrainingObjective
 from redtest_onnx.training.optimisation import make_optimizer, make_schedule, precision_of
 from redtest_onnx.training.processes import ProcessGroup
 from redtest_onnx.training.settings import TrainingSettings
+from redtest_onnx.training.taught import TeacherModule
 from redtest_onnx.training.whitened import LEARNING_RATE, WhitenedAdam, prepare_operators
 
 log = logging.getLogger(__name__)
@@ -62,14 +63,14 @@ class TrainingTask:
         samples: for training.
         validation: for choosing the best epoch; never used for steps.
         objective: the loss.
-        teacher: the model to imitate, in `eval()`; None without one.
+        teacher: the model to imitate; None without one.
         augment: changes training inputs.
     """
 
     samples: Samples
     validation: Samples
     objective: TrainingObjective
-    teacher: OnnxModule | None
+    teacher: TeacherModule | None
     augment: Augment
 
 
@@ -139,10 +140,9 @@ class Trainer:
             prepare_operators(self.module, model, task.samples, settings.seed, group.device) if white else []
         )
         self.student = group.wrap(TappedModule(self.module, task.objective.names))
-        self.teacher = None
-        if task.teacher is not None:
-            teacher = _placed(task.teacher, group).requires_grad_(False)
-            self.teacher = TappedModule(teacher, task.objective.names)
+        self.teacher = task.teacher
+        if self.teacher is not None:
+            _placed(self.teacher.module, group).requires_grad_(False)
         self.steps = settings.epochs * task.samples.steps
         self.optimizer = (
             WhitenedAdam(self.module, operators, settings.lr or LEARNING_RATE)
@@ -187,7 +187,8 @@ class Trainer:
                 values = _cut(tapped(**batch.inputs), batch)
                 labels = None if batch.labels is None else batch.labels[: batch.count]
                 taught = None if self.teacher is None else _cut(self.teacher(**batch.inputs), batch)
-                loss += float(objective.loss(values, labels, taught)) * batch.count
+                counted = None if batch.counted is None else batch.counted[: batch.count]
+                loss += float(objective.loss(values, labels, taught, counted)) * batch.count
                 if labels is not None and objective.labelled:
                     right += objective.right(values, labels, batch.count)
                 seen += batch.count
@@ -220,7 +221,8 @@ class Trainer:
                 if self.teacher is not None:
                     with torch.no_grad():
                         taught = self.teacher(**inputs)
-                error = self.task.objective.loss(self.student(**inputs), part.labels, taught) / len(parts)
+                values = self.student(**inputs)
+                error = self.task.objective.loss(values, part.labels, taught, part.counted) / len(parts)
                 self.scaler.scale(error).backward()
             loss += float(error.detach())
         if not math.isfinite(loss):

@@ -12,10 +12,12 @@ from torch.nn import functional
 
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.caches import find_caches
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.runtime.outputs.rows import data_dependent_part
+from redtest_onnx.training.positions import without_uncounted
 from redtest_onnx.training.settings import TrainingSettings
 
 _TINY = 1e-12
@@ -53,6 +55,7 @@ class TrainingObjective:
         labelled: whether labels are used.
         taught: whether there is a teacher.
         settings: the weights of the parts.
+        positional: tensors that hold the positions of a sequence, of which a mask leaves some out.
     """
 
     scores: tuple[str, ...]
@@ -62,6 +65,7 @@ class TrainingObjective:
     labelled: bool
     taught: bool
     settings: TrainingSettings
+    positional: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +73,11 @@ class TrainingObjective:
         return tuple(dict.fromkeys((*self.scores, *self.features)))
 
     def loss(
-        self, student: Mapping[str, Tensor], labels: Tensor | None, teacher: Mapping[str, Tensor] | None
+        self,
+        student: Mapping[str, Tensor],
+        labels: Tensor | None,
+        teacher: Mapping[str, Tensor] | None,
+        counted: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch.
 
@@ -77,6 +85,7 @@ class TrainingObjective:
             student: values of `names`.
             labels: classes, int64 [n]; None without labels.
             teacher: values of `names`; None without a teacher.
+            counted: [n, positions] which positions count; None where all do.
 
         Returns:
             A scalar, float32.
@@ -90,10 +99,16 @@ class TrainingObjective:
             )
             total = total + (1 - share if teacher is not None else 1.0) * error
         if teacher is not None:
-            distances = [self._distance(student[name], teacher[name]) for name in self.scores]
+            distances = [
+                self._distance(student[name], teacher[name], self._counted(name, counted))
+                for name in self.scores
+            ]
             total = total + share * torch.stack(distances).mean()
             if self.features:
-                apart = [_relative_error(student[name], teacher[name]) for name in self.features]
+                apart = [
+                    _relative_error(student[name], teacher[name], self._counted(name, counted))
+                    for name in self.features
+                ]
                 total = total + settings.feature_weight * torch.stack(apart).mean()
         return total
 
@@ -107,11 +122,15 @@ class TrainingObjective:
         scores = values[self.scores[0]].float()
         return scores.reshape(len(scores), -1)
 
-    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _counted(self, name: str, counted: Tensor | None) -> Tensor | None:
+        return counted if name in self.positional else None
+
+    def _distance(self, student: Tensor, teacher: Tensor, counted: Tensor | None) -> Tensor:
         """Kullback-Leibler divergence of softened distributions, or the error relative to the variance."""
         if not self.classify:
-            return _relative_error(student, teacher)
+            return _relative_error(student, teacher, counted)
         axis = self.class_axis if self.class_axis is not None else (-1 if student.dim() == 3 else 1)
+        student, teacher = (without_uncounted(values, counted, axis) for values in (student, teacher))
         heat = self.settings.temperature
         ours = functional.log_softmax(student.float() / heat, axis)
         theirs = functional.log_softmax(teacher.float() / heat, axis)
@@ -192,9 +211,13 @@ def _tensors(model: Model) -> set[str]:
 
 
 def _trained_tensors(model: Model) -> list[str]:
-    """The floating-point outputs; for detections, whose rows depend on values, what lies in front."""
+    """The floating-point outputs; for detections, whose rows depend on values, what lies in front.
+
+    Caches of single layers follow the layers in front of them; in a pruned model they have other numbers.
+    """
     shapes, found = infer_shapes(model, {}), dict[str, None]()
-    for spec in model.outputs:
+    caches = {cache.output for cache in find_caches(model) if cache.number is not None}
+    for spec in [spec for spec in model.outputs if spec.name not in caches] or model.outputs:
         part = data_dependent_part(index_of(model), shapes, spec.name)
         if part is not None:
             found.update(dict.fromkeys(name for name, _, _ in part.front))
@@ -203,12 +226,14 @@ def _trained_tensors(model: Model) -> list[str]:
     return list(found)
 
 
-def _relative_error(student: Tensor, teacher: Tensor) -> Tensor:
+def _relative_error(student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
     """Mean squared difference as a share of the teacher's variance."""
     if student.shape != teacher.shape:
         raise InputError(
             f"student and teacher give {list(student.shape)} and {list(teacher.shape)} for the same tensor",
             hint="@feature_weight=0 compares outputs only; the teacher must be the original model",
         )
-    wanted = teacher.float()
-    return functional.mse_loss(student.float(), wanted) / wanted.var(correction=0).clamp_min(_TINY)
+    wanted = without_uncounted(teacher.float(), counted)
+    return functional.mse_loss(without_uncounted(student.float(), counted), wanted) / wanted.var(
+        correction=0
+    ).clamp_min(_TINY)

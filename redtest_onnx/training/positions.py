@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.graph.masks import Mask
+
+if TYPE_CHECKING:
+    from redtest_onnx.training.batches import Batch, Samples
+
+_TRIED = 64  # samples that are looked at for one of another length
+_LOW = -1e9
 
 
 def counted_positions(mask: Mask | None, feeds: Mapping[str, npt.NDArray[np.generic]]) -> Tensor | None:
@@ -21,7 +29,9 @@ def counted_positions(mask: Mask | None, feeds: Mapping[str, npt.NDArray[np.gene
     """
     if mask is None or mask.input not in feeds:
         return None
-    return torch.from_numpy(np.ascontiguousarray(mask.counted(feeds)))
+    counted = mask.counted(feeds)
+    # A sample that leaves everything out counts all the same: nothing may pass unseen.
+    return torch.from_numpy(np.ascontiguousarray(counted | ~counted.any(axis=1, keepdims=True)))
 
 
 def only_counted(values: Tensor, counted: Tensor | None) -> Tensor:
@@ -38,6 +48,51 @@ def only_counted(values: Tensor, counted: Tensor | None) -> Tensor:
 def holds_positions(values: Tensor, counted: Tensor | None) -> bool:
     """Whether values [n, positions, channels] hold the positions that a mask speaks of."""
     return counted is not None and values.dim() == 3 and values.shape[:2] == counted.shape
+
+
+def positional_tensors(module: OnnxModule, names: tuple[str, ...], samples: Samples) -> frozenset[str]:
+    """The tensors [n, positions, ...] whose second axis is the mask's, in samples of different lengths.
+
+    Args:
+        module: computes them.
+        names: of the tensors.
+        samples: with the mask. Where all are of one length, [n, m] is taken for m values per sample.
+    """
+    by_length: dict[int, Batch] = {}
+    for k in range(min(len(samples), _TRIED) if samples.mask is not None else 0):
+        batch = samples.alone(k)
+        if batch.counted is None:
+            return frozenset()
+        by_length.setdefault(batch.counted.shape[1], batch)
+        if len(by_length) == 2:
+            break
+    found = set(names) if by_length else set()
+    training = module.training
+    module.eval()
+    with torch.no_grad():
+        for length, batch in by_length.items():
+            values = module.tensors(names, **batch.inputs)
+            least = 2 if len(by_length) == 2 else 3
+            found &= {k for k, v in values.items() if v.dim() >= least and v.shape[1] == length}
+    module.train(training)
+    return frozenset(found)
+
+
+def without_uncounted(values: Tensor, counted: Tensor | None, axis: int | None = None) -> Tensor:
+    """Values [n, positions, ...] at the positions that count, as [1, rows, ...].
+
+    Args:
+        values: all of them.
+        counted: [n, positions] which count; None: all.
+        axis: of classes, if a softmax follows; where positions are the classes, those that don't count get a
+            score so low that they have no share.
+    """
+    if counted is None:
+        return values
+    if axis is not None and axis % values.dim() == 1:
+        left_out = ~counted.reshape(*counted.shape, *(1,) * (values.dim() - 2))
+        return values.float().masked_fill(left_out, _LOW)
+    return values[counted][None]
 
 
 def fitted_to(values: Tensor, positions: int) -> Tensor:

@@ -50,7 +50,7 @@ class TrainingSettings:
         task: what the outputs are; "auto" takes classification where there are labels or a final softmax.
         validation: share of the samples that choose the best epoch, if none are given for that.
         patience: epochs without improvement after which training stops; None to go on.
-        seed: of every random choice.
+        seed: random seed.
     """
 
     epochs: Positive = 20

@@ -40,7 +40,9 @@ from redtest_onnx.metrics.pqi import pq_index
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 
-SHARED = Path(__file__).parents[3] / "shared" / "models"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "models"
+FILES = [file for folder in (ROOT / "tests" / "fixtures", SHARED) for file in sorted(folder.rglob("*.onnx"))]
 
 
 def test_every_rule_has_a_case_and_a_stable_id() -> None:
@@ -210,7 +212,7 @@ def test_findings_on_models_of_the_wild_are_those_seen_by_hand(name: str) -> Non
         assert set(unused.tensors) == {t.name for t in model.graph.initializer} - read
 
 
-@pytest.mark.parametrize("path", sorted(SHARED.rglob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_of_the_wild_can_be_audited(path: Path) -> None:
     model = rt.load(path)
     result = audit(Workbench(model, rt.open_data(None, model), CPU), load_profile("coreml"), timed=False)

@@ -31,7 +31,7 @@ def fixture(file: Path) -> tuple[rt.Model, dict[str, np.ndarray]]:
         pytest.skip(f"{file.name} is not in this checkout")
     model = rt.load(file)
     feeds = rt.open_data(None, model, count=4).inputs(np.arange(1))
-    # Made-up integers are 0 and 1, on which a variance inside magika cancels to nothing; it reads bytes.
+    # Synthetic integers are 0 and 1, on which a variance inside magika cancels to nothing; it reads bytes.
     rng = np.random.default_rng(0)
     if "bytes" in feeds:
         feeds["bytes"] = rng.integers(0, 257, feeds["bytes"].shape).astype(np.int32)
@@ -75,6 +75,7 @@ def test_every_weight_that_influences_an_output_gets_a_gradient(file: Path) -> N
     reached = gradients(module, feeds)
     parameters = {module.onnx_names[name] for name, _ in module.named_parameters()}
     statistics = {name for name, _ in module.trained()} - parameters
+    assert reached
     for tensor in model.graph.initializer:
         is_weight = tensor.data_type in TRAINABLE and np.prod(tensor.dims) > 1
         if is_weight and tensor.name not in reached | statistics and not is_setting(model, tensor.name):

@@ -173,7 +173,7 @@ def bad_files(folder: Path) -> None:
         ([RESNET, "--data", DATA, "-o", "nowhere/out.onnx"], "folder does not exist"),
         ([RESNET, "--data", DATA, "-o", "taken.onnx"], "exists already"),
         ([RESNET, "--data", DATA, "--json", "taken.onnx"], "exists already"),
-        ([RESNET, "--data", DATA, "--protect", "nope*"], "fits no layer"),
+        ([RESNET, "--data", DATA, "--protect", "nope*"], "matches no layer"),
         ([RESNET, "--data", DATA, "--remove", "1", "--threshold", "0.9"], "exclude each other"),
         ([RESNET, "--data", DATA, "--target", "speed=2"], "not understood"),
         (

@@ -17,7 +17,9 @@ from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import Session
 
-SHARED = Path(__file__).parents[3] / "shared" / "models"
+ROOT = Path(__file__).parents[2]
+FOLDERS = (ROOT / "models", ROOT / "tests" / "fixtures", ROOT.parent / "shared" / "models")
+FILES = [file for folder in FOLDERS for file in sorted(folder.rglob("*.onnx"))]
 
 
 def model(*inputs: tuple[str, int, list[object]]) -> rt.Model:
@@ -137,7 +139,7 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         rt.open_data(tmp_path / "d.npz", IMAGES)
 
 
-def test_made_up_samples_do_not_depend_on_the_batch() -> None:
+def test_synthetic_samples_do_not_depend_on_the_batch() -> None:
     data = rt.open_data(None, IMAGES, seed=3)
     whole = data.inputs([4, 5, 6])["x"]
     np.testing.assert_array_equal(data.inputs([5])["x"][0], whole[1])
@@ -153,8 +155,8 @@ def test_order_is_seeded_and_without_repeats() -> None:
     assert not np.array_equal(order, sample_indices(data, 50, 2))
 
 
-@pytest.mark.parametrize("file", sorted(SHARED.rglob("*.onnx")), ids=lambda p: p.stem)
-def test_real_models_run_on_made_up_inputs(file: Path) -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_real_models_run_on_synthetic_inputs(file: Path) -> None:
     loaded = rt.load(file)
     data = rt.open_data(None, loaded)
     feeds = data.inputs([0] if "face" in file.name else range(4))

@@ -188,7 +188,7 @@ def test_integers_are_only_handed_on_at_the_same_scale() -> None:
     layers, _ = found(integers(0.05, 0.05, 0.05, 0.1, 0.1))
     assert [layer.tensor for layer in layers] == [f"conv{k}" for k in range(4)]
     assert [layer.removable for layer in layers] == [False, True, False, True]
-    assert layers[2].reason == "its integers are scaled otherwise than those it starts from"
+    assert layers[2].reason == "its input and output have different quantisation scales"
 
 
 def custom(*, known: bool) -> rt.Model:

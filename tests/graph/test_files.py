@@ -183,7 +183,7 @@ def test_what_a_living_process_is_about_to_write_is_no_litter(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["../victim", "victim", "out.onnx.data/../victim", "/etc/passwd"])
-def test_a_note_that_somebody_made_up_removes_nothing_else(tmp_path: Path, name: str) -> None:
+def test_a_note_that_somebody_synthetic_removes_nothing_else(tmp_path: Path, name: str) -> None:
     (tmp_path / "victim").write_text("mine")
     folder = tmp_path / "in"
     folder.mkdir()

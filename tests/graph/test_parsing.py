@@ -15,7 +15,7 @@ from nets import Net
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.graph.parsing import read_proto
+from redtest_onnx.graph.parsing import raw_lengths, read_proto
 from redtest_onnx.graph.reduced import with_weights_as_inputs, with_weights_made_in_place
 from redtest_onnx.graph.text import broken_text
 from redtest_onnx.runtime.workbench import Workbench
@@ -99,6 +99,66 @@ def test_weights_listed_as_inputs_are_made_too() -> None:
     session = onnxruntime.InferenceSession(light.proto.SerializeToString())
     assert session.run(None, {"x": np.ones((2, 600), np.float32)})[0].shape == (2, 500)
     assert [spec.name for spec in light.inputs] == ["x"]
+
+
+@pytest.mark.parametrize("axis", [None, 0, -2, 1])
+def test_of_a_table_of_embeddings_one_column_is_made(axis: int | None) -> None:
+    """Whose rows are read: so it holds whether an index lies in it."""
+    net = Net(ids=["N", "L"])
+    net(
+        "Gather",
+        net.weight(5000, 300),
+        net("Cast", "ids", to=TensorProto.INT64),
+        name="y",
+        **({} if axis is None else {"axis": axis}),
+    )
+    model = net.model("y")
+    light = with_weights_made_in_place(model)
+    made = {t.name: list(numpy_helper.to_array(t)) for t in light.graph.initializer}
+    assert made["redtest.sizes.0"] == ([5000, 300] if axis == 1 else [5000, 1])
+    onnx.checker.check_model(light.proto)
+    sessions = [onnxruntime.InferenceSession(one.SerializeToString()) for one in (model.proto, light.proto)]
+    ids = np.array([[0, 299, 7], [1, 2, 3]], np.float32)
+    whole, column = (session.run(None, {"ids": ids})[0] for session in sessions)
+    assert whole.shape == column.shape
+    for session in sessions:
+        with pytest.raises(Exception, match="out of"):
+            session.run(None, {"ids": np.array([[5000]], np.float32)})
+
+
+def test_a_table_that_something_else_reads_is_made_whole() -> None:
+    """The output projection of a language model with tied embeddings, for one."""
+    net = Net(ids=["N", "L"])
+    table = net.weight(2000, 300)
+    hidden = net("Gather", table, net("Cast", "ids", to=TensorProto.INT64), axis=0)
+    net("MatMul", hidden, net("Transpose", table, perm=[1, 0]), name="y")
+    light = with_weights_made_in_place(net.model("y"))
+    session = onnxruntime.InferenceSession(light.proto.SerializeToString())
+    assert session.run(None, {"ids": np.zeros((2, 3), np.float32)})[0].shape == (2, 3, 2000)
+
+
+def test_the_length_of_a_large_weight_is_read_off_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    proto = large_network().proto
+    path.write_bytes(proto.SerializeToString())
+    first, second = (t.name for t in proto.graph.initializer)
+    assert raw_lengths(path, large=0) == {first: 600 * 600 * 4, second: 600 * 500 * 4}
+    assert raw_lengths(path, large=600 * 550 * 4) == {first: 600 * 600 * 4}
+    path.write_bytes(b"\x0b" + proto.SerializeToString())  # a group, which ONNX has none of
+    assert raw_lengths(path) == {}
+
+
+@pytest.mark.parametrize("bytes_too_many", [-4, 4])
+def test_a_large_weight_of_another_length_is_refused(tmp_path: Path, bytes_too_many: int) -> None:
+    net = Net(x=["N", 1500])
+    net("MatMul", "x", net.weight(1500, 1500), name="y")
+    proto = net.model("y").proto
+    tensor = proto.graph.initializer[0]
+    tensor.raw_data = (tensor.raw_data + b"\0" * 4)[: len(tensor.raw_data) + bytes_too_many]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(rt.InputError, match=r"take 9000000 bytes, the file holds"):
+        rt.load(path)
 
 
 def test_small_weights_stay() -> None:

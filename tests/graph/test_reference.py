@@ -71,7 +71,9 @@ def check(name: str, removed: list[Layer]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_removing_any_one_layer(name: str) -> None:
-    for layer in case(name)[2]:
+    layers = case(name)[2]
+    assert layers
+    for layer in layers:
         check(name, [layer])
 
 

@@ -18,7 +18,7 @@ CPU = RunOptions(device="cpu", threads=1)
 
 @pytest.fixture(autouse=True)
 def small_models_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_file, "_LARGE_MODEL", 1 << 10)
+    monkeypatch.setattr(weights_file, "_LARGE_MODEL", 1 << 9)
     monkeypatch.setattr(weights_file, "_LARGE_WEIGHT", 1 << 8)
 
 
@@ -34,7 +34,8 @@ def changed(model: rt.Model, k: int) -> rt.Model:
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     tensor = proto.graph.initializer[k]
-    tensor.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    value = onnx.numpy_helper.to_array(tensor, str(model.folder))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(2 * value, tensor.name))
     return model.edited(proto)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics import grams
-from redtest_onnx.metrics.grams import centre, centred_norms, flatten, linear_gram, rbf_gram
+from redtest_onnx.metrics.grams import centre, centred_norms, flatten, linear_gram, rbf_gram, rbf_of_linear
 
 
 @pytest.fixture
@@ -121,6 +121,16 @@ def test_rbf_gram_of_a_constant_layer_is_one() -> None:
 def test_rbf_bandwidth_must_be_positive(bandwidth: float, features: np.ndarray) -> None:
     with pytest.raises(InputError, match="bandwidth"):
         rbf_gram(features, bandwidth)
+    with pytest.raises(InputError, match="bandwidth"):
+        rbf_of_linear(linear_gram(features), bandwidth)
+
+
+@pytest.mark.parametrize("bandwidth", [0.4, 1.0, 2.0])
+def test_rbf_gram_can_be_had_from_the_linear_one(bandwidth: float, features: np.ndarray) -> None:
+    found = rbf_of_linear(linear_gram(features), bandwidth)
+    np.testing.assert_allclose(found, rbf_gram(features, bandwidth), rtol=1e-12)
+    np.testing.assert_allclose(rbf_of_linear(linear_gram(features)), rbf_gram(features), rtol=1e-12)
+    np.testing.assert_array_equal(rbf_gram(features), rbf_gram(features, 1.0))
 
 
 def test_rbf_needs_two_samples() -> None:
@@ -132,3 +142,21 @@ def test_norms_of_centred_samples_from_any_gram() -> None:
     features = np.random.default_rng(0).standard_normal((9, 4)) + 3
     expected = np.square(features - features.mean(axis=0)).sum(axis=1)
     np.testing.assert_allclose(centred_norms(features @ features.T), expected, rtol=1e-12)
+
+
+def test_a_gram_is_centred_afterwards(features: np.ndarray) -> None:
+    shifted = features @ features.T
+    assert grams.centre_gram(shifted) is shifted
+    np.testing.assert_allclose(shifted, slow_gram(features), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(centred_norms(features @ features.T), np.diagonal(shifted), atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_of_a_constant_is_told_from_values(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    level, features = 30.0, 400
+    constant = (level * (1 + rng.uniform(-1, 1, (50, features)) * np.finfo(dtype).eps)).astype(dtype)
+    centred = constant.astype(np.float64) - constant.astype(np.float64).mean(axis=0)
+    assert grams.only_rounding(np.square(centred).sum(axis=1).max(), level, features, dtype)
+    varied = level * np.sqrt(np.finfo(dtype).eps)  # far above rounding, far below the level
+    assert not grams.only_rounding(features * varied**2, level, features, dtype)

@@ -75,9 +75,10 @@ def test_fewer_than_two_layers_are_refused(layers: int) -> None:
         msrs(np.ones((layers, layers)))
 
 
-def test_the_matrix_must_be_square() -> None:
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (3,), (3, 3, 3)])
+def test_the_matrix_must_be_square(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="square"):
-        msrs(np.ones((3, 2)))
+        msrs(np.ones(shape))
 
 
 @pytest.mark.parametrize("gate", [False, True])

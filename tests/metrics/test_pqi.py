@@ -253,3 +253,17 @@ def test_retained_never_exceeds_the_group() -> None:
 def test_eta_must_be_above_minus_one(eta: float) -> None:
     with pytest.raises(InputError, match="eta"):
         retained(10, 0.1, 0.5, 1.0, eta)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_groups_taken_together_are_one_group(pair: tuple[float, float]) -> None:
+    rng = np.random.default_rng(4)
+    parts = [rng.normal(size=(3, 8)) * scale for scale in (1.0, 1e-3, 50.0)]
+    parts.append(np.zeros((2, 5)))
+    stacked = pqi.PowerSums.stacked([power_sums(part, *pair, axis=1) for part in parts])
+    assert stacked.count.tolist() == [8] * 9 + [5] * 2
+    np.testing.assert_allclose(stacked.index[:3], pq_index(parts[0], *pair, axis=1))
+    whole = np.concatenate([part.ravel() for part in parts])
+    assert stacked.pooled().index == pytest.approx(pq_index(whole, *pair))
+    assert stacked.pooled().count == whole.size
+    assert np.isnan(power_sums(np.zeros((0, 3)), *pair, axis=1).pooled().index)

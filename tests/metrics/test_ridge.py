@@ -100,6 +100,19 @@ def test_rows_that_are_not_finite_are_left_out(problem: tuple[np.ndarray, np.nda
     np.testing.assert_allclose(found.solve(0.1).weight, expected.weight)
 
 
+def test_rows_whose_sum_leaves_single_precision_are_fitted() -> None:
+    rng = np.random.default_rng(3)
+    x = (rng.random((60, 3)) + 1) * 1e38
+    y = x @ rng.normal(size=(3, 2)) * 1e-38 + 0.5
+    a, b = x.astype(np.float32), y.astype(np.float32)
+    with np.errstate(over="ignore"):
+        assert not np.isfinite(a.sum(axis=0)).all()
+    found, expected = equations(a, b, batch=60), equations(x, y, batch=60)
+    assert found.rows == 60
+    np.testing.assert_allclose(found.x + 60 * found._offset, expected.x + 60 * expected._offset, rtol=1e-6)
+    np.testing.assert_allclose(found.solve(1e-6).weight, expected.solve(1e-6).weight, rtol=1e-3)
+
+
 def test_best_fit_refuses_noise() -> None:
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(40, 30)), rng.normal(size=(40, 1))

@@ -129,7 +129,7 @@ def test_protected_layers_stay() -> None:
 
 
 def test_protecting_an_unknown_layer_is_an_error() -> None:
-    with pytest.raises(rt.InputError, match="fits no layer"):
+    with pytest.raises(rt.InputError, match="matches no layer"):
         plan_for("resnet", rt.Budget(remove=1, protect=("nothing.like.that",)))
 
 
@@ -300,7 +300,7 @@ def test_pruning_nothing_returns_the_model(tmp_path: Path) -> None:
     )
 
 
-def test_made_up_inputs_are_no_ground_for_a_refit() -> None:
+def test_synthetic_inputs_are_no_ground_for_a_refit() -> None:
     model, _, analysis = case("vgg")
     noise = rt.open_data(None, model)
     plan = plan_for("vgg", rt.Budget(remove=1))

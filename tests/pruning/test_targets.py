@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.data.dataset import Subset
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.targets import QUANTITIES, _cheapest
+from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, proposals
+from redtest_onnx.pruning.targets import QUANTITIES, Quantities, TargetSearch, _cheapest, _costs
 from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -74,6 +77,72 @@ def test_a_latency_target_takes_out_some_layers_but_not_all() -> None:
 def test_a_latency_out_of_reach_is_a_negative_verdict() -> None:
     with pytest.raises(rt.NegativeVerdictError, match=r"latency=0\.01 can't be reached"):
         planned("vgg", ("latency", 0.01))
+
+
+class Device(Quantities):
+    """Layers that take a tenth of the time each when run alone; without one, another share is saved."""
+
+    def __init__(self, bench: Workbench, saved: float) -> None:
+        super().__init__(bench)
+        self.saved_each = saved
+        self.tries: list[int] = []
+
+    def latencies(self, layers: Sequence[Layer]) -> list[float]:
+        return [0.1] * len(layers)
+
+    def left(self, quantity: str, chosen: Sequence[ScoredLayer]) -> float:
+        if quantity != "latency":
+            return super().left(quantity, chosen)
+        self.tries.append(len(chosen))
+        return 1 - self.saved_each * len(chosen)
+
+
+@pytest.mark.parametrize(
+    ("target", "saved", "tries"),
+    [
+        (0.7, 0.1, [3]),  # as each said by itself
+        (0.8, 0.025, [2, 8]),  # a quarter of it: what the first try saved tells how many it takes
+        (0.61, 0.2, [4, 2]),  # twice as much
+    ],
+)
+def test_what_a_plan_saved_corrects_what_single_layers_promised(
+    target: float, saved: float, tries: list[int]
+) -> None:
+    model, data, analysis = case("resnet")
+    bench = Workbench(model, data, CPU)
+    context = CriterionContext(bench, analysis)
+    device = Device(bench, saved)
+    search = TargetSearch(context, "redtest", (("latency", target),), device)
+    chosen = search.run(iter(proposals("redtest", context)))
+    assert device.tries == tries
+    assert len(chosen) == tries[-1]
+    assert target - 0.04 <= device.left("latency", chosen) <= target + 0.01
+
+
+def test_a_latency_that_no_plan_comes_near_is_refused_with_the_nearest() -> None:
+    model, data, analysis = case("vgg")
+    bench = Workbench(model, data, CPU)
+    context = CriterionContext(bench, analysis)
+    device = Device(bench, 0.001)
+    search = TargetSearch(context, "redtest", (("latency", 0.9),), device)
+    with pytest.raises(rt.NegativeVerdictError, match=r"without \d+ layers 0\.99 is left"):
+        search.run(iter(proposals("redtest", context)))
+    assert len(device.tries) <= 6
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.9, 0.4, 1.0], [0.1, 0.6, 0.0]),  # similarities
+        ([-3.0, -1.0, 0.0], [3.0, 1.0, 0.0]),  # effects
+        ([-3.0, -1.0], [3.0, 1.0]),
+        ([7.0, 5.0], [0.0, 2.0]),  # positions
+        ([], []),
+    ],
+)
+def test_costs_are_what_scores_stay_behind_the_best(scores: list[float], expected: list[float]) -> None:
+    layer = case("resnet")[2].layers[0]
+    assert _costs([ScoredLayer(layer, score) for score in scores]) == pytest.approx(expected)
 
 
 def test_the_knapsack_is_exact() -> None:

@@ -199,7 +199,7 @@ def chain(length: int) -> rt.Model:
     return net.model("y")
 
 
-def test_made_up_samples_are_as_many_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_samples_are_as_many_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affordable, "_BUDGET", 10**6)
     options, small = rt.RunOptions("cpu", 1), AnalysisSettings(samples=32, batches=1)
     sides = [Workbench(chain(n), rt.open_data(None, chain(n)), options) for n in (6, 4)]

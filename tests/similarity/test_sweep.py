@@ -12,9 +12,12 @@ from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
+from redtest_onnx.documents.base import write_json
+from redtest_onnx.metrics.cka import Estimator
 from redtest_onnx.report.sweeps import sweep_table
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.sweep import ALPHAS, THRESHOLDS, propose_threshold, sweep
+from redtest_onnx.similarity.saved import read_analysis
+from redtest_onnx.similarity.sweep import ALPHAS, THRESHOLDS, propose_threshold, sweep, sweep_scores
 
 MODELS = Path(__file__).parents[2] / "models"
 MODEL, DIGITS = MODELS / "vgg_digits.onnx", MODELS / "digits.npz"
@@ -94,3 +97,88 @@ def test_the_command_draws_tells_and_writes(tmp_path: Path, capsys: pytest.Captu
     assert found["proposed_threshold"]["small"] == MODEL.name
     assert "MSRS over what is to be chosen" in page.read_text(encoding="utf-8")
     assert run(["analyze", str(MODEL), "--sweep", str(tmp_path / "s.txt")]) == 2
+
+
+def saved_as(estimator: Estimator, path: Path, batches: int = 3) -> rt.Analysis:
+    """An analysis with that estimator, written and read again."""
+    settings = replace(SETTINGS, estimator=estimator, batches=batches)
+    write_json(rt.analyze(MODEL, DIGITS, settings, CPU).to_dict(), str(path))
+    return read_analysis(path).analysis
+
+
+@pytest.mark.parametrize("estimator", ["minibatch", "paper"])
+def test_saved_batches_give_the_sweep_of_the_model_without_running_it(
+    estimator: Estimator, bench: Workbench, analysis: rt.Analysis, tmp_path: Path
+) -> None:
+    found, whole = sweep_scores(saved_as(estimator, tmp_path / "a.json")), sweep(bench, analysis)
+    assert found.choices == ("alpha", "threshold")
+    assert found.estimators == ("minibatch", "paper")
+    for choice in found.choices:
+        for reading in found.estimators:
+            for point, other in zip(found.of(choice, reading), whole.of(choice, reading), strict=True):
+                assert (point.value, point.batches) == (other.value, other.batches)
+                assert point.msrs == pytest.approx(other.msrs, rel=1e-9)
+                assert point.std == pytest.approx(other.std, rel=1e-9)
+                assert point.standard_error == pytest.approx(other.standard_error, rel=1e-6)
+
+
+@pytest.mark.parametrize(("estimator", "batches"), [("exact", 3), ("biased", 3), ("minibatch", 1)])
+def test_other_saved_measurements_give_their_own_estimator(
+    estimator: Estimator, batches: int, tmp_path: Path
+) -> None:
+    saved = saved_as(estimator, tmp_path / "a.json", batches)
+    found = sweep_scores(saved)
+    assert found.estimators == (estimator,)
+    at = {(p.choice, p.value): p for p in found.points}
+    assert at["threshold", 0.7].msrs == pytest.approx(saved.redundancy.value, rel=1e-9)
+    assert (at["threshold", 0.7].std is None) == (estimator != "biased")
+
+
+def test_a_mean_over_batches_that_are_not_in_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    saved_as("paper", path)
+    document = {**json.loads(path.read_text(encoding="utf-8")), "hsic_batches": None}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    figure = tmp_path / "s.svg"
+    assert run(["analyze", str(path), "--sweep", str(figure)]) == 2
+    assert not figure.exists()
+    with pytest.raises(rt.InputError, match="no similarities of single batches"):
+        sweep_scores(read_analysis(path).analysis)
+
+
+def test_the_command_sweeps_and_proposes_from_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, figure, new = (tmp_path / name for name in ("a.json", "s.svg", "new.json"))
+    saved_as("minibatch", saved)
+    outputs = ["--sweep", str(figure), "--json", str(new)]
+    assert run(["analyze", str(saved), "--underfitting", str(saved), "--alpha", "inf", *outputs]) == 0
+    out = capsys.readouterr().out
+    assert "Samples per batch are not varied: that takes the model and its data." in out
+    assert "Proposed threshold 0." in out
+    drawn = figure.read_text(encoding="utf-8")
+    assert "samples per batch" not in drawn
+    assert "proposed" in drawn
+    found = json.loads(new.read_text(encoding="utf-8"))
+    assert {point["choice"] for point in found["sweep"]} == {"alpha", "threshold"}
+    assert found["proposed_threshold"]["small"] == MODEL.name
+    assert (
+        run(["analyze", str(new), "--threshold", "0.9", "--json", str(new), "--force"]) == 2
+    )  # its own input
+    assert run(["analyze", str(new), "--threshold", "0.9", "--json", str(saved), "--force"]) == 0
+    again = json.loads(saved.read_text(encoding="utf-8"))
+    assert {"sweep", "proposed_threshold"} & again.keys() == set()
+
+
+def test_only_like_measurements_propose_a_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, other = tmp_path / "a.json", tmp_path / "b.json"
+    saved_as("minibatch", saved)
+    saved_as("minibatch", other, batches=2)
+    for small, why in ((MODEL, "is no saved analysis"), (other, "batches 2")):
+        assert run(["analyze", str(saved), "--underfitting", str(small)]) == 2
+        assert why in capsys.readouterr().err
+    options = ["--data", str(DIGITS), "--samples", "48", "--batches", "3"]
+    assert run(["analyze", str(MODEL), *options, "--underfitting", str(saved)]) == 0
+    assert "Proposed threshold 0." in capsys.readouterr().out

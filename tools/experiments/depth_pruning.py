@@ -53,7 +53,7 @@ class Part:
 
     @property
     def synthetic(self) -> bool:
-        """Whether they are made up."""
+        """Whether they are synthetic (random)."""
         return self.whole.synthetic
 
     def __len__(self) -> int:

@@ -31,7 +31,7 @@ from torch import nn
 import redtest_onnx as rt
 from redtest_onnx.bridge import to_torch
 from redtest_onnx.data.splits import Splits
-from redtest_onnx.report.figures import figure_svg
+from redtest_onnx.report.figures import save_figure
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.settings import TrainingSettings
 from redtest_onnx.weight_sparsity.apply import chosen_weights
@@ -254,7 +254,7 @@ def draw(found: list[dict[str, Any]], folder: Path) -> None:
                 axes[row, k].invert_xaxis()
                 axes[row, k].set_ylabel(text)
         axes[0, -1].legend(fontsize=8)
-        (folder / f"sap-{name}.svg").write_text(figure_svg(figure), encoding="utf-8")
+        save_figure(figure, folder / f"sap-{name}.svg")
 
 
 def main() -> None:

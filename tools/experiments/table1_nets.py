@@ -17,7 +17,7 @@ import redtest_onnx as rt
 from redtest_onnx.data.dataset import Subset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.training.finetune import finetune
+from redtest_onnx.training.finetune import CheckpointFile, finetune
 from redtest_onnx.training.loop import Watch
 from redtest_onnx.training.settings import Augmentation, TrainingSettings
 
@@ -40,6 +40,7 @@ class Scale:
         test: test images.
         divisor: the widths of VGG19 are divided by it.
         augment: changes to training images.
+        one_base: whether all seeds start from one unpruned network, that of seed 0.
     """
 
     nets: tuple[str, ...]
@@ -52,12 +53,13 @@ class Scale:
     test: int | None
     divisor: int = 1
     augment: tuple[Augmentation, ...] = ("crop", "flip")
+    one_base: bool = False
 
 
 _CIFAR = ("resnet56", "vgg19")
 SCALES = {
     "digits": Scale(("resnet_digits", "vgg_digits"), None, None, 0, 3, 64, 512, None, 1, ("crop",)),
-    "minutes": Scale(_CIFAR, 1000, 8000, 5, 1, 64, 512, 1000, 8),
+    "minutes": Scale(_CIFAR, 1000, None, 6, 1, 64, 512, 1000, 8, one_base=True),
     "hours": Scale(_CIFAR, 20_000, 20_000, 12, 5, 128, 2048, None),
     "full": Scale(_CIFAR, None, None, 200, 150, 256, 2048, None),
 }
@@ -100,7 +102,7 @@ class Net:
         file: that network.
         paper: indices of the layers that RedTest removes, by the series of `inspect` and number of classes.
         threshold: similarity from which on a pair counts as redundant.
-        lr: learning rate of the first training.
+        lr: learning rate of the first training, for batches of 128 and less for smaller ones.
     """
 
     macs: float
@@ -204,14 +206,16 @@ def base_network(name: str, seed: int, scale: Scale, images: Images, folder: Pat
     if net.build is None:
         assert net.file is not None
         return rt.load(net.file)
+    seed = 0 if scale.one_base else seed
     path = folder / f"{name}-{seed}.onnx"
     if not path.exists():
         torch.manual_seed(seed)
+        batch = min(scale.batch, 128)
         settings = TrainingSettings(
             epochs=scale.base_epochs,
-            batch_size=min(scale.batch, 128),
+            batch_size=batch,
             optimizer="sgd",
-            lr=net.lr,
+            lr=net.lr * batch / 128,
             weight_decay=5e-4,
             augment=scale.augment,
             seed=seed,
@@ -220,5 +224,7 @@ def base_network(name: str, seed: int, scale: Scale, images: Images, folder: Pat
         data = Subset(images.train, sample_indices(images.train, count, seed))
         bench = Workbench(exported(net.build(images.classes, scale.divisor)), data)
         folder.mkdir(parents=True, exist_ok=True)
-        rt.save(finetune(bench, settings, watch=Watch(report=print)).model, path)
+        unfinished = CheckpointFile(path.with_suffix(".unfinished"), resume=True)
+        trained = finetune(bench, settings, checkpoint=unfinished, watch=Watch(report=print))
+        rt.save(trained.model, path)
     return rt.load(path)

@@ -1,4 +1,4 @@
-"""Leftovers of training and export, and what people need to know of a file."""
+"""Rules about leftovers of training and export, and what people need to know of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the execution providers that were asked for really make of the model."""
+"""Rules about what the execution providers that were asked for really make of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Will the target take it, and how much of it?"""
+"""Rules about the target: will it take the model, and how much of it?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is it a valid model at all, and does it load?"""
+"""Rules about the file itself: is it a valid model, and does it load?"""
 
 from __future__ import annotations
 

@@ -165,10 +165,12 @@ def int8_needs_channels(subject: Subject) -> Iterator[Problem]:
         if value.ndim < 2 or not value.size or not one.readers or not np.isfinite(value).all():
             continue
         weight = np.moveaxis(value, one.channel_axis, 0)
-        whole, channels = (int8_decibels(weight, per_channel=flag) for flag in (False, True))
-        lost = channels_lost(weight)
-        poor = whole < _POOR_DECIBELS and channels > whole + _GAIN_DECIBELS
-        if poor or lost > _LOST * len(weight):
+        whole, lost = int8_decibels(weight, per_channel=False), channels_lost(weight)
+        many = lost > _LOST * len(weight)
+        if not many and whole >= _POOR_DECIBELS:
+            continue
+        channels = int8_decibels(weight, per_channel=True)
+        if many or channels > whole + _GAIN_DECIBELS:
             found.append((one.name, whole, channels, lost, len(weight)))
     if found:
         name, whole, channels, lost, count = max(found, key=lambda item: (item[3] / item[4], -item[1]))
@@ -226,7 +228,7 @@ def channels_lost(weight: npt.NDArray[np.generic]) -> int:
     Args:
         weight: [channels, ...] values.
     """
-    magnitudes = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).max(axis=1, initial=0)
+    magnitudes = np.abs(weight.reshape(len(weight), -1)).max(axis=1, initial=0).astype(np.float64)
     scale = magnitudes.max(initial=0) / 127
     return int(np.sum((magnitudes > 0) & (magnitudes < scale / 2)))
 

@@ -17,7 +17,9 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.constants import PREFIX, Constants
 from redtest_onnx.graph.probe.masking import mask_nodes
 from redtest_onnx.graph.probe.reduction import Reduction, Tap
+from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph.weights_file import model_of
 
 _OLDEST_OPSET = 7  # before it, operators broadcast only where told to
 
@@ -125,18 +127,14 @@ def _with_outputs(
     outputs: list[onnx.ValueInfoProto],
     first: Iterable[onnx.NodeProto] = (),
 ) -> Model:
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copied_without(model.proto, {"graph"})
     graph = proto.graph
-    nodes = [*first, *(new for spec in model.inputs for new in behind.get(spec.name, ()))]
-    for node in graph.node:
-        nodes.append(node)
-        for name in node.output:
-            nodes.extend(behind.get(name, ()))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.output[:]
-    graph.output.extend(outputs)
     # Declared inner shapes may be wrong or fixed to another batch; ONNX Runtime infers its own.
-    del graph.value_info[:]
-    return model.edited(proto)
+    graph.CopyFrom(copied_without(model.graph, {"initializer", "node", "output", "value_info"}))
+    graph.node.extend([*first, *(new for spec in model.inputs for new in behind.get(spec.name, ()))])
+    for node in model.graph.node:
+        graph.node.append(node)
+        for name in node.output:
+            graph.node.extend(behind.get(name, ()))
+    graph.output.extend(outputs)
+    return model_of(model, proto, model.graph.initializer)

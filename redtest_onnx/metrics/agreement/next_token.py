@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
 from redtest_onnx.metrics.agreement.classes import top_class
@@ -70,40 +69,6 @@ class NextTokenSum:
         # Rounding can leave the divergence of equal distributions below 0.
         divergence = max(self._divergence, 0.0) / self._compared if finite else None
         return MeasureResult(same, MEASURE, {"top_class": same, "kl_nats": divergence})
-
-
-class PerplexitySum:
-    """Perplexity of a text: exp of the mean negative log-likelihood of the tokens that really follow."""
-
-    def __init__(self, scale: Scale = "logits") -> None:
-        self._scale = scale
-        self._loss, self._tokens = 0.0, 0
-
-    def add(self, scores: Values, tokens: npt.NDArray[np.int64], counted: Counted = None) -> None:
-        """Add one batch.
-
-        Args:
-            scores: [n, t, tokens]; position k predicts token k + 1.
-            tokens: [n, t] the text.
-            counted: [n, t] which tokens are text; None: all.
-        """
-        if tokens.shape != scores.shape[:2] or tokens.shape[1] < 2:
-            return
-        following = tokens[:, 1:]
-        use = np.ones(following.shape, dtype=np.bool_) if counted is None else counted[:, 1:].copy()
-        use &= (following >= 0) & (following < scores.shape[-1])
-        chosen, expected = scores[:, :-1][use], following[use]
-        logs = log_probabilities(chosen, self._scale)
-        self._loss -= float(logs[np.arange(len(expected)), expected].sum())
-        self._tokens += len(expected)
-
-    def result(self) -> float | None:
-        """The perplexity; None without tokens or where it is not finite."""
-        if not self._tokens:
-            return None
-        with np.errstate(over="ignore"):
-            value = float(np.exp(self._loss / self._tokens))
-        return value if np.isfinite(value) else None
 
 
 def log_probabilities(scores: Values, scale: Scale) -> Floats:

@@ -48,7 +48,7 @@ class Repair:
     Attributes:
         method: what was kept: "none" for plain removal, "adapter", "refit", or "distil" for a refit with
             training behind it.
-        refits: operators that were solved again.
+        refits: operators that were refitted.
         fitted_on: number of samples they were fitted to.
         held_out: number of other samples that judged the result.
         loss_plain: loss of accuracy or agreement by plain removal on the held-out samples.
@@ -142,7 +142,7 @@ def repair(
     """
     method = settings.method
     unrepaired = bench.successor(pruned)
-    if method == "none" or not plan.steps:
+    if method == "none" or plan.empty:
         reason = "not asked for" if method == "none" else "nothing was removed"
         return unrepaired, Repair("none", reason=reason)
     if method == "reinit":

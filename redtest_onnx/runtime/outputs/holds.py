@@ -1,4 +1,4 @@
-"""What a tensor of a fixed number of rows holds: scores of classes, an embedding, values."""
+"""Finds what an output of a fixed number of rows holds: scores of classes, an embedding, or values."""
 
 from __future__ import annotations
 

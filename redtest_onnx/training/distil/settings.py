@@ -31,7 +31,7 @@ class DistilSettings:
         unasked_macs: multiply-accumulates up to which a repair "auto" trains although no time was given: at
             the default some three minutes of one core.
         precision: of the student's forward pass.
-        seed: of every random choice.
+        seed: random seed.
     """
 
     steps: Positive = 256

@@ -14,7 +14,7 @@ from redtest_onnx.metrics.agreement.boxes import BoxSetSum, centred, corners, fr
 from redtest_onnx.metrics.agreement.classes import ClassMeasure
 from redtest_onnx.metrics.agreement.elements import ElementMeasure
 from redtest_onnx.metrics.agreement.embeddings import EmbeddingMeasure, spearman
-from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure, PerplexitySum
+from redtest_onnx.metrics.agreement.next_token import NextTokenMeasure
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum, OutputAgreement
 from redtest_onnx.metrics.agreement.values import ValuesMeasure
 
@@ -155,19 +155,6 @@ def test_divergence_of_the_next_token_by_hand() -> None:
     assert result.agreement == 0
     shares = [np.tile(side, (4, 2, 1)) for side in (p, q)]
     assert held(NextTokenMeasure("probabilities"), *shares).details["kl_nats"] == pytest.approx(expected)
-
-
-def test_perplexity_of_a_uniform_model_is_the_number_of_tokens() -> None:
-    total = PerplexitySum()
-    tokens = np.array([[1, 2, 3, 0]])
-    total.add(np.zeros((1, 4, 7)), tokens, np.array([[True, True, True, False]]))
-    assert total.result() == pytest.approx(7)
-    sure = PerplexitySum()
-    scores = np.full((1, 4, 7), -50.0)
-    scores[0, [0, 1, 2], tokens[0, 1:]] = 50
-    sure.add(scores, tokens)
-    assert sure.result() == pytest.approx(1)
-    assert PerplexitySum().result() is None
 
 
 def test_embeddings_that_are_turned_keep_their_order_but_not_their_place() -> None:

@@ -1,31 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from criterion_contexts import CPU, MODELS, criterion_context
 
 import redtest_onnx as rt
-from redtest_onnx.data.dataset import Subset
-from redtest_onnx.data.splits import Splits, fit_indices
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.criteria.supervised import linear_accuracy
 from redtest_onnx.runtime.workbench import Workbench
 
-MODELS = Path(__file__).parents[3] / "models"
-CPU = rt.RunOptions(device="cpu", threads=1)
-
-
-@cache
-def context(name: str) -> CriterionContext:
-    model = rt.load(MODELS / f"{name}_digits.onnx")
-    data = Subset(rt.open_data(MODELS / "digits.npz", model), np.arange(160))
-    analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=32, batches=2), CPU)
-    splits = replace(Splits.of(data, 0), fit=fit_indices(data, 0)[:96])
-    return CriterionContext(Workbench(model, data, CPU, splits=splits), analysis)
+context = partial(criterion_context, fitted=96)
 
 
 @pytest.mark.parametrize("name", ["modularity", "probe"])
@@ -52,7 +41,7 @@ def test_segment_prefers_layers_that_resemble_their_neighbours() -> None:
 
 def test_recoverable_leaves_an_operator_in_front_of_each_gap() -> None:
     """Gaps come apart before they grow: that is what a fit can mend."""
-    chosen = [item.layer.index for item, _ in zip(criteria.rank("recoverable", context("resnet")), range(6))]  # noqa: B905
+    chosen = [item.layer.index for item in islice(criteria.rank("recoverable", context("resnet")), 6)]
     assert len({i for i in chosen if i - 1 not in chosen}) >= 4
 
 

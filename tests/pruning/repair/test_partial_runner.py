@@ -60,6 +60,7 @@ def test_values_on_the_way_are_those_from_kept_tensors_bit_by_bit(name: str) -> 
     outputs = [o for node in index.nodes for o in node.output if o in index.activations]
     for node in (9, len(index.nodes) // 3, len(index.nodes) // 2):
         names = [o for o in outputs if index.producer[o] >= node][:7:3]
+        assert len(names) == 3
         advance(kept, node)
         expected, found = list(kept.values(names)), list(passing.values(names, advance_to=node))
         assert passing._position == kept._position == node

@@ -113,6 +113,22 @@ def test_two_operators_together_do_better_than_one(tmp_path: Path) -> None:
     assert together < 0.97 * alone
 
 
+def test_rounds_end_where_they_bring_nothing_more(tmp_path: Path) -> None:
+    model, data = residual_net(tmp_path, noise(600, 6))
+    plan = Plan("test", model.sha256, (Step("gap", "h1", "h2", "bypass", None, 0, 0),))
+    bench = Workbench(model, data, CPU)
+    pruned = AdapterInsertion(apply_plan(bench, plan))
+
+    def fitted(rounds: int) -> tuple[rt.Model, int]:
+        found, records = refit(bench, pruned, plan, np.arange(len(data)), rounds=rounds)
+        return found, max(one.rounds for one in records)
+
+    long, needed = fitted(60)
+    assert 1 < needed < 60
+    assert fitted(needed)[0].serialised() == long.serialised()
+    assert fitted(needed - 1)[0].serialised() != long.serialised()
+
+
 def test_the_first_of_a_pair_is_free_to_change(tmp_path: Path) -> None:
     """An operator whose values go elsewhere, too, is none."""
     net = Net(x=[None, 6])
@@ -154,6 +170,7 @@ def test_poor_calibration_data_never_gives_nan(kind: str, tmp_path: Path) -> Non
     }[kind]
     model, data = residual_net(tmp_path, inputs)
     fitted = without(model, data, "h1", "h2")
+    assert fitted.graph.initializer
     for tensor in fitted.graph.initializer:
         assert np.isfinite(fitted.value(tensor)).all(), tensor.name
 

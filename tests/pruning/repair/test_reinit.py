@@ -40,6 +40,7 @@ def adapters(bench: Workbench) -> list[int]:
 def test_only_what_reads_a_gap_is_drawn_anew(name: str) -> None:
     bench = bench_of(name)
     before = {t.name: t for t in bench.model.graph.initializer}
+    assert adapters(bench)
     for index in adapters(bench):
         model, drawn = reinitialised(bench, plan_of(bench, index))
         full_check(model)
@@ -111,6 +112,55 @@ def test_what_cannot_be_resized_is_refused_by_name() -> None:
         reinitialised(bench, plan_of(bench, index))
     assert "second" in error.value.what
     assert "repair='adapter'" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["LayerNormalization", "BatchNormalization"])
+def test_normalisations_start_as_the_identity(kind: str) -> None:
+    """A residual block that normalises first, behind a layer of more channels."""
+    images = kind == "BatchNormalization"
+    net = Net(x=("n", 6, 4, 4) if images else ("n", 6))
+
+    def linear(source: str, inputs: int, outputs: int) -> str:
+        return (
+            net.conv(source, inputs, outputs)
+            if images
+            else net("MatMul", source, net.weight(inputs, outputs))
+        )
+
+    first = net("Relu", linear("x", 6, 8))
+    wide = net("Relu", linear(first, 8, 12), name="wide")
+    statistics = [net.store(np.full(12, value)) for value in ((2.0, 3.0, 4.0, 5.0) if images else (2.0, 3.0))]
+    normal = net(kind, wide, *statistics, name="normal")
+    block = net("Add", linear(net("Relu", normal), 12, 12), wide)
+    model = net.model(linear(net("Relu", linear(net("Relu", block), 12, 12)), 12, 3))
+    samples = {
+        "x": np.random.default_rng(0).normal(size=(16, 6, 4, 4) if images else (16, 6)).astype(np.float32)
+    }
+    bench = Workbench(model, rt.open_data(samples, model))
+    plan = Plan("test", bench.digest, (Step("wide", first, "wide", "adapter", None, 0, 0),))
+    pruned, drawn = reinitialised(bench, plan)
+    assert len(drawn) == 3  # the normalisation, the operator behind it, and a projection of the shortcut
+    node = next(node for node in pruned.graph.node if node.output[0] == "normal")
+    found = [pruned.value(pruned.initializers[name]) for name in node.input[1:]]
+    for values, expected in zip(found, (1.0, 0.0, 0.0, 1.0), strict=False):
+        np.testing.assert_array_equal(values, np.full(8, expected, np.float32))
+    assert len(found) == len(statistics)
+    full_check(pruned)
+    Session(pruned).run(bench.sample)
+
+
+def test_sizes_that_a_file_does_not_tell_are_refused() -> None:
+    net = Net(x=("n", 4, 6, 6))
+    first = net.conv("x", 4, 8)
+    net.conv(first, 8, 16, name="wide")
+    sizes = net("Constant", value_ints=[-1, 16, 6, 6])
+    same = net("Reshape", "wide", sizes, name="same")
+    model = net.model(net.conv(net("Relu", same), 16, 4))
+    samples = {"x": np.random.default_rng(0).normal(size=(16, 4, 6, 6)).astype(np.float32)}
+    bench = Workbench(model, rt.open_data(samples, model))
+    plan = Plan("test", bench.digest, (Step("wide", first, "wide", "adapter", None, 0, 0),))
+    with pytest.raises(rt.InputError, match="the sizes behind Reshape node_same can't be told"):
+        reinitialised(bench, plan)
 
 
 def test_a_partner_file_does_not_get_weights_of_another_size() -> None:

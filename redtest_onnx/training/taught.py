@@ -1,0 +1,62 @@
+"""What a teacher is fed whose student lost inputs: caches leave the signature with the layers that go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from redtest_onnx.bridge.module import OnnxModule
+from redtest_onnx.errors import InputError
+from redtest_onnx.graph.caches import find_caches, role_of
+from redtest_onnx.graph.model import Model
+from redtest_onnx.training.objective import TappedModule
+
+
+class TeacherModule(TappedModule):
+    """A teacher that is fed its student's inputs.
+
+    Args:
+        module: from `to_torch`.
+        names: tensors to return.
+        sources: from `cache_sources`.
+    """
+
+    def __init__(self, module: OnnxModule, names: tuple[str, ...], sources: Mapping[str, str]) -> None:
+        super().__init__(module, names)
+        self._sources = dict(sources)
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """Values by name.
+
+        Raises:
+            InputError: a cache holds values: which of the teacher's layers they belong to can't be known.
+        """
+        filled = {name: inputs[source] for name, source in self._sources.items()}
+        if any(bool(value.any()) for value in filled.values()):
+            raise InputError(
+                "the samples hold caches with values, which the teacher numbers in another way",
+                hint="train with empty caches: texts as @data feed them",
+            )
+        return super().forward(**inputs, **filled)
+
+
+def cache_sources(teacher: Model, student: Model) -> dict[str, str]:
+    """The student's input that each input which only the teacher has is fed like: a cache of the same kind.
+
+    Raises:
+        InputError: the inputs differ by something else.
+    """
+    ours, theirs = ([spec.name for spec in model.inputs] for model in (student, teacher))
+    if ours == theirs:
+        return {}
+    caches = {cache.input for cache in find_caches(teacher) if cache.number is not None}
+    by_role = {role_of(name): name for name in ours if name in caches}
+    found = {name: by_role.get(role_of(name), "") for name in theirs if name in caches - set(ours)}
+    if sorted([*ours, *found]) != sorted(theirs) or not all(found.values()):
+        raise InputError(
+            "the teacher takes other inputs than the model",
+            where=teacher.label,
+            hint="the teacher is the original model",
+        )
+    return found
