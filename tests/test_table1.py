@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,28 @@ def test_classes_are_those_of_the_folder(table1: Any, tmp_path: Path) -> None:
     assert exported(build(images.classes, 16)).graph.node[-1].op_type == "Gemm"
     with pytest.raises(SystemExit, match="one is needed"):
         open_images(tmp_path / "any_train", NETS["vgg19"], SCALES["minutes"])
+
+
+def test_an_unpruned_network_is_trained_once_for_all_seeds(table1: Any, tmp_path: Path) -> None:
+    from PIL import Image
+    from table1_nets import NETS, SCALES, base_network, open_images
+
+    draw = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for c in range(2):
+            folder = tmp_path / "data" / part / str(c)
+            folder.mkdir(parents=True)
+            for k in range(8):
+                pixels = draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+    scale = replace(SCALES["minutes"], base_epochs=1, batch=8, divisor=32)
+    images = open_images(tmp_path / "data", NETS["vgg19"], scale)
+    first = base_network("vgg19", 0, scale, images, tmp_path / "nets")
+    written = (tmp_path / "nets" / "vgg19-0.onnx").stat()
+    second = base_network("vgg19", 1, scale, images, tmp_path / "nets")
+    assert second.sha256 == first.sha256
+    assert [path.name for path in (tmp_path / "nets").iterdir()] == ["vgg19-0.onnx"]
+    assert (tmp_path / "nets" / "vgg19-0.onnx").stat().st_mtime_ns == written.st_mtime_ns
+    assert sum(node.op_type == "Conv" for node in first.graph.node) == 16
+    other = base_network("vgg19", 1, replace(scale, one_base=False), images, tmp_path / "nets")
+    assert other.sha256 != first.sha256

@@ -16,6 +16,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.underfitting import is_saved_analysis
 from redtest_onnx.data.saved_activations import holds_activations
+from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model_folder import is_model_folder
@@ -91,6 +92,17 @@ def command(
     given = options.data_options_of(rest)
     outputs.spare(*given.reads(model))
     outputs.spare_models(model)
+    if model.is_dir() and not is_model_folder(model) and not holds_activations(model):
+        request.refuse_for_folders()
+        work = FolderAnalysis(given, AnalysisSettings(**rest), run)
+        analyze_folder(model, work, engine, screen, request.json_path)
+        return
+    if engine != EngineOptions():
+        raise InputError(
+            "--engine, --workers and --address are for many models; one has --threads",
+            where=str(model),
+            hint="name a folder: all its .onnx files are analysed",
+        )
     if holds_activations(model):
         if given.data or rest["layers"] not in ("auto", "all"):
             raise InputError(
@@ -100,11 +112,6 @@ def command(
             )
         bench = activation_workbench(model, run, rest["seed"])
         rest["layers"] = "all"
-    elif model.is_dir() and not is_model_folder(model):
-        request.refuse_for_folders()
-        work = FolderAnalysis(given, AnalysisSettings(**rest), run)
-        analyze_folder(model, work, engine, screen, request.json_path)
-        return
     else:
         loaded = load(model)
         bench = Workbench(loaded, given.open(loaded), run, seed=rest["seed"])

@@ -34,7 +34,7 @@ from redtest_onnx.similarity.saved import load_analysis
     cls=Command,
     sections={
         "What to remove": (
-            *("criterion", "threshold", "remove", "target", "max_drop", "protect", "dry_run"),
+            *("criterion", "threshold", "remove", "target", "width", "max_drop", "protect", "dry_run"),
             *("plan_path", "analysis_path", "curve"),
         ),
         "Repair": (
@@ -65,6 +65,12 @@ from redtest_onnx.similarity.saved import load_analysis
     multiple=True,
     metavar="WHAT=SHARE",
     help=f"Share that may stay, such as latency=0.6; one of {', '.join(QUANTITIES)}.",
+)
+@click.option(
+    "--width",
+    is_flag=True,
+    help="Let channels inside of layers go, too, beside layers or in their place: for --target of params and "
+    "macs.",
 )
 @click.option(
     "--max-drop",
@@ -187,7 +193,7 @@ def command(model: Path, form: TableFormat, verbose: int, quiet: bool, **values:
     plan, analysis = job.plan()
     job.show_plan(plan, analysis)
     latency = job.layer_latency(analysis)
-    if request.dry_run or not plan.steps:
+    if request.dry_run or plan.empty:
         return job.write_plan(plan, analysis, latency)
     job.write(*job.prune(plan, analysis), latency)
     return None

@@ -15,6 +15,7 @@ from redtest_onnx.cli.prune_requests import PruneRequest
 from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
+from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.folder import save_pruned
 from redtest_onnx.pruning.plan import Plan, load_plan
@@ -57,7 +58,9 @@ class PruneJob:
 
     def nothing_removable(self) -> bool:
         """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
-        similarity = self.settings.similarity
+        similarity, request = self.settings.similarity, self.request
+        if (request.width or request.applied_plan) and inner_widths(self.bench.opened.model).found:
+            return False  # channels can go
         return nothing_removable(self.screen, self.bench, similarity, self.request.json_path)
 
     def plan(self) -> tuple[Plan, Analysis]:
@@ -70,7 +73,7 @@ class PruneJob:
             analysis = self.saved or analyze(bench, self.settings.similarity, progress)
             unfinished.analysis = None if self.saved else analysis
             if given:
-                return load_plan(given, bench.model, analysis.layers), analysis
+                return load_plan(given, bench.model, analysis.layers, bench.opened.model), analysis
             budget = self.request.budgets()[0]
             return make_plan(bench, budget, self.settings, analysis=analysis, progress=progress)
 
@@ -80,9 +83,9 @@ class PruneJob:
         reason = f"{request.applied_plan} names no layers" if request.applied_plan else plan.reason
         show_plan(self.screen, plan, analysis, flags_in(reason or ""), alone=request.dry_run)
         removed = frozenset(step.region for step in plan.steps)
-        if request.explorer and removed:
+        if request.explorer and not plan.empty:
             write_explorer(request.explorer, analysis.layers, analysis.adjacent, removed)
-        if request.png and removed:
+        if request.png and not plan.empty:
             save_heatmap(analysis, request.model.name, request.png, removed)
 
     def layer_latency(self, analysis: Analysis) -> list[float | None] | None:
@@ -93,14 +96,14 @@ class PruneJob:
     def write_plan(self, plan: Plan, analysis: Analysis, latency: list[float | None] | None) -> int:
         """Write what a dry run leaves, or what there is to say of a plan without layers; the exit code."""
         request, bench = self.request, self.bench
-        if request.html and plan.steps:
+        if request.html and not plan.empty:
             page = analysis_page(
                 bench.model, bench.cost, analysis, provenance(), plan=plan, latency_ms=latency
             )
             save_page(page, request.html)
-        path = request.plan_path if request.dry_run and plan.steps else None
+        path = request.plan_path if request.dry_run and not plan.empty else None
         finish_dry_run(self.screen, bench, plan, analysis, path, request.json_path)
-        return 0 if plan.steps else 1
+        return 1 if plan.empty else 0
 
     def prune(self, plan: Plan, analysis: Analysis) -> tuple[Pruning, tuple[Round, ...]]:
         """The pruned model, and the rounds of training if any were asked for."""

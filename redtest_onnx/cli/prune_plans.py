@@ -8,8 +8,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.pruning.documents import plan_document
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.report.numbers import plural
-from redtest_onnx.report.prunings import plan_table
+from redtest_onnx.report.prunings import plan_table, removal_words, widths_table
 from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings
@@ -34,14 +33,14 @@ def nothing_removable(
 
 def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
     """Show the layers that go, or for what reason none does."""
-    if not plan.steps:
+    if plan.empty:
         screen.show(f"Nothing is removed and nothing is written: {reason}.")
         return
-    screen.show(
-        f"{len(plan.steps)} of {plural(len(analysis.layers), 'layer')} are removed "
-        f"(criterion {plan.criterion}):"
-    )
-    (screen.show if alone else screen.detail)(plan_table(plan))
+    removed = removal_words(plan, len(analysis.layers))
+    screen.show(f"{removed} are removed (criterion {plan.criterion}):")
+    for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
+        if table is not None:
+            (screen.show if alone else screen.detail)(table)
     screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
 
 

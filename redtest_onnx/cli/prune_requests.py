@@ -41,6 +41,7 @@ class PruneRequest(ModelRequest):
     threshold: float | None
     remove: int | None
     target: tuple[str, ...]
+    width: bool
     max_drop: float | None
     repair: Method
     repair_time: float | None
@@ -69,6 +70,11 @@ class PruneRequest(ModelRequest):
         check_training(self.epochs, self.iterations, self.lr, () if trains else self.augment, self.plan_path)
         if self.repair_time is not None and not trains:
             raise InputError("--repair-time belongs to --repair distil or auto", hint="--repair distil")
+        if self.width and ((self.plan_path and not self.dry_run) or self.iterations > 1):
+            raise InputError(
+                "--width is for one round of a plan that is made here",
+                hint="leave out --plan or --iterations",
+            )
         check_fit(self.fit_data, self.repair, self.curve is not None, self.iterations)
         if self.repair == "distil":
             require_training()
@@ -79,7 +85,7 @@ class PruneRequest(ModelRequest):
     def budget(self) -> Budget:
         """What limits the pruning."""
         targets = tuple(map(_target, self.target))
-        return Budget(self.remove, self.threshold, targets, self.max_drop, self.protect)
+        return Budget(self.remove, self.threshold, targets, self.max_drop, self.protect, self.width)
 
     def budgets(self) -> tuple[Budget, ...]:
         """The part of each round."""
@@ -125,6 +131,7 @@ class PruneRequest(ModelRequest):
                 "--remove": self.remove is not None,
                 "--threshold": self.threshold is not None,
                 "--target": bool(self.target),
+                "--width": self.width,
                 "--plan": self.plan_path is not None,
                 "--dry-run": self.dry_run,
                 "--finetune": self.epochs is not None,

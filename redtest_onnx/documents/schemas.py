@@ -65,6 +65,16 @@ _STEP = _object(
         "macs": {"type": ["integer", "null"]},
     }
 )
+_NARROWING = _object(
+    {
+        "width": _TEXT,
+        "channels": _INTEGER,
+        "kept": _list(_INTEGER),
+        "price": _NUMBER,
+        "parameters": {"type": ["integer", "null"]},
+        "macs": {"type": ["integer", "null"]},
+    }
+)
 _LATENCY = _object({"p50": _NUMBER, "p90": _NUMBER, "p99": _NUMBER})
 _MEASURES = _object(
     {
@@ -154,7 +164,7 @@ def schemas() -> dict[str, Schema]:
             "labels": _FLAG,
         }
     )
-    plan = _object({"criterion": _TEXT, "steps": _list(_STEP)})
+    plan = _object({"criterion": _TEXT, "steps": _list(_STEP)}, widths=_list(_NARROWING))
     side = _object({"name": _TEXT, "source": _TEXT, "layers": _list(_TEXT)})
     group = _object({"p": _NUMBER, "q": _NUMBER, "pq_index": _NUMBER, "retained": _NUMBER})
     ranking = {

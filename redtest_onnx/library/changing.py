@@ -33,6 +33,7 @@ class BudgetArguments(Opening, total=False):
         targets: shares that may stay, such as {"params": 0.5}.
         max_drop: largest loss of accuracy or agreement.
         protect: globs of layers that stay.
+        width: whether channels inside of layers go, too, for targets of "params" and "macs".
     """
 
     budget: Budget
@@ -41,6 +42,7 @@ class BudgetArguments(Opening, total=False):
     targets: Mapping[str, float] | Sequence[tuple[str, float]]
     max_drop: float
     protect: Iterable[str]
+    width: bool
 
 
 def plan(
@@ -219,7 +221,7 @@ def load_plan(
     from redtest_onnx.pruning.plan import load_plan as read_plan
 
     bench = opened_workbench(model, data, options)
-    return read_plan(Path(path), bench.model, bench.layers())
+    return read_plan(Path(path), bench.model, bench.layers(), bench.opened.model)
 
 
 def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:

@@ -68,7 +68,7 @@ class RedtestPrune(Pass):
             settings,
             **BudgetArguments(seed=values["seed"], **given),  # type: ignore[typeddict-item]
         )
-        if not pruning.plan.steps:
+        if pruning.plan.empty:
             raise NegativeVerdictError("no layer can go within what was asked for")
         target = Path(resolve_onnx_path(output_model_path, Path(model.model_path).name))
         target.parent.mkdir(parents=True, exist_ok=True)

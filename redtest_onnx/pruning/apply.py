@@ -12,6 +12,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning.adapters import plain_adapter
+from redtest_onnx.pruning.narrowing import narrowed
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.targets import before_activation
 from redtest_onnx.runtime.workbench import Workbench
@@ -31,7 +32,7 @@ def apply_plan(bench: Workbench, plan: Plan) -> Model:
     for step in plan.steps:
         adapter = plain_adapter(bench, step.input, step.tensor) if step.action == "adapter" else ()
         removals.append(Removal(step.input, step.tensor, adapter))
-    return remove_regions(bench.model, removals)
+    return narrowed(remove_regions(bench.model, removals), plan)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def apply_with_adapters(bench: Workbench, plan: Plan, kernel: int) -> AdapterIns
             exits.add(exit_)
         adapter = plain_adapter(bench, entry, exit_, kernel) if fits else ()
         removals.append(Removal(entry, exit_, adapter))
-    return AdapterInsertion(remove_regions(bench.model, removals), frozenset(exits))
+    return AdapterInsertion(narrowed(remove_regions(bench.model, removals), plan), frozenset(exits))
 
 
 def _ends_linearly(index: GraphIndex, entry: str, exit_: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +24,11 @@ log = logging.getLogger(__name__)
 BEST_OF = "best-of"
 CONTENDERS = ("redtest", "spread", "every-other")
 """The criteria whose plans are compared; of equal ones the first is taken."""
+
+
+def planner(criterion: str) -> Callable[..., Plan]:
+    """What chooses by a criterion: `best_plan` for `BEST_OF`, else `make_plan`, called alike."""
+    return best_plan if criterion == BEST_OF else partial(make_plan, criterion=criterion)
 
 
 def best_plan(

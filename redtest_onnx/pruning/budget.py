@@ -37,6 +37,8 @@ class Budget:
         max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples; if
             nothing else limits the pruning, `DEFAULT_MAX_DROP` where None.
         protect: globs of layers that stay.
+        width: whether channels of inner widths go, too, beside layers or in their place; with targets of
+            "params" and "macs" alone.
     """
 
     remove: Natural | None = None
@@ -44,6 +46,7 @@ class Budget:
     targets: tuple[tuple[Quantity, Annotated[float, Between(0, 1, above=True)]], ...] = ()
     max_drop: Share | None = None
     protect: tuple[str, ...] = ()
+    width: bool = False
 
     def __post_init__(self) -> None:
         for quantity, _ in self.targets:
@@ -52,8 +55,20 @@ class Budget:
         limits = [self.remove is not None, self.threshold is not None, bool(self.targets)]
         if sum(limits) > 1:
             raise InputError("@remove, @threshold and @target exclude each other", hint="give one of them")
+        if self.width:
+            self._check_width()
         if not any(limits) and self.max_drop is None:
             object.__setattr__(self, "max_drop", DEFAULT_MAX_DROP)
+
+    def _check_width(self) -> None:
+        """Refuse limits that channels can't be chosen by."""
+        counted = all(quantity in ("params", "macs") for quantity, _ in self.targets)
+        if not self.targets or not counted or self.max_drop is not None:
+            raise InputError(
+                "@width takes channels until a share of parameters or multiply-accumulates is left: it goes "
+                "with @target of params and macs, and with no other limit",
+                hint="@target macs=0.5 @width",
+            )
 
     @classmethod
     def of(cls, **limits: Any) -> Budget:

@@ -17,6 +17,7 @@ from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.subgraph import segment
 from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.layers.regions import describe
+from redtest_onnx.pruning.narrowing import TakeChannels
 from redtest_onnx.pruning.plan import Step
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -53,7 +54,12 @@ class Divergence:
         )
 
 
-def first_divergence(bench: Workbench, rewritten: Model, steps: Iterable[Step]) -> Divergence | None:
+def first_divergence(
+    bench: Workbench,
+    rewritten: Model,
+    steps: Iterable[Step],
+    taken: Mapping[str, TakeChannels] | None = None,
+) -> Divergence | None:
     """Run both models side by side, the original with what the gaps of the rewritten one hand on.
 
     The exit of every removed layer is fed to the original as the tensor that took its place, so that all that
@@ -64,6 +70,7 @@ def first_divergence(bench: Workbench, rewritten: Model, steps: Iterable[Step]) 
         bench: the model before, with its branches inlined; run on its first sample.
         rewritten: the same without some layers, its weights unchanged.
         steps: what was taken out, in the order of the graph.
+        taken: what takes from tensors of the original the channels that the rewritten model still has.
 
     Returns:
         The first tensor in graph order that differs; None if none does.
@@ -83,7 +90,9 @@ def first_divergence(bench: Workbench, rewritten: Model, steps: Iterable[Step]) 
     for k, names in enumerate(portions):
         found = first if k == 0 else _run(expose(rewritten, names), feeds, options)
         part = segment(original, names, types)
-        differing = next(_differing(index, names, _run(part, known, options), found, share), None)
+        expected = _run(part, known, options)
+        expected |= {name: take(expected[name]) for name, take in (taken or {}).items() if name in expected}
+        differing = next(_differing(index, names, expected, found, share), None)
         if differing is None:
             continue
         # What differs from run to run, such as noise made on the way, tells nothing.

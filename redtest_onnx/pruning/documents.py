@@ -57,7 +57,7 @@ def prune_document(pruning: Pruning, output: Path | None, rounds: Iterable[Round
 
 
 def _plan(plan: Plan) -> Document:
-    return {"criterion": plan.criterion, "steps": [asdict(step) for step in plan.steps]}
+    return plan.fields()
 
 
 def _repair(repair: Repair) -> Document:

@@ -87,7 +87,7 @@ def save_pruned(
 
 
 def _followed(bench: Workbench, pruned_view: Model, pruning: Pruning, partner: Model) -> Model:
-    if not pruning.plan.steps:
+    if pruning.plan.empty:
         return partner
     data = Synthetic(partner, bench.seed, _PARTNER_SAMPLES, {})
     with Workbench(partner, data, bench.options, seed=bench.seed) as other:

@@ -38,6 +38,7 @@ def follow_plan(bench: Workbench, pruned: Model, plan: Plan, partner: Workbench)
     Raises:
         InputError: the other model has other layers, or its operators are called otherwise.
     """
+    _refuse_widths(plan, partner)
     same = _same_plan(bench, plan, partner)
     followed = apply_plan(partner, same)
     verify_removal(partner, followed, same)
@@ -65,12 +66,22 @@ def close_with_twin(bench: Workbench, pruned: Model, plan: Plan) -> Model:
         InputError: see `follow_plan`.
     """
     twin = bench.twin
-    if twin is None or not plan.steps:
+    if twin is None or plan.empty:
         return bench.view.close(pruned)
+    _refuse_widths(plan, twin)
     followed = follow_plan(bench.opened, pruned, plan, twin.opened)
     other = twin.view.reassemble(followed)
     choice, mine = twin.view.choices[0], bench.view.reassemble(pruned)
     return bench.view.close_up(_graft(mine, other, choice.branch, choice.node.output[0]))
+
+
+def _refuse_widths(plan: Plan, partner: Workbench) -> None:
+    if plan.widths:
+        raise InputError(
+            "channels of inner widths can't be taken from two models of one network",
+            where=partner.label,
+            hint="leave out @width",
+        )
 
 
 def _graft(model: Model, other: Model, branch: str, output: str) -> Model:

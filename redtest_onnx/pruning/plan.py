@@ -11,6 +11,7 @@ from typing import Any
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError, with_arguments
+from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reading import read_json
 from redtest_onnx.layers.layer import Layer
@@ -58,6 +59,32 @@ class Step:
         )
 
 
+@dataclass(frozen=True)
+class Narrowing:
+    """One inner width that loses channels; no shape outside changes.
+
+    Attributes:
+        width: name of the first operator that makes the channels.
+        channels: how many there were.
+        kept: indices of those that stay, in rising order.
+        price: squared relative error of the outputs that was reckoned for it; None if unknown.
+        parameters: learned values that go.
+        macs: multiply-accumulates per sample that go; None if unknown.
+    """
+
+    width: str
+    channels: int
+    kept: tuple[int, ...]
+    price: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+
+    @property
+    def removed(self) -> int:
+        """Number of channels that go."""
+        return self.channels - len(self.kept)
+
+
 @dataclass(frozen=True, repr=False)
 class Plan(Result):
     """The steps for one model, in the order of the graph.
@@ -67,30 +94,43 @@ class Plan(Result):
         model_sha256: digest of the file the plan was made for.
         steps: the layers to take out.
         reason: why nothing goes and what to try, arguments marked by @; None where something goes.
+        widths: inner widths of the layers that stay, with the channels they keep.
     """
 
     criterion: str
     model_sha256: str
     steps: tuple[Step, ...]
     reason: str | None = None
+    widths: tuple[Narrowing, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing goes."""
+        return not self.steps and not self.widths
 
     def summary(self) -> str:
         """Number of steps and what they save."""
-        parameters = sum(step.parameters for step in self.steps)
-        count = f"{len(self.steps)} layer{'s' * (len(self.steps) != 1)}"
         if self.reason is not None:
             return f"nothing to remove: {with_arguments(self.reason)}"
+        parameters = sum(step.parameters for step in self.steps) + sum(w.parameters or 0 for w in self.widths)
+        count = f"{len(self.steps)} layer{'s' * (len(self.steps) != 1)}"
+        if self.widths:
+            gone = sum(width.removed for width in self.widths)
+            count += f" and {gone:,} channel{'s' * (gone != 1)} of {len(self.widths)} inner widths"
         return f"remove {count} with {parameters:,} parameters, by {self.criterion}"
 
     def to_dict(self) -> Document:
         """The plan as a person can edit it; `load_plan` reads what `save` writes."""
-        steps = [asdict(step) for step in self.steps]
-        return {
-            "schema": SCHEMA,
-            "criterion": self.criterion,
-            "model_sha256": self.model_sha256,
-            "steps": steps,
-        }
+        fields = self.fields()
+        criterion = fields.pop("criterion")
+        return {"schema": SCHEMA, "criterion": criterion, "model_sha256": self.model_sha256, **fields}
+
+    def fields(self) -> Document:
+        """What it says of itself in any document; `widths` only where there are some."""
+        found: Document = {"criterion": self.criterion, "steps": [asdict(step) for step in self.steps]}
+        if self.widths:
+            found["widths"] = [{**asdict(width), "kept": list(width.kept)} for width in self.widths]
+        return found
 
     def records(self) -> list[dict[str, Any]]:
         """One entry per step."""
@@ -100,11 +140,18 @@ class Plan(Result):
 SCHEMA = "redtest-onnx/plan/1"
 
 
-def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
+def load_plan(path: Path, model: Model, layers: Iterable[Layer], opened: Model | None = None) -> Plan:
     """Read a plan and hold it against the model.
 
     Steps need their `region` only; what else they say is taken from the model, which may have been
     measured anew.
+
+    Args:
+        path: the file.
+        model: the model it is for.
+        layers: its layers.
+        opened: the model with what is folded up in it inlined, in which inner widths are found; the same if
+            None.
 
     Raises:
         InputError: not a plan, made for another model, or with layers that are not there or can't go.
@@ -130,7 +177,39 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer]) -> Plan:
         score = entry.get("score")
         steps.append((layer.index, Step.of(layer, score if isinstance(score, int | float) else None)))
     steps.sort(key=lambda pair: pair[0])
-    return Plan(str(document.get("criterion", "plan")), model.sha256, tuple(step for _, step in steps))
+    widths = tuple(_narrowing(path, opened or model, entry) for entry in document.get("widths", ()))
+    criterion = str(document.get("criterion", "plan"))
+    return Plan(criterion, model.sha256, tuple(step for _, step in steps), widths=widths)
+
+
+def _narrowing(path: Path, model: Model, entry: Any) -> Narrowing:
+    """One entry of `widths`, of which `width` and `kept` are needed."""
+    name = entry.get("width") if isinstance(entry, Mapping) else None
+    known = {width.name: width.channels for width in inner_widths(model).found}
+    if not isinstance(name, str) or name not in known:
+        raise InputError(
+            f"`widths` names {name!r}, which is no inner width of {model.label}",
+            where=str(path),
+            hint="make a plan for this model with @width",
+        )
+    kept, channels = entry.get("kept"), known[name]
+    integers = isinstance(kept, list) and all(type(k) is int and 0 <= k < channels for k in kept)
+    if not integers or not kept or sorted(set(kept)) != kept:
+        raise InputError(
+            f"`kept` of {name!r} must be some of its {channels} channels, in rising order", where=str(path)
+        )
+    price, parameters, macs = (
+        value if isinstance(value := entry.get(key), int | float) else None
+        for key in ("price", "parameters", "macs")
+    )
+    return Narrowing(
+        name,
+        channels,
+        tuple(kept),
+        None if price is None else float(price),
+        None if parameters is None else int(parameters),
+        None if macs is None else int(macs),
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

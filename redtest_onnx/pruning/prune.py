@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 from redtest_onnx.checks import check_settings
@@ -16,8 +16,8 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
-from redtest_onnx.pruning.best_of import BEST_OF, best_plan
-from redtest_onnx.pruning.budget import Budget, make_plan
+from redtest_onnx.pruning.best_of import planner
+from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.candidates import losses_within
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
@@ -29,6 +29,7 @@ from redtest_onnx.pruning.repair.repair import Method, Repair, RepairSettings, r
 from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
+from redtest_onnx.pruning.width.choose import plan_with_widths, require_width
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
@@ -103,8 +104,10 @@ class Pruning(Result):
             quality = f"{self.agreement.value:.2%} agreement"
         if self.before.accuracy is not None and self.after.accuracy is not None:
             quality = f"accuracy {self.before.accuracy:.2%} -> {self.after.accuracy:.2%}"
+        channels = sum(width.removed for width in self.plan.widths)
+        inside = f" and {channels:,} channels" if channels else ""
         return (
-            f"{len(self.plan.steps)} of {len(self.analysis.layers)} layers removed, "
+            f"{len(self.plan.steps)} of {len(self.analysis.layers)} layers{inside} removed, "
             f"{share:.1%} of the parameters; {quality} on {self.evaluated} samples of {self.evaluated_on}"
         )
 
@@ -174,12 +177,14 @@ def plan(
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
+    if budget.width:
+        require_width(bench, settings.repair, settings.shards is not None)
+        return plan_with_widths(context, budget, settings.criterion, progress), analysis
     limit = budget.max_drop
     if limit is not None and progress is not None:
         progress(0, 1, "trying removals")  # first, the original runs on what judges them
     losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
-    choose = best_plan if settings.criterion == BEST_OF else partial(make_plan, criterion=settings.criterion)
-    return choose(context, budget, losses=losses, progress=progress), analysis
+    return planner(settings.criterion)(context, budget, losses=losses, progress=progress), analysis
 
 
 def prune(
@@ -237,6 +242,8 @@ def rewrite(
         InternalError: the rewritten model doesn't verify; nothing is returned.
     """
     settings, opened = settings or PruneSettings(), bench.opened
+    if chosen.widths:
+        require_width(bench, settings.repair, settings.shards is not None)
     (progress or _silent)(0, 4, "rewriting")
     pruned, kept = apply_plan(opened, chosen), limits or Limits(bench)
     verify_removal(opened, pruned, chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,9 +11,12 @@ import onnx
 from redtest_onnx.errors import InputError, InternalError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes, unpaired
 from redtest_onnx.graph.caches import find_caches
+from redtest_onnx.graph.channel_edits import silence_channels
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.validity import full_check
+from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.divergence import finite, first_divergence, first_infinite
+from redtest_onnx.pruning.narrowing import kept_channels, taken_channels
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.generate import find_decoder, generate
 from redtest_onnx.runtime.session import Level, Session
@@ -124,7 +128,13 @@ def verify_removal(bench: Workbench, rewritten: Model, plan: Plan) -> None:
     Raises:
         InternalError: naming the first tensor that differs. That is a bug of ours.
     """
-    found = first_divergence(bench, rewritten, plan.steps)
+    if plan.widths:
+        whole, kept = apply_plan(bench, replace(plan, widths=())), kept_channels(plan)
+        verify_removal(bench, whole, replace(plan, widths=()))
+        silent = bench.successor(silence_channels(whole, kept))
+        found = first_divergence(silent, rewritten, (), taken_channels(whole, plan))
+    else:
+        found = first_divergence(bench, rewritten, plan.steps)
     if found is not None:
         raise InternalError(f"the rewritten model computes something else: {found}")
 

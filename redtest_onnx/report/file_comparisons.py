@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf, isnan
 
 from redtest_onnx.report.agreement import agreement_notes, agreement_rows
+from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.table import Cell, Column, Shown, Table
 from redtest_onnx.report.tables import accuracy_rows, change_columns, cost_rows
 from redtest_onnx.similarity.side_by_side import SideBySide
@@ -31,7 +32,7 @@ def files_notes(found: SideBySide) -> list[str]:
         return [f"{(found.note or 'the outputs were not compared').capitalize()}."]
     return [
         *agreement_notes(found.agreement.outputs),
-        f"Outputs are compared on {found.samples} samples of {found.source}.",
+        f"Outputs are compared on {plural(found.samples, 'sample')} of {found.source}.",
     ]
 
 
@@ -70,7 +71,8 @@ def tensor_words(found: TensorComparison) -> list[str]:
     count = len(found.tensors)
     if not count:
         return ["No tensor of the two files matches: they are no versions of one network."]
-    words = [f"{count} tensors match, compared on {found.samples} samples."]
+    matching = plural(count, "tensor matches", "tensors match")
+    words = [f"{matching}, compared on {plural(found.samples, 'sample')}."]
     first, different = found.first_divergent, found.first_different
     if different is None:
         words.append("All of them are equal.")

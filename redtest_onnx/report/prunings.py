@@ -24,7 +24,7 @@ _MACS_PER_MINUTE = 1.8e12  # of one core of 2025, forward and backward in PyTorc
 def prune_headline(pruning: Pruning) -> str:
     """What was removed, what it saves and what it costs."""
     a, b = pruning.before, pruning.after
-    if not pruning.plan.steps:
+    if pruning.plan.empty:
         return f"No layer was removed: {with_arguments(pruning.plan.reason or 'the plan names none')}."
     saves = [_change("parameters", a.cost.parameters, b.cost.parameters)]
     if a.cost.macs and b.cost.macs is not None:
@@ -45,6 +45,16 @@ def prune_headline(pruning: Pruning) -> str:
 def _change(name: str, before: float, after: float) -> str:
     share = after / before - 1 if before else 0.0
     return f"{abs(share):.1%} {'fewer' if share <= 0 else 'more'} {name}"
+
+
+def removal_words(plan: Plan, layers: int) -> str:
+    """What a plan takes out, without a verb: layers, and channels of those that stay."""
+    words = f"{len(plan.steps)} of {plural(layers, 'layer')}"
+    if not plan.widths:
+        return words
+    gone, before = (sum(getattr(width, key) for width in plan.widths) for key in ("removed", "channels"))
+    inside = plural(len(plan.widths), "inner width")
+    return f"{words} and {gone:,} of {before:,} channels of {inside}"
 
 
 def repair_words(repair: Repair) -> str:
@@ -99,7 +109,10 @@ def _offer_words(offer: TrainingOffer) -> str:
 def round_words(done: Round) -> str:
     """What a round of pruning with training removed, and what training brought."""
     judged, tuning = done.finetuning.validated, done.finetuning
-    names = ", ".join(step.region for step in done.plan.steps)
+    gone = [step.region for step in done.plan.steps]
+    if done.plan.widths:
+        gone.append(f"{sum(width.removed for width in done.plan.widths):,} channels")
+    names = ", ".join(gone)
     losses = [tuning.start.loss, *(epoch["validation_loss"] for epoch in tuning.history)]
     quality = f"validation loss {losses[0]:.4f} -> {losses[tuning.best_epoch]:.4f} by training"
     if judged.before is not None and judged.after is not None:
@@ -137,12 +150,30 @@ def plan_table(plan: Plan) -> Table:
     return Table("plan", "Removed layers", columns, rows)
 
 
+def widths_table(plan: Plan) -> Table | None:
+    """The inner widths that lose channels; None if there are none."""
+    if not plan.widths:
+        return None
+    columns = (
+        Column("width", "made by", "name"),
+        Column("channels", "channels", "integer", drop=3),
+        Column("kept", "kept", "integer"),
+        Column("price", "price", "decimal", drop=2),
+        Column("parameters", "parameters", "count", drop=1),
+        Column("macs", "MACs", "count", drop=4),
+    )
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (w.width, w.channels, len(w.kept), w.price, w.parameters, w.macs) for w in plan.widths
+    )
+    return Table("widths", "Removed channels", columns, rows)
+
+
 def prune_markdown(pruning: Pruning, name: str, output: Path) -> str:
     """A summary that a team pastes into a pull request."""
-    layers = plural(len(pruning.analysis.layers), "layer")
-    plan = plan_table(pruning.plan)
+    plan, widths = plan_table(pruning.plan), widths_table(pruning.plan)
+    removed = removal_words(pruning.plan, len(pruning.analysis.layers))
     lines = [
-        f"### {markdown_text(name)}: {len(pruning.plan.steps)} of {layers} removed",
+        f"### {markdown_text(name)}: {removed} removed",
         "",
         markdown_text(prune_headline(pruning)),
         "",
@@ -150,6 +181,14 @@ def prune_markdown(pruning: Pruning, name: str, output: Path) -> str:
     ]
     if plan.rows:
         lines += ["<details><summary>Removed layers</summary>", "", table_markdown(plan), "</details>", ""]
+    if widths is not None:
+        lines += [
+            "<details><summary>Removed channels</summary>",
+            "",
+            table_markdown(widths),
+            "</details>",
+            "",
+        ]
     lines += [f"{markdown_text(repair_words(pruning.repair))} Written to `{_code(output)}`.", ""]
     return "\n".join(lines)
 

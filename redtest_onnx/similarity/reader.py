@@ -23,6 +23,8 @@ from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
 """Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
+_RUN_BYTES = 1 << 28
+"""Activations that such a run may hold: long recordings and large images are cut into smaller runs."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class GramReader:
         in_graph = wanted and fixed in (None, samples) and opset >= OLDEST_GRAM_OPSET
         # Tokens are drawn for the samples of a run: those of one batch shall not repeat each other's.
         uncut = in_graph or whole or pooling == "token"
-        parts = 1 if uncut else -(-samples // _CACHED)
+        held = bench.cost.peak_activation_bytes or 1
+        parts = 1 if uncut else -(-samples // max(1, min(_CACHED, _RUN_BYTES // held)))
         self._per_run = fixed or -(-samples // parts)
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)

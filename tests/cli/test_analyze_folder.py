@@ -45,3 +45,9 @@ def test_folders_without_models_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert "no model could be analysed" in capsys.readouterr().err
     assert call("analyze", tmp_path, "--html", tmp_path / "page.html") == 2
     assert "for one model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [("--workers", 2), ("--engine", "ray"), ("--address", "127.0.0.1:1")])
+def test_engines_are_for_folders(options: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("analyze", MODELS / "vgg_digits.onnx", *options) == 2
+    assert "are for many models" in capsys.readouterr().err

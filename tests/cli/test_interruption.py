@@ -155,7 +155,7 @@ def test_an_interrupted_search_keeps_the_analysis_and_goes_on_from_it(tmp_path: 
     output = tmp_path / "pruned.onnx"
     common = [str(MODELS / "vgg_digits.onnx"), "--data", str(MODELS / "digits.npz"), "-o", str(output)]
     arguments = ["prune", *common, "--device", "cpu", "--samples", "32", "--batches", "1", "--remove", "1"]
-    code = ENDLESS.format(module="pruning.prune", function="choose_plan", after=False, arguments=arguments)
+    code = ENDLESS.format(module="pruning.prune", function="planner", after=False, arguments=arguments)
     result = interrupt(code, signal.SIGINT, tmp_path)
     assert result.returncode == 130
     kept = tmp_path / "pruned.onnx.analysis.json"

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 from benchmarking.onnx_networks import NETWORKS, samples
 
 ROOT = Path(__file__).parents[2]
 Figures = dict[str, Any]
+
+# A process counts the memory of the one it was forked from as its own, which must be a small one.
+_LAUNCH = """
+import json, os, subprocess, sys
+from time import perf_counter
+begin = perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+found = {
+    "code": os.waitstatus_to_exitcode(status),
+    "cpu_s": used.ru_utime + used.ru_stime,
+    "wall_s": perf_counter() - begin,
+    "peak_bytes": used.ru_maxrss * 1024,
+}
+print(json.dumps(found))
+"""
 
 _FORWARD = """
 import sys
@@ -129,14 +145,14 @@ def _command(
 def _run(command: list[str], threads: int) -> Figures:
     """CPU seconds, wall time and peak memory of a process, as the system counts them."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
-    begin = perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT)
-    _, status, used = os.wait4(process.pid, 0)
-    wall = perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 1):
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    return {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall, "peak_bytes": used.ru_maxrss * 1024}
+    launcher = [sys.executable, "-S", "-c", _LAUNCH, *command]
+    result = subprocess.run(
+        launcher, stdout=subprocess.PIPE, env=environment, cwd=ROOT, check=True, text=True
+    )
+    found = json.loads(result.stdout)
+    if found.pop("code") not in (0, 1):
+        raise RuntimeError(f"{' '.join(command)} failed")
+    return {name: float(value) for name, value in found.items()}
 
 
 def _forward(model: Path, data: Path, job: CommandJob, threads: int) -> float:

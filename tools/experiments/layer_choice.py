@@ -3,6 +3,7 @@
     python tools/experiments/layer_choice.py --cifar FOLDER
     python tools/experiments/layer_choice.py --cifar FOLDER --models resnet20 --repairs distil --seeds 0 1 2
     python tools/experiments/layer_choice.py --cifar FOLDER --criteria spread --judged 2000 --samples 768
+    python tools/experiments/layer_choice.py --cifar FOLDER --criteria spread --width --repairs refit distil
 
 FOLDER is that of depth_pruning.py. Unlabelled training images choose and fit, a fifth of them only to judge
 repairs by; accuracy is that on the first --judged test images in an order drawn once, or on all of them. Rows
@@ -45,8 +46,15 @@ AMOUNTS = {
     },
     "resnet20": {"2 layers": Budget(remove=2), "4 layers": Budget(remove=4)},
 }
+WIDTHS = {
+    name: {
+        "MACs 0.5, width": Budget(targets=(("macs", 0.5),), width=True),
+        "params 0.55, MACs 0.5, width": Budget(targets=(("params", 0.55), ("macs", 0.5)), width=True),
+    }
+    for name in FILES
+}
 COLUMNS = (
-    *("model", "amount", "criterion", "repair", "seeds", "layers", "parameters", "MACs"),
+    *("model", "amount", "criterion", "repair", "seeds", "layers", "channels", "parameters", "MACs"),
     *("accuracy before", "accuracy", "of original", "CPU seconds"),
 )
 SETTING = ("model", "amount", "criterion", "repair", "samples", "judged")
@@ -99,7 +107,8 @@ class Case:
             chosen = tuple(Step.of(blocks[int(number)]) for number in criterion.split(","))
             return rt.Plan("given", self.bench.digest, chosen)
         settings = pruning.PruneSettings(criterion, analysis.settings)
-        return pruning.plan(self.bench, AMOUNTS[self.name][amount], settings, analysis=analysis)[0]
+        budget = {**AMOUNTS[self.name], **WIDTHS[self.name]}[amount]
+        return pruning.plan(self.bench, budget, settings, analysis=analysis)[0]
 
     def _images(self, split: str) -> rt.Dataset:
         path = self.folder / "data" / f"cifar10_jpeg_{split}.zip"
@@ -130,6 +139,7 @@ class Case:
                 "seed": self.seed,
                 "kept": done.method,
                 "removed": [step.region for step in plan.steps],
+                "channels": {width.width: width.removed for width in plan.widths},
                 "parameters": pruned.cost.parameters / bench.cost.parameters - 1,
                 "macs": pruned.cost.macs / bench.cost.macs - 1,
                 "before": before,
@@ -140,7 +150,7 @@ class Case:
 
 def table(rows: list[Row]) -> str:
     """Rows as Markdown, seeds put together."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|" + "---:|" * (len(COLUMNS) - 4)]
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in SETTING), []).append(row)
@@ -150,6 +160,7 @@ def table(rows: list[Row]) -> str:
         cells = (
             *(model, amount, criterion, repair, str(len(own))),
             f"{mean(len(row['removed']) for row in own):.3g}",
+            f"{mean(sum(row.get('channels', {}).values()) for row in own):.4g}",
             *(f"{found[key]:+.1%}" for key in ("parameters", "macs")),
             *(f"{own[0]['before']:.2%}", f"{found['after']:.2%}{spread}"),
             *(f"{found['after'] / own[0]['before']:.1%}", f"{found['seconds']:.0f}"),
@@ -164,6 +175,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--models", nargs="+", choices=FILES, default=["resnet56"])
     parser.add_argument("--amounts", nargs="+", help="[default: all of a model]")
+    parser.add_argument("--width", action="store_true", help="layers and channels, at half of the MACs")
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA), help="or blocks, such as 0,2,5")
     parser.add_argument("--repairs", nargs="+", choices=METHODS, default=["refit"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -179,7 +191,7 @@ def main() -> None:
         for seed in arguments.seeds:
             wanted = [
                 (amount, criterion, repair)
-                for amount in arguments.amounts or AMOUNTS[model]
+                for amount in arguments.amounts or (WIDTHS if arguments.width else AMOUNTS)[model]
                 for criterion in arguments.criteria
                 for repair in arguments.repairs
                 if (model, amount, criterion, repair, arguments.samples, arguments.judged, seed) not in known

@@ -1,18 +1,19 @@
 """Depth pruning with fine-tuning: the protocol of RedTest's Table 1 and Figure E2 (arXiv 2411.10507).
 
     python tools/experiments/table1.py --scale digits                    # minutes on one CPU core
-    python tools/experiments/table1.py --scale minutes --data FOLDER     # a trial, half an hour
+    python tools/experiments/table1.py --scale minutes --data FOLDER --base resnet56=FILE   # 15 minutes
     python tools/experiments/table1.py --scale full --data FOLDER        # the paper's recipe, a GPU
     python tools/experiments/table1.py --scale digits --report --table table1.md --figure table1.svg
 
 FOLDER holds one folder, .zip or .tar each whose name ends in "train" and "test"; subfolders are classes, of
 CIFAR-10, CIFAR-100 or others. ResNet56 and VGG19 are written as ONNX files with random weights and trained
-through the bridge, once per seed, unless `--base NET=FILE` gives a trained one. Each criterion then chooses
-layers, they are removed, the rest is repaired with unlabelled images and fine-tuned. A tenth of the training
-images chooses the epoch; the test images are looked at once, at the end. `redtest-paper` is the set of layers
-that the paper publishes, without a repair as in the paper and with one; `modularity` is the method of Lu et
-al. (ECCV 2022) and `probe` that of Chen and Zhao, on which DBP builds. Rows are added to --output (JSON
-lines) under their scale and data; what is there is not run again. Nothing else is written unless asked for.
+through the bridge, once per seed (at the scale `minutes` once for all), unless `--base NET=FILE` gives a
+trained one. Each criterion then chooses layers, they are removed, the rest is repaired with unlabelled images
+and fine-tuned. A tenth of the training images chooses the epoch; the test images are looked at once, at the
+end. `redtest-paper` is the set of layers that the paper publishes, without a repair as in the paper and with
+one; `modularity` is the method of Lu et al. (ECCV 2022) and `probe` that of Chen and Zhao, on which DBP
+builds. Rows are added to --output (JSON lines) under their scale and data; what is there is not run again,
+and networks in --scratch are not trained again. Nothing else is written unless asked for.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ A criterion is one function with one registration. Other packages add theirs thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol, TypeVar, runtime_checkable
@@ -34,12 +34,14 @@ class CriterionContext:
         worth: what taking a layer out is worth by itself, given what has been taken so far: 1 where layers
             are counted, its part in what is still missing where a size is to be reached. Criteria that go
             step by step ask for it anew each time.
+        known: what criteria have found for this context, by a key of theirs, kept for further budgets.
     """
 
     bench: Workbench
     analysis: Analysis
     allowed: Callable[[Layer], bool] = lambda layer: True
     worth: Callable[[Layer], float] = lambda layer: 1.0
+    known: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def model(self) -> Model:

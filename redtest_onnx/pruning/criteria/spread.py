@@ -38,8 +38,7 @@ def spread(context: CriterionContext) -> LayerSets:
     among the sets. Price of a set: the squared relative error of the outputs, summed over stages. Adapters
     are never chosen.
     """
-    allowed = set(context.candidates)
-    return LayerSets([StageSearch(context, stage, allowed).sets() for stage in stages(context)])
+    return _found(context, StageSearch.sets)
 
 
 @criterion("every-other")
@@ -48,14 +47,24 @@ def every_other(context: CriterionContext) -> LayerSets:
 
     Prices are those of `spread`; so of the two patterns of a stage, and of several stages, the cheapest go.
     """
-    allowed = set(context.candidates)
-    return LayerSets([StageSearch(context, stage, allowed).patterns() for stage in stages(context)])
+    return _found(context, StageSearch.patterns)
 
 
 @criterion("best-of")
 def best_of(context: CriterionContext) -> LayerSets:
     """The best of redtest, spread and every-other for a budget, see `pruning.best_of`."""
     return spread(context)
+
+
+def _found(context: CriterionContext, search: Callable[[StageSearch], list[PricedSet]]) -> LayerSets:
+    """What a search gives for all stages, found once for the layers that may go."""
+    allowed = set(context.candidates)
+    key = search.__name__, frozenset(layer.name for layer in allowed)
+    known = context.known.get(key)
+    if not isinstance(known, LayerSets):
+        known = LayerSets([search(StageSearch(context, stage, allowed)) for stage in stages(context)])
+        context.known[key] = known
+    return known
 
 
 def stages(context: CriterionContext) -> list[tuple[Layer, ...]]:

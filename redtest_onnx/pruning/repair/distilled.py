@@ -119,7 +119,7 @@ def distil_targets(bench: Workbench, student: Model) -> list[DistilTarget]:
 
     Args:
         bench: the original.
-        student: what became of it; tensors that it lacks are left out.
+        student: what became of it; tensors that it lacks, or has with fewer channels, are left out.
     """
     from redtest_onnx.training.distil.loss import DistilTarget
 
@@ -134,10 +134,12 @@ def distil_targets(bench: Workbench, student: Model) -> list[DistilTarget]:
     named = {target.name for target in found} | {output.name for output in bench.outputs}
     ends = dict.fromkeys(layer.exit for layer in bench.layers("stage"))
     axes, shapes = bench.resolved.batch_axes, bench.shapes
+    sizes = bench.successor(student).shapes.sizes
     found += [
         DistilTarget(end, "feature")
         for end in ends
         if end in made and end not in named and shapes.is_float(end) and axes.get(end) == 0
+        if sizes.get(end) == shapes.sizes.get(end)
     ]
     return found
 

@@ -23,6 +23,7 @@ from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import AdapterInsertion
+from redtest_onnx.pruning.narrowing import TakeChannels, taken_channels
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
@@ -95,7 +96,8 @@ def refit(
     working = WorkingModel(pruned.model)
     old_index, index = bench.index, working.index
     goals = gap_goals(old_index, plan, pruned.exits)
-    changed = changed_tensors(old_index, index_of(pruned.model))
+    taken = taken_channels(bench.model, plan)
+    changed = changed_tensors(old_index, index_of(pruned.model), taken)
     by_target = {operator.target: operator for operator in working.operators}
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
         "all": lambda operator: operator.input in changed or operator.target in goals,
@@ -113,7 +115,8 @@ def refit(
     done: list[Refit] = []
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         reached = old_index.producer.get(index.nodes[frontier[k]].output[0], 0)
-        goal = _Goals(before, goals.get(operator.target, operator.target), reached)
+        aim = goals.get(operator.target, operator.target)
+        goal = _Goals(before, aim, reached, taken.get(aim))
         values = PairValues()
         front = _Front(now, frontier[k])
         correction = _solve(front, operator, first, goal, values, density)
@@ -147,10 +150,14 @@ class _Goals:
         runner: the original.
         tensor: what is hit.
         node: up to where the original goes on, once all runs were asked for in turn.
+        take: takes the channels of it that are left; all if None.
     """
 
-    def __init__(self, runner: PartialRunner, tensor: str, node: int) -> None:
+    def __init__(
+        self, runner: PartialRunner, tensor: str, node: int, take: TakeChannels | None = None
+    ) -> None:
         self._runner, self._tensor, self._counts = runner, tensor, runner.counts
+        self._take = take
         self._in_turn = runner.values([tensor], advance_to=node)
         self._part: Part | None = None
         self._kept: dict[int, Values] = {}
@@ -161,6 +168,7 @@ class _Goals:
         goal: Values | None = self._kept.get(run)
         if goal is None:
             goal = self._compute(run)
+            goal = goal if self._take is None else self._take(goal)
             self._size += goal.nbytes
             if self._size <= _GOAL_BYTES:
                 self._kept[run] = goal
@@ -175,7 +183,9 @@ class _Goals:
         return np.asarray(self._part(run)[self._tensor])
 
     def hand_on(self) -> None:
-        """Let the original go on from the goals, as far as they are kept."""
+        """Let the original go on from the goals, as far as they are kept and whole."""
+        if self._take is not None:
+            return
         self._runner.keep(self._tensor, [self._kept[run] for run in sorted(self._kept)])
 
 

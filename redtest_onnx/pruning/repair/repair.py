@@ -142,7 +142,7 @@ def repair(
     """
     method = settings.method
     unrepaired = bench.successor(pruned)
-    if method == "none" or not plan.steps:
+    if method == "none" or plan.empty:
         reason = "not asked for" if method == "none" else "nothing was removed"
         return unrepaired, Repair("none", reason=reason)
     if method == "reinit":

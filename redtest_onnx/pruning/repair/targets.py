@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import adapter_output
@@ -52,9 +54,9 @@ def before_activation(index: GraphIndex, tensor: str) -> tuple[str, tuple[str, .
         tensor = index.nodes[producer].input[0]
 
 
-def changed_tensors(original: GraphIndex, pruned: GraphIndex) -> frozenset[str]:
-    """Tensors of the pruned graph whose values differ from the original's."""
-    found: set[str] = set()
+def changed_tensors(original: GraphIndex, pruned: GraphIndex, narrowed: Iterable[str] = ()) -> frozenset[str]:
+    """Tensors of the pruned graph whose values differ from the original's, those with fewer channels too."""
+    found: set[str] = set(narrowed)
     for i, node in enumerate(pruned.nodes):
         before = original.producer.get(node.output[0])
         if (

@@ -28,7 +28,13 @@ from redtest_onnx.report.page.model import (
     finite,
 )
 from redtest_onnx.report.page.provenance import Provenance, model_facts, output_fact, settings_fact
-from redtest_onnx.report.prunings import prune_headline, repair_table, repair_words
+from redtest_onnx.report.prunings import (
+    prune_headline,
+    removal_words,
+    repair_table,
+    repair_words,
+    widths_table,
+)
 from redtest_onnx.report.table import Table
 from redtest_onnx.report.tables import comparison_table, layer_table
 from redtest_onnx.similarity.analyze import Analysis
@@ -84,7 +90,8 @@ def analysis_page(
     spread = f" ± {score.std:.1f} over batches" if score.std is not None and math.isfinite(score.std) else ""
     title = f"{_name(model)}: redundancy of {plural(len(analysis.layers), 'layer')}"
     if plan:
-        title = f"{_name(model)}: plan to remove {len(removed)} of {plural(len(analysis.layers), 'layer')}"
+        title = f"{_name(model)}: plan to remove {removal_words(plan, len(analysis.layers))}"
+    widths = widths_table(plan) if plan else None
     adjacent = finite(analysis.adjacent)
     candidates = sum(
         layer.removable and value is not None and value >= score.threshold
@@ -102,7 +109,7 @@ def analysis_page(
         ),
         matrices=(similarity_matrix(analysis, "similarity", removed),),
         charts=(_columns(analysis.layers, removed, analysis, latency_ms),),
-        tables=(_layers(analysis, removed, latency_ms),),
+        tables=(_layers(analysis, removed, latency_ms), *([widths] if widths else [])),
         facts=(*model_facts(model), *_data_facts(analysis), _GRAPH, *provenance.facts),
         protect="layers",
     )
@@ -130,11 +137,11 @@ def prune_page(
     analysis = pruning.analysis
     removed = frozenset(step.region for step in pruning.plan.steps)
     matrices = [similarity_matrix(analysis, "before", removed)]
-    if removed and pruning.analysis_after is not None:
+    if not pruning.plan.empty and pruning.analysis_after is not None:
         matrices.append(similarity_matrix(pruning.analysis_after, "after"))
-    repair = repair_table(pruning.repair)
+    details = (widths_table(pruning.plan), repair_table(pruning.repair))
     return Page(
-        title=f"{_name(model)}: {len(removed)} of {plural(len(analysis.layers), 'layer')} removed",
+        title=f"{_name(model)}: {removal_words(pruning.plan, len(analysis.layers))} removed",
         headline=prune_headline(pruning),
         warnings=_warnings(analysis),
         cards=_prune_cards(pruning),
@@ -143,7 +150,7 @@ def prune_page(
         tables=(
             comparison_table(pruning),
             _layers(analysis, removed, latency_ms),
-            *([repair] if repair else []),
+            *filter(None, details),
         ),
         facts=(
             *model_facts(model),
