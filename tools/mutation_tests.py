@@ -186,12 +186,14 @@ def _environment(copy: Path) -> dict[str, str]:
 
 
 def tests_of(copy: Path, modules: Iterable[Path]) -> list[str]:
-    """The test files of the rooms that modules stand in; those that import it of a single module."""
+    """Test files of the rooms that modules stand in, and inside; those that import it of a single module."""
+    modules = set(modules)
     found: set[Path] = set()
     for module in modules:
         folder = copy / "tests" / module.relative_to("redtest_onnx").parent
-        files = set(folder.glob("test_*.py"))
-        if module.name == "splits.py":
+        files = set(folder.rglob("test_*.py"))
+        room = {file.relative_to(copy) for file in (copy / module.parent).glob("*.py")}
+        if not {file for file in room if file.name != "__init__.py"} <= modules:
             dotted = ".".join(module.with_suffix("").parts)
             files = {file for file in files if dotted in file.read_text(encoding="utf-8")}
         found |= files

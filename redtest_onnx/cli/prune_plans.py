@@ -24,7 +24,8 @@ def nothing_removable(
     layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
-    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
+    screen.explain(f"No layer of {bench.label} can be removed; nothing is written.")
+    screen.show(layer_table(layers))
     if json_path:
         nothing = Plan("none", bench.digest, ())
         write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
@@ -45,7 +46,7 @@ def show_plan(
         both: whether what goes from a branch goes from the other one, too.
     """
     if plan.empty:
-        screen.show(f"Nothing is removed and nothing is written: {reason}.")
+        screen.explain(f"Nothing is removed and nothing is written: {reason}.")
         return
     removed = removal_words(plan, len(analysis.layers))
     screen.show(f"{removed} are removed (criterion {plan.criterion}):")

@@ -7,8 +7,10 @@ import pytest
 from onnx import TensorProto
 
 from redtest_onnx.graph.cost import model_cost
+from redtest_onnx.layers.claims import claimed
 from redtest_onnx.layers.elsewhere import elsewhere
 from redtest_onnx.layers.layer import find_layers
+from redtest_onnx.layers.regions import Region
 from tests.nets import Net
 
 
@@ -69,3 +71,18 @@ def test_two_joined_embeddings_are_one_layer_and_a_looked_up_bias_is_none() -> N
     assert [layer.tensor for layer in layers] == ["Add2", "Gather3", "MatMul4", "MatMul6"]
     assert layers[0].kind == "embedding"
     assert layers[0].parameters == 72 + 40
+
+
+def region(*core: int) -> Region:
+    return Region("x", "y", "y", frozenset(core), frozenset())
+
+
+def test_nodes_go_to_what_can_go_then_to_cores_then_to_the_first() -> None:
+    regions = [region(0, 1), region(2, 3), region(4)]
+    parts = [frozenset({0, 1, 2, 9}), frozenset({2, 3, 9, 8}), frozenset({4, 8, 0})]
+    assert claimed(regions, parts, [False, False, False]) == [{0, 1, 9}, {2, 3, 8}, {4}]
+    assert claimed(regions, parts, [False, False, True]) == [{1, 9}, {2, 3}, {0, 4, 8}]
+    assert claimed(regions, parts, [True, True, True]) == parts
+    for short in ((regions[:2], parts, [False] * 3), (regions, parts, [False] * 2)):
+        with pytest.raises(ValueError, match="zip"):
+            claimed(*short)

@@ -16,6 +16,7 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan, apply_with_adapters
 from redtest_onnx.pruning.plan import Plan, Step
+from redtest_onnx.pruning.repair import joint
 from redtest_onnx.pruning.repair.joint import upstream_operator
 from redtest_onnx.pruning.repair.refit import refit
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
@@ -113,7 +114,11 @@ def test_two_operators_together_do_better_than_one(tmp_path: Path) -> None:
     assert together < 0.97 * alone
 
 
-def test_rounds_end_where_they_bring_nothing_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("least", [0.998, 0.9])
+def test_rounds_end_where_they_bring_nothing_more(
+    least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint, "_LEAST_GAIN", least)
     model, data = residual_net(tmp_path, noise(600, 6))
     plan = Plan("test", model.sha256, (Step("gap", "h1", "h2", "bypass", None, 0, 0),))
     bench = Workbench(model, data, CPU)

@@ -149,6 +149,21 @@ def test_normalisations_start_as_the_identity(kind: str) -> None:
     Session(pruned).run(bench.sample)
 
 
+def test_a_sum_of_what_changed_alike_is_handed_on() -> None:
+    net = Net(x=("n", 4, 6, 6))
+    first = net.conv("x", 4, 8)
+    net.conv(first, 8, 16, name="wide")
+    both = net("Add", net("Relu", "wide"), net("Tanh", "wide"), name="both")
+    model = net.model(net.conv(net.conv(both, 16, 16, name="next"), 16, 4))
+    samples = {"x": np.random.default_rng(0).normal(size=(16, 4, 6, 6)).astype(np.float32)}
+    bench = Workbench(model, rt.open_data(samples, model))
+    plan = Plan("test", bench.digest, (Step("wide", first, "wide", "adapter", None, 0, 0),))
+    pruned, drawn = reinitialised(bench, plan)
+    assert drawn == ("node_next",)
+    full_check(pruned)
+    Session(pruned).run(bench.sample)
+
+
 def test_sizes_that_a_file_does_not_tell_are_refused() -> None:
     net = Net(x=("n", 4, 6, 6))
     first = net.conv("x", 4, 8)

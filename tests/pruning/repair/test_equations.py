@@ -1,0 +1,60 @@
+"""Which rows an operator is fitted to, and which choose the penalty."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nets import Net
+
+import redtest_onnx as rt
+from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
+from redtest_onnx.pruning.repair.equations import CHECK_EVERY, Equations
+
+CPU = rt.RunOptions("cpu", 1)
+
+
+def product(inputs: int = 3, outputs: int = 2) -> LinearOperator:
+    net = Net(x=[None, inputs])
+    return linear_operators(net.model(net("MatMul", "x", net.weight(inputs, outputs))))[0]
+
+
+def added(equations: Equations, *counts: int) -> tuple[int, int]:
+    """Rows to fit to and rows that check, once runs of so many samples were added."""
+    rng = np.random.default_rng(0)
+    for count in counts:
+        x, error = rng.normal(size=(count, 3)), rng.normal(size=(count, 2))
+        assert equations.add(x.astype(np.float32), error.astype(np.float32))
+    assert equations._pair is not None
+    return equations._pair[0].rows, equations._pair[1].rows
+
+
+def test_the_end_of_a_run_checks() -> None:
+    assert added(Equations(product(), 40, CPU), 20, 20) == (
+        40 - 2 * (20 // CHECK_EVERY),
+        2 * (20 // CHECK_EVERY),
+    )
+
+
+@pytest.mark.parametrize("runs", [CHECK_EVERY - 1, CHECK_EVERY, 3 * CHECK_EVERY + 1])
+def test_of_small_runs_each_so_manyth_checks(runs: int) -> None:
+    checking = 2 * (runs // CHECK_EVERY)
+    assert added(Equations(product(), 2 * runs, CPU), *[2] * runs) == (2 * runs - checking, checking)
+
+
+def test_equations_of_several_workers_are_those_of_one() -> None:
+    operator = product()
+    whole, first, second, empty = (Equations(operator, 60, CPU) for _ in range(4))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    error = (x @ rng.normal(size=(3, 2)) + rng.normal(scale=0.1, size=(60, 2))).astype(np.float32)
+    halves = slice(0, 30), slice(30, 60)
+    for equations, parts in ((whole, halves), (first, halves[:1]), (second, halves[1:])):
+        for part in parts:
+            assert equations.add(x[part], error[part])
+    assert empty.merged(first) is first
+    assert first.merged(empty) is first
+    found, expected = first.merged(second).solve(), whole.solve()
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.bias, expected.bias, rtol=1e-4, atol=1e-6)
