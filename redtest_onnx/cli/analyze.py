@@ -83,6 +83,10 @@ def command(
     request, rest = AnalyzeRequest.of(model, values)
     screen = Screen(quiet=quiet, json_on_stdout=request.json_path == "-", form=form)
     outputs = request.outputs()
+    if request.underfitting:
+        outputs.spare(request.underfitting)
+        if not is_saved_analysis(request.underfitting):
+            outputs.spare_models(request.underfitting)
     if is_saved_analysis(model):
         outputs.spare(model)
         analyze_saved(context, request, screen)

@@ -18,7 +18,7 @@ from rich.text import Text
 from redtest_onnx.cli.progress import LogLines, bars
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.report.table import Table
-from redtest_onnx.report.table_formats import TableFormat, render_table, terminal_table
+from redtest_onnx.report.table_formats import TableFormat, markdown_text, render_table, terminal_table
 from redtest_onnx.similarity.analyze import Progress as Report
 from redtest_onnx.text import plain, plain_lines
 
@@ -60,11 +60,15 @@ class Screen:
         quiet: show nothing but errors.
         json_on_stdout: stdout belongs to the JSON document.
         form: what tables are printed as; with another format than "table" they alone go to stdout.
+        summarised: with "markdown", stdout belongs to a summary, and tables are part of it.
     """
 
-    def __init__(self, *, quiet: bool, json_on_stdout: bool, form: TableFormat = "table") -> None:
+    def __init__(
+        self, *, quiet: bool, json_on_stdout: bool, form: TableFormat = "table", summarised: bool = False
+    ) -> None:
         self.form: TableFormat = form
-        silent = json_on_stdout or (quiet and form == "table")
+        self._json_on_stdout = json_on_stdout
+        silent = json_on_stdout or (quiet and form == "table") or (summarised and form == "markdown")
         # Names of tensors may look like markup, and what is no name is styled otherwise.
         self._out = Console(quiet=silent, highlight=False, markup=False, emoji=False)
         if not self._out.is_terminal:
@@ -78,6 +82,15 @@ class Screen:
                 self._table(item)
             elif self.form == "table":
                 self._out.print(plain(item) if isinstance(item, str) else PlainText(item))
+
+    def explain(self, text: str) -> None:
+        """Say why there is no result, in every format: beside tables for programs on stderr."""
+        if self.form == "table":
+            self.show(text)
+        elif self.form == "markdown" and not self._json_on_stdout:
+            self._out.file.write(f"{markdown_text(text)}\n")
+        else:
+            self.note(text)
 
     def detail(self, table: Table) -> None:
         """Print a table beside the main one: not in formats where one table is the whole output."""

@@ -15,6 +15,7 @@ from redtest_onnx.cli.tracking_options import document_path, tracking_options, t
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.graph.files import load, save
+from redtest_onnx.report.numbers import plural
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.documents import finetune_document
 
@@ -129,10 +130,11 @@ def in_words(result: FineTuning) -> list[str]:
     """What fine-tuning brought."""
     epochs = len(result.history)
     if result.best_epoch == 0:
-        lines = [f"{epochs} epochs on {result.trained_on} samples brought nothing; the weights stay."]
+        samples = plural(result.trained_on, "sample")
+        lines = [f"No epoch of {epochs} on {samples} improved on the starting weights; they are kept."]
     else:
         lines = [
-            f"Trained for {epochs} epochs on {result.trained_on} samples; "
+            f"Trained for {plural(epochs, 'epoch')} on {plural(result.trained_on, 'sample')}; "
             f"epoch {result.best_epoch} was the best on validation."
         ]
     lines.append(_judged("Validation", result.validated))

@@ -166,8 +166,9 @@ def command(model: Path, form: TableFormat, verbose: int, quiet: bool, **values:
     request, rest = PruneRequest.of(model, values)
     engine = engine_options_of(rest)
     check_engine(engine, request.several or bool(request.fit_data))
-    on_stdout = request.json_path == "-" or form == "markdown"
-    screen = Screen(quiet=quiet, json_on_stdout=on_stdout, form=form)
+    on_stdout = request.json_path == "-"
+    summarised = request.curve is None and not request.dry_run
+    screen = Screen(quiet=quiet, json_on_stdout=on_stdout, form=form, summarised=summarised)
     outputs = request.outputs()
     run, source = options.run_options_of(rest), options.data_options_of(rest)
     outputs.spare(*source.reads(model), *request.reads)

@@ -81,7 +81,8 @@ class PruneJob:
         """Show the layers to remove, or why there are none; write and draw them where that is asked for."""
         request = self.request
         reason = f"{request.applied_plan} names no layers" if request.applied_plan else plan.reason
-        show_plan(self.screen, plan, analysis, flags_in(reason or ""), alone=request.dry_run)
+        both = bool(plan.steps and analysis.branches) and self.bench.twin is not None
+        show_plan(self.screen, plan, analysis, flags_in(reason or ""), alone=request.dry_run, both=both)
         removed = frozenset(step.region for step in plan.steps)
         if request.explorer and not plan.empty:
             write_explorer(request.explorer, analysis.layers, analysis.adjacent, removed)

@@ -24,24 +24,37 @@ def nothing_removable(
     layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
-    screen.show(f"No layer of {bench.label} can be removed; nothing is written.", layer_table(layers))
+    screen.explain(f"No layer of {bench.label} can be removed; nothing is written.")
+    screen.show(layer_table(layers))
     if json_path:
         nothing = Plan("none", bench.digest, ())
         write_json(plan_document(bench.model, bench.cost, nothing, layers), json_path)
     return True
 
 
-def show_plan(screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool) -> None:
-    """Show the layers that go, or for what reason none does."""
+def show_plan(
+    screen: Screen, plan: Plan, analysis: Analysis, reason: str, *, alone: bool, both: bool = False
+) -> None:
+    """Show the layers that go, or for what reason none does.
+
+    Args:
+        screen: where.
+        plan: what goes.
+        analysis: what it was planned on.
+        reason: why nothing goes.
+        alone: whether nothing else is shown.
+        both: whether what goes from a branch goes from the other one, too.
+    """
     if plan.empty:
-        screen.show(f"Nothing is removed and nothing is written: {reason}.")
+        screen.explain(f"Nothing is removed and nothing is written: {reason}.")
         return
     removed = removal_words(plan, len(analysis.layers))
     screen.show(f"{removed} are removed (criterion {plan.criterion}):")
     for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
         if table is not None:
             (screen.show if alone else screen.detail)(table)
-    screen.show(*(f"They are layers of {branch}; its other branch stays." for branch in analysis.branches))
+    other = "they go from its other branch, too" if both else "its other branch stays"
+    screen.show(*(f"They are layers of {branch}; {other}." for branch in analysis.branches))
 
 
 def finish_dry_run(

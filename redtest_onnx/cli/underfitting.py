@@ -20,9 +20,9 @@ def saved_proposal(path: Path, analysis: Analysis) -> ThresholdProposal:
     """The threshold that a saved analysis of a network that underfits proposes.
 
     Raises:
-        InputError: it is no saved analysis, or one of another measurement.
+        InputError: it is missing, no saved analysis, or one of another measurement.
     """
-    if not is_saved_analysis(path):
+    if path.suffix.lower() != ".json":
         raise InputError(
             "is no saved analysis, which --underfitting takes beside a saved analysis",
             where=str(path),

@@ -20,6 +20,7 @@ from redtest_onnx.graph.signature import (
     GUESSES,
     Guess,
     InputPlan,
+    cross_caches,
     plan_inputs,
     state_inputs,
     takes_one_sample,
@@ -35,6 +36,7 @@ _LARGEST_BYTE, _LARGEST_INTEGER = 256, 2
 class Synthetic:
     """Noise, indices within their tables, lengths of whole sequences, ones for masks, zeros for states.
 
+    Caches of cross-attention hold what an encoder gave: noise, since zeros would make the attention nothing.
     A sample depends on the seed and its index only, so that any choice of batches sees the same ones.
 
     Args:
@@ -115,7 +117,7 @@ class Synthetic:
             return np.full(shape, constant, dtype)
         if dtype.kind == "b" or _MASK.search(plan.name):
             return np.ones(shape, dtype)
-        if plan.name in self._states:
+        if plan.name in self._states - self._cross:
             return np.zeros(shape, dtype)
         if dtype.kind in "SUO":
             return np.full(shape, "", dtype=object)
@@ -182,6 +184,10 @@ class Synthetic:
     @cached_property
     def _states(self) -> frozenset[str]:
         return state_inputs(self.model)
+
+    @cached_property
+    def _cross(self) -> frozenset[str]:
+        return cross_caches(self.model)
 
     @cached_property
     def _graph(self) -> InputValues:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds
 from redtest_onnx.data.text_files import SUFFIXES, TextRows, read_texts
+from redtest_onnx.data.token_tables import table_rows
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.caches import find_caches
 from redtest_onnx.graph.masks import find_mask
@@ -140,6 +141,13 @@ class Texts:
             if longest > fixed:
                 log.warning("%s takes %d tokens: longer texts are cut", model.label, fixed)
         _check_inputs(model, self._ids, self._mask)
+        largest, rows = max(int(sample.ids.max()) for sample in encoded), table_rows(model, self._ids.name)
+        if rows is not None and largest >= rows:
+            raise InputError(
+                f"the tokenizer gives token ids up to {largest}; the model's table of tokens has {rows} rows",
+                where=source,
+                hint="@tokenizer names the one that the model was trained with",
+            )
 
     @property
     def labelled(self) -> bool:
@@ -307,6 +315,7 @@ def _allowed(tokenizer: Path, model: Model) -> tuple[int | None, ...]:
     found = [
         _entry(tokenizer.with_name("tokenizer_config.json"), "model_max_length"),
         _configured(tokenizer, model, "max_position_embeddings"),
+        *(table_rows(model, spec.name) for spec in model.inputs if _POSITIONS.search(spec.name)),
     ]
     return tuple(size if isinstance(size, int) and 0 < size < 1 << 20 else None for size in found)
 

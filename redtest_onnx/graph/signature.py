@@ -20,6 +20,7 @@ _LARGEST_INPUT = 1 << 32  # bytes for one run; what asks for more is a mistake
 _STATE = re.compile(r"state|past|cache|hidden|memory|(^|[._])[hc]_?\d*$", re.IGNORECASE)
 _CROSS = re.compile(r"encoder|cross", re.IGNORECASE)
 _CACHE = re.compile(r"past|cache", re.IGNORECASE)
+_KEYS = re.compile(r"key|value|(^|[._])[kv]([._]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,16 @@ def state_inputs(model: Model) -> frozenset[str]:
         and (_CACHE.search(spec.name) or any(_alike(spec, output) for output in model.outputs))
     }
     return frozenset(found) if len(found) < len(model.inputs) else frozenset()
+
+
+def cross_caches(model: Model) -> frozenset[str]:
+    """Caches of what an encoder gave, which the cross-attention of a decoder reads: not empty, never changed.
+
+    They stand beside those of what the decoder said; an encoder that streams has its own state only.
+    """
+    caches = {name for name in state_inputs(model) if _CACHE.search(name)}
+    cross = {name for name in caches if _CROSS.search(name) and _KEYS.search(name)}
+    return frozenset(cross) if caches - cross else frozenset()
 
 
 def _sample_axes(model: Model) -> dict[str, int | None]:

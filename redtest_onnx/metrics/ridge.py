@@ -1,4 +1,4 @@
-"""Ridge least squares for several groups of equations: from sums over rows, or from the rows if they are few.
+"""Ridge least squares for several groups of equations, from sums over rows; `few_rows` is for few of them.
 
 Products of single-precision rows are taken in single precision, from rows shifted by the mean of the first
 ones, and added up in float64: the normal matrix differs from that of float64 products by about 1e-7 of its
@@ -58,6 +58,9 @@ class LeastSquares(Protocol):
         """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
         variance of x. With no rows at all the map is zero."""
 
+    def error_on(self, check: Self, ridge: float, *, intercept: bool = True) -> Float64s:
+        """[groups] `check.residual` of the solution of these equations."""
+
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
 
@@ -77,8 +80,7 @@ def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> R
         The fit, zero in groups where no penalty gives less error on `check` than no correction at all; None
         where that is so in all of them.
     """
-    errors = np.array([check.residual(train.solve(ridge, intercept=intercept)) for ridge in PENALTIES])
-    errors = np.where(np.isfinite(errors), errors, np.inf)  # [penalties, groups]
+    errors = _held_out_errors(train, check, intercept)
     chosen: Float64s = np.array(PENALTIES)[errors.argmin(axis=0)]
     useful = errors.min(axis=0) < 1
     if not useful.any():
@@ -88,6 +90,37 @@ def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> R
         return fit
     weight, bias = fit.weight * useful[:, None, None], fit.bias * useful[:, None]
     return RidgeFit(weight, bias, fit.explained * useful, fit.penalty)
+
+
+def _held_out_errors(train: Equations, check: Equations, intercept: bool) -> Float64s:
+    """[penalties, groups] errors on `check` of fits to `train`; infinite where they needn't be known.
+
+    The error of one group falls with the penalty and rises again: from the middle it is followed downhill,
+    which finds the best of five with three or four factorisations.
+    """
+    middle = len(PENALTIES) // 2
+
+    def error(k: int) -> Float64s:
+        found = train.error_on(check, PENALTIES[k], intercept=intercept)
+        return np.where(np.isfinite(found), found, np.inf)
+
+    first = error(middle)
+    errors = np.full((len(PENALTIES), len(first)), np.inf)
+    errors[middle] = first
+    if len(first) > 1:
+        for k in {*range(len(PENALTIES))} - {middle}:
+            errors[k] = error(k)
+        return errors
+    for step in (-1, 1):
+        k = middle + step
+        while 0 <= k < len(PENALTIES):
+            errors[k] = error(k)
+            if errors[k, 0] >= errors[k - step, 0] and np.isfinite(errors[k, 0]):
+                break
+            k += step
+        if errors.min() < errors[middle, 0]:
+            break  # it rises to the other side
+    return errors
 
 
 class NormalEquations:
@@ -223,6 +256,10 @@ class NormalEquations:
         bias = mean_y - np.einsum("gp,gpq->gq", mean_x, weight)
         return RidgeFit(weight, bias, explained(weight, xy, penalty, energy), penalty)
 
+    def error_on(self, check: Self, ridge: float, *, intercept: bool = True) -> Float64s:
+        """[groups] `check.residual` of the solution of these equations."""
+        return check.residual(self.solve(ridge, intercept=intercept))
+
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
         return diagnosis(self._centred(intercept)[0], fit.penalty, self.xx.shape[1])
@@ -240,78 +277,6 @@ class NormalEquations:
         xx = self.xx + cross + cross.transpose(0, 2, 1) + self.rows * d[:, :, None] * d[:, None, :]
         xy = self.xy + d[:, :, None] * self.y[:, None, :]
         return xx, xy, np.zeros_like(self.x), np.zeros_like(self.y)
-
-
-class FewRows:
-    """Equations of one group with fewer rows than unknowns, solved in the space of the rows.
-
-    The solution is that of `NormalEquations` (W = X' (X X' + lambda I)^-1 Y), from a system of n x n numbers.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[Float64s, Float64s]] = []
-        self._known: tuple[int, bool, Float64s] | None = None
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return sum(len(x) for x, _ in self._parts)
-
-    def add(self, x: Rows, y: Rows) -> None:
-        """Add rows x [n, 1, p] and y [n, 1, q]; those with values that are not finite are left out."""
-        a, b = x[:, 0].astype(np.float64), y[:, 0].astype(np.float64)
-        finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-        self._parts.append((a, b) if finite.all() else (a[finite], b[finite]))
-
-    def merged(self, other: Self) -> Self:
-        """These and other rows of the same sizes."""
-        found = type(self)()
-        found._parts = [*self._parts, *other._parts]
-        return found
-
-    def _values(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
-        """x and y about their means, and the means; about zero without bias."""
-        x, y = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        mean_x, mean_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
-        if intercept and len(x):
-            mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
-            x -= mean_x
-            y -= mean_y
-        return x, y, mean_x, mean_y
-
-    def _gram(self, x: Float64s, intercept: bool) -> Float64s:
-        """[n, n] inner products of the rows, formed once."""
-        if self._known is None or self._known[:2] != (len(x), intercept):
-            self._known = len(x), intercept, x @ x.T
-        return self._known[2]
-
-    def residual(self, fit: RidgeFit) -> Float64s:
-        """[1] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
-        error = total = 0.0
-        weight = fit.weight[0]
-        for x, y in self._parts:
-            total += float(np.square(y).sum())
-            error += float(np.square(y - x @ weight - fit.bias[0]).sum())
-        return np.array([error / total if total > 0 else 1.0])
-
-    def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
-        """As that of `NormalEquations`."""
-        x, y, mean_x, mean_y = self._values(intercept)
-        gram = self._gram(x, intercept)
-        scale = float(np.trace(gram)) / max(x.shape[1], 1)
-        penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
-        dual = solved(gram[None], penalty, y[None], np.array([scale > 0]))[0]
-        weight: Float64s = x.T @ dual
-        # Of W = X' D: <W, X' Y> + lambda |W|^2 in the space of the rows.
-        explained = float(np.vdot(gram @ dual, y)) + float(penalty[0]) * float(np.vdot(dual, gram @ dual))
-        energy = float(np.square(y).sum())
-        share = np.array([explained / energy if energy > 0 else 0.0])
-        return RidgeFit(weight[None], (mean_y - mean_x @ weight)[None], share, penalty)
-
-    def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
-        """How well a fit to these rows is determined."""
-        x = self._values(intercept)[0]
-        return diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

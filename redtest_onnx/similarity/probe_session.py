@@ -59,5 +59,11 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
                     onnx.save(proto, path)
                     rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
-                return Session(rewritten, options, level="none", early_release=True)
-    return Session(build_probe(model, taps, seed), options, level="basic", early_release=True)
+                return _named(Session(rewritten, options, level="none", early_release=True), model)
+    return _named(Session(build_probe(model, taps, seed), options, level="basic", early_release=True), model)
+
+
+def _named(session: Session, model: Model) -> Session:
+    """The session, whose errors name the model and not a file of ours."""
+    session.label = model.label
+    return session

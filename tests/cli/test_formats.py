@@ -66,3 +66,23 @@ def test_ci_gets_annotations_of_a_comparison(capsys: pytest.CaptureFixture[str])
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["severity"] == "info"
     assert entry["location"] == {"path": "vit_digits.onnx", "lines": {"begin": 1}}
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])
+def test_why_nothing_is_removed_is_said_in_every_format(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["prune", VGG, *SHORT, "--threshold", "1", "--dry-run", "--format", form]) == 1
+    said = capsys.readouterr()
+    assert "Nothing is removed and nothing is written" in (said.err if form in ("csv", "json") else said.out)
+    if form in ("csv", "json"):
+        assert said.out == ""
+
+
+def test_plans_and_series_are_tables_in_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["prune", VGG, *SHORT, "--remove", "1", "--dry-run", "--format", "markdown"]
+    assert run(plan) == 0
+    assert capsys.readouterr().out.startswith("| layer |")
+    series = ["prune", VGG, *SHORT, "--repair", "none", "--curve", str(tmp_path), "--format", "markdown"]
+    assert run(series) == 0
+    assert capsys.readouterr().out.startswith("| removed |")

@@ -237,3 +237,15 @@ def test_sizes_that_are_unknown_leave_the_weights_to_tell() -> None:
     kept = net("NonZero", net("MatMul", "x", net.weight(8, 8)))
     net("MatMul", net("Cast", net("Transpose", kept), to=1), net.weight(2, 3), name="y")
     assert len(Synthetic(net.model("y"), 0, None, {})) == 2560
+
+
+@pytest.mark.parametrize("states", [(), ("past_key_values.0.decoder.key",)])
+def test_what_an_encoder_gave_is_no_zeros(states: tuple[str, ...]) -> None:
+    """Zeros would make a cross-attention give nothing, so that to remove it seemed free."""
+    net = Net(opset=18, input_ids=["n", 4])
+    cross = net.add_input("past_key_values.0.encoder.key", TensorProto.FLOAT, ["n", 2, "frames", 8])
+    for name in states:
+        net.add_input(name, TensorProto.FLOAT, ["n", 2, 3, 8])
+    found = rt.open_data(None, net.model(net("MatMul", cross, net.weight(8, 4)))).inputs([0, 1, 2])
+    assert found[cross].std() == (pytest.approx(1, abs=0.2) if states else 0)
+    assert all(not found[name].any() for name in states)

@@ -81,6 +81,26 @@ def test_a_decoder_gets_windows_and_empty_caches(tmp_path: Path) -> None:
     assert feeds["attention_mask"].sum() == 8
 
 
+def test_windows_are_no_longer_than_the_table_of_positions(tmp_path: Path) -> None:
+    model = saved(plain_decoder(2), tmp_path)
+    assert open_texts(lines(tmp_path, ["red green blue"] * 50), model).inputs([0, 1])["input_ids"].shape == (
+        2,
+        64,
+    )
+
+
+def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path) -> None:
+    model = saved(plain_decoder(2), tmp_path)
+    words = {f"w{k}": k for k in range(51)}
+    other = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    other.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    other.save(str(tmp_path / "other.json"))
+    options = TextOptions(tokenizer=tmp_path / "other.json")
+    assert len(open_texts(lines(tmp_path, ["w49 w1 w2 w3"]), model, options)) == 1
+    with pytest.raises(InputError, match="token ids up to 50; the model's table of tokens has 50 rows"):
+        open_texts(lines(tmp_path, ["w50 w1 w2 w3"]), model, options)
+
+
 def test_pairs_and_labels_come_from_columns(tmp_path: Path) -> None:
     model = saved(encoder(1), tmp_path)
     path = tmp_path / "pairs.csv"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redtest_onnx.metrics.ridge import FewRows, NormalEquations, best_fit
+from redtest_onnx.metrics.few_rows import FewRows
+from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations, best_fit
 
 
 def equations(x: np.ndarray, y: np.ndarray, batch: int = 7) -> NormalEquations:
@@ -165,6 +166,35 @@ def test_few_rows_give_the_solution_of_the_normal_equations(
         np.testing.assert_allclose(few.residual(one), many.residual(other), rtol=1e-5, atol=1e-9)
         found = [kind.diagnose(one, intercept=intercept) for kind in (few, many)]
         assert found[0].rank == found[1].rank
+        held_out = filled(FewRows(), x[::-1] * 2 - 1, y + 1)
+        error = few.error_on(held_out, ridge, intercept=intercept)
+        np.testing.assert_allclose(error, held_out.residual(one), rtol=1e-6, atol=1e-9)
+
+
+def test_the_error_on_few_rows_is_that_of_these_rows() -> None:
+    """Whichever other rows were asked for before."""
+    rng = np.random.default_rng(3)
+    few = filled(FewRows(), rng.normal(size=(9, 20)), rng.normal(size=(9, 2)))
+    for _ in range(3):
+        check = filled(FewRows(), rng.normal(size=(5, 20)) + 1, rng.normal(size=(5, 2)))
+        np.testing.assert_allclose(few.error_on(check, 0.1), check.residual(few.solve(0.1)), rtol=1e-9)
+    np.testing.assert_array_equal(few.error_on(FewRows(), 0.1), [1.0])
+
+
+@pytest.mark.parametrize("kind", [lambda p, q: FewRows(), NormalEquations])
+@pytest.mark.parametrize(("noise", "best"), [(0.0, 0), (0.12, 1), (0.4, 2), (1.3, 3), (5.0, 4)])
+def test_the_penalty_with_the_least_error_is_found(kind: Any, noise: float, best: int) -> None:
+    """Wherever it lies among those that are tried."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(60, 80)) * np.geomspace(1, 0.05, 80)
+    y = x @ rng.normal(size=(80, 40)) + noise * rng.normal(size=(60, 40))
+    train, check = (filled(kind(80, 40), x[part], y[part]) for part in (slice(40), slice(40, 60)))
+    errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
+    assert int(np.argmin(errors)) == best
+    fit = best_fit(train, check)
+    assert fit is not None
+    expected = train.merged(check).solve(PENALTIES[best])
+    np.testing.assert_allclose(fit.penalty, expected.penalty, rtol=1e-9)
 
 
 def test_rank_and_condition_are_those_of_the_spectrum() -> None:

@@ -55,6 +55,7 @@ UNREADABLE = """(() => { const found = [], drawn = new Map(), kind = CanvasRende
     for (const [name, b] of others)
       if (box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1]) found.push(`${text} on ${name}`);
     others.push([text, box]);
+    old.call(this, text, x, y);
   };
   redraws.forEach(draw => draw());
   kind.fillText = old;

@@ -258,3 +258,16 @@ def test_all_layers_are_all_tensors_that_can_be_measured() -> None:
     with pytest.raises(rt.InputError) as error:
         rt.analyze(single.model(single("Relu", "x")), None, settings)
     assert "measures every" not in (error.value.hint or "")
+
+
+def test_a_run_that_fails_names_the_model_of_the_user(tmp_path: Path) -> None:
+    net = Net()
+    ids = net.add_input("ids", onnx.TensorProto.INT64, ["n", 3])
+    x = net("Gather", net.weight(10, 8), ids)
+    for _ in range(2):
+        x = net("Add", net("Relu", net("MatMul", x, net.weight(8, 8))), x)
+    rt.save(net.model(x), tmp_path / "mine.onnx")
+    with pytest.raises(rt.InputError) as failed:
+        rt.analyze(tmp_path / "mine.onnx", {"ids": np.full((8, 3), 10)})
+    assert failed.value.where == str(tmp_path / "mine.onnx")
+    assert "the run failed" in failed.value.what

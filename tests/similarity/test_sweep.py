@@ -176,9 +176,24 @@ def test_only_like_measurements_propose_a_threshold(
     saved, other = tmp_path / "a.json", tmp_path / "b.json"
     saved_as("minibatch", saved)
     saved_as("minibatch", other, batches=2)
-    for small, why in ((MODEL, "is no saved analysis"), (other, "batches 2")):
+    missing = tmp_path / "none.json"
+    for small, why in ((MODEL, "is no saved analysis"), (other, "batches 2"), (missing, "no such file")):
         assert run(["analyze", str(saved), "--underfitting", str(small)]) == 2
         assert why in capsys.readouterr().err
     options = ["--data", str(DIGITS), "--samples", "48", "--batches", "3"]
     assert run(["analyze", str(MODEL), *options, "--underfitting", str(saved)]) == 0
     assert "Proposed threshold 0." in capsys.readouterr().out
+
+
+def test_the_network_that_underfits_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, small = tmp_path / "a.json", tmp_path / "small.json"
+    saved_as("minibatch", saved)
+    saved_as("minibatch", small)
+    before = small.read_bytes()
+    for model in (saved, MODEL):
+        arguments = ["analyze", str(model), "--underfitting", str(small), "--json", str(small), "--force"]
+        assert run(arguments) == 2
+        assert "would overwrite what is read" in capsys.readouterr().err
+    assert small.read_bytes() == before

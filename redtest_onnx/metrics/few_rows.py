@@ -1,0 +1,105 @@
+"""Ridge least squares in the space of the rows, where there are fewer of them than unknowns."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+
+from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, solved
+from redtest_onnx.metrics.ridge import RidgeFit, Rows
+
+
+class FewRows:
+    """Equations of one group with fewer rows than unknowns, solved in the space of the rows.
+
+    The solution is that of `NormalEquations` (W = X' (X X' + lambda I)^-1 Y), from a system of n x n numbers.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Float64s, Float64s]] = []
+        self._known: tuple[int, bool, Float64s] | None = None
+        self._crossed: tuple[FewRows, int, bool, Float64s] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(len(x) for x, _ in self._parts)
+
+    def add(self, x: Rows, y: Rows) -> None:
+        """Add rows x [n, 1, p] and y [n, 1, q]; those with values that are not finite are left out."""
+        a, b = x[:, 0].astype(np.float64), y[:, 0].astype(np.float64)
+        finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+        self._parts.append((a, b) if finite.all() else (a[finite], b[finite]))
+
+    def merged(self, other: Self) -> Self:
+        """These and other rows of the same sizes."""
+        found = type(self)()
+        found._parts = [*self._parts, *other._parts]
+        return found
+
+    def _values(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
+        """x and y about their means, and the means; about zero without bias."""
+        x, y = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        mean_x, mean_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
+        if intercept and len(x):
+            mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+            x -= mean_x
+            y -= mean_y
+        return x, y, mean_x, mean_y
+
+    def _gram(self, x: Float64s, intercept: bool) -> Float64s:
+        """[n, n] inner products of the rows, formed once."""
+        if self._known is None or self._known[:2] != (len(x), intercept):
+            self._known = len(x), intercept, x @ x.T
+        return self._known[2]
+
+    def residual(self, fit: RidgeFit) -> Float64s:
+        """[1] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
+        error = total = 0.0
+        weight = fit.weight[0]
+        for x, y in self._parts:
+            total += float(np.square(y).sum())
+            error += float(np.square(y - x @ weight - fit.bias[0]).sum())
+        return np.array([error / total if total > 0 else 1.0])
+
+    def error_on(self, check: Self, ridge: float, *, intercept: bool = True) -> Float64s:
+        """[1] `check.residual` of the solution, found in the space of the rows."""
+        x, y, mean_x, mean_y = self._values(intercept)
+        dual, _ = self._dual(x, y, ridge, intercept)
+        if not check._parts:
+            return np.ones(1)
+        others, goals = (np.concatenate(parts) for parts in zip(*check._parts, strict=True))
+        known = self._crossed
+        if known is None or known[0] is not check or known[1:3] != (len(x) + len(others), intercept):
+            known = self._crossed = check, len(x) + len(others), intercept, (others - mean_x) @ x.T
+        error = float(np.square(goals - mean_y - known[3] @ dual).sum())
+        total = float(np.square(goals).sum())
+        return np.array([error / total if total > 0 else 1.0])
+
+    def _dual(
+        self, x: Float64s, y: Float64s, ridge: float | Float64s, intercept: bool
+    ) -> tuple[Float64s, Float64s]:
+        """[n, q] D of W = X' D, and the penalty [1]."""
+        gram = self._gram(x, intercept)
+        scale = float(np.trace(gram)) / max(x.shape[1], 1)
+        penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
+        return solved(gram[None], penalty, y[None], np.array([scale > 0]))[0], penalty
+
+    def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
+        """As that of `NormalEquations`."""
+        x, y, mean_x, mean_y = self._values(intercept)
+        dual, penalty = self._dual(x, y, ridge, intercept)
+        gram = self._gram(x, intercept)
+        weight: Float64s = x.T @ dual
+        # Of W = X' D: <W, X' Y> + lambda |W|^2 in the space of the rows.
+        predicted = gram @ dual
+        explained = float(np.vdot(predicted, y)) + float(penalty[0]) * float(np.vdot(dual, predicted))
+        energy = float(np.square(y).sum())
+        share = np.array([explained / energy if energy > 0 else 0.0])
+        return RidgeFit(weight[None], (mean_y - mean_x @ weight)[None], share, penalty)
+
+    def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
+        """How well a fit to these rows is determined."""
+        x = self._values(intercept)[0]
+        return diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
