@@ -9,12 +9,13 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.finetune_output import check_folder, default_output, save_tuned
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
 from redtest_onnx.cli.training_options import prepare_torch, training_options, training_settings_of
 from redtest_onnx.documents.base import write_json
-from redtest_onnx.graph.files import load, save
+from redtest_onnx.graph.files import load
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.documents import finetune_document
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model", type=options.FilePath)
-@click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .finetuned.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FilePath,
+    help="File, or folder for a MODEL folder. [default: MODEL with .finetuned]",
+)
 @click.option("--teacher", type=options.FilePath, help="Model to imitate, usually the original.")
 @training_options
 @click.option(
@@ -80,10 +86,11 @@ def command(
     tracking = tracking_options_of(values)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    output = output or model.with_suffix(".finetuned.onnx")
+    output = output or default_output(model)
     checkpoint = checkpoint or output.with_suffix(".checkpoint")
+    check_folder(model, output, force=force)
     outputs = Outputs.of(
-        {"--output": output, "--json": json_path},
+        {"--output": None if model.is_dir() else output, "--json": json_path},
         force=force,
         kept={"--checkpoint": checkpoint, "--log": log_path},
     )
@@ -115,11 +122,11 @@ def command(
         )
         if not result.leads:
             return
-        saved = save(result.model, output, force=force)
+        saved = save_tuned(result.model, model, output, force=force)
         if json_path:
             write_json(finetune_document(result, output), json_path)
         note_trained(tracked, result)
-        tracked.artefacts(output, *saved.external_files, log_path, document_path(json_path))
+        tracked.artefacts(*saved, log_path, document_path(json_path))
         places = tracked.where
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")

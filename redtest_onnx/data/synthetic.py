@@ -113,7 +113,8 @@ class Synthetic:
         spec = self._specs[plan.name]
         dtype = spec.numpy_dtype
         rng = np.random.default_rng([self._seed, sample, *plan.name.encode()])
-        if (constant := self._compared[plan.name]) is not None:
+        constant = self._compared[plan.name]
+        if constant is not None and (np.prod(plan.shape) == 1 or not self._bounds[plan.name]):
             return np.full(shape, constant, dtype)
         if dtype.kind == "b" or _MASK.search(plan.name):
             return np.ones(shape, dtype)
@@ -157,7 +158,9 @@ class Synthetic:
         if _POSITIONS.search(plan.name) and shape:
             return np.asarray(np.minimum(low + np.arange(shape[-1]), high - 1))
         found: npt.NDArray[np.int64] = rng.integers(low, high)
-        return found
+        # Ids are held against the one that fills up: a sample has others.
+        filler = self._compared[plan.name]
+        return np.where(found == filler, np.where(found + 1 < high, found + 1, low), found)
 
     def _size_of(self, axis: Axis) -> int | None:
         """The size of an axis in these samples, also where the file leaves it open."""

@@ -249,3 +249,22 @@ def test_what_an_encoder_gave_is_no_zeros(states: tuple[str, ...]) -> None:
     found = rt.open_data(None, net.model(net("MatMul", cross, net.weight(8, 4)))).inputs([0, 1, 2])
     assert found[cross].std() == (pytest.approx(1, abs=0.2) if states else 0)
     assert all(not found[name].any() for name in states)
+
+
+@pytest.mark.parametrize("filler", [0, ROWS - 1])
+def test_ids_are_never_the_one_that_fills_up(filler: int) -> None:
+    """Ids are held against that of padding; a sample of nothing else gives NaN where padding is masked."""
+    net = Net(opset=18)
+    ids = net.add_input("ids", INT, ["n", 6])
+    padding = net("Cast", net("Equal", ids, net.store(filler, np.int64)), to=TensorProto.FLOAT)
+    masked = net("Add", net("Gather", table(net), ids), net("Unsqueeze", padding, net.store([2], np.int64)))
+    found = rt.open_data(None, net.model(masked)).inputs(range(64))["ids"]
+    assert set(found.flat) == set(range(ROWS)) - {filler}
+
+
+def test_a_flag_is_what_it_is_held_against() -> None:
+    net = Net(opset=18, x=["n", 4])
+    flag = net.add_input("rate", INT, [])
+    chosen = net("Where", net("Equal", flag, net.store(16000, np.int64)), "x", net("Neg", "x"))
+    found = rt.open_data(None, net.model(net("MatMul", chosen, net.weight(4, 2)))).inputs([0, 1])
+    assert found["rate"] == 16000

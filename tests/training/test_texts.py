@@ -43,6 +43,11 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[rt.Model, Texts]:
     return model, data
 
 
+def padded(data: Texts, length: int) -> Texts:
+    """The same samples with sequences of a given length."""
+    return Texts(data._model, data.source, data._encoded, data._labels, data.pad, data.mask, length)
+
+
 def disturbed(model: rt.Model) -> rt.Model:
     """The model with other weights in one operator."""
     proto = onnx.ModelProto.FromString(model.proto.SerializeToString())
@@ -63,10 +68,9 @@ def test_the_length_that_texts_are_padded_to_changes_nothing(
     texts: tuple[rt.Model, Texts], optimizer: Optimizer
 ) -> None:
     model, data = texts
-    found = [trained(model, samples, optimizer) for samples in (data, data.padded_to(31))]
-    first, padded = found
-    assert padded.start.loss == pytest.approx(first.start.loss, rel=1e-5)
-    for ours, theirs in zip(first.history, padded.history, strict=True):
+    first, longer = (trained(model, samples, optimizer) for samples in (data, padded(data, 31)))
+    assert longer.start.loss == pytest.approx(first.start.loss, rel=1e-5)
+    for ours, theirs in zip(first.history, longer.history, strict=True):
         for what in ("train_loss", "validation_loss"):
             assert theirs[what] == pytest.approx(ours[what], rel=1e-3)
     assert first.history[-1]["validation_loss"] < 0.9 * first.start.loss
@@ -147,7 +151,7 @@ def test_scores_at_positions_left_out_have_no_part_in_the_loss(kind: str, tmp_pa
     objective = replace(objective, positional=positional)
     losses = []
     for length in (4, 11):
-        batch = next(Samples(data.padded_to(length), np.arange(5), 5, mask=Mask("mask")).in_order())
+        batch = next(Samples(padded(data, length), np.arange(5), 5, mask=Mask("mask")).in_order())
         student = {k: v.detach() for k, v in module.tensors(objective.names, **batch.inputs).items()}
         generator = torch.Generator().manual_seed(0)
         noise = {k: torch.randn(v[:, :4].shape, generator=generator) for k, v in student.items()}
