@@ -37,7 +37,8 @@ Outputs = Mapping[str, Any]
 _SAMPLES = 8
 _SYNTHETIC = 4  # samples, where inputs were made up
 _SIMILARITY = AnalysisSettings(samples=64, batches=2)
-_ON_NOISE = AnalysisSettings(samples=16, batches=1)  # more noise tells no more about real inputs
+_ON_NOISE = AnalysisSettings(samples=32, batches=1)  # more noise tells no more about real inputs
+_DEAR = 10**9  # multiply-accumulates of a sample; of models that need more, half as many samples are measured
 _PQ = (0.5, 1.0)
 _LARGE = 1e3  # times a usual input
 
@@ -249,8 +250,11 @@ class Subject:
     @cached_property
     def analysis(self) -> Analysis | None:
         """Similarity of the layers; None with fewer than two of them."""
+        settings = _ON_NOISE if self.data.synthetic else _SIMILARITY
+        if self.data.synthetic and (self.cost.macs or 0) > _DEAR:
+            settings = replace(settings, samples=settings.samples // 2)
         try:
-            return analyze(self.bench, _ON_NOISE if self.data.synthetic else _SIMILARITY)
+            return analyze(self.bench, settings)
         except InputError:
             return None
 
