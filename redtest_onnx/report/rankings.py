@@ -105,7 +105,7 @@ def score_words(settings: RankingSettings, by: ScoreName | None = None) -> str:
 
 def measure_name(measure: str) -> str:
     """A measure as people write it."""
-    return {"macs": "MACs", "msrs": "MSRS"}.get(measure, measure)
+    return {"latency_ms": "latency", "macs": "MACs", "msrs": "MSRS"}.get(measure, measure)
 
 
 def origin_words(ranking: Ranking) -> list[str]:

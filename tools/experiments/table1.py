@@ -1,7 +1,7 @@
 """Depth pruning with fine-tuning: the protocol of RedTest's Table 1 and Figure E2 (arXiv 2411.10507).
 
     python tools/experiments/table1.py --scale digits                    # minutes on one CPU core
-    python tools/experiments/table1.py --scale minutes --data FOLDER --base resnet56=FILE   # 15 minutes
+    python tools/experiments/table1.py --scale minutes --data FOLDER --base resnet56=FILE   # 22 minutes
     python tools/experiments/table1.py --scale full --data FOLDER        # the paper's recipe, a GPU
     python tools/experiments/table1.py --scale digits --report --table table1.md --figure table1.svg
 

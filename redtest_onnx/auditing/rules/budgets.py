@@ -138,8 +138,9 @@ def redundant(subject: Subject) -> Iterator[Problem]:
         parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
         macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
         origin = "synthetic inputs; measure on real ones" if analysis.synthetic else analysis.source
+        verb = "repeats" if len(gone) == 1 else "repeat"
         yield Problem(
-            f"{len(gone)} of {len(analysis.layers)} layers repeat the one before them, with "
+            f"{len(gone)} of {len(analysis.layers)} layers {verb} the one before, with "
             f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters and "
             f"{macs / max(subject.cost.macs or 1, 1):.0%} of the MACs "
             f"(MSRS {analysis.redundancy.value:.1f}, on {origin})",

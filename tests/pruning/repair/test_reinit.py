@@ -130,7 +130,8 @@ def test_normalisations_start_as_the_identity(kind: str) -> None:
     first = net("Relu", linear("x", 6, 8))
     wide = net("Relu", linear(first, 8, 12), name="wide")
     statistics = [net.store(np.full(12, value)) for value in ((2.0, 3.0, 4.0, 5.0) if images else (2.0, 3.0))]
-    normal = net(kind, wide, *statistics, name="normal")
+    last = {} if images else {"axis": 1}
+    normal = net(kind, wide, *statistics, name="normal", **last)
     block = net("Add", linear(net("Relu", normal), 12, 12), wide)
     model = net.model(linear(net("Relu", linear(net("Relu", block), 12, 12)), 12, 3))
     samples = {
@@ -145,6 +146,9 @@ def test_normalisations_start_as_the_identity(kind: str) -> None:
     for values, expected in zip(found, (1.0, 0.0, 0.0, 1.0), strict=False):
         np.testing.assert_array_equal(values, np.full(8, expected, np.float32))
     assert len(found) == len(statistics)
+    projection = next(node for node in pruned.graph.node if node.output[0].endswith("/projection"))
+    weight = pruned.initializers[projection.input[1]]
+    assert list(weight.dims) == ([12, 8, 1, 1] if images else [8, 12])
     full_check(pruned)
     Session(pruned).run(bench.sample)
 
