@@ -100,3 +100,16 @@ def test_integers_of_which_nothing_tells(
     x = net("Cast", net.add_input(name, INTEGERS, shape), to=onnx.TensorProto.FLOAT)
     model = net.model(net("MatMul", x, net.weight(int(shape[-1]), 4)))
     assert (guessed_values(model) == (name,)) is guess
+
+
+@pytest.mark.parametrize("lost", [-np.inf, np.inf, np.nan])
+def test_stored_masks_of_minus_infinity_are_no_broken_weights(lost: float) -> None:
+    net = Net(opset=18, x=["N", 4, 4])
+    causal = np.where(np.triu(np.ones((4, 4)), 1) > 0, lost, 0).astype(np.float32)
+    masked = net("Softmax", net("Add", "x", net.store(causal)), axis=-1)
+    table = net("Gather", net.store(np.r_[np.full((1, 4), lost), np.ones((3, 4))]), net.store([1], np.int64))
+    model = net.model(net("MatMul", net("Add", masked, table), net.weight(4, 2)))
+    assert ("RT043" in rules_of(model)) is not bool(np.isneginf(lost))
+    weights = np.where(np.eye(4) > 0, lost, 1).astype(np.float32)
+    other = Net(opset=18, x=["N", 4])
+    assert "RT043" in rules_of(other.model(other("MatMul", "x", other.store(weights))))

@@ -14,6 +14,7 @@ from redtest_onnx.auditing.findings import Problem
 from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import count_of
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import is_external, tensor_bytes
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -86,7 +87,11 @@ def duplicate_initializer(subject: Subject) -> Iterator[Problem]:
 )
 def broken_weight(subject: Subject) -> Iterator[Problem]:
     """Weights that are no numbers."""
-    bad = tuple(one.name for one, value in floating_values(subject.model) if _broken(value))
+    bad = tuple(
+        one.name
+        for one, value in floating_values(subject.model)
+        if _broken(value) and not (_masks(value) and not _multiplied(subject, one.name))
+    )
     if bad:
         what = count_of(len(bad), "stored tensor holds", "stored tensors hold")
         yield Problem(f"{what} NaN or infinity", "nan", tensors=bad)
@@ -247,6 +252,20 @@ def _underflows(value: npt.NDArray[np.generic]) -> bool:
 def _broken(value: npt.NDArray[np.generic]) -> bool:
     """NaN anywhere, or infinity among weights; single infinities are masks."""
     return bool(np.isnan(value).any()) or (value.size > 1 and not np.isfinite(value).all())
+
+
+def _masks(value: npt.NDArray[np.generic]) -> bool:
+    """Whether all that is no number is minus infinity, which leaves positions out of a softmax."""
+    finite = np.isfinite(value)
+    return bool(finite.any() and (finite | (value == -np.inf)).all())
+
+
+def _multiplied(subject: Subject, name: str) -> bool:
+    """Whether a tensor, or its name where a branch holds it, is not merely added or looked up."""
+    index = subject.index
+    readers = index.readers.get(name, ())
+    applied = {ops.qualified(index.nodes[reader]) for reader in readers if reader in index.weighted}
+    return not readers or not ops.TABLES.issuperset(applied)
 
 
 def _largest(value: npt.NDArray[np.generic]) -> float:
