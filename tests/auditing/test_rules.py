@@ -195,7 +195,7 @@ def test_findings_on_models_of_the_wild_are_those_seen_by_hand(name: str) -> Non
     model = rt.load(path)
     result = audit(Workbench(model, rt.open_data(None, model), CPU), load_profile("nnapi"), timed=False)
     expected, operators = BY_HAND[name]
-    # Whether layers repeat on noise hangs on which noise it is, where they are as similar as .98 or nearly so.
+    # Whether layers repeat on noise depends on the noise, where they are nearly as similar as .98.
     assert found(result) - {"RT070"} == expected
     left = {
         one.message.split(" does not take ")[1].split(":")[0]
