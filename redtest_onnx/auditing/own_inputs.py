@@ -1,4 +1,4 @@
-"""Whether what fails on inputs that the audit made up is the model's fault."""
+"""Whether what fails on synthetic inputs is the model's fault."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
 Outputs = Mapping[str, Any]
 
 _SAMPLES = 8
-_SYNTHETIC = 4  # samples, where inputs were made up
+_SYNTHETIC = 4  # samples, of synthetic inputs
 _SIMILARITY = AnalysisSettings(samples=64, batches=2)
 _ON_NOISE = AnalysisSettings(samples=32, batches=1)  # more noise tells no more about real inputs
 _DEAR = 10**9  # multiply-accumulates of a sample; of models that need more, half as many samples are measured

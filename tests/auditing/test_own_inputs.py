@@ -1,4 +1,4 @@
-"""What fails only on inputs that the audit made up is no finding against the model."""
+"""What fails only on synthetic inputs is no finding against the model."""
 
 from __future__ import annotations
 

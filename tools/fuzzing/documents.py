@@ -158,7 +158,7 @@ LOTTERY = (
 
 
 def _bytes(content: bytes, rng: random.Random) -> bytes:
-    """Bytes changed, cut off, doubled, or made up."""
+    """Bytes changed, cut off, doubled, or random."""
     kind = rng.randrange(8)
     if kind == 0:
         return content[: rng.randrange(len(content) + 1)]

@@ -60,7 +60,7 @@ def plan_with_widths(
 
 
 def require_width(bench: Workbench, repair: str, sharded: bool) -> None:
-    """Check that channels can go from a model, and be made up for as asked.
+    """Check that channels can go from a model, and that the repair asked for can compensate for them.
 
     Args:
         bench: the model.
