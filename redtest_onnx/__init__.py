@@ -7,7 +7,7 @@ rt.save(pruning.model, "pruned.onnx")
 """
 
 import ast
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ __all__ = sorted((*_HOMES, "__version__"))
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used: the command line must answer before onnx is loaded."""
     if name == "__version__":
-        return metadata.version("redtest-onnx")
+        from importlib.metadata import version  # takes longer than all else here
+
+        return version("redtest-onnx")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -11,15 +11,12 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
-from redtest_onnx.cli.pages import provenance
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.numbers import count, plural, size
-from redtest_onnx.report.page.layers import inspect_page
-from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import at_sizes, layer_table
 from redtest_onnx.runtime.guesses import shape_hint
@@ -97,6 +94,11 @@ def command(
     else:
         screen.show("No layers: no operator with weights lies between the inputs and the predictions.")
     if html:
+        # A table takes half a second, and what pages need would be a good part of that.
+        from redtest_onnx.cli.pages import provenance
+        from redtest_onnx.report.page.layers import inspect_page
+        from redtest_onnx.report.page.render import save_page
+
         save_page(inspect_page(loaded, cost, chosen, provenance()), html)
     if json_path:
         documents = [output.document() for output in bench.outputs]

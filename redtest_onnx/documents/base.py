@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,8 @@ def layer_document(layer: Layer) -> Document:
 
 def tool() -> Document:
     """Who wrote a document."""
+    from importlib.metadata import version  # whose import tables without a document needn't wait for
+
     return {"name": "redtest-onnx", "version": version("redtest-onnx")}
 
 

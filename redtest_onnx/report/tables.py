@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report import numbers
 from redtest_onnx.report.agreement import EMPTY, agreement_rows
 from redtest_onnx.report.table import Cell, Column, Shown, Table
 from redtest_onnx.runtime.latency import Latency
+
+if TYPE_CHECKING:  # a table of layers needs nothing that prunes
+    from redtest_onnx.pruning.prune import Pruning
 
 _LEAST_MSRS = 0.05  # below it a score is shown as nothing
 
