@@ -40,7 +40,7 @@ def _commands(known: Figures) -> str:
 
 Whole commands, from start to end with all imports, each in a process of its own: CPU seconds and peak
 memory as the system counts them, beside the CPU seconds of one plain ONNX Runtime pass over the same samples.
-Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --commands` and the names of networks,
+Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --commands NAME ...`,
 {known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
 for `digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images.
 
