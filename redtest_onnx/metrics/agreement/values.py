@@ -157,7 +157,8 @@ class ValuesSum:
             apart = np.where(weight, a - self._centre, 0.0).reshape(len(a), -1)
             own = np.einsum("ij,ij->i", apart, apart)
         known = (scale > 0) & np.isfinite(own)
-        return np.divide(own, scale, out=np.ones(len(a)), where=known)
+        relative: Floats = np.divide(own, scale, out=np.ones(len(a)), where=known)
+        return relative
 
     def _interval(self) -> Interval | None:
         """That of a ratio of two means: errors r and spreads q of the same samples, both with their doubt.
