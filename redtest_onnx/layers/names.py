@@ -32,9 +32,11 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
         _dotted(_main_child(found, _scopes(index, region, weighted=True))) if names.count(name) > 1 else name
         for name, found, region in zip(names, scopes, regions, strict=True)
     ]
+    tensors = [_first_operation(region.tensor) for region in regions]
+    unique = Counter([*finer, *tensors])
     return [
-        name if name and finer.count(name) == 1 else region.tensor
-        for name, region in zip(finer, regions, strict=True)
+        next((known for known in (name, tensor) if known and unique[known] == 1), region.tensor)
+        for name, tensor, region in zip(finer, tensors, regions, strict=True)
     ]
 
 
@@ -78,8 +80,13 @@ def node_scope(node: onnx.NodeProto) -> tuple[str, ...]:
     for entry in node.metadata_props:
         if entry.key == _TORCH_SCOPES:
             return _torch_scopes(entry.value)
-    parts = node.name.strip("/").split("/")
+    parts = _first_operation(node.name).strip("/").split("/")
     return tuple(part for part in parts[:-1] if part)
+
+
+def _first_operation(name: str) -> str:
+    """TensorFlow Lite joins the names of the operations that it merged into one with semicolons."""
+    return name.split(";", 1)[0]
 
 
 def _torch_scopes(text: str) -> tuple[str, ...]:

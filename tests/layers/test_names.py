@@ -48,6 +48,25 @@ def test_layers_that_no_scope_tells_apart_are_called_by_tensor() -> None:
     assert names(*twins) == ["t0", "t1"]
 
 
+def test_operations_that_tensorflow_lite_merged_are_called_after_the_first_one() -> None:
+    merged = ["model/re_lu/Relu;model/bn/FusedBatchNorm;model/conv/Conv2D", "model/out/BiasAdd;model/out/Conv2D"]
+    assert names(*([name] for name in merged)) == ["model.re_lu", "model.out"]
+    alike = [["a/x;a/y"], ["a/z;a/y"]]
+    assert names(*alike) == ["t0", "t1"]
+
+
+def test_tensors_with_merged_names_are_shortened_where_they_stay_unique() -> None:
+    net = Net(x=[1, 4])
+    regions, x = [], "x"
+    for k, tensor in enumerate(("a;b", "c;b", "c;d")):
+        y = net("Relu", x, name=tensor)
+        regions.append(Region(x, y, y, frozenset({k}), frozenset()))
+        x = y
+    for node in net.nodes:
+        node.name = "plain"
+    assert layer_names(GraphIndex(net.model(x).graph), regions) == ["a", "c;b", "c;d"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
