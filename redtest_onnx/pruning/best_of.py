@@ -36,7 +36,8 @@ class Planner(Protocol):
         *,
         losses: Losses | None = None,
         progress: Progress | None = None,
-    ) -> Plan: ...
+    ) -> Plan:
+        """A plan, see `make_plan`."""
 
 
 def planner(criterion: str) -> Planner:

@@ -49,7 +49,7 @@ def test_layers_that_no_scope_tells_apart_are_called_by_tensor() -> None:
 
 
 def test_operations_that_tensorflow_lite_merged_are_called_after_the_first_one() -> None:
-    merged = ["model/re_lu/Relu;model/bn/FusedBatchNorm;model/conv/Conv2D", "model/out/BiasAdd;model/out/Conv2D"]
+    merged = ["model/re_lu/Relu;model/bn/Norm;model/conv/Conv2D", "model/out/BiasAdd;model/out/Conv2D"]
     assert names(*([name] for name in merged)) == ["model.re_lu", "model.out"]
     alike = [["a/x;a/y"], ["a/z;a/y"]]
     assert names(*alike) == ["t0", "t1"]
