@@ -78,6 +78,8 @@ def kind_of(graph: OutputGraph, name: str, rank: int) -> tuple[Kind, int | None,
         return _vector(graph, name, trace, axis)
     if trace.maker == "linear" and axis is not None and classes > 1 and _is_raw(trace):
         if rank == 3:
+            if said != "classes" and _is_head_of_detector(graph, name, axis):
+                return "values", None, "it stands beside another output of the same positions of an image"
             return (
                 _scores(graph, name, rank, axis),
                 axis,
@@ -126,6 +128,16 @@ def _is_raw(trace: Trace) -> bool:
     return set(trace.behind).isdisjoint(ops.ACTIVATION - {"Erf"}) or set(trace.behind) & ops.ACTIVATION == {
         "Clip"
     }
+
+
+def _is_head_of_detector(graph: OutputGraph, name: str, axis: int) -> bool:
+    """Whether another output tells of the same positions of an image: scores beside boxes, unnamed."""
+    sizes, images = graph.shapes.sizes, [graph.shapes.sizes.get(spec.name, ()) for spec in graph.model.inputs]
+    if all(len(shape) < 4 for shape in images):
+        return False
+    positions = sizes[name][3 - axis]
+    others = (sizes.get(spec.name, ()) for spec in graph.model.outputs if spec.name != name)
+    return any(len(shape) == 3 and positions in shape[1:] for shape in others)
 
 
 def _looks_like_map(graph: OutputGraph, name: str, axis: int) -> bool:
