@@ -71,9 +71,7 @@ def test_a_plan_counts_what_goes_in_words() -> None:
     assert Plan("tail", "sha", ()).summary() == "remove 0 layers with 0 parameters, by tail"
     widths = (Narrowing("w", 9, (0, 3), parameters=34), Narrowing("v", 5, (1,)))
     both = Plan("tail", "sha", (step,), widths=widths)
-    assert (
-        both.summary() == "remove 1 layer and 11 channels of 2 inner widths with 1,234 parameters, by tail"
-    )
+    assert both.summary() == "remove 1 layer and 11 channels of 2 inner widths with 1,234 parameters, by tail"
     single = Plan("tail", "sha", (), widths=(Narrowing("w", 3, (0, 2)),))
     assert "0 layers and 1 channel of 1 inner widths" in single.summary()
     nothing = Plan("tail", "sha", (), reason="give @data=here or @remove")

@@ -105,8 +105,6 @@ def test_what_takes_an_edited_graph_is_asked_last() -> None:
     assert asked == ["params", "macs", "size", "memory"]
 
 
-
-
 def timed(saved: float, prices: Sequence[float] = (1.0, 2.0, 4.0, 8.0)) -> tuple[SetSearch, list[int]]:
     """A search on a device where a block that goes saves another share than what it takes by itself."""
     tries: list[int] = []

@@ -81,8 +81,11 @@ def test_operators_that_share_weights_get_their_own() -> None:
     np.testing.assert_array_equal(work.weight(one), before["w0"])
     np.testing.assert_allclose(work.weight(other), before["w0"] + 2, rtol=1e-6)
     result = work.result()
-    reads = {node.output[0]: [result.value(result.initializers[name]) for name in node.input[1:]]
-             for node in result.graph.node if node.op_type == "Gemm"}
+    reads = {
+        node.output[0]: [result.value(result.initializers[name]) for name in node.input[1:]]
+        for node in result.graph.node
+        if node.op_type == "Gemm"
+    }
     np.testing.assert_array_equal(reads["first"][0], before["w0"])
     np.testing.assert_array_equal(reads["first"][1], before["w1"])
     np.testing.assert_allclose(reads["y"][0], before["w0"] + 2, rtol=1e-6)
