@@ -36,7 +36,9 @@ class Planner(Protocol):
         *,
         losses: Losses | None = None,
         progress: Progress | None = None,
-    ) -> Plan: ...
+    ) -> Plan:
+        """The plan for a budget."""
+        ...
 
 
 def planner(criterion: str) -> Planner:

@@ -189,7 +189,7 @@ def test_a_document_holds_every_point_with_its_file() -> None:
     assert [entry["loss"] for entry in document["points"]] == [None, *(p.loss for p in curve().points[1:])]
     assert [len(entry["plan"]["steps"]) for entry in document["points"]] == [2, 5, 7]
     assert (document["chosen"], document["max_drop"]) == (curve().chosen, DEFAULT_MAX_DROP)
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         found.document(["a.onnx"])
     empty = Curve((), ((3, "why"),), None, 0.5).document(())
     assert "model" not in empty

@@ -1,4 +1,4 @@
-"""Choosing among priced sets: thresholds, targets, latencies and tolerances, on sets whose prices are given."""
+"""Choosing among sets of given prices: thresholds, targets, latencies and tolerances."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_a_signature_without_caches_stays_as_it_is() -> None:
     def renamed(proto: onnx.ModelProto) -> None:
         proto.graph.node[-1].output[0] = proto.graph.output[0].name = "z"
 
-    with pytest.raises(InternalError, match="^outputs changed"):
+    with pytest.raises(InternalError, match=r"^outputs changed"):
         check_signature(bench().model, changed(renamed).model)
 
 

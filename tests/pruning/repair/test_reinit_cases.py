@@ -1,4 +1,4 @@
-"""Resizing operator by operator: strides, fans, positions and refusals, on the smallest graphs that show them."""
+"""Resizing operator by operator: strides, fans, positions and refusals, on small graphs."""
 
 from __future__ import annotations
 
