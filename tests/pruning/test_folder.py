@@ -28,7 +28,10 @@ def exported(tmp_path: Path) -> Path:
     folder = tmp_path / "exported"
     folder.mkdir()
     for name in ("decoder_model.onnx", "decoder_with_past_model.onnx", "decoder_model_quantized.onnx"):
-        onnx.save(plain_decoder().proto, folder / name)
+        proto = onnx.ModelProto()
+        proto.CopyFrom(plain_decoder().proto)
+        proto.producer_name = name
+        onnx.save(proto, folder / name)
     (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 3, "vocab_size": 9}))
     (folder / "vocab.txt").write_text("words")
     return folder
@@ -89,6 +92,7 @@ def test_a_folder_gets_its_partner_and_its_configuration(exported: Path, tmp_pat
     assert {path.name for path in output.iterdir()} == names
     assert json.loads((output / "config.json").read_text()) == {"num_hidden_layers": 2, "vocab_size": 9}
     first, second = (rt.load(output / name) for name in sorted(names) if name.endswith(".onnx"))
+    assert second.proto.producer_name == "decoder_with_past_model.onnx"
     assert [spec.name for spec in first.inputs] == [spec.name for spec in second.inputs]
     assert len(first.graph.node) == len(found.model.graph.node)
     feeds = Workbench(first, rt.open_data(None, first, count=2), CPU).sample

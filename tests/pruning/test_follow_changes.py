@@ -131,6 +131,8 @@ def test_a_plan_is_followed_by_the_names_of_layers() -> None:
     feeds = bench.sample
     one, other = (Session(model, CPU).run(feeds)["y"] for model in (pruned, followed))
     np.testing.assert_array_equal(one, other)
+    assert all(name.startswith("other.") for name in followed.initializers)  # it is the partner still
+    assert len(followed.graph.node) < len(partner.model.graph.node)
     with pytest.raises(rt.InputError, match="can't be taken from two models") as error:
         follow_plan(bench, pruned, replace(plan, widths=(Narrowing("w", 4, (1,)),)), partner)
     assert "`width`" in (error.value.hint or "")
