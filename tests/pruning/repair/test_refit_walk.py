@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_a_refit_brings_outputs_nearer_to_the_originals() -> None:
     fitted = error(done(chosen, rounds=0)[0])
     jointly = error(done(chosen)[0])
     assert jointly <= fitted * 1.05 < 0.9 * plain
+
+
+def test_what_each_fit_explains_is_logged_in_percent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "redtest_onnx.pruning.repair.refit")
+    _, refits = done(plan("r0", "r1"), rounds=0)
+    lines = [item.getMessage() for item in caplog.records if item.name.endswith("repair.refit")]
+    assert lines == [
+        f"refit {item.operator}: {100 * item.explained:.1f} % of the error explained" for item in refits
+    ]
+    assert max(item.explained for item in refits) > 0.05
 
 
 def test_where_nothing_changed_nothing_is_fitted() -> None:

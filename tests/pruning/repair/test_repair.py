@@ -74,6 +74,8 @@ class _Result:
         self.loss, self.agreement = loss, agreement
 
 
+fits: list[FitSettings] = []
+"""Settings of the fits that were asked for, the last ones."""
 REFITS = {name: (Refit(name, 0.5, 1.0, 1, 1, 1),) for name in ("refit", "adapter", "distil")}
 
 
@@ -88,9 +90,11 @@ def decided(
     """What is done where plain removal and the repairs have these losses, and which repairs were tried."""
     pairs = [loss if isinstance(loss, tuple) else (loss, loss) for loss in losses]
     judge, tried = Judge(pairs), list[str]()
+    fits.clear()
 
     def fitted(bench: Workbench, pruned: rt.Model, plan: Plan, settings: FitSettings, *_: Any) -> Any:
         tried.append(settings.method)
+        fits.append(settings)
         if settings.method in failing:
             raise rt.InputError("no luck")
         return pruned, REFITS[settings.method]
@@ -136,6 +140,7 @@ def test_a_repair_that_is_better_is_kept_with_its_figures(monkeypatch: pytest.Mo
 def test_auto_tries_adapters_where_a_refit_loses_something(monkeypatch: pytest.MonkeyPatch) -> None:
     found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.1)
     assert (found.method, found.loss, tried) == ("adapter", 0.1, ["refit", "adapter"])
+    assert [(len(fit.fit), fit.rounds, fit.kernel) for fit in fits] == [(sizes()[0], ROUNDS, 1)] * 2
     found, tried = decided(monkeypatch, "auto", 0.9, 0.0)
     assert (found.method, found.loss, tried) == ("refit", 0.0, ["refit"])
     one = 1 / sizes()[1]
@@ -198,6 +203,11 @@ def test_distillation_follows_a_short_refit(monkeypatch: pytest.MonkeyPatch) -> 
     assert tried == ["distil", "training"]
     assert (found.method, found.loss, found.loss_plain) == ("distil", 0.3, 0.9)
     assert found.fitted_on == min(sizes()[0], 768)
+    assert [(len(fit.fit), fit.rounds) for fit in fits] == [(min(sizes()[0], 768), 1)]
+    monkeypatch.setattr(module, "REFIT_SAMPLES", 50)
+    few, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.3)
+    assert few.fitted_on == 50
+    np.testing.assert_array_equal(fits[0].fit, bench().splits.fit[:50])
     worse, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.5)
     assert (worse.method, worse.loss) == ("refit", 0.5)
     assert worse.training is not None
