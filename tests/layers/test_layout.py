@@ -83,6 +83,22 @@ def test_else_what_reads_it_tells() -> None:
     assert [axis(each) for each in (convolved, multiplied, turned, weight, unread)] == [1, 3, 3, None, None]
 
 
+def test_where_nothing_tells_there_is_no_axis() -> None:
+    def read_only(net: Net) -> None:
+        net("Relu", net("Tanh", "x", name="t"))
+
+    def of_other_rank(net: Net) -> None:
+        split = net("Reshape", net.conv("x", 4, 4), net.store([1, 2, 2, 4, 4], np.int64))
+        net(
+            "Reshape",
+            net("Transpose", split, perm=[0, 2, 1, 3, 4], name="t"),
+            net.store([1, 4, 16], np.int64),
+        )
+
+    assert axis(read_only) is None
+    assert axis(of_other_rank) is None
+
+
 @pytest.mark.parametrize(("count", "expected"), [(62, 1), (63, 1), (64, None)])
 def test_no_further_than_sixty_four_operators_back(count: int, expected: int | None) -> None:
     def far(net: Net) -> None:

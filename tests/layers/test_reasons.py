@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from nets import Net, branch
 from onnx import TensorProto, helper
 
 from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.layers.layer import _frees_nothing, find_layers
 from redtest_onnx.layers.regions import Region, describe, escaping_tensor, find_regions, measurable_at_entry
 
 
@@ -162,3 +164,57 @@ def test_each_output_has_its_own_prediction_and_shared_operators_are_layers() ->
 def test_a_block_at_the_end_is_no_mere_prediction() -> None:
     net, exit_ = sequence()
     assert names(net, exit_) == ["entry", "block"]
+
+
+def test_a_loop_stays_whole_and_what_frees_nothing_says_so() -> None:
+    net = Net(x=(1, 4))
+    first = net("MatMul", "x", net.weight(4, 4), name="first")
+    weight = net.weight(4, 4)
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", weight], ["next"]),
+            helper.make_node("Identity", ["going"], ["still"]),
+        ],
+        "body",
+        [
+            value("step", TensorProto.INT64, []),
+            value("going", TensorProto.BOOL, []),
+            value("state", TensorProto.FLOAT, [1, 4]),
+        ],
+        [value("still", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, [1, 4])],
+    )
+    looped = net("Loop", net.store(3, np.int64), "", first, body=body, name="looped")
+    net("MatMul", net("Relu", looped), net.weight(4, 3), name="y")
+    assert net.layers("y")["looped"].reason == (
+        "its network lies inside the control-flow operator Loop, which stays whole: it runs once per step"
+    )
+    assert _frees_nothing(None) == (
+        "removing it frees neither parameters nor multiply-accumulates: others need its weights, too"
+    )
+
+
+def test_an_operator_ends_where_the_model_gives_its_value() -> None:
+    net = Net(x=(1, 4))
+    first = net("MatMul", "x", net.weight(4, 4), name="a")
+    bent = net("Relu", first, name="b")
+    net("MatMul", net("Relu", net("MatMul", bent, net.weight(4, 4), name="c")), net.weight(4, 3), name="y")
+    ends = {layer.tensor: layer.exit for layer in find_layers(*net.measured("y"), granularity="operator")}
+    assert ends["a"] == "b"
+    ends = {
+        layer.tensor: layer.exit for layer in find_layers(*net.measured("y", "a"), granularity="operator")
+    }
+    assert ends["a"] == "a"
+
+
+@pytest.mark.parametrize("between", ["Identity", "Dropout", None])
+def test_a_stage_goes_on_behind_what_only_hands_on(between: str | None) -> None:
+    net = Net(x=(1, 6))
+    source = block(net, net("MatMul", "x", net.weight(6, 4), name="entry"), "one")
+    source = source if between is None else net(between, source)
+    source = block(net, source, "two")
+    net("MatMul", net("Relu", source), net.weight(4, 3), name="y")
+    found = find_layers(*net.measured("y"), granularity="stage")
+    assert [layer.input for layer in found] == [None, "entry"]
+    assert found[1].kind == "stage"
+    assert found[1].parameters == 4 * 4 * 4

@@ -292,3 +292,29 @@ def test_a_plan_takes_no_more_than_asked_for() -> None:
         assert (found.reason is None) == bool(count)
     with pytest.raises(rt.NegativeVerdictError, match="5 layers can't be removed: 4"):
         make_plan(context(), Budget(remove=5), "tail")
+
+
+def test_quantities_that_are_unknown_are_no_limits() -> None:
+    class Unknown(Workbench):
+        @property
+        def cost(self):  # type: ignore[no-untyped-def, override]
+            return replace(super().cost, macs=None, peak_activation_bytes=None)
+
+    unknown = Unknown(bench().model, bench().data, CPU)
+    for quantity in ("macs", "memory"):
+        with pytest.raises(rt.InputError, match=f"the model's {quantity} are unknown"):
+            Limits(bench()).left(quantity, unknown)  # type: ignore[arg-type]
+        with pytest.raises(rt.InputError, match=f"the model's {quantity} are unknown"):
+            Limits(unknown).left(quantity, bench())  # type: ignore[arg-type]
+    assert not Limits(bench()).larger(unknown)
+    assert not Limits(unknown).larger(bench())
+    assert Limits(unknown).left("params", bench()) == 1
+
+
+def test_no_rounds_at_all_are_refused() -> None:
+    pytest.importorskip("torch", reason="rounds train")
+    from redtest_onnx.pruning.rounds import RoundTraining, prune_in_rounds
+    from redtest_onnx.training.settings import TrainingSettings
+
+    with pytest.raises(rt.InputError, match="a number of rounds must be at least 1"):
+        prune_in_rounds(bench(), (), RoundTraining(TrainingSettings(epochs=1)))

@@ -165,3 +165,21 @@ def test_a_decoder_that_says_something_else_is_a_bug(monkeypatch: pytest.MonkeyP
     with pytest.raises(InternalError, match="with caches the pruned decoder says"):
         verify_generation(original, rewritten)
     assert [(len(prompt), steps) for prompt, steps in asked] == [(4, 6), (4, 6)]
+
+
+@pytest.mark.parametrize("outcome", ["differs", "can't be run"])
+def test_a_decoder_that_never_did_is_not_held_against_it(
+    outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = decoder()  # which is verified itself
+    plain, asked = module.generate, list[int]()
+
+    def other(session: Session, prompt: list[int], steps: int) -> object:
+        asked.append(steps)
+        if outcome == "can't be run":
+            raise rt.InputError("one sample and empty caches")
+        return replace(plain(session, prompt, steps), without_cache=(7,), margin=0.5)
+
+    monkeypatch.setattr(module, "generate", other)
+    verify_generation(*sides)
+    assert asked == [6]

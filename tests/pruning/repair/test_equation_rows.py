@@ -236,3 +236,21 @@ def test_few_rows_start_again_from_nothing() -> None:
     assert equations.add(np.ones((4, 12)), np.ones((4, 2)))
     equations.start_again()
     assert equations.solve() is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_of_rows_add_up(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(9000, 3)).astype(np.float32)
+    error = (x @ rng.normal(size=(3, 2)) + rng.normal(size=(9000, 2))).astype(np.float32)
+    equations = Equations(product(), 9000, rt.RunOptions("cpu", threads))
+    assert equations.add(x, error)
+    assert equations._pair is not None
+    for part, rows in zip(equations._pair, (slice(0, 6750), slice(6750, None)), strict=True):
+        assert isinstance(part, NormalEquations)
+        assert part.shift is not None
+        assert part.rows == len(x[rows])
+        moved = x[rows].astype(np.float64) - part.shift
+        np.testing.assert_allclose(part.xx[0], moved.T @ moved, rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(part.xy[0], moved.T @ error[rows], rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(part.yy[0], np.square(error[rows].astype(np.float64)).sum(), rtol=1e-5)

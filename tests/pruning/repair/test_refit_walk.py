@@ -12,14 +12,16 @@ from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.data.arrays import ArrayData
+from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.metrics.penalised import Diagnosis
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
+from redtest_onnx.pruning.repair.joint import PairValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
-from redtest_onnx.pruning.repair.refit import Refit, _Goals, record, refit
+from redtest_onnx.pruning.repair.refit import Refit, _Front, _Goals, _solve, record, refit
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -174,3 +176,15 @@ def test_a_part_computes_with_the_weights_of_its_time() -> None:
     whole_run = Part(source, ["x", "r1"], {})
     np.testing.assert_array_equal(whole_run(2)["x"], bench().data.inputs(np.arange(16, COUNT))["x"])
     assert len(whole_run(2)["r1"]) == 6
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (7, 4), (8, 4, 1)])
+def test_goals_of_another_shape_give_no_correction(shape: tuple[int, ...]) -> None:
+    operator = linear_operators(bench().model)[1]
+    front = _Front(runner(), 0)
+    goals = [np.zeros((8, 4)), np.zeros(shape), np.zeros((6, 4))]
+    assert _solve(front, operator, None, goals.__getitem__, PairValues(), 300) is None
+    goals[1] = np.zeros((8, 4))
+    found = _solve(front, operator, None, goals.__getitem__, PairValues(), 300)
+    assert found is not None
+    assert found.diagnosis is not None

@@ -292,3 +292,68 @@ def test_only_a_limit_is_refused_and_only_where_weights_are_drawn() -> None:
             refuse_limit("reinit", limit)
         assert "`remove`" in (error.value.hint or "")
         assert "not with `max_drop`" in (error.value.hint or "")
+
+
+def test_positions_that_change_are_refused_where_products_or_sums_read_them() -> None:
+    def network(then: Callable[[Net, str], str]) -> rt.Model:
+        net = Net(x=("n", 6, 4))
+        net("MatMul", "x", net.weight(4, 4), name="entry")
+        turned = net("Transpose", net("MatMul", "entry", net.weight(4, 5)), perm=[0, 2, 1])
+        net("MatMul", turned, net.weight(6, 12), name="wide")  # [n, 5, 12] of [n, 6, 4]
+        return net.model(then(net, "wide"))
+
+    def multiplied(net: Net, source: str) -> str:
+        return net("MatMul", source, net.weight(12, 3), name="y")
+
+    refused(network(multiplied), "entry", "MatMul node_y can't change positions")
+
+    def added(net: Net, source: str) -> str:
+        flat = net("MatMul", net("Transpose", "x", perm=[0, 2, 1]), net.weight(6, 12))
+        other = net(
+            "Concat", flat, net("Slice", flat, *[net.store([k], np.int64) for k in (0, 1, 1)]), axis=1
+        )
+        return net("MatMul", net("Add", source, other, name="sum"), net.weight(12, 3), name="y")
+
+    refused(network(added), "entry", "Add node_sum adds more positions to it")
+
+
+def test_statistics_that_are_computed_can_not_start_anew() -> None:
+    def then(net: Net, source: str) -> str:
+        scale = net("Neg", net.weight(12))
+        normal = net("LayerNormalization", source, scale, net.weight(12), name="normal")
+        return net("MatMul", normal, net.weight(12, 3), name="y")
+
+    refused(vectors(6, then, 5), "entry", "LayerNormalization node_normal reads it")
+
+
+def test_images_that_grow_can_not_be_projected() -> None:
+    net = Net(x=("n", 4, 6, 6))
+    net.conv("x", 4, 6, name="entry", stride=2)
+    net("ConvTranspose", "entry", net.weight(6, 12, 2, 2), strides=[2, 2], name="wide")
+    other = net("Conv", "x", net.weight(12, 4, 1, 1), name="other")
+    model = net.model(net.conv(net("Add", "wide", other, name="sum"), 12, 3, name="y"))
+    refused(model, "entry", "Add node_sum adds more positions to it")
+
+
+def test_a_branch_that_reads_what_changed_is_named() -> None:
+    net = Net(x=("n", 4))
+    net.add_input("flag", onnx.TensorProto.BOOL, [])
+    net("MatMul", "x", net.weight(4, 6), name="entry")
+    net("MatMul", "entry", net.weight(6, 12), name="wide")
+    bent = net("Relu", "wide", name="bent")
+    value = onnx.helper.make_tensor_value_info
+    sides = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node(kind, [bent], [f"{kind}.out"])],
+            kind,
+            [],
+            [value(f"{kind}.out", onnx.TensorProto.FLOAT, None)],
+        )
+        for kind in ("Tanh", "Sigmoid")
+    ]
+    chosen = net("If", "flag", then_branch=sides[0], else_branch=sides[1], name="chosen")
+    model = net.model(net("MatMul", chosen, net.weight(12, 3), name="y"))
+    bench = Workbench(model, rt.open_data(None, model, count=4), CPU)
+    plan = Plan("test", model.sha256, (Step("gone", "entry", "wide", "adapter", None, 0, 0),))
+    with pytest.raises(rt.InputError, match="a branch of If reads it"):
+        reinitialised(bench, plan)
