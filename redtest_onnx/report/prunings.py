@@ -71,8 +71,8 @@ def repair_words(repair: Repair) -> str:
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:
         lost = (
-            f"; drop on {plural(repair.held_out, 'held-out sample')}: "
-            f"{repair.loss_plain * 100:.1f} → {repair.loss * 100:.1f} points"
+            f"; on {plural(repair.held_out, 'held-out sample')} {repair.loss_plain * 100:.1f} points are "
+            f"lost without that, {repair.loss * 100:.1f} with it"
         )
     words = f"{'Refitted' if what == 'operator' else 'Fitted'} {plural(len(repair.refits), what)} on "
     words += f"{plural(repair.fitted_on, 'sample')}{lost}."
