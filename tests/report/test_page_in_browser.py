@@ -47,7 +47,8 @@ UNREADABLE = """(() => { const found = [], drawn = new Map(), kind = CanvasRende
   const old = kind.fillText;
   kind.fillText = function (text, x, y) {
     const wide = this.measureText(text).width, canvas = this.canvas, turned = this.getTransform();
-    const ratio = Math.hypot(turned.a, turned.b), right = canvas.width / ratio, bottom = canvas.height / ratio;
+    const ratio = Math.hypot(turned.a, turned.b);
+    const right = canvas.width / ratio, bottom = canvas.height / ratio;
     const left = x - { left: 0, center: wide / 2, right: wide }[this.textAlign];
     const ends = [[left, y - 4], [left + wide, y + 4]].map((p) => new DOMPoint(...p).matrixTransform(turned));
     const [xs, ys] = [ends.map((p) => p.x / ratio), ends.map((p) => p.y / ratio)];
