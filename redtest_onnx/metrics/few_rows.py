@@ -100,9 +100,7 @@ class FewRows:
         return diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
 
 
-def _dual(
-    gram: Float64s, y: Float64s, ridge: float | Float64s, unknowns: int
-) -> tuple[Float64s, Float64s]:
+def _dual(gram: Float64s, y: Float64s, ridge: float | Float64s, unknowns: int) -> tuple[Float64s, Float64s]:
     """[n, q] D of W = X' D, and the penalty [1]."""
     scale = float(np.trace(gram)) / max(unknowns, 1)
     penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale

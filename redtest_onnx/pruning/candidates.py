@@ -18,6 +18,8 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Losses, drop
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.known import GOAL_BYTES, KnownValues
+from redtest_onnx.pruning.repair.refit import Effort
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, fit_to_original
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Session
@@ -133,7 +135,8 @@ def losses_within(bench: Workbench, max_drop: float, method: Method) -> Losses:
     if method == "none" or bench.data.synthetic:
         return Losses(candidates.loss)
     fitted: Fitted = "adapter" if method == "adapter" else "refit"
-    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], rounds=1, density=SEARCHING_ROWS)
+    effort = Effort(1, SEARCHING_ROWS, KnownValues(GOAL_BYTES), diagnose=False)
+    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], effort=effort)
     return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
