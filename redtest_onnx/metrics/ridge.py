@@ -189,8 +189,9 @@ class NormalEquations:
         ones = np.ones((1, a.shape[1]), a.dtype)
         self.x = np.zeros((0, 0)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
         self.xy = across @ b
-        self.y = b.sum(axis=1, dtype=np.float64)
-        self.yy = np.square(b, dtype=np.float64).sum(axis=(1, 2))
+        wide = b.astype(np.float64, copy=False)
+        self.y = (np.ones((1, wide.shape[1])) @ wide)[:, 0]
+        self.yy = np.array([np.vdot(part, part) for part in wide])
 
     def include(self, part: NormalEquations) -> None:
         """Add the sums of further rows, which `sums` made."""

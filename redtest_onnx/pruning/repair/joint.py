@@ -33,7 +33,7 @@ from redtest_onnx.pruning.repair.operator_models import (
     forward_model,
     input_metric,
 )
-from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, for_size
 from redtest_onnx.pruning.repair.positions import counted_rows, silenced
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import Session
@@ -240,7 +240,7 @@ class JointRefit:
             self._backward = self._known.session(
                 ("backward", self._second.geometry, self._second.groups, size, out),
                 error.nbytes + between.nbytes,
-                lambda: Session(backward_model(self._second, size, out), self._options),
+                lambda: self._opened(backward_model(self._second, size, out), error),
             )
         found: Float32s = self._backward.run({SOURCE: error, WEIGHT: kernel})[RESULT]
         return found
@@ -253,6 +253,9 @@ class JointRefit:
             ends.append(self._applied(run, moved).astype(np.float32))
         slope: Float32s = (ends[0] - ends[1]) / np.float32(2 * _SLOPE_STEP)
         return slope
+
+    def _opened(self, model: Model, fed: Values) -> Session:
+        return Session(model, for_size(self._options, [fed.nbytes]))
 
     def _applied(self, run: int, inner: Values) -> Values:
         """The function between the operators, at other outputs of the first."""
@@ -276,7 +279,7 @@ class JointRefit:
             self._forward = self._known.session(
                 ("forward", geometry, self._first.groups, size, out),
                 x.nbytes + inner.nbytes,
-                lambda: Session(forward_model(self._first, size, out), self._options),
+                lambda: self._opened(forward_model(self._first, size, out), x),
             )
         found: Float32s = self._forward.run({SOURCE: x, WEIGHT: kernel})[RESULT]
         found += bias.astype(np.float32).reshape(-1, *[1] * len(out))
