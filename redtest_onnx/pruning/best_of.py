@@ -15,6 +15,7 @@ from redtest_onnx.pruning.budget import Budget, Losses, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.distilled import REFIT_ROUNDS, REFIT_SAMPLES
+from redtest_onnx.pruning.repair.refit import Effort
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -104,7 +105,7 @@ def repaired_error(bench: Workbench, plan: Plan) -> float:
         bench: the original, with its branches inlined, and calibration samples.
         plan: what is taken out.
     """
-    fits = FitSettings("refit", bench.splits.fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
+    fits = FitSettings("refit", bench.splits.fit[:REFIT_SAMPLES], effort=Effort(REFIT_ROUNDS))
     try:
         model, _ = fit_to_original(bench, apply_plan(bench, plan), plan, fits)
         effect = bench.evaluator(bench.splits.choose).evaluate(model).agreement.relative_l2
