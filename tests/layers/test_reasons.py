@@ -218,3 +218,20 @@ def test_a_stage_goes_on_behind_what_only_hands_on(between: str | None) -> None:
     assert [layer.input for layer in found] == [None, "entry"]
     assert found[1].kind == "stage"
     assert found[1].parameters == 4 * 4 * 4
+
+
+@pytest.mark.parametrize("behind", [(), ("Squeeze",), ("Squeeze", "Tanh"), ("Tanh",)])
+def test_a_recurrent_layer_takes_along_what_makes_it_a_sequence_again(behind: tuple[str, ...]) -> None:
+    net = Net(opset=17, x=(5, 1, 4))
+    first = net("MatMul", "x", net.weight(4, 4), name="first")
+    source = net("LSTM", first, net.weight(1, 16, 4), net.weight(1, 16, 4), hidden_size=4, name="cell")
+    made = ["cell"]
+    for k, operator in enumerate(behind):
+        operands = [net.store([1], np.int64)] if operator == "Squeeze" else []
+        source = net(operator, source, *operands, name=f"b{k}")
+        made.append(source)
+    index, shapes = net.measured(source)
+    ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
+    regions = {region.tensor: region for region in find_regions(index, ranks)}
+    assert regions["cell"].entry == "first"
+    assert regions["cell"].exit == made[-1]
