@@ -37,8 +37,7 @@ class Planner(Protocol):
         losses: Losses | None = None,
         progress: Progress | None = None,
     ) -> Plan:
-        """The plan for a budget."""
-        ...
+        """A plan, see `make_plan`."""
 
 
 def planner(criterion: str) -> Planner:
