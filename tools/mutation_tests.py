@@ -101,9 +101,10 @@ class MutationTests:
         runs = self._runs[module.as_posix()]
         names = set().union(*(runs.get(k, set()) for k in _statement(source, line)))
         if AT_IMPORT in names:
-            room = (Path("tests") / module.relative_to("redtest_onnx").parent).as_posix()
+            room = Path("tests") / module.relative_to("redtest_onnx").parent
+            around = [f"{folder.as_posix()}/test_" for folder in (room, *room.parents[:-2])]
             names = set().union(*runs.values())
-            names |= {name for name in self.seconds if name.startswith(f"{room}/test_")}
+            names |= {name for name in self.seconds if name.startswith(tuple(around))}
         names.discard(AT_IMPORT)
         files = {name.partition("::")[0] for name in names}
         # A fixture of a whole file counts for the first test that asks for it only.

@@ -218,3 +218,44 @@ def test_a_stage_goes_on_behind_what_only_hands_on(between: str | None) -> None:
     assert [layer.input for layer in found] == [None, "entry"]
     assert found[1].kind == "stage"
     assert found[1].parameters == 4 * 4 * 4
+
+
+@pytest.mark.parametrize("behind", [(), ("Squeeze",), ("Squeeze", "Tanh"), ("Tanh",)])
+def test_a_recurrent_layer_takes_along_what_makes_it_a_sequence_again(behind: tuple[str, ...]) -> None:
+    net = Net(opset=17, x=(5, 1, 4))
+    first = net("MatMul", "x", net.weight(4, 4), name="first")
+    source = net("LSTM", first, net.weight(1, 16, 4), net.weight(1, 16, 4), hidden_size=4, name="cell")
+    made = ["cell"]
+    for k, operator in enumerate(behind):
+        operands = [net.store([1], np.int64)] if operator == "Squeeze" else []
+        source = net(operator, source, *operands, name=f"b{k}")
+        made.append(source)
+    index, shapes = net.measured(source)
+    ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
+    regions = {region.tensor: region for region in find_regions(index, ranks)}
+    assert regions["cell"].entry == "first"
+    assert regions["cell"].exit == made[-1]
+
+
+@pytest.mark.parametrize("spelt_out", [False, True])
+def test_a_normalisation_behind_a_block_belongs_to_it_where_one_stands_in_front(spelt_out: bool) -> None:
+    """As post-norm transformers have it, in one operator or in five."""
+    net = Net(x=(1, 5, 4))
+
+    def norm(value: str, name: str) -> str:
+        if not spelt_out:
+            return net("LayerNormalization", value, net.weight(4), net.weight(4), name=name)
+        centred = net("Sub", value, net("ReduceMean", value, axes=[-1]))
+        spread = net("ReduceMean", net("Mul", centred, centred), axes=[-1])
+        return net("Div", centred, net("Sqrt", spread), name=name)
+
+    first = norm(net("MatMul", "x", net.weight(4, 4), name="entry"), "n0")
+    second = norm(block(net, first, "one"), "n1")
+    third = norm(block(net, second, "two"), "n2")
+    net("MatMul", net("ReduceMean", third, axes=[1], keepdims=0), net.weight(4, 3), name="y")
+    index, shapes = net.measured("y")
+    ranks = {name: len(shape) for name, shape in shapes.sizes.items()}
+    assert [(region.entry, region.exit) for region in find_regions(index, ranks)][1:] == [
+        ("n0", "n1"),
+        ("n1", "n2"),
+    ]
