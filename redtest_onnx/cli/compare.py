@@ -196,8 +196,8 @@ def _sides(
     other = model if second is None else load(second)
     one = Workbench(model, source.open(model), run, seed=settings.seed)
     two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
-    for side in (one, two):
-        screen.warn_synthetic(side.data)
+    # Of two models on synthetic inputs one warning is enough.
+    screen.warn_synthetic(two.data if two.data.synthetic else one.data)
     return one, two
 
 

@@ -20,8 +20,8 @@ def files_table(found: SideBySide, titles: tuple[str, str]) -> Table:
     a, b = found.before, found.after
     rows: list[tuple[Cell, ...]] = [
         *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
-        *accuracy_rows(a.accuracy, b.accuracy),
-        *(agreement_rows(found.agreement) if found.agreement else ()),
+        *accuracy_rows(a.accuracy, b.accuracy, found.samples),
+        *(agreement_rows(found.agreement, found.samples) if found.agreement else ()),
     ]
     return Table("files", "Side by side", change_columns(*titles), tuple(rows))
 

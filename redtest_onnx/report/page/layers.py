@@ -279,7 +279,9 @@ def _prune_cards(pruning: Pruning) -> tuple[Card, ...]:
         tone: Tone = "good" if points >= 0 else "bad" if points <= -1 else ""
         cards.append(Card("Accuracy", f"{points:+.2f} points", f"{a.accuracy:.2%} → {b.accuracy:.2%}", tone))
     if pruning.agreement.value is not None:
-        cards.append(Card("Agreement with the original", f"{pruning.agreement.value:.2%}"))
+        ends = numbers.interval95(pruning.agreement.interval)
+        detail = f"95% interval {ends}, {numbers.plural(pruning.evaluated, 'sample')}" if ends else ""
+        cards.append(Card("Agreement with the original", f"{pruning.agreement.value:.2%}", detail))
     return tuple(cards)
 
 

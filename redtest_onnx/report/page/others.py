@@ -40,6 +40,7 @@ from redtest_onnx.report.rankings import (
 from redtest_onnx.report.sparsity import sparsity_table, sparsity_words
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.similarity.compare import Comparison
+from redtest_onnx.text import digits
 from redtest_onnx.weight_sparsity.measure import Sparsity
 
 _COSTS = {
@@ -300,4 +301,5 @@ def _latency_card(audits: Sequence[Audit]) -> tuple[Card, ...]:
     latency = audits[0].measured["latency_ms"]
     if len(audits) > 1 or not latency:
         return ()
-    return (Card("Latency, median", numbers.milliseconds(latency["p50"]), f"p99 {latency['p99']:.3g} ms"),)
+    tail = f"p99 {digits(latency['p99'])} ms"
+    return (Card("Latency, median", numbers.milliseconds(latency["p50"]), tail),)
