@@ -89,7 +89,9 @@ class ColumnChart {
     for (const [place, [value, marked]] of drawn) {
       const tall = Math.max(value > 0 ? 1 : 0, value / most * height);
       context.fillStyle = marked ? colours.removed : colours.data;
-      context.fillRect(x + place + gap / 2, top + height - tall, Math.max(1, slot - gap), tall);
+      // Columns of a pixel or two end where pixels do: else equal ones would look striped.
+      const left = gap ? place + gap / 2 : Math.floor(place), right = gap ? place + slot - gap / 2 : Math.floor(place + slot);
+      context.fillRect(x + left, top + height - tall, Math.max(1, right - left), tall);
     }
   }
 
