@@ -53,7 +53,8 @@ def curve_chart(curve: Curve) -> Points:
             f"{milliseconds(after.latency.p50)}, {quality_name(curve)} {percent(point.quality)}"
         )
         name = f"{point.removed} layers removed"
-        points.append(Point(point.share, point.quality, name, detail, i in front, i == curve.chosen))
+        chosen = i == curve.chosen
+        points.append(Point(point.share, point.quality, name, detail, front=i in front, chosen=chosen))
     note = "" if curve.chosen is None else chosen_words(curve)
     return trade_off(points, quality_name(curve), note)
 

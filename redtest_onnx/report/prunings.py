@@ -72,12 +72,12 @@ def repair_words(repair: Repair) -> str:
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:
         lost = (
-            f"; drop on {plural(repair.held_out, 'held-out sample')}: "
-            f"{repair.loss_plain * 100:.1f} → {repair.loss * 100:.1f} points"
+            f"; on {plural(repair.held_out, 'held-out sample')} {repair.loss_plain * 100:.1f} points are "
+            f"lost without that, {repair.loss * 100:.1f} with it"
         )
     words = f"{'Refitted' if what == 'operator' else 'Fitted'} {plural(len(repair.refits), what)} on "
     words += f"{plural(repair.fitted_on, 'sample')}{lost}."
-    poor = [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]
+    poor = [f for f in repair.refits if (f.rank or 0) < f.unknowns and f.rows < 2 * f.unknowns]
     if poor:
         words += (
             f" {plural(len(poor), 'operator')} had too few samples for the unknowns ({poor[0].operator}: "

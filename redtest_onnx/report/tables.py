@@ -38,6 +38,7 @@ def layer_table(
     *,
     latency_ms: Sequence[float | None] | None = None,
     removed: Collection[str] = (),
+    marking: str = "removed",
 ) -> Table:
     """The series of layers.
 
@@ -45,7 +46,8 @@ def layer_table(
         layers: the series, L layers.
         similarity: [L], each layer's CKA with the layer before; NaN where undefined, None for the first.
         latency_ms: [L], time of each layer where it was measured.
-        removed: names of layers that were taken out.
+        removed: names of layers that were taken out, or would be.
+        marking: which of both.
     """
     columns, rows, marked = [*_LAYER_COLUMNS], [], set()
     columns += [_SIMILARITY] * (similarity is not None) + [_LATENCY] * (latency_ms is not None)
@@ -62,7 +64,7 @@ def layer_table(
         gone = layer.name in removed
         if gone:
             marked.add(i)
-        rows.append((*cells, "removed" if gone else removable(layer)))
+        rows.append((*cells, marking if gone else removable(layer)))
     return Table("layers", "Layers", (*columns, _REMOVABLE), tuple(rows), frozenset(marked))
 
 
