@@ -161,7 +161,7 @@ def command(
         screen.show(*about_tensors)
     if layers is not None:
         if tables is None and json_path != "-":
-            summary = compare_markdown(layers, titles, beside[:1])
+            summary = compare_markdown(layers, titles, beside[:1], notes)
             click.echo(summary if form == "markdown" else _TEXTS[form](layers, titles), nl=False)
         screen.show(match_table(layers), *_summary(layers))
         if html:

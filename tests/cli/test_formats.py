@@ -55,6 +55,7 @@ def test_pull_requests_get_a_summary(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Most similar layers" in text
     files, layers = text.split("<details>")
     assert "| parameters |" in files
+    assert "\nOutputs are compared on " in files
     assert layers.count("\n| ") == 13
 
 
