@@ -98,7 +98,7 @@ def change_columns(before: str, after: str) -> tuple[Column, ...]:
         Column("measure", "", "name"),
         Column("original", before, "decimal"),
         Column("pruned" if after == "pruned" else "other", after, "decimal"),
-        Column("change", "change", "decimal"),
+        Column("change", "change", "decimal", drop=1),
     )
 
 
