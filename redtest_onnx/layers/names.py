@@ -28,14 +28,24 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     # An embedding is called after its tables; what adds them up and normalises them may lie further out.
     scopes = [_scopes(index, region, weighted=is_embedding(index, region)) for region in regions]
     names = [_several(found) or _dotted(_common(found)) for found in scopes]
+    blocks = _around(names)
     finer = [
-        _dotted(_main_child(found, _scopes(index, region, weighted=True))) if names.count(name) > 1 else name
+        _dotted(_main_child(found, _scopes(index, region, weighted=True)))
+        if names.count(name) > 1 or name in blocks
+        else name
         for name, found, region in zip(names, scopes, regions, strict=True)
     ]
     return [
         name if name and finer.count(name) == 1 else region.tensor
         for name, region in zip(finer, regions, strict=True)
     ]
+
+
+def _around(names: list[str]) -> set[str]:
+    """The names of numbered modules that other regions lie in, such as `layers.3` around `layers.3.mlp`."""
+    parts = [name.split(".") for name in names]
+    outer = {".".join(path[:depth]) for path in parts for depth in range(1, len(path))}
+    return {name for name in outer if _NUMBERED.fullmatch(name)}
 
 
 def common_scope(index: GraphIndex, regions: Iterable[Region]) -> tuple[str, ...]:

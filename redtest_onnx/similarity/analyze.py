@@ -14,7 +14,7 @@ from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.data.text import Texts
 from redtest_onnx.errors import InputError
-from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
 from redtest_onnx.layers.layer import Layer, every_activation, has_branches
 from redtest_onnx.metrics.cka import cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
@@ -116,13 +116,13 @@ def analyze(
     )
 
 
-def select_layers(bench: Workbench, which: str, granularity: Granularity = "sub-layer") -> tuple[Layer, ...]:
+def select_layers(bench: Workbench, which: str, granularity: GranularityChoice = "auto") -> tuple[Layer, ...]:
     """The layers to measure: the series for "auto", every activation for "all", or those a glob names.
 
     Raises:
         InputError: no layer's name fits the glob.
     """
-    series = bench.layers(granularity)
+    series = bench.layers(measured_granularity(granularity))
     if which == "auto":
         return series
     everything = every_activation(bench.index, bench.shapes, series)
