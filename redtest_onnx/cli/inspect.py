@@ -14,8 +14,9 @@ from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.errors import RefusedModelError
 from redtest_onnx.graph.files import load
+from redtest_onnx.layers.blocks import is_transformer
 from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
-from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
 from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.tables import at_sizes, layer_table
@@ -45,7 +46,7 @@ from redtest_onnx.similarity.selection import select_layers
 def command(
     model: Path,
     layers: str,
-    granularity: Granularity,
+    granularity: GranularityChoice,
     html: Path | None,
     given: OutputOptions,
     **values: Any,
@@ -62,7 +63,11 @@ def command(
     bench = Workbench(loaded, data, options.run_options_of(values))
     failure = bench.infer_if_failing()
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)
-    others = elsewhere(bench.index, bench.layers(granularity), cost) if layers == "auto" else None
+    others = (
+        elsewhere(bench.index, bench.layers(measured_granularity(granularity)), cost)
+        if layers == "auto"
+        else None
+    )
     # Caches that belong to layers are no outputs of the opened graph.
     kinds = {output.name: f", {output_words(output)}" for output in bench.outputs}
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
@@ -89,6 +94,8 @@ def command(
         screen.show(
             layer_table(chosen), f"{plural(len(chosen), 'layer')}, {removable} of them can be removed."
         )
+        if layers == granularity == "auto" and (inside := _blocks_text(bench)):
+            screen.show(inside)
         if others is not None and others.parameters:
             screen.show(_elsewhere_text(others))
     else:
@@ -103,6 +110,21 @@ def command(
     if given.json_path:
         documents = [output.document() for output in bench.outputs]
         write_json(inspect_document(bench.model, cost, chosen, others, documents), given.json_path)
+
+
+def _blocks_text(bench: Workbench) -> str | None:
+    """The blocks that the layers form; None where `prune --remove` counts layers."""
+    series = bench.layers()
+    if not any(layer.kind == "attention" for layer in series):
+        return None
+    blocks = [layer for layer in bench.layers("block") if layer.parts]
+    if not is_transformer(series, blocks):
+        return None
+    held, can = sum(len(layer.parts) for layer in blocks), sum(layer.removable for layer in blocks)
+    return (
+        f"{held} of them form {plural(len(blocks), 'block')} of a transformer, {can} removable: "
+        "prune --remove counts blocks, --granularity block lists them."
+    )
 
 
 def _elsewhere_text(others: Elsewhere) -> str:
