@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import Model, is_external
 from redtest_onnx.graph.probe.reduction import Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
@@ -55,7 +55,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
                 # By path the weights are read once; from memory, external ones are found beside the model.
                 rewritten = Model(proto, data_folder=outline.folder, renamed=model.renamed)
                 rewritten.family.update(outline.family)
-                if not outline.external_files:
+                if not any(map(is_external, outline.graph.initializer)):
                     onnx.save(proto, path)
                     rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
