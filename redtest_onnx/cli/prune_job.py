@@ -18,6 +18,7 @@ from redtest_onnx.documents.base import write_json
 from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.folder import save_pruned
+from redtest_onnx.pruning.judging import analyze_and_answer
 from redtest_onnx.pruning.plan import Plan, load_plan
 from redtest_onnx.pruning.prune import PruneSettings, Pruning, prune
 from redtest_onnx.pruning.prune import plan as make_plan
@@ -30,7 +31,7 @@ from redtest_onnx.report.prunings import prune_markdown, repair_words, round_wor
 from redtest_onnx.report.tables import comparison_table
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, analyze
+from redtest_onnx.similarity.analyze import Analysis
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
@@ -70,7 +71,7 @@ class PruneJob:
             kept_if_interrupted(self.screen, bench, self.request.file) as unfinished,
             self.screen.progress() as progress,
         ):
-            analysis = self.saved or analyze(bench, self.settings.similarity, progress)
+            analysis = self.saved or analyze_and_answer(bench, self.settings.similarity, progress)
             unfinished.analysis = None if self.saved else analysis
             if given:
                 return load_plan(given, bench.model, analysis.layers, bench.opened.model), analysis

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from redtest_onnx.checks import check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
-from redtest_onnx.errors import InputError, SettingError
+from redtest_onnx.errors import SettingError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
@@ -22,6 +22,7 @@ from redtest_onnx.pruning.candidates import losses_within
 from redtest_onnx.pruning.criteria.base import CriterionContext, names
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.follow import close_with_twin
+from redtest_onnx.pruning.judging import analyze_and_answer, analyze_and_match, analyze_if_possible
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.reinit import refuse_limit
@@ -34,7 +35,7 @@ from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress
 from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def plan(
     """
     settings = settings or PruneSettings()
     refuse_limit(settings.repair, budget.max_drop)
-    analysis = analysis or analyze(bench, settings.similarity, progress)
+    analysis = analysis or analyze_and_answer(bench, settings.similarity, progress)
     # Without data nothing could be fitted: an adapter would be a guess.
     adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
     context = CriterionContext(
@@ -287,13 +288,20 @@ def compare(
     """
     note = progress or _silent
     note(1, 4, "comparing outputs")
-    evaluator = bench.evaluator()
-    result = evaluator.match_sets(pruned.session())
+    known = analyze_and_match(bench, pruned, analysis.settings)
+    if known is None:
+        evaluator, remeasured = bench.evaluator(), None
+        result = evaluator.match_sets(pruned.session())
+    else:
+        evaluator, result, remeasured = known
     note(2, 4, "measuring latency")
     latency = measure_latency([bench, pruned])
     provider = check_provider(pruned, timed=False) if bench.options.providers else None
     note(3, 4, "measuring redundancy")
-    remeasured = _analysis_of(pruned, analysis.settings)
+    for side in (bench, pruned):
+        side.release_sessions()  # no more runs but those of the probe
+    if known is None:
+        remeasured = analyze_if_possible(pruned, analysis.settings)
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -336,10 +344,3 @@ def _figures(side: Measures) -> dict[str, Any]:
 
 def _silent(done: int, total: int, what: str) -> None:
     """No progress is shown."""
-
-
-def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
-    try:
-        return analyze(bench, settings)
-    except InputError:
-        return None  # fewer than two layers are left to compare

@@ -52,7 +52,11 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
     for level in LEVELS:
         # The fastest is used again; the others are for this alone.
         once = level != "all"
-        session = Session(rewritten.model, rewritten.options, level=level) if once else rewritten.session()
+        session = (
+            Session(rewritten.model, rewritten.options, level=level, once=True)
+            if once
+            else rewritten.session()
+        )
         outputs = session.run(feeds)
         del session  # of a large model, before the next is opened
         before = {name: reference[rewritten.model.origin_of(name)] for name in outputs}

@@ -25,7 +25,9 @@ _LARGEST = 1 << 30
 log = logging.getLogger(__name__)
 
 
-def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int = 0) -> Session:
+def open_probe(
+    model: Model, taps: Sequence[Tap], options: RunOptions, seed: int = 0, kept: Sequence[str] = ()
+) -> Session:
     """A session that returns the reduced activations.
 
     On the CPU, ONNX Runtime first rewrites the probe with all its optimisations. Its layout pass puts the
@@ -37,6 +39,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         taps: the activations and how they are reduced.
         options: device and threads.
         seed: as in `build_probe`.
+        kept: tensors that leave the graph as they are, too.
 
     Raises:
         InputError: ONNX Runtime refuses the model.
@@ -45,7 +48,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         with scratch_folder() as folder:
             path = Path(folder) / "probe.onnx"
             try:
-                outline = sharing_weights(build_outline(model, taps, seed))
+                outline = sharing_weights(build_outline(model, taps, seed, kept))
                 Session(outline, options, save_optimised=path)
                 proto = onnx.load(path, load_external_data=False)
             except InputError as error:
@@ -60,7 +63,9 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
                     rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
                 return _named(Session(rewritten, options, level="none", early_release=True), model)
-    return _named(Session(build_probe(model, taps, seed), options, level="basic", early_release=True), model)
+    return _named(
+        Session(build_probe(model, taps, seed, kept), options, level="basic", early_release=True), model
+    )
 
 
 def _named(session: Session, model: Model) -> Session:

@@ -16,6 +16,7 @@ from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling,
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram, only_rounding
+from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
@@ -91,6 +92,7 @@ class GramReader:
         pooling: as in `Tap`.
         seed: of the choice of tokens.
         keep_features: never make Grams in the graph, for `read_features`.
+        answers: takes outputs of the model on the way.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class GramReader:
         *,
         seed: int = 0,
         keep_features: bool = False,
+        answers: Answers | None = None,
     ) -> None:
         fixed, model = bench.fixed_batch, bench.model
         whole = resolve_device(bench.options.device) == "cuda"
@@ -117,7 +120,9 @@ class GramReader:
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets
         ]
-        self._session = open_probe(model, self._taps, bench.options, seed)
+        self._answers = answers
+        kept = answers.names if answers is not None else ()
+        self._session = open_probe(model, self._taps, bench.options, seed, kept)
         self._data = bench.data
         self.source = bench.data.source
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
@@ -153,7 +158,11 @@ class GramReader:
 
     def _runs(self, indices: Indices) -> Iterable[dict[str, Array]]:
         for chosen, _ in batches(indices, self._per_run, fixed=True):
-            yield self._session.run_in_place(self._data.inputs(chosen))
+            feeds = self._data.inputs(chosen)
+            found = self._session.run_in_place(feeds)
+            if self._answers is not None:
+                self._answers.record(chosen, feeds, found)
+            yield found
 
 
 def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:
