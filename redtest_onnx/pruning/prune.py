@@ -148,7 +148,7 @@ class PruneSettings:
             raise SettingError("criterion", self.criterion, names())
 
 
-@one_blas_thread(solvers=True)
+@one_blas_thread()
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -178,14 +178,16 @@ def plan(
     context = CriterionContext(
         bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
     )
-    if budget.width:
-        require_width(bench, settings.repair, settings.shards is not None)
-        return plan_with_widths(context, budget, settings.criterion, progress), analysis
-    limit = budget.max_drop
-    if limit is not None and progress is not None:
-        progress(0, 1, "trying removals")  # first, the original runs on what judges them
-    losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
-    return planner(settings.criterion)(context, budget, losses=losses, progress=progress), analysis
+    limit, criterion = budget.max_drop, settings.criterion
+    searches = limit is not None or budget.width or bool(budget.targets)
+    with one_blas_thread(solvers=searches or criterion != "redtest"):
+        if budget.width:
+            require_width(bench, settings.repair, settings.shards is not None)
+            return plan_with_widths(context, budget, criterion, progress), analysis
+        if limit is not None and progress is not None:
+            progress(0, 1, "trying removals")  # first, the original runs on what judges them
+        losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
+        return planner(criterion)(context, budget, losses=losses, progress=progress), analysis
 
 
 def prune(
@@ -217,7 +219,7 @@ def prune(
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
-@one_blas_thread(solvers=True)
+@one_blas_thread()
 def rewrite(
     bench: Workbench,
     chosen: Plan,
@@ -255,11 +257,12 @@ def rewrite(
         return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
     how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards)
-    best, repaired = repair(
-        *(opened, pruned, chosen, how),
-        allows=lambda candidate: kept.allow(closed_up(candidate)),
-        progress=progress,
-    )
+    with one_blas_thread(solvers=how.method != "none"):
+        best, repaired = repair(
+            *(opened, pruned, chosen, how),
+            allows=lambda candidate: kept.allow(closed_up(candidate)),
+            progress=progress,
+        )
     closed = closed_up(best)
     verify(bench, closed)
     verify_generation(bench, closed)
@@ -287,21 +290,19 @@ def compare(
         progress: called as work is done.
     """
     note = progress or _silent
-    note(1, 4, "comparing outputs")
+    note(1, 4, "measuring latency")
+    latency = measure_latency([bench, pruned])  # first: the session that verified the pruned one is open
+    provider = check_provider(pruned, timed=False) if bench.options.providers else None
+    note(2, 4, "comparing outputs")
     known = analyze_and_match(bench, pruned, analysis.settings)
     if known is None:
-        evaluator, remeasured = bench.evaluator(), None
+        evaluator = bench.evaluator()
         result = evaluator.match_sets(pruned.session())
-    else:
-        evaluator, result, remeasured = known
-    note(2, 4, "measuring latency")
-    latency = measure_latency([bench, pruned])
-    provider = check_provider(pruned, timed=False) if bench.options.providers else None
-    note(3, 4, "measuring redundancy")
-    for side in (bench, pruned):
-        side.release_sessions()  # no more runs but those of the probe
-    if known is None:
-        remeasured = analyze_if_possible(pruned, analysis.settings)
+        for side in (bench, pruned):
+            side.release_sessions()  # no more runs but those of the probe
+        note(3, 4, "measuring redundancy")
+        known = evaluator, result, analyze_if_possible(pruned, analysis.settings)
+    evaluator, result, remeasured = known
     before = Measures(
         bench.cost,
         bench.model.file_bytes,

@@ -18,14 +18,17 @@ from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram, only_rounding
 from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.devices import resolve_device
+from redtest_onnx.runtime.session_room import is_large
 from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
 """Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
-_RUN_BYTES = 1 << 28
+_RUN_BYTES = 1 << 27
 """Activations that such a run may hold: long recordings and large images are cut into smaller runs."""
+_RUN_BYTES_LARGE = 1 << 24
+"""As much beside weights that take most of the memory."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class GramReader:
         # Tokens are drawn for the samples of a run: those of one batch shall not repeat each other's.
         uncut = in_graph or whole or pooling == "token"
         held = bench.cost.peak_activation_bytes or 1
-        parts = 1 if uncut else -(-samples // max(1, min(_CACHED, _RUN_BYTES // held)))
+        room = _RUN_BYTES_LARGE if is_large(model) else _RUN_BYTES
+        parts = 1 if uncut else -(-samples // max(1, min(_CACHED, room // held)))
         self._per_run = fixed or -(-samples // parts)
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
