@@ -55,6 +55,22 @@ class LineFormatter(logging.Formatter):
         return plain_lines(super().format(record)) if record.exc_info else plain(super().format(record))
 
 
+class OncePerCommand(logging.Filter):
+    """Lets a message pass once: what holds for several models or sets of samples is said for the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[int, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said yet, at this level."""
+        message = record.levelno, record.getMessage()
+        if message in self._said:
+            return False
+        self._said.add(message)
+        return True
+
+
 class Screen:
     """Results and progress of one command.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -27,8 +27,22 @@ CONTENDERS = ("redtest", "spread", "every-other")
 """The criteria whose plans are compared; of equal ones the first is taken."""
 
 
-def planner(criterion: str) -> Callable[..., Plan]:
-    """What chooses by a criterion: `best_plan` for `BEST_OF`, else `make_plan`, called alike."""
+class Planner(Protocol):
+    """What chooses layers for a budget: `best_plan`, or `make_plan` with a criterion."""
+
+    def __call__(
+        self,
+        context: CriterionContext,
+        budget: Budget,
+        *,
+        losses: Losses | None = None,
+        progress: Progress | None = None,
+    ) -> Plan:
+        """A plan, see `make_plan`."""
+
+
+def planner(criterion: str) -> Planner:
+    """What chooses by a criterion: `best_plan` for `BEST_OF`, else `make_plan`."""
     return best_plan if criterion == BEST_OF else partial(make_plan, criterion=criterion)
 
 

@@ -182,7 +182,8 @@ def repair(
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
-            tried.append((judged(fitted), name, fitted, refits))
+            loss = judged(fitted)
+            tried.append((loss, name, fitted, refits))
         except (InputError, np.linalg.LinAlgError) as error:
             if name == "refit" and settings.shards is not None and isinstance(error, InputError):
                 raise  # of a file that was named for this fit
@@ -190,7 +191,6 @@ def repair(
             log.warning("repair by %s is left out: %s", name, first_line(error))
             failed.append(f"{name} failed: {first_line(error)}")
             continue
-        loss = tried[-1][0]
         if method == "auto" and name == "refit" and loss[0] >= 2 * _standard_error(loss[0], sizes[1]):
             offer = training_offer(bench, fitted, settings.distil)
             if not offer.accepted:
