@@ -147,12 +147,12 @@ def _shown_as(axes: Axes, show: Show) -> None:
     """Numbers of the logarithmic axis as tables show them, where matplotlib would write powers of ten."""
     from matplotlib.ticker import LogFormatterSciNotation
 
-    class Shown(LogFormatterSciNotation):
+    class LogLabels(LogFormatterSciNotation):
         def __call__(self, x: float, pos: int | None = None) -> str:
             return show(x) if super().__call__(x, pos) else ""
 
-    axes.xaxis.set_major_formatter(Shown())
-    axes.xaxis.set_minor_formatter(Shown(minor_thresholds=(1.5, 0.5)))
+    axes.xaxis.set_major_formatter(LogLabels())
+    axes.xaxis.set_minor_formatter(LogLabels(minor_thresholds=(1.5, 0.5)))
 
 
 def staircase(x: Sequence[float], y: Sequence[float]) -> list[int]:
