@@ -22,7 +22,7 @@ from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import at_sizes, layer_table
 from redtest_onnx.runtime.guesses import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import select_layers
+from redtest_onnx.similarity.selection import select_layers
 
 
 @click.command(

@@ -76,7 +76,7 @@ def repair_words(repair: Repair) -> str:
         )
     words = f"{'Refitted' if what == 'operator' else 'Fitted'} {plural(len(repair.refits), what)} on "
     words += f"{plural(repair.fitted_on, 'sample')}{lost}."
-    poor = [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]
+    poor = [f for f in repair.refits if (f.rank or 0) < f.unknowns and f.rows < 2 * f.unknowns]
     if poor:
         words += (
             f" {plural(len(poor), 'operator')} had too few samples for the unknowns ({poor[0].operator}: "

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.batching import Indices, batches, portions
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import Session
@@ -117,7 +117,7 @@ def compare_tensors(
     whole = sum(_bytes(match) for match in matches)
     batch = fixed or max(1, min(_BATCH, _HELD // max(whole, 1)))
     found: list[TensorDifference] = []
-    for part in _portions(matches, batch):
+    for part in portions(matches, lambda match: _bytes(match) * batch, _HELD):
         found.extend(_differences(part, views, (first, second), chosen, (batch, fixed is not None)))
         if progress:
             progress(len(found), len(matches), "comparing tensors")
@@ -138,21 +138,6 @@ def _count(first: Workbench, second: Workbench) -> int:
 def _bytes(match: TensorMatch) -> int:
     """What a sample of the tensor takes in float32."""
     return 4 * prod(match.first.shape or (1 << 18,))
-
-
-def _portions(matches: Sequence[TensorMatch], batch: int) -> Iterator[list[TensorMatch]]:
-    """The matches in portions that can be held at once."""
-    portion: list[TensorMatch] = []
-    held = 0
-    for match in matches:
-        size = _bytes(match) * batch
-        if portion and held + size > _HELD:
-            yield portion
-            portion, held = [], 0
-        portion.append(match)
-        held += size
-    if portion:
-        yield portion
 
 
 class _Sums:

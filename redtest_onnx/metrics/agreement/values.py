@@ -153,9 +153,15 @@ class ValuesSum:
         """[n] squared distance of each sample from the reference's mean, relative to the average one."""
         if self._centre is None or self._centre.shape not in (a.shape[1:], a.shape[-1:]):
             return np.ones(len(a))
+        centre = np.broadcast_to(self._centre, a.shape[1:]).reshape(-1)
         with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.where(weight, a - self._centre, 0.0).reshape(len(a), -1)
-            own = np.einsum("ij,ij->i", apart, apart)
+            rows = a.reshape(len(a), -1)
+            if weight.all():  # products need no array of differences
+                own = np.einsum("ij,ij->i", rows, rows) - 2 * (rows @ centre) + centre @ centre
+            else:
+                apart = np.where(weight.reshape(rows.shape), rows - centre, 0.0)
+                own = np.einsum("ij,ij->i", apart, apart)
+            own = np.maximum(own, 0.0)
         known = (scale > 0) & np.isfinite(own)
         relative: Floats = np.divide(own, scale, out=np.ones(len(a)), where=known)
         return relative

@@ -29,7 +29,7 @@ from redtest_onnx.report.page.model import (
     finite,
 )
 from redtest_onnx.report.page.provenance import Facts, Provenance, model_facts, settings_fact
-from redtest_onnx.report.ranking_figures import staircase
+from redtest_onnx.report.ranking_figures import candidate_label, staircase
 from redtest_onnx.report.rankings import (
     correlation_table,
     means_table,
@@ -43,7 +43,6 @@ from redtest_onnx.similarity.compare import Comparison
 from redtest_onnx.text import digits
 from redtest_onnx.weight_sparsity.measure import Sparsity
 
-_MOST_LABEL = 28  # letters that are written beside a point; of longer names the place
 _COSTS = {
     "latency": PageAxis("latency", "milliseconds", log=True),
     "parameters": PageAxis("parameters", "count", log=True),
@@ -235,7 +234,6 @@ def _candidates(ranking: Ranking) -> list[Points]:
     x = [row.candidate.cost(cost) or 0.0 for row in rows]
     y = [row.candidate.accuracy or 0.0 for row in rows]
     front = set(staircase(x, y))
-    names = [Path(row.candidate.name).name for row in rows]
     scores = [row.candidate.msrs for row in rows if row.candidate.msrs is not None]
     low, high = min(scores, default=0.0), max(scores, default=0.0)
 
@@ -247,10 +245,10 @@ def _candidates(ranking: Ranking) -> list[Points]:
         Point(
             x[k],
             y[k],
-            f"{row.place} {names[k]}",
+            f"{row.place} {Path(row.candidate.name).name}",
             f"MSRS {numbers.decimal(row.candidate.msrs)}, {numbers.count(row.candidate.parameters)} "
             "parameters",
-            label=str(row.place) if len(names[k]) > _MOST_LABEL else "",
+            label=candidate_label(row),
             front=k in front,
             colour=colour(row),
         )

@@ -71,3 +71,26 @@ def test_an_interval_of_few_samples_holds_the_agreement_on_all(make: type[Measur
     ends = [measured(24)[1] for _ in range(100)]
     assert np.mean([low <= truth <= high for low, high in ends]) >= 0.9
     assert all(high - low > 0.01 for low, high in ends)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_values_have_the_interval_of_a_ratio_of_means(masked: bool) -> None:
+    """Errors and spreads of the same samples, by the delta method in full."""
+    random = np.random.default_rng(0)
+    a = random.normal(size=(50, 7, 5)) * 3 + 100
+    b = a + random.normal(size=a.shape)
+    counted = random.random((50, 7)) < 0.6 if masked else None
+    weight = np.ones(a.shape) if counted is None else np.broadcast_to(counted[..., None], a.shape)
+    centre = a.mean(axis=0) if counted is None else (a * weight).sum(axis=(0, 1)) / weight.sum(axis=(0, 1))
+    error, spread = ((weight * x * x).reshape(50, -1).sum(axis=1) for x in (a - b, a - centre))
+    each = spread.sum() / weight.sum() * weight.reshape(50, -1).sum(axis=1)
+    ratio = np.mean(error / each)
+    part = error / each - ratio * spread / each
+    half = stats.t.ppf(0.975, 49) * np.sqrt(np.square(part).sum() / 49 / 50)
+    measure = ValuesMeasure()
+    measure.observe(a, counted)
+    total = measure.start()
+    total.add(a, b, counted)
+    found = total.result()
+    assert found.agreement == pytest.approx(1 - ratio)
+    assert found.interval == pytest.approx((1 - ratio - half, 1 - ratio + half))
