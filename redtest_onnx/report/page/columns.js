@@ -90,7 +90,8 @@ class ColumnChart {
       const tall = Math.max(value > 0 ? 1 : 0, value / most * height);
       context.fillStyle = marked ? colours.removed : colours.data;
       // Columns of a pixel or two end where pixels do: else equal ones would look striped.
-      const left = gap ? place + gap / 2 : Math.floor(place), right = gap ? place + slot - gap / 2 : Math.floor(place + slot);
+      const pixel = (place) => Math.floor(place + 1e-6);
+      const left = gap ? place + gap / 2 : pixel(place), right = gap ? place + slot - gap / 2 : pixel(place + slot);
       context.fillRect(x + left, top + height - tall, Math.max(1, right - left), tall);
     }
   }
