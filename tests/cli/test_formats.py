@@ -20,7 +20,7 @@ ROWS = {
     "compare": (["compare", VGG, VIT, *SHORT], 12),
     "rank": (["rank", VGG, VIT, *SHORT], 2),
     "sparsity": (["sparsity", VGG], 13),
-    "prune": (["prune", VGG, *SHORT, "--remove", "1", "--repair", "none"], 10),
+    "prune": (["prune", VGG, *SHORT, "--remove", "1", "--repair", "none"], 12),
     "plan": (["prune", VGG, *SHORT, "--remove", "1", "--dry-run"], 1),
     "folder": (["analyze", str(MODELS), *SHORT], 3),
 }

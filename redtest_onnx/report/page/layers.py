@@ -94,7 +94,7 @@ def analysis_page(
     )
     title = f"{_name(model)}: redundancy of {plural(len(analysis.layers), 'layer')}"
     if plan:
-        title = f"{_name(model)}: plan to remove {removal_words(plan, len(analysis.layers))}"
+        title = f"{_name(model)}: plan to remove {removal_words(plan, analysis.layers)}"
     widths = widths_table(plan) if plan else None
     adjacent = finite(analysis.adjacent)
     candidates = sum(
@@ -146,7 +146,7 @@ def prune_page(
         matrices.append(similarity_matrix(pruning.analysis_after, "after"))
     details = (widths_table(pruning.plan), repair_table(pruning.repair))
     return Page(
-        title=f"{_name(model)}: {removal_words(pruning.plan, len(analysis.layers))} removed",
+        title=f"{_name(model)}: {removal_words(pruning.plan, analysis.layers)} removed",
         headline=prune_headline(pruning),
         warnings=_warnings(analysis),
         cards=_prune_cards(pruning),
