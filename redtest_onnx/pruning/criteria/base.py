@@ -113,9 +113,15 @@ def criterion(name: str) -> Callable[[OneCriterion], OneCriterion]:
 
 def names() -> tuple[str, ...]:
     """All criteria, those of other packages behind ours."""
+    order = [__name__]
     for module in ("functional", "recoverable", "supervised", "segments", "spread"):
-        import_module(f"redtest_onnx.pruning.criteria.{module}")
-    return tuple(dict.fromkeys((*_CRITERIA, *(entry.name for entry in entry_points(group=_GROUP)))))
+        order.append(import_module(f"redtest_onnx.pruning.criteria.{module}").__name__)
+    # Whatever was imported first: the order is that of the documents.
+    place = {
+        name: order.index(made.__module__) for name, made in _CRITERIA.items() if made.__module__ in order
+    }
+    ours = sorted(_CRITERIA, key=lambda name: place.get(name, len(order)))
+    return tuple(dict.fromkeys((*ours, *(entry.name for entry in entry_points(group=_GROUP)))))
 
 
 def rank(name: str, context: CriterionContext) -> Iterator[ScoredLayer]:
