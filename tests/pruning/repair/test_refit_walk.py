@@ -20,9 +20,8 @@ from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
 from redtest_onnx.pruning.repair.joint import PairValues
-from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
-from redtest_onnx.pruning.repair.refit import ROUNDS, Effort, Refit, _Front, _Goals, _solve, record, refit
+from redtest_onnx.pruning.repair.refit import Effort, Refit, _Front, _Goals, _solve, record, refit
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -64,7 +63,7 @@ def test_goals_are_the_originals_values_in_any_order(
     order: tuple[int, ...], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_GOAL_BYTES", limit)
-    goals = _Goals(runner(), "p1", 0, KnownValues())
+    goals = _Goals(runner(), "p1", 0)
     expected = whole("p1")
     for run in order:
         np.testing.assert_allclose(goals(run), expected[8 * run : 8 * run + 8], rtol=1e-5, atol=1e-6)
@@ -74,7 +73,7 @@ def test_goals_are_the_originals_values_in_any_order(
 def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     one = 8 * 4 * 4
     monkeypatch.setattr(module, "_GOAL_BYTES", 2 * one)
-    goals = _Goals(runner(), "p1", 0, KnownValues())
+    goals = _Goals(runner(), "p1", 0)
     for run in range(3):
         goals(run)
     assert sorted(goals._kept) == [0, 1]
@@ -82,14 +81,14 @@ def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_goals_of_narrowed_tensors_are_taken_and_not_handed_on() -> None:
     source = runner()
-    goals = _Goals(source, "p1", 0, KnownValues(), lambda values: values[:, :2])
+    goals = _Goals(source, "p1", 0, lambda values: values[:, :2])
     for run in range(3):
         np.testing.assert_allclose(goals(run), whole("p1")[8 * run : 8 * run + 8, :2], rtol=1e-5, atol=1e-6)
     kept: list[str] = []
     source.keep = lambda name, values: kept.append(name)  # type: ignore[method-assign]
     goals.hand_on()
     assert kept == []
-    plain = _Goals(source, "p1", 0, KnownValues())
+    plain = _Goals(source, "p1", 0)
     for run in range(3):
         plain(run)
     plain.hand_on()
@@ -100,21 +99,21 @@ def plan(entry: str, exit_: str) -> Plan:
     return Plan("test", bench().digest, (Step("gap", entry, exit_, "bypass", None, 0, 0),))
 
 
-def done(chosen: Plan, *, rounds: int = ROUNDS, **options: Any) -> tuple[rt.Model, list[Refit]]:
-    pruned = AdapterInsertion(apply_plan(bench(), chosen))
-    model, refits = refit(bench(), pruned, chosen, np.arange(COUNT), effort=Effort(rounds), **options)
+def done(chosen: Plan, **options: Any) -> tuple[rt.Model, list[Refit]]:
+    pruned = apply_plan(bench(), chosen)
+    model, refits = refit(bench(), AdapterInsertion(pruned), chosen, np.arange(COUNT), **options)
     return model, list(refits)
 
 
 def test_all_that_see_other_values_or_only_those_in_front_of_gaps() -> None:
     told: list[tuple[int, int, str]] = []
-    model, refits = done(plan("r0", "r1"), rounds=0, progress=lambda *step: told.append(step))
+    model, refits = done(plan("r0", "r1"), effort=Effort(0), progress=lambda *step: told.append(step))
     names = [item.operator for item in refits]
     assert set(names) <= {"node_p0", "node_p2", "node_p3", "node_y"}
     assert names[0] == "node_p0"
     assert told == [(k, 4, "repairing") for k in (1, 2, 3, 4)]
     told.clear()
-    _, gaps = done(plan("r0", "r1"), rounds=0, scope="gaps", progress=lambda *step: told.append(step))
+    _, gaps = done(plan("r0", "r1"), effort=Effort(0), scope="gaps", progress=lambda *step: told.append(step))
     assert [item.operator for item in gaps] == ["node_p0"]
     assert told == [(1, 1, "repairing")]
     assert {item.rounds for item in refits} == {0}
@@ -123,10 +122,10 @@ def test_all_that_see_other_values_or_only_those_in_front_of_gaps() -> None:
 
 
 def test_pairs_are_solved_together_as_often_as_asked() -> None:
-    _, once = done(plan("r0", "r1"), rounds=1)
+    _, once = done(plan("r0", "r1"), effort=Effort(1))
     assert {item.rounds for item in once} <= {0, 1}
     assert max(item.rounds for item in once) == 1
-    _, often = done(plan("r0", "r1"), rounds=3)
+    _, often = done(plan("r0", "r1"), effort=Effort(3))
     assert 1 <= max(item.rounds for item in often) <= 3
 
 
@@ -139,14 +138,14 @@ def test_a_refit_brings_outputs_nearer_to_the_originals() -> None:
         return float(np.linalg.norm(np.asarray(Session(model, CPU).run(feeds)["y"]) - wanted))
 
     plain = error(apply_plan(bench(), chosen))
-    fitted = error(done(chosen, rounds=0)[0])
+    fitted = error(done(chosen, effort=Effort(0))[0])
     jointly = error(done(chosen)[0])
     assert jointly <= fitted * 1.05 < 0.9 * plain
 
 
 def test_what_each_fit_explains_is_logged_in_percent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "redtest_onnx.pruning.repair.refit")
-    _, refits = done(plan("r0", "r1"), rounds=0)
+    _, refits = done(plan("r0", "r1"), effort=Effort(0))
     lines = [item.getMessage() for item in caplog.records if item.name.endswith("repair.refit")]
     assert lines == [
         f"refit {item.operator}: {100 * item.explained:.1f} % of the error explained" for item in refits
