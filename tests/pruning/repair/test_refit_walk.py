@@ -20,7 +20,6 @@ from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
 from redtest_onnx.pruning.repair.joint import PairValues
-from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.refit import ROUNDS, Effort, Refit, _Front, _Goals, _solve, record, refit
 from redtest_onnx.runtime.session import Session
@@ -64,7 +63,7 @@ def test_goals_are_the_originals_values_in_any_order(
     order: tuple[int, ...], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_GOAL_BYTES", limit)
-    goals = _Goals(runner(), "p1", 0, KnownValues())
+    goals = _Goals(runner(), "p1", 0)
     expected = whole("p1")
     for run in order:
         np.testing.assert_allclose(goals(run), expected[8 * run : 8 * run + 8], rtol=1e-5, atol=1e-6)
@@ -74,7 +73,7 @@ def test_goals_are_the_originals_values_in_any_order(
 def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     one = 8 * 4 * 4
     monkeypatch.setattr(module, "_GOAL_BYTES", 2 * one)
-    goals = _Goals(runner(), "p1", 0, KnownValues())
+    goals = _Goals(runner(), "p1", 0)
     for run in range(3):
         goals(run)
     assert sorted(goals._kept) == [0, 1]
@@ -82,14 +81,14 @@ def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_goals_of_narrowed_tensors_are_taken_and_not_handed_on() -> None:
     source = runner()
-    goals = _Goals(source, "p1", 0, KnownValues(), lambda values: values[:, :2])
+    goals = _Goals(source, "p1", 0, lambda values: values[:, :2])
     for run in range(3):
         np.testing.assert_allclose(goals(run), whole("p1")[8 * run : 8 * run + 8, :2], rtol=1e-5, atol=1e-6)
     kept: list[str] = []
     source.keep = lambda name, values: kept.append(name)  # type: ignore[method-assign]
     goals.hand_on()
     assert kept == []
-    plain = _Goals(source, "p1", 0, KnownValues())
+    plain = _Goals(source, "p1", 0)
     for run in range(3):
         plain(run)
     plain.hand_on()
