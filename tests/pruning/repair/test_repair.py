@@ -245,8 +245,11 @@ def test_the_standard_error_of_a_share(loss: float, samples: int, expected: floa
 
 def test_settings_of_a_fit_are_those_of_a_last_one() -> None:
     settings = FitSettings("refit", np.arange(3))
-    effort = settings.effort
-    assert (settings.kernel, effort.rounds, effort.density) == (1, ROUNDS, FINAL_ROWS) == (1, 3, 300)
+    assert (
+        (settings.kernel, settings.effort.rounds, settings.effort.density)
+        == (1, ROUNDS, FINAL_ROWS)
+        == (1, 3, 300)
+    )
     assert RepairSettings().method == "auto"
     assert RepairSettings().kernel == 1
     with pytest.raises(rt.InputError, match="kernel"):
