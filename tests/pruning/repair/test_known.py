@@ -7,6 +7,7 @@ import pytest
 from nets import Net
 
 import redtest_onnx as rt
+from redtest_onnx.pruning.repair import known as known_module
 from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.runtime.session import Session
 
@@ -48,5 +49,5 @@ def test_sessions_are_opened_once_and_the_longest_unused_is_given_up() -> None:
     session(0)
     session(1)
     assert opened == [*range(9), 1]
-    assert session(0, 1 << 23) is first
-    assert session(0, (1 << 23) + 1) is not first  # too large to be kept
+    assert session(0, known_module._SMALL_RUN) is first
+    assert session(0, known_module._SMALL_RUN + 1) is not first  # too large to be kept
