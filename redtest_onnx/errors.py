@@ -86,6 +86,10 @@ class InputError(RedtestError):
     """A model, data set, plan or option that can't be used as given."""
 
 
+class RefusedModelError(InputError):
+    """ONNX Runtime doesn't load a model, whatever it would be fed."""
+
+
 class SettingError(InputError, ValueError):
     """A setting with a value that it can't have.
 

@@ -1,4 +1,4 @@
-"""Text from models and files, made fit to be shown: names may hold what terminals and pages act on."""
+"""Text and numbers made fit to be shown: names from files may hold what terminals and pages act on."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def plain_lines(text: str) -> str:
 def _number(match: re.Match[str]) -> str:
     code = ord(match.group())
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def digits(value: float) -> str:
+    """A number with four significant digits, all of those in front of the point, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -241,6 +241,17 @@ def optional(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(helper.make_value_info("y", helper.make_optional_type_proto(inner)))
 
 
+def flat_heads(seed: int, batch: int | str = "N") -> rt.Model:
+    """Distances of boxes, unnamed, beside scores of the same positions of an image, as PicoDet gives them."""
+    g = Graph(seed, batch)
+    h = g("Relu", g.conv(g.feed("x", 3, 8, 8), 3, 8))
+    for name, channels in (("y", 6), ("z", 3)):
+        flat = g("Reshape", g.conv(h, 8, channels), g.store([0, channels, -1], np.int64))
+        rows = g("Transpose", flat, perm=[0, 2, 1])
+        g("Identity" if name == "y" else "Sigmoid", rows, to=name)
+    return g.model(floats("y"), floats("z"))
+
+
 def several_maps(seed: int, batch: int | str = "N") -> rt.Model:
     """Raw heads of a detector at two strides."""
     g = Graph(seed, batch)
@@ -292,6 +303,12 @@ CASES: dict[str, Case] = {
     "depth": Case(image(as_is, 1, name="depth"), "values"),
     "boxes beside scores in one": Case(mixed_columns, "values"),
     "raw heads": Case(several_maps, "values"),
+    "unnamed heads": Case(flat_heads, "values"),
+    "a classifier that TensorFlow wrote": Case(
+        vector(as_is, name="StatefulPartitionedCall:0"), "classes", 1, SHARE
+    ),
+    "tokens, transposed by name": Case(sequence(as_is, name="transpose_1.tmp_0"), "tokens", 2, SHARE),
+    "embedding of a class token": Case(vector(as_is, 12, "cls_embedding"), "embedding", None, 0.3),
     "boxes beside a softmax": Case(boxes_beside_scores, "values"),
     "suppressed boxes": Case(detections(non_max_suppression), "detections"),
     "compressed boxes": Case(detections(compress), "detections"),

@@ -21,7 +21,6 @@ LONG = {
     ("bridge/module.py", "__init__"),
     ("data/open.py", "open_data"),
     ("bridge/registry.py", "operator"),
-    ("pruning/repair/refit.py", "refit"),
     ("search/search.py", "search"),
 }
 LONGEST_COMMAND = 60  # lines of a command's body: it parses, calls one public function and renders

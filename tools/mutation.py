@@ -100,7 +100,7 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         first = copied(Path(scratch) / "0")
         tests = MutationTests(arguments.python, arguments.most)
-        tests.record(first, modules, arguments.record)
+        tests.record(first, modules, arguments.record, arguments.jobs)
         print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s of CPU", flush=True)
         copies = [first, *(copied(Path(scratch) / str(k)) for k in range(1, arguments.jobs))]
         workers = [

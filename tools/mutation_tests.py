@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,14 @@ class MutationTests:
         self._workers: dict[Path, subprocess.Popen[str]] = {}
         self._runs: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
 
-    def record(self, copy: Path, modules: Sequence[Path], kept: Path | None) -> None:
+    def record(self, copy: Path, modules: Sequence[Path], kept: Path | None, jobs: int = 1) -> None:
         """Find out what each test runs, or read it where neither the modules nor the tests have changed.
 
         Args:
             copy: the project.
             modules: what will be mutated.
             kept: JSON file of an earlier record; written anew.
+            jobs: processes that run the tests.
         """
         files = tests_of(copy, modules)
         digests = {file: _digest(copy, [Path(file), *modules]) for file in files}
@@ -57,17 +60,21 @@ class MutationTests:
         known = {file: part for file, part in document.items() if part["digest"] == digests.get(file)}
         stale = [file for file in files if file not in known]
         if stale:
-            measured = self._measured(copy, stale)
-            for file in stale:
-                own = {name: found for name, found in measured.items() if name.partition("::")[0] == file}
-                known[file] = {"digest": digests[file], "tests": own, "import": measured[AT_IMPORT]["lines"]}
+            with ThreadPoolExecutor(jobs) as pool:
+                parts = [part for part in (stale[k::jobs] for k in range(jobs)) if part]
+                found_parts = list(pool.map(lambda part: self._measured(copy, part), parts))
+            for part, measured in zip(parts, found_parts, strict=True):
+                for file in part:
+                    own = {name: found for name, found in measured.items() if name.partition("::")[0] == file}
+                    lines = measured[AT_IMPORT]["lines"]
+                    known[file] = {"digest": digests[file], "tests": own, "import": lines}
             if kept is not None:
                 kept.write_text(json.dumps(known), encoding="utf-8")
-        for part in known.values():
-            for name, found in part["tests"].items():
+        for entry in known.values():
+            for name, found in entry["tests"].items():
                 self.seconds[name] = found["seconds"]
                 self._add(name, found["lines"])
-            self._add(AT_IMPORT, part["import"])
+            self._add(AT_IMPORT, entry["import"])
 
     def judge(self, copy: Path, module: Path, line: int, source: str) -> str:
         """What becomes of a mutant: "killed", "survived", or "never run" by any test.
@@ -94,9 +101,10 @@ class MutationTests:
         runs = self._runs[module.as_posix()]
         names = set().union(*(runs.get(k, set()) for k in _statement(source, line)))
         if AT_IMPORT in names:
-            room = (Path("tests") / module.relative_to("redtest_onnx").parent).as_posix()
+            room = Path("tests") / module.relative_to("redtest_onnx").parent
+            around = [f"{folder.as_posix()}/test_" for folder in (room, *room.parents[:-2])]
             names = set().union(*runs.values())
-            names |= {name for name in self.seconds if name.startswith(f"{room}/test_")}
+            names |= {name for name in self.seconds if name.startswith(tuple(around))}
         names.discard(AT_IMPORT)
         files = {name.partition("::")[0] for name in names}
         # A fixture of a whole file counts for the first test that asks for it only.
@@ -130,7 +138,7 @@ class MutationTests:
                 self._runs[module][number].add(name)
 
     def _measured(self, copy: Path, files: Sequence[str]) -> dict[str, Any]:
-        target = copy / "record.json"
+        target = copy / f"record-{threading.get_ident()}.json"
         done = subprocess.run(
             [self._python, "-B", "-m", "pytest", *OPTIONS, *files],
             cwd=copy,

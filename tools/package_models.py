@@ -32,20 +32,21 @@ import onnx
 from packages.models import MODELS, Packaged, fetch
 
 import redtest_onnx as rt
+from redtest_onnx.metrics.agreement.summary import OutputAgreement
 
 STOPPED = 124
 ROOT = Path(__file__).parents[1]
-UNSEEN, UNSEEN_SEED = 64, 4711
-"""Samples that the run has not seen: how many, and their seed."""
+UNSEEN, UNSEEN_OF_LARGE, UNSEEN_SEED = 64, 24, 4711
+"""Samples that the run has not seen: how many, how many of models that get fewer samples, and their seed."""
 _NEVER_NEGATIVE = ("parameter", "macs", "bytes", "samples", "latency", "agreement.value", "].agreement")
 HEADING = "## Trained models of public packages\n"
-HEAD = f"""
+HEAD = """
 Written by `OMP_NUM_THREADS=1 python tools/package_models.py --folder DIR --seconds S`, which fetches the
 packages. Every command has one core, a limit of S seconds of processor time ("over S s") and synthetic
 inputs: how well the outputs agree says how honest a report is, nothing about use. Cells of `prune` give
-parameters / MACs that are left; the agreement that was reported, and that on {UNSEEN} samples of another
-seed. *As reported*: each output agrees as reported within 0.02 and three standard deviations of the mean
-over so many samples.
+parameters / MACs that are left; the agreement that was reported and that on samples of another seed, each
+with the number of samples. *As reported*: by one and the same measure the two differ by no more than
+Newcombe's interval of a difference, at three standard deviations, and 0.02.
 
 | package | model | size | `prune` | `--remove 1` | `params=0.7` | `compare` | `audit` | as reported | run |
 |---|---|---|---|---|---|---|---|---|---|
@@ -182,33 +183,77 @@ def hold(row: Row, name: str, path: Path, output: Path, report: dict[str, Any], 
     shapes = dict(_sizes(model))
     options = rt.RunOptions("cpu", 1)
     with rt.open_workbench(path, seed=UNSEEN_SEED, shapes=shapes, options=options) as bench:
-        unseen = bench.evaluator(np.arange(UNSEEN)).match_sets(rt.load(output)).agreement
+        others = UNSEEN_OF_LARGE if model.samples else UNSEEN
+        unseen = bench.evaluator(np.arange(others)).match_sets(rt.load(output)).agreement
     if {part.name for part in unseen.outputs} != set(kinds):
         row.broken.append(f"{name}: the outputs reported are not those of the model")
     count = report["evaluation"]["samples"]
     for part in unseen.outputs:
-        said = kinds.get(part.name, {}).get("agreement")
-        if (said is None) is not (part.agreement is None):
-            row.broken.append(f"{name}: {part.name} is {part.agreement}, {said} was reported")
-        elif said is not None and part.agreement is not None:
-            allowed = tolerance((said * count + part.agreement * UNSEEN) / (count + UNSEEN), count)
-            if abs(part.agreement - said) > allowed:
-                row.broken.append(
-                    f"{name}: {part.name} ({part.kind}) agrees by {part.agreement:.3f} on unseen samples, "
-                    f"{said:.3f} was reported"
-                )
+        said = kinds.get(part.name, {})
+        if (said.get("agreement") is None) is not (part.agreement is None):
+            row.broken.append(
+                f"{name}: {part.name} is {part.agreement}, {said.get('agreement')} was reported"
+            )
+            continue
+        pair = _comparable(said, part)
+        if pair is None:
+            continue
+        distance, allowed = abs(pair[0].value - pair[1].value), tolerance(*pair, (count, others))
+        if distance > allowed:
+            row.broken.append(
+                f"{name}: {part.name} ({part.kind}) agrees by {pair[1].value:.3f} on {others} unseen ones, "
+                f"{pair[0].value:.3f} was reported on {count} samples"
+            )
     pair = report["agreement"]["value"], unseen.value
-    return "not judged" if None in pair else f"{pair[0]:.1%}, {pair[1]:.1%}"
+    if None in pair:
+        return "not judged"
+    return f"{pair[0]:.1%} ({count}), {pair[1]:.1%} ({others})"
 
 
-def tolerance(agreement: float, samples: int) -> float:
-    """How far two measurements of an agreement on `samples` and UNSEEN samples may lie apart.
+@dataclass(frozen=True)
+class Measured:
+    """An agreement and its 95 % interval; None where the tool gives none."""
 
-    A sample's agreement lies between 0 and 1, so its variance is at most p (1 - p), p its mean. Three
-    standard deviations of the difference of both means are allowed, and 0.02 for what is no mean.
+    value: float
+    interval: tuple[float, float] | None
+
+
+def _comparable(said: dict[str, Any], part: OutputAgreement) -> tuple[Measured, Measured] | None:
+    """The agreement reported and that on unseen samples, by one measure.
+
+    Where the original gives one class nearly throughout, scores are compared as values; whether it does may
+    differ between two choices of samples. The share of answers that are the same is told in both cases.
     """
-    p = min(max(agreement, 0.0), 1.0)
-    return 0.02 + 3 * float(np.sqrt(p * (1 - p) * (1 / samples + 1 / UNSEEN)))
+    if said.get("agreement") is None or part.agreement is None:
+        return None
+    kinds = [measure.partition(" (")[0].partition(", at ")[0] for measure in (said["measure"], part.measure)]
+    if kinds[0] == kinds[1]:
+        ends = said["interval95"]
+        told = Measured(said["agreement"], None if ends is None else (ends[0], ends[1]))
+        return told, Measured(part.agreement, part.interval)
+    shares = said["details"]["top_class"], part.details["top_class"]
+    return Measured(shares[0], None), Measured(float(shares[1] or 0), None)
+
+
+def tolerance(one: Measured, other: Measured, counts: tuple[int, int]) -> float:
+    """How far two measurements of one agreement may lie apart on different samples.
+
+    Newcombe's interval of a difference, from those of its parts, each widened from two standard deviations to
+    three. Where the tool gives none it is Wilson's for a mean of values between 0 and 1, whose variance is at
+    most p (1 - p). It has a width at 0 and 1, too, and 0.02 more are allowed for what is no mean.
+    """
+    sides = [(m.value, m.interval or wilson(m.value, n)) for m, n in zip((one, other), counts, strict=True)]
+    low, high = sorted(sides)
+    below, above = high[0] - high[1][0], low[1][1] - low[0]
+    return 0.02 + 1.5 * float(np.hypot(below, above))
+
+
+def wilson(share: float, samples: int) -> tuple[float, float]:
+    """Wilson's interval of 95 % for a share."""
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * samples)) / (1 + z2 / samples)
+    half = 1.96 / (1 + z2 / samples) * float(np.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2)))
+    return middle - half, middle + half
 
 
 def impossible(part: Any, place: str = "") -> Iterator[str]:

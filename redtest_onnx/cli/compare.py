@@ -135,11 +135,15 @@ def command(
     notes: list[str] = []
     if files is not None:
         beside = files_table(files.files, titles), tensor_table(files.tensors, every=all_tensors)
-        notes = [*files_notes(files.files), *tensor_words(files.tensors)]
+        about_files, about_tensors = (
+            files_notes(files.files),
+            tensor_words(files.tensors, every=all_tensors),
+        )
+        notes = [*about_files, *about_tensors]
         screen.detail(beside[0])
-        screen.show(*files_notes(files.files))
+        screen.show(*about_files)
         screen.detail(beside[1])
-        screen.show(*tensor_words(files.tensors))
+        screen.show(*about_tensors)
     if layers is not None:
         if tables is None and json_path != "-":
             summary = compare_markdown(layers, titles, beside[:1])
@@ -192,8 +196,8 @@ def _sides(
     other = model if second is None else load(second)
     one = Workbench(model, source.open(model), run, seed=settings.seed)
     two = Workbench(other, source.open(other, path=other_data), run, seed=settings.seed)
-    for side in (one, two):
-        screen.warn_synthetic(side.data)
+    # Of two models on synthetic inputs one warning is enough.
+    screen.warn_synthetic(two.data if two.data.synthetic else one.data)
     return one, two
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -19,8 +19,10 @@ from redtest_onnx.cli.progress import LogLines, bars
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.report.table import Table
 from redtest_onnx.report.table_formats import TableFormat, markdown_text, render_table, terminal_table
-from redtest_onnx.similarity.analyze import Progress as Report
 from redtest_onnx.text import plain, plain_lines
+
+if TYPE_CHECKING:
+    from redtest_onnx.similarity.analyze import Progress as Report
 
 _PLAIN_WIDTH = 10_000  # what goes to files and pipes is not folded to a terminal's width
 
@@ -51,6 +53,22 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, followed by the traceback of a bug."""
         return plain_lines(super().format(record)) if record.exc_info else plain(super().format(record))
+
+
+class OncePerCommand(logging.Filter):
+    """Lets a message pass once: what holds for several models or sets of samples is said for the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[int, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said yet, at this level."""
+        message = record.levelno, record.getMessage()
+        if message in self._said:
+            return False
+        self._said.add(message)
+        return True
 
 
 class Screen:

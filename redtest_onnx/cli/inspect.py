@@ -12,6 +12,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.documents.base import inspect_document, write_json
+from redtest_onnx.errors import RefusedModelError
 from redtest_onnx.graph.files import load
 from redtest_onnx.layers.blocks import is_transformer
 from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
@@ -22,7 +23,7 @@ from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import at_sizes, layer_table
 from redtest_onnx.runtime.guesses import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import select_layers
+from redtest_onnx.similarity.selection import select_layers
 
 
 @click.command(
@@ -83,7 +84,10 @@ def command(
     )
     if cost.at is not None:
         screen.note(f"Nothing tells these sizes; others with {shape_hint(bench)}")
-    if failure is not None:
+    if isinstance(failure, RefusedModelError):  # other sizes wouldn't help
+        why = f"It can't be run, so sizes inference can't know are missing: {failure.what}"
+        screen.note(f"{why}\n  try: {failure.hint}")
+    elif failure is not None:
         screen.note(
             f"It does not run on these inputs, so sizes inference can't know are missing: {failure.what}\n"
             f"Give sizes that it takes, such as {shape_hint(bench)}, or samples with --data."

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import click
 
-from redtest_onnx.cli.console import LineFormatter
+from redtest_onnx.cli.console import LineFormatter, OncePerCommand
 from redtest_onnx.cli.parameters import InputShape, Numbers, Resize, Size
 from redtest_onnx.cli.running_options import Command as Command
 from redtest_onnx.cli.running_options import apply as apply
@@ -339,3 +339,4 @@ def configure_logging(verbose: int, quiet: bool) -> None:
     logging.basicConfig(level=level, force=True)
     for handler in logging.root.handlers:
         handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+        handler.addFilter(OncePerCommand())

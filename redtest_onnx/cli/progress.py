@@ -6,18 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
-from redtest_onnx.similarity.analyze import Progress as Report
+    from redtest_onnx.similarity.analyze import Progress as Report
 
 _EVERY = 30.0  # seconds between two lines of one stage in a log
 _WORTH_SAYING = 1.0  # seconds from which on the time a stage took is told
@@ -26,6 +20,15 @@ _WORTH_SAYING = 1.0  # seconds from which on the time a stage took is told
 @contextmanager
 def bars(console: Console) -> Iterator[Report]:
     """A bar per stage, with its own count, the time it takes and an estimate; stages that are over stay."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 def leading_indices(count: int, available: int) -> Indices:
@@ -30,3 +32,24 @@ def batches(indices: Indices, size: int, *, fixed: bool) -> Iterator[tuple[Indic
         chosen = indices[start : start + size]
         missing = size - len(chosen) if fixed else 0
         yield np.concatenate([chosen, np.full(missing, chosen[0])]), len(chosen)
+
+
+def portions(items: Iterable[Item], size_of: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """Cut a sequence into portions that can be held at once, in order.
+
+    Args:
+        items: what is cut.
+        size_of: the bytes that an item takes.
+        limit: bytes of a portion; an item that is larger alone makes a portion of its own.
+    """
+    portion: list[Item] = []
+    held = 0
+    for item in items:
+        size = size_of(item)
+        if portion and held + size > limit:
+            yield portion
+            portion, held = [], 0
+        portion.append(item)
+        held += size
+    if portion:
+        yield portion

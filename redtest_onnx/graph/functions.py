@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 import onnx
 
@@ -53,6 +53,52 @@ def check_functions(model: Model) -> None:
                 "which they take",
                 "rename the function and the nodes that call it, or drop it",
             )
+
+
+def with_models_versions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with functions that import other operator set versions than it does brought to its own.
+
+    They can be inlined then. Done where each operator of a function is the same in both versions; the model
+    itself where there is no such function.
+    """
+    versions = {opset.domain: opset.version for opset in proto.opset_import}
+    names = {_key(function) for function in proto.functions}
+    moved = {
+        k: changed
+        for k, function in enumerate(proto.functions)
+        if (changed := _moved(function, versions, names)) is not None
+    }
+    if not moved:
+        return proto
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    for k, changed in moved.items():
+        del copied.functions[k].opset_import[:]
+        copied.functions[k].opset_import.extend(changed)
+    return copied
+
+
+def _moved(
+    function: onnx.FunctionProto, versions: Mapping[str, int], names: Set[_Key]
+) -> list[onnx.OperatorSetIdProto] | None:
+    """What a function imports once it has the model's versions; None where it has, or can't."""
+    own = {opset.domain: opset.version for opset in function.opset_import}
+    other = {domain for domain, version in own.items() if versions.get(domain, version) != version}
+    if not other:
+        return None
+    called = [key for key in _calls(function.node) if key not in names and key[0] in other]
+    if not all(_same_operator(name, domain, own[domain], versions[domain]) for domain, name, _ in called):
+        return None
+    moved = {domain: versions.get(domain, version) for domain, version in own.items()}
+    return [onnx.helper.make_opsetid(domain, version) for domain, version in moved.items()]
+
+
+def _same_operator(name: str, domain: str, one: int, other: int) -> bool:
+    """Whether an operator is the same in two versions of its set."""
+    if not all(_is_operator(domain, name, version) for version in (one, other)):
+        return False
+    schemas = [onnx.defs.get_schema(name, version, domain) for version in (one, other)]
+    return bool(schemas[0].since_version == schemas[1].since_version)
 
 
 def _check_size(model: Model, order: Sequence[_Key]) -> None:

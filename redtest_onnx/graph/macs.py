@@ -14,14 +14,17 @@ from redtest_onnx.graph.shapes import Shape, Shapes
 
 
 def count_macs(index: GraphIndex, shapes: Shapes, nodes: Iterable[int] | None = None) -> int | None:
-    """Multiply-accumulates of one run at the given sizes; None if a needed shape is unknown.
+    """Multiply-accumulates of one run at the given sizes; None if a needed shape or operator is unknown.
 
     Convolutions, matrix products and recurrent cells count; what is done element by element doesn't.
     """
     total = 0
     for i in range(len(index.nodes)) if nodes is None else nodes:
-        macs = _node_macs(index.nodes[i], shapes.sizes)
-        if macs is None:
+        node = index.nodes[i]
+        macs = _node_macs(node, shapes.sizes)
+        # What operators do that only their library knows is unknown, too; without weights it is no matter.
+        own = ops.is_unknown(node) and any(name in index.initializers for name in node.input)
+        if macs is None or own:
             return None
         total += macs
     return total

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from onnx import inliner
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.functions import with_models_versions
 from redtest_onnx.graph.model import (
     Model,
     is_external,
@@ -191,7 +192,7 @@ def without_functions(proto: onnx.ModelProto, label: str) -> onnx.ModelProto:
     if not proto.functions:
         return proto
     try:
-        return inliner.inline_local_functions(proto)
+        return inliner.inline_local_functions(with_models_versions(proto))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"its local functions can't be inlined: {error}",

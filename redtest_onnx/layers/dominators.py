@@ -1,7 +1,7 @@
-"""Ways through a graph of activations: the cut tensors on the way to each output, and what lies between them.
+"""Dominator trees of the activation graph: the cut tensors in front of outputs, and what is between them.
 
-The cut tensors of an output are its dominators: everything that reaches it passes through them. A way may
-lead through a step that holds a network of its own, and there are ways inside it again.
+The cut tensors of an output are its dominators: everything that reaches it passes through them. A step
+between two of them may hold a network of its own, whose dominators are looked at in turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from redtest_onnx.graph.index import GraphIndex
 _SOURCE = ""  # stands before all activations; no tensor has an empty name
 # A block of more operators with weights in a row is no layer any more but a network with its own.
 _LARGEST_BLOCK = 5
-# One that holds most of the network is looked into even where each way through it is short.
+# One that holds most of the network is looked into even where each chain inside it is short.
 _LARGEST_MAJORITY = 8
 
 
@@ -29,11 +29,11 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class Tree:
-    """The steps of a way, and what is inside those that are too large for one layer.
+    """The steps between the dominators of a tensor, and what is inside those too large for one layer.
 
     Attributes:
         chain: the steps.
-        inner: the ways inside a step, by its exit.
+        inner: the trees inside a step, by its exit.
         end: exit of the last step that holds weights.
     """
 
@@ -48,22 +48,22 @@ class Tree:
             for tree in trees:
                 yield from tree.chains()
 
-    def last(self) -> Iterator[list[FlowStep]]:
+    def final_chains(self) -> Iterator[list[FlowStep]]:
         """The chains whose last weights are the last before this one's end."""
         yield self.chain
         for tree in self.inner.get(self.end, []):
-            yield from tree.last()
+            yield from tree.final_chains()
 
-    def opened(self) -> Iterator[str]:
+    def expanded_exits(self) -> Iterator[str]:
         """Exits of the steps whose inside is looked at instead."""
         for exit_, trees in self.inner.items():
             yield exit_
             for tree in trees:
-                yield from tree.opened()
+                yield from tree.expanded_exits()
 
 
 def find_flows(index: GraphIndex) -> list[list[Tree]]:
-    """The ways to all outputs, per flow of activations.
+    """The dominator trees of all outputs, per flow of activations.
 
     All inputs are one flow, unless some join again and again, as an encoder's output does, or late, as towers
     do: then each has layers of its own.
@@ -79,7 +79,7 @@ def shadowed_steps(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> set[Fl
     """Steps of one flow that are no layers since another flow knows better.
 
     To the encoder's input all of a decoder is one block, since it reads the encoder's output everywhere; and
-    on the way from there a part of an attention looks like a layer of its own.
+    from there on a part of an attention looks like a layer of its own.
     """
     chains = [[chain for tree in flow for chain in tree.chains()] for flow in flows]
     steps = [{step for chain in own for step in chain} for own in chains]
@@ -112,16 +112,16 @@ def weighted(index: GraphIndex, step: FlowStep) -> bool:
 
 
 def _longest(index: GraphIndex, flows: Sequence[Sequence[Tree]]) -> int:
-    """Number of steps with weights on the longest way."""
+    """Number of steps with weights of the longest chain."""
     counts = (sum(weighted(index, step) for step in tree.chain) for flow in flows for tree in flow)
     return max(counts, default=0)
 
 
 def _trees(index: GraphIndex, flow: frozenset[str]) -> list[Tree]:
-    """The way to each output along the cut tensors of one flow."""
+    """The dominator tree of each output of one flow."""
     dominators = _dominators(index, flow)
     return [
-        _expand(index, dominators, _steps(index, None, _way(dominators, None, output)))
+        _expand(index, dominators, _steps(index, None, _cut_tensors(dominators, None, output)))
         for output in index.outputs
         if output in dominators
     ]
@@ -135,8 +135,8 @@ def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]
             continue
         sources = index.activation_inputs(index.producer[step.exit])
         sources = tuple(source for source in sources if source in dominators and source != step.entry)
-        ways = [_way(dominators, step.entry, source) for source in sources]
-        chains = [_steps(index, step.entry, way) for way in ways if way]
+        cuts = [_cut_tensors(dominators, step.entry, source) for source in sources]
+        chains = [_steps(index, step.entry, cut) for cut in cuts if cut]
         most = max((sum(weighted(index, part) for part in part_chain) for part_chain in chains), default=0)
         if most > _LARGEST_BLOCK or (most > 1 and _holds_most(index, step)):
             inner[step.exit] = [_expand(index, dominators, part_chain) for part_chain in chains]
@@ -152,13 +152,13 @@ def _holds_most(index: GraphIndex, step: FlowStep) -> bool:
     return inside > _LARGEST_MAJORITY and 2 * inside > len(index.weighted)
 
 
-def _way(dominators: dict[str, str], entry: str | None, target: str) -> list[str]:
+def _cut_tensors(dominators: dict[str, str], entry: str | None, target: str) -> list[str]:
     """Cut tensors between `entry` and a tensor inside a region."""
-    way: list[str] = []
+    found: list[str] = []
     while target not in (entry, _SOURCE):
-        way.append(target)
+        found.append(target)
         target = dominators[target]
-    return way[::-1]
+    return found[::-1]
 
 
 def _dominators(index: GraphIndex, flow: frozenset[str]) -> dict[str, str]:
@@ -173,14 +173,14 @@ def _dominators(index: GraphIndex, flow: frozenset[str]) -> dict[str, str]:
 def immediate_dominators(
     steps: Iterable[tuple[Sequence[str], Sequence[str]]], source: str = _SOURCE
 ) -> dict[str, str]:
-    """The last tensor before each one that every way from the source to it passes through.
+    """The last tensor before each one that every path from the source to it passes through.
 
     "A Simple, Fast Dominance Algorithm" (Cooper, Harvey and Kennedy 2001) for a graph without cycles, whose
     steps come in an order in which they can run: then one pass does.
 
     Args:
         steps: what is read and what is made of it.
-        source: where all ways begin.
+        source: where all paths begin.
 
     Returns:
         The dominator of each tensor that the source reaches; the source's is the source itself.

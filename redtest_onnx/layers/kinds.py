@@ -9,7 +9,7 @@ from redtest_onnx.layers.regions import Region
 BLOCKS = frozenset(
     {"residual block", "branches", "attention", "feed-forward", "block", "recurrent block", "message passing"}
 )
-"""Kinds of layers with several ways through them."""
+"""Kinds of layers with several branches."""
 
 _GATES = {"Sigmoid", "Tanh"}
 _SCATTERS = {"ScatterElements", "ScatterND"}

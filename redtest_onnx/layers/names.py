@@ -15,29 +15,37 @@ from redtest_onnx.layers.regions import Region, is_embedding
 
 # Modules that are blocks of transformers, by their number.
 _NUMBERED = re.compile(r"((?:.*\.)?(?:layers?|blocks?|h)\.)(\d+)")
+_WORD = re.compile(r"[^\W_]+")
+_COUNTED = re.compile(r"(?<!conv)\d")  # conv2d is a kind, not a number
 _TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     """One unique name per region: the innermost scope that holds all its nodes, else its tensor's name.
 
-    Regions of one scope, such as attention and feed-forward of a transformer block, are told apart by the
-    scope inside it that most of their operators with weights belong to.
+    Regions of one scope are told apart by the words that the scopes inside it have in common, such as
+    `stage1_block2` of `stage1_block2_conv1` and `stage1_block2_conv2`; else, such as attention and
+    feed-forward of a transformer block, by that which most of their operators with weights belong to.
     """
     regions = list(regions)
     # An embedding is called after its tables; what adds them up and normalises them may lie further out.
     scopes = [_scopes(index, region, weighted=is_embedding(index, region)) for region in regions]
     names = [_several(found) or _dotted(_common(found)) for found in scopes]
-    blocks = _around(names)
-    finer = [
-        _dotted(_main_child(found, _scopes(index, region, weighted=True)))
-        if names.count(name) > 1 or name in blocks
-        else name
-        for name, found, region in zip(names, scopes, regions, strict=True)
+    weighted = [_scopes(index, region, weighted=True) for region in regions]
+    together = [
+        _shared_words(found, heavy) or name if names.count(name) > 1 else name
+        for name, found, heavy in zip(names, scopes, weighted, strict=True)
     ]
+    blocks = _around(together)
+    finer = [
+        _dotted(_main_child(found, heavy)) if together.count(name) > 1 or name in blocks else name
+        for name, found, heavy in zip(together, scopes, weighted, strict=True)
+    ]
+    tensors = [_first_operation(region.tensor) for region in regions]
+    unique = Counter([*finer, *tensors])
     return [
-        name if name and finer.count(name) == 1 else region.tensor
-        for name, region in zip(finer, regions, strict=True)
+        next((known for known in (name, tensor) if known and unique[known] == 1), region.tensor)
+        for name, tensor, region in zip(finer, tensors, regions, strict=True)
     ]
 
 
@@ -75,6 +83,28 @@ def _several(scopes: list[tuple[str, ...]]) -> str | None:
     return f"{path}-{max(numbers)}"
 
 
+def _shared_words(scopes: list[tuple[str, ...]], weighted: list[tuple[str, ...]]) -> str | None:
+    """The longest run of words, a number among them, in all scopes with weights inside the common one."""
+    outer = _common(scopes)
+    inside = sorted({scope[len(outer)] for scope in weighted if len(scope) > len(outer)})
+    if len(inside) < 2:
+        return None
+    words = list(_WORD.finditer(inside[0]))
+    runs = [
+        inside[0][first.start() : last.end()]
+        for k, first in enumerate(words)
+        for last in words[k:]
+        if _COUNTED.search(inside[0][first.start() : last.end()])
+    ]
+    found = [run for run in runs if all(_holds(name, run) for name in inside)]
+    return _dotted((*outer, max(found, key=len))) if found else None
+
+
+def _holds(name: str, run: str) -> bool:
+    """Whether whole words of a name read like that."""
+    return re.search(rf"(?<![^\W_]){re.escape(run)}(?![^\W_])", name) is not None
+
+
 def _main_child(scopes: list[tuple[str, ...]], weighted: list[tuple[str, ...]]) -> tuple[str, ...]:
     """The scope inside the common one that most nodes with weights lie in, else most nodes."""
     depth = len(_common(scopes)) + 1
@@ -88,8 +118,13 @@ def node_scope(node: onnx.NodeProto) -> tuple[str, ...]:
     for entry in node.metadata_props:
         if entry.key == _TORCH_SCOPES:
             return _torch_scopes(entry.value)
-    parts = node.name.strip("/").split("/")
+    parts = _first_operation(node.name).strip("/").split("/")
     return tuple(part for part in parts[:-1] if part)
+
+
+def _first_operation(name: str) -> str:
+    """TensorFlow Lite joins the names of the operations that it merged into one with semicolons."""
+    return name.split(";", 1)[0]
 
 
 def _torch_scopes(text: str) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def _alone(index: GraphIndex, applied: dict[str, int], tensor: str, step: FlowSt
 
 
 def _dominators(index: GraphIndex, step: FlowStep) -> tuple[dict[str, str], dict[str, str]]:
-    """For each tensor inside a step the last one on all ways to it, and the first one on all ways from it."""
+    """For each tensor inside a step the last one on all paths to it, and the first on all paths from it."""
     inner = {name for node in step.nodes for name in index.nodes[node].output if name in index.activations}
     steps: list[tuple[list[str], list[str]]] = []
     read_by: dict[str, list[str]] = {}

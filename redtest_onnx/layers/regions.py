@@ -65,16 +65,16 @@ def find_regions(
     """
     flows = find_flows(index)
     trees = [tree for flow in flows for tree in flow]
-    heads = _heads(index, [chain for tree in trees for chain in tree.last()], ranks or {})
+    heads = _heads(index, [chain for tree in trees for chain in tree.final_chains()], ranks or {})
     chains = [chain for tree in trees for chain in tree.chains()]
-    opened = {exit_ for tree in trees for exit_ in tree.opened()}
+    expanded = {exit_ for tree in trees for exit_ in tree.expanded_exits()}
     no_layers = shadowed_steps(index, flows)
-    whole = {step for chain in chains for step in chain if step.exit not in opened | heads} - no_layers
+    whole = {step for chain in chains for step in chain if step.exit not in expanded | heads} - no_layers
     for step in majority_steps(index, sorted(whole, key=lambda step: index.producer[step.exit])):
         if nested := nested_chains(index, step):
-            opened.add(step.exit)
+            expanded.add(step.exit)
             chains += nested
-    # The way with most layers names them; others add what branches off it.
+    # The chain with most layers names them; others add what branches off it.
     chains.sort(key=lambda chain: -sum(weighted(index, step) for step in chain))
     found: dict[str, Region] = {}
     inside: set[int] = set()
@@ -83,7 +83,7 @@ def find_regions(
             known = step.exit in found or index.producer[step.exit] in inside
             # An operator with several outputs, such as If or LSTM, is one layer.
             known = known or any(name in found for name in index.nodes[index.producer[step.exit]].output)
-            known = known or step.exit in opened or step in no_layers
+            known = known or step.exit in expanded or step in no_layers
             if known or step.exit in heads or not weighted(index, step):
                 continue
             region = _region(index, chain, k, ranks or {}, ends)

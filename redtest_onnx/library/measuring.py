@@ -139,7 +139,7 @@ def find_layers(
         InputError: the model doesn't run on the data, or no layer is called so.
     """
     from redtest_onnx.checks import check
-    from redtest_onnx.similarity.analyze import select_layers
+    from redtest_onnx.similarity.selection import select_layers
 
     check("granularity", granularity, GranularityChoice)
     return select_layers(opened_workbench(model, data, options), layers, granularity)

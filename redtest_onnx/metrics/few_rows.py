@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -19,7 +20,6 @@ class FewRows:
     def __init__(self) -> None:
         self._parts: list[tuple[Float64s, Float64s]] = []
         self._known: tuple[int, bool, Float64s] | None = None
-        self._crossed: tuple[FewRows, int, bool, Float64s] | None = None
 
     @property
     def rows(self) -> int:
@@ -63,34 +63,29 @@ class FewRows:
             error += float(np.square(y - x @ weight - fit.bias[0]).sum())
         return np.array([error / total if total > 0 else 1.0])
 
-    def error_on(self, check: Self, ridge: float, *, intercept: bool = True) -> Float64s:
-        """[1] `check.residual` of the solution, found in the space of the rows."""
-        x, y, mean_x, mean_y = self._values(intercept)
-        dual, _ = self._dual(x, y, ridge, intercept)
+    def errors_on(self, check: Self, *, intercept: bool = True) -> Callable[[float], Float64s]:
+        """What gives `check.residual` [1] of the solution for a penalty, found in the space of the rows."""
         if not check._parts:
-            return np.ones(1)
-        others, goals = (np.concatenate(parts) for parts in zip(*check._parts, strict=True))
-        known = self._crossed
-        if known is None or known[0] is not check or known[1:3] != (len(x) + len(others), intercept):
-            known = self._crossed = check, len(x) + len(others), intercept, (others - mean_x) @ x.T
-        error = float(np.square(goals - mean_y - known[3] @ dual).sum())
-        total = float(np.square(goals).sum())
-        return np.array([error / total if total > 0 else 1.0])
-
-    def _dual(
-        self, x: Float64s, y: Float64s, ridge: float | Float64s, intercept: bool
-    ) -> tuple[Float64s, Float64s]:
-        """[n, q] D of W = X' D, and the penalty [1]."""
+            return lambda ridge: np.ones(1)
+        x, y, mean_x, mean_y = self._values(intercept)
         gram = self._gram(x, intercept)
-        scale = float(np.trace(gram)) / max(x.shape[1], 1)
-        penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
-        return solved(gram[None], penalty, y[None], np.array([scale > 0]))[0], penalty
+        others, goals = (np.concatenate(parts) for parts in zip(*check._parts, strict=True))
+        crossed = (others - mean_x) @ x.T
+        goals -= mean_y
+        total = float(np.square(goals + mean_y).sum())
+        unknowns = x.shape[1]
+
+        def error(ridge: float) -> Float64s:
+            dual, _ = _dual(gram, y, ridge, unknowns)
+            return np.array([float(np.square(goals - crossed @ dual).sum()) / total if total > 0 else 1.0])
+
+        return error
 
     def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
         """As that of `NormalEquations`."""
         x, y, mean_x, mean_y = self._values(intercept)
-        dual, penalty = self._dual(x, y, ridge, intercept)
         gram = self._gram(x, intercept)
+        dual, penalty = _dual(gram, y, ridge, x.shape[1])
         weight: Float64s = x.T @ dual
         # Of W = X' D: <W, X' Y> + lambda |W|^2 in the space of the rows.
         predicted = gram @ dual
@@ -103,3 +98,10 @@ class FewRows:
         """How well a fit to these rows is determined."""
         x = self._values(intercept)[0]
         return diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
+
+
+def _dual(gram: Float64s, y: Float64s, ridge: float | Float64s, unknowns: int) -> tuple[Float64s, Float64s]:
+    """[n, q] D of W = X' D, and the penalty [1]."""
+    scale = float(np.trace(gram)) / max(unknowns, 1)
+    penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
+    return solved(gram[None], penalty, y[None], np.array([scale > 0]))[0], penalty

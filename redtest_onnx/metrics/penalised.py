@@ -27,16 +27,24 @@ class Diagnosis:
 
 def solved(matrix: Float64s, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
     """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others."""
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import lapack
 
     found = np.zeros_like(right)
-    regular = matrix + penalty[:, None, None] * np.eye(matrix.shape[1])
     for group in np.flatnonzero(usable):
-        try:
-            factor = cho_factor(regular[group], lower=True, overwrite_a=False, check_finite=False)
-            found[group] = cho_solve(factor, right[group], check_finite=False)
-        except np.linalg.LinAlgError:
+        regular = _with_penalty(matrix[group], float(penalty[group]))
+        # Symmetric: what LAPACK reads by columns is the same by rows, so that nothing is copied.
+        factor, info = lapack.dpotrf(regular.T, lower=1, clean=0, overwrite_a=1)
+        if info == 0:
+            found[group] = lapack.dpotrs(factor, right[group], lower=1)[0]
+        else:
             found[group] = _by_spectrum(matrix[group], float(penalty[group]), right[group])
+    return found
+
+
+def _with_penalty(matrix: Float64s, penalty: float) -> Float64s:
+    """[p, p] a copy with the penalty added to the diagonal."""
+    found: Float64s = np.array(matrix, order="C")
+    found.reshape(-1)[:: len(found) + 1] += penalty
     return found
 
 
@@ -64,17 +72,18 @@ def diagnosis(matrix: Float64s, penalty: Float64s, unknowns: int) -> Diagnosis:
     from scipy.linalg import lapack
 
     condition, rank = 1.0, 0
-    identity = np.eye(matrix.shape[1])
     factor: Callable[..., Any] = lapack.dpotrf
     for values, ridge in zip(matrix, penalty, strict=True):
         if not values.size or np.trace(values) <= 0:
             continue
-        regular = values + ridge * identity
-        lower, info = factor(regular, lower=1)
+        regular = _with_penalty(values, float(ridge))
+        norm = np.abs(regular).sum(axis=0).max()
+        lower, info = factor(regular.T, lower=1, overwrite_a=1)
         if info == 0:
-            reciprocal, _ = lapack.dpocon(lower, np.abs(regular).sum(axis=0).max(), uplo="L")
+            reciprocal, _ = lapack.dpocon(lower, norm, uplo="L")
             condition = max(condition, 1 / max(float(reciprocal), np.finfo(np.float64).tiny))
-        ldl, pivots, _ = lapack.dsytrf(values - ridge * identity, lower=1)
+        below = _with_penalty(values, -float(ridge))
+        ldl, pivots, _ = lapack.dsytrf(below.T, lower=1, overwrite_a=1)
         rank += _positive(ldl, pivots)
     return Diagnosis(condition, min(rank, unknowns * len(matrix)))
 

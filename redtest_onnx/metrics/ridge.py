@@ -7,7 +7,8 @@ largest entry, far less than the smallest penalty.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -58,8 +59,8 @@ class LeastSquares(Protocol):
         """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
         variance of x. With no rows at all the map is zero."""
 
-    def error_on(self, check: Self, ridge: float, *, intercept: bool = True) -> Float64s:
-        """[groups] `check.residual` of the solution of these equations."""
+    def errors_on(self, check: Self, *, intercept: bool = True) -> Callable[[float], Float64s]:
+        """What gives `check.residual` [groups] of the solution of these equations for a penalty."""
 
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
@@ -99,9 +100,10 @@ def _held_out_errors(train: Equations, check: Equations, intercept: bool) -> Flo
     which finds the best of five with three or four factorisations.
     """
     middle = len(PENALTIES) // 2
+    error_of = train.errors_on(check, intercept=intercept)
 
     def error(k: int) -> Float64s:
-        found = train.error_on(check, PENALTIES[k], intercept=intercept)
+        found = error_of(PENALTIES[k])
         return np.where(np.isfinite(found), found, np.inf)
 
     first = error(middle)
@@ -187,8 +189,9 @@ class NormalEquations:
         ones = np.ones((1, a.shape[1]), a.dtype)
         self.x = np.zeros((0, 0)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
         self.xy = across @ b
-        self.y = b.sum(axis=1, dtype=np.float64)
-        self.yy = np.square(b, dtype=np.float64).sum(axis=(1, 2))
+        wide = b.astype(np.float64, copy=False)
+        self.y = (np.ones((1, wide.shape[1])) @ wide)[:, 0]
+        self.yy = np.array([np.vdot(part, part) for part in wide])
 
     def include(self, part: NormalEquations) -> None:
         """Add the sums of further rows, which `sums` made."""
@@ -239,44 +242,73 @@ class NormalEquations:
     def residual(self, fit: RidgeFit) -> Float64s:
         """[groups] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
         w = fit.weight
-        b = fit.bias + np.einsum("gp,gpq->gq", self._offset, w)
-        error = self.yy - 2 * np.einsum("gpq,gpq->g", w, self.xy) - 2 * (b * self.y).sum(axis=1)
-        error += np.einsum("gpq,gpq->g", w, self.xx @ w) + self.rows * np.square(b).sum(axis=1)
-        error += 2 * np.einsum("gp,gpq,gq->g", self.x, w, b, optimize=True)
+        b = fit.bias + _times(self._offset, w)
+        error = self.yy + (w * (self.xx @ w - 2 * self.xy)).sum(axis=(1, 2))
+        error += (b * (self.rows * b + 2 * (_times(self.x, w) - self.y))).sum(axis=1)
         return np.where(self.yy > 0, error / np.where(self.yy > 0, self.yy, 1), 1.0)
 
     def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
         """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
         variance of x. With no rows at all the map is zero."""
-        xx, xy, mean_x, mean_y = self._centred(intercept)
-        scale = np.maximum(np.trace(xx, axis1=1, axis2=2) / max(xx.shape[1], 1), 0)
-        penalty: Float64s = np.broadcast_to(ridge * scale, scale.shape)
-        weight = solved(xx, penalty, xy, scale > 0)
-        energy = self.yy - max(self.rows, 1) * np.square(mean_y).sum(axis=1)
-        bias = mean_y - np.einsum("gp,gpq->gq", mean_x, weight)
-        return RidgeFit(weight, bias, explained(weight, xy, penalty, energy), penalty)
+        centred = self._centred(intercept)
+        fit = centred.solve(ridge)
+        energy = self.yy - max(self.rows, 1) * np.square(centred.mean_y).sum(axis=1)
+        return replace(fit, explained=explained(fit.weight, centred.xy, fit.penalty, energy))
 
-    def error_on(self, check: Self, ridge: float, *, intercept: bool = True) -> Float64s:
-        """[groups] `check.residual` of the solution of these equations."""
-        return check.residual(self.solve(ridge, intercept=intercept))
+    def errors_on(self, check: Self, *, intercept: bool = True) -> Callable[[float], Float64s]:
+        """What gives `check.residual` [groups] of the solution of these equations for a penalty."""
+        centred = self._centred(intercept)
+        return lambda ridge: check.residual(centred.solve(ridge))
 
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
-        return diagnosis(self._centred(intercept)[0], fit.penalty, self.xx.shape[1])
+        return diagnosis(self._centred(intercept).xx, fit.penalty, self.xx.shape[1])
 
-    def _centred(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
+    def _centred(self, intercept: bool) -> _Centred:
         """The normal matrix and right-hand sides about the means, and the means; about zero without bias."""
         count = max(self.rows, 1)
         mean_y = self.y / count
         if intercept:
             near = self.x / count  # from the shift
             xx = self.xx - self.x[:, :, None] * near[:, None, :]
-            return xx, self.xy - self.x[:, :, None] * mean_y[:, None, :], near + self._offset, mean_y
+            xy = self.xy - self.x[:, :, None] * mean_y[:, None, :]
+            return _Centred(xx, xy, near + self._offset, mean_y)
         d = self._offset
         cross = self.x[:, :, None] * d[:, None, :]
         xx = self.xx + cross + cross.transpose(0, 2, 1) + self.rows * d[:, :, None] * d[:, None, :]
         xy = self.xy + d[:, :, None] * self.y[:, None, :]
-        return xx, xy, np.zeros_like(self.x), np.zeros_like(self.y)
+        return _Centred(xx, xy, np.zeros_like(self.x), np.zeros_like(self.y))
+
+
+@dataclass(frozen=True)
+class _Centred:
+    """Equations about the means of x and y.
+
+    Attributes:
+        xx: [groups, p, p] normal matrix.
+        xy: [groups, p, q] right-hand sides.
+        mean_x: [groups, p].
+        mean_y: [groups, q].
+    """
+
+    xx: Float64s
+    xy: Float64s
+    mean_x: Float64s
+    mean_y: Float64s
+
+    def solve(self, ridge: float | Float64s) -> RidgeFit:
+        """See `NormalEquations.solve`; what is explained is left unknown."""
+        scale = np.maximum(np.trace(self.xx, axis1=1, axis2=2) / max(self.xx.shape[1], 1), 0)
+        penalty: Float64s = np.broadcast_to(ridge * scale, scale.shape)
+        weight = solved(self.xx, penalty, self.xy, scale > 0)
+        bias = self.mean_y - _times(self.mean_x, weight)
+        return RidgeFit(weight, bias, np.full(len(weight), np.nan), penalty)
+
+
+def _times(x: Float64s, w: Float64s) -> Float64s:
+    """[groups, q] products of x [groups, p] and w [groups, p, q]."""
+    found: Float64s = (x[:, None] @ w)[:, 0]
+    return found
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

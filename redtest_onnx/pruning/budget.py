@@ -14,7 +14,7 @@ from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, SetChoice
-from redtest_onnx.pruning.halving import LeastLoss, Trial, longest, tolerated
+from redtest_onnx.pruning.halving import LeastLoss, Removals, Trial, longest, removed_parameters
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.set_search import SetSearch
 from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
@@ -179,12 +179,19 @@ def make_plan(
         return plan_of(bench, criterion, chosen)
     trial = Trial(bench, criterion, chosen, budget.max_drop, progress)
     least = LeastLoss()
-    kept = tolerated(trial, least.watched(losses.plain))
-    found = trial.plan(kept)
-    if losses.repaired is not None:
-        sure = next((k for k, item in enumerate(chosen) if item not in kept), len(chosen))
-        repaired = trial.plan(chosen[: longest(trial, least.watched(losses.repaired), sure)])
-        found = max(found, repaired, key=lambda plan: sum(step.parameters for step in plan.steps))
+    removals = Removals(trial, least.watched(losses.plain))
+    if losses.repaired is None:
+        found = trial.plan(removals.all())
+    else:
+        while removals.unbroken and not removals.done:
+            removals.advance()
+        beginning = chosen[: longest(trial, least.watched(losses.repaired), len(removals.kept))]
+        # Without repair more may go, of layers further down; that is followed only as long as it can be so.
+        gone = removed_parameters(beginning)
+        while not removals.done and removals.most >= gone:
+            removals.advance()
+        fewer = removed_parameters(removals.kept) < gone
+        found = trial.plan(beginning if fewer else removals.kept)
     return found if found.steps else replace(found, reason=least.words(budget.max_drop, bench.data.synthetic))
 
 

@@ -18,6 +18,8 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Losses, drop
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.known import GOAL_BYTES, KnownValues
+from redtest_onnx.pruning.repair.refit import Effort
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, fit_to_original
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Session
@@ -32,6 +34,7 @@ _FITTED = 256  # samples, enough to tell a good plan from a bad one
 _SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
+Scores = npt.NDArray[Any]
 
 
 class Candidates:
@@ -90,24 +93,30 @@ class Candidates:
             return []
         if not by_labels and reference.agreement.outputs[0].measure != MEASURE:
             return []  # the scores are compared, not the answers
-        found: list[tuple[dict[str, Any], Answers]] = []
         chosen = bench.splits.choose[: _LOOK * _LOOKS]
+        scores: list[Scores] = []
         for indices, _ in batches(chosen, _LOOK, fixed=False):
-            feeds = bench.data.inputs(indices)
-            labels = bench.data.labels(indices) if by_labels else None
-            answers = _answers(bench.session(), feeds)
-            if answers is None:
+            found = _scores(bench.session(), bench.data.inputs(indices))
+            if found is None:
                 return []
-            found.append((feeds, answers if labels is None else labels))
-        return found
+            scores.append(found)
+        whole = np.concatenate(scores) if scores else np.zeros((0, 2))
+        right = bench.data.labels(chosen) if by_labels else None
+        right = whole.argmax(axis=1) if right is None else right
+        # Those that the original is least sure of are lost first.
+        order = np.argsort(_margins(whole), kind="stable")
+        return [
+            (bench.data.inputs(chosen[part]), right[part])
+            for part in (order[start : start + _LOOK] for start in range(0, len(order), _LOOK))
+        ]
 
     def _hopeless(self, session: Session) -> bool:
         reference, total = self._evaluator.reference, len(self._bench.splits.choose)
         share = reference.accuracy if reference.accuracy_steers and reference.accuracy is not None else 1.0
         wrong = 0
         for feeds, right in self._looks:
-            answers = _answers(session, feeds)
-            wrong += len(right) if answers is None else int(np.sum(answers != right))
+            scores = _scores(session, feeds)
+            wrong += len(right) if scores is None else int(np.sum(scores.argmax(axis=1) != right))
             # Even with all others right; by less than one answer, since shares are rounded.
             if share - (total - wrong) / total > self._max_drop + 0.5 / total:
                 return True
@@ -126,7 +135,8 @@ def losses_within(bench: Workbench, max_drop: float, method: Method) -> Losses:
     if method == "none" or bench.data.synthetic:
         return Losses(candidates.loss)
     fitted: Fitted = "adapter" if method == "adapter" else "refit"
-    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], rounds=1, density=SEARCHING_ROWS)
+    effort = Effort(1, SEARCHING_ROWS, KnownValues(GOAL_BYTES), diagnose=False)
+    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], effort=effort)
     return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 
@@ -146,10 +156,14 @@ def plain_model(bench: Workbench, plan: Plan) -> Model:
     return apply_plan(bench, plan)
 
 
-def _answers(session: Session, feeds: dict[str, Any]) -> Answers | None:
-    """The class of each sample; None if the model doesn't give one."""
+def _scores(session: Session, feeds: dict[str, Any]) -> Scores | None:
+    """The scores [n, classes] of each sample; None if the model doesn't give them."""
     scores = next(iter(session.run(feeds).values()))
-    if not isinstance(scores, np.ndarray) or scores.ndim != 2 or scores.shape[1] < 2:
-        return None
-    answers: Answers = scores.argmax(axis=1)
-    return answers
+    return scores if isinstance(scores, np.ndarray) and scores.ndim == 2 and scores.shape[1] > 1 else None
+
+
+def _margins(scores: Scores) -> npt.NDArray[np.float64]:
+    """[n] by how much the highest score of a sample exceeds the second."""
+    highest = np.partition(scores.astype(np.float64), -2, axis=1)[:, -2:]
+    margins: npt.NDArray[np.float64] = highest[:, 1] - highest[:, 0]
+    return margins

@@ -14,8 +14,9 @@ from redtest_onnx.pruning.repair.repair import Method
 from redtest_onnx.pruning.settings import PruneSettings
 from redtest_onnx.pruning.units import too_many, unfitted
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, Progress, analyze, select_layers
+from redtest_onnx.similarity.analyze import Analysis, Progress, analyze
 from redtest_onnx.similarity.rescore import restricted
+from redtest_onnx.similarity.selection import select_layers
 from redtest_onnx.similarity.settings import AnalysisSettings
 
 

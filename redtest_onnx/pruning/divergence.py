@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from redtest_onnx.data.batching import portions
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe.taps import expose
@@ -80,14 +81,14 @@ def first_divergence(
     stand_ins = _stand_ins(steps, kept)
     made = [name for name in dict.fromkeys(stand_ins.values()) if name in kept.producer]
     common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
-    portions = list(_portions(common, bench.shapes))
-    wanted = [*made, *(portions[0] if portions else ())]
+    parts = list(portions(common, lambda name: _bytes(bench.shapes, name), _HELD))
+    wanted = [*made, *(parts[0] if parts else ())]
     first = _run(expose(rewritten, wanted), feeds, options) if wanted else {}
     handed_on = {**feeds, **{name: first[name] for name in made}}
     given = {name: handed_on[source] for name, source in stand_ins.items()}
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
     known, share = {**feeds, **given}, _tolerance(original)
-    for k, names in enumerate(portions):
+    for k, names in enumerate(parts):
         found = first if k == 0 else _run(expose(rewritten, names), feeds, options)
         part = segment(original, names, types)
         expected = _run(part, known, options)
@@ -106,19 +107,10 @@ def _run(model: Model, known: Mapping[str, Any], options: RunOptions) -> dict[st
     return Session(model, options, level="none").run(feeds)
 
 
-def _portions(names: Iterable[str], shapes: Shapes) -> Iterator[list[str]]:
-    """The tensors in order, in portions that can be held at once."""
-    portion: list[str] = []
-    held = 0
-    for name in names:
-        size = prod(shapes.sizes.get(name, (_UNKNOWN,))) * element_bits(shapes.dtypes.get(name, FLOAT)) // 8
-        if portion and held + size > _HELD:
-            yield portion
-            portion, held = [], 0
-        portion.append(name)
-        held += size
-    if portion:
-        yield portion
+def _bytes(shapes: Shapes, name: str) -> int:
+    """What a tensor takes in memory."""
+    bits = element_bits(shapes.dtypes.get(name, FLOAT))
+    return prod(shapes.sizes.get(name, (_UNKNOWN,))) * bits // 8
 
 
 def first_infinite(bench: Workbench) -> str | None:

@@ -63,11 +63,11 @@ def save_pruned(
     """
     if not model.is_dir():
         save(pruning.model, output, force=force)
-        return ()
+        return tuple(_inlined(bench.model, pruning.model))
     folder = open_folder(model)
     write: dict[Path, Callable[[Path], object]] = {folder.model: partial(_write, pruning.model)}
     skipped = list(bench.model.external_files)
-    notes = []
+    notes = _inlined(bench.model, pruning.model)
     pruned_view = bench.successor(pruning.model).view.model
     for path in folder.partners:
         partner = load(path)
@@ -84,6 +84,14 @@ def save_pruned(
     if folder.config is not None or folder.genai_config is not None:
         notes.append(f"Configuration: {removed.count} -> {removed.remaining} blocks.")
     return tuple(notes)
+
+
+def _inlined(before: Model, after: Model) -> list[str]:
+    """What became of local functions, whose nodes have no names of their own once they are inlined."""
+    count = len(before.proto.functions) - len(after.proto.functions)
+    if count <= 0:
+        return []
+    return [f"{count} local function{'s are' if count > 1 else ' is'} inlined where the graph called it."]
 
 
 def _followed(bench: Workbench, pruned_view: Model, pruning: Pruning, partner: Model) -> Model:

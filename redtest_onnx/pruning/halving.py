@@ -75,7 +75,7 @@ class LeastLoss:
         )
 
 
-def tolerated(trial: Trial, loss: Callable[[Plan], float]) -> list[ScoredLayer]:
+class Removals:
     """Candidates that can go together: each in turn, unless it costs too much with those kept before it.
 
     Groups are tried that double while they fit and are halved when they don't, which finds what single steps
@@ -85,21 +85,57 @@ def tolerated(trial: Trial, loss: Callable[[Plan], float]) -> list[ScoredLayer]:
     Args:
         trial: what is tried.
         loss: what a plan loses.
+
+    Attributes:
+        kept: the candidates that go, as far as they are known.
     """
-    candidates, kept = trial.candidates, list[ScoredLayer]()
-    position, size, failures = 0, 1, 0
-    while position < len(candidates) and failures < PATIENCE:
-        group = candidates[position : position + size]
-        if loss(trial.plan([*kept, *group])) <= trial.max_drop:
-            kept.extend(group)
-            position, size, failures = position + len(group), 2 * size, 0
+
+    def __init__(self, trial: Trial, loss: Callable[[Plan], float]) -> None:
+        self._trial, self._loss = trial, loss
+        self.kept: list[ScoredLayer] = []
+        self._position, self._size, self._failures = 0, 1, 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to be tried."""
+        return self._position >= len(self._trial.candidates) or self._failures >= PATIENCE
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether no candidate was turned down so far, so that those kept are the first of the ranking."""
+        return len(self.kept) == self._position
+
+    @property
+    def most(self) -> int:
+        """Parameters that go at most, if all that are still to be tried go with those kept."""
+        return removed_parameters(self.kept) + sum(
+            max(removed_parameters([item]), 0) for item in self._trial.candidates[self._position :]
+        )
+
+    def advance(self) -> None:
+        """Try the next group."""
+        candidates = self._trial.candidates
+        group = candidates[self._position : self._position + self._size]
+        if self._loss(self._trial.plan([*self.kept, *group])) <= self._trial.max_drop:
+            self.kept.extend(group)
+            self._position, self._size, self._failures = self._position + len(group), 2 * self._size, 0
         elif len(group) > 1:
-            size = len(group) // 2
+            self._size = len(group) // 2
         else:
-            position, failures = position + 1, failures + 1
-        if trial.progress:
-            trial.progress(position, len(candidates), "trying removals")
-    return kept
+            self._position, self._failures = self._position + 1, self._failures + 1
+        if self._trial.progress:
+            self._trial.progress(self._position, len(candidates), "trying removals")
+
+    def all(self) -> list[ScoredLayer]:
+        """All that can go together."""
+        while not self.done:
+            self.advance()
+        return self.kept
+
+
+def removed_parameters(chosen: Iterable[ScoredLayer]) -> int:
+    """Learned values that go with some layers, less those of adapters in their place."""
+    return sum(item.layer.parameters - item.layer.added_parameters for item in chosen)
 
 
 def longest(trial: Trial, loss: Callable[[Plan], float], sure: int = 0) -> int:

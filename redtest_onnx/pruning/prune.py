@@ -13,6 +13,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
+from redtest_onnx.metrics.agreement.intervals import Interval, share_interval
 from redtest_onnx.metrics.agreement.summary import Agreement
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.best_of import planner
@@ -95,6 +96,15 @@ class Pruning(Result):
     def signature_changes(self) -> tuple[SignatureChange, ...]:
         """Caches that left the signature with their layers, and new numbers of the others."""
         return () if self.original is None else signature_changes(self.original, self.model)
+
+    @property
+    def interval(self) -> Interval | None:
+        """In which the accuracy of the pruned model, or its agreement without labels, lies by 95 %.
+
+        That is on all data, for all that the samples tell; None where it is unknown.
+        """
+        accuracy = self.after.accuracy
+        return self.agreement.interval if accuracy is None else share_interval(accuracy, self.evaluated)
 
     def summary(self) -> str:
         """What was removed, and what that did."""

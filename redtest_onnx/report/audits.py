@@ -10,7 +10,7 @@ from redtest_onnx.report.numbers import count, plural, size
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.report.table_formats import markdown_text
 from redtest_onnx.report.tables import at_sizes
-from redtest_onnx.text import plain
+from redtest_onnx.text import digits, plain
 
 SHOWN = 5  # nodes or tensors that text formats name
 
@@ -78,7 +78,7 @@ def audit_facts(audit: Audit) -> str:
         f"activations {size(audit.cost.peak_activation_bytes)}",
     ]
     if latency := audit.measured["latency_ms"]:
-        facts.append(f"latency p50 {latency['p50']:.3g} ms, p99 {latency['p99']:.3g} ms")
+        facts.append(f"latency p50 {digits(latency['p50'])} ms, p99 {digits(latency['p99'])} ms")
     if audit.measured["fallback_share"] is not None:
         facts.append(
             f"{1 - audit.measured['fallback_share']:.0%} of the nodes on {audit.profile.target.provider} "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redtest_onnx.pruning.curve import Curve
-from redtest_onnx.report.numbers import count, milliseconds, percent, plural
+from redtest_onnx.report.numbers import count, interval95, milliseconds, percent, plural
 from redtest_onnx.report.page.layers import trade_off
 from redtest_onnx.report.page.model import Point, Points
 from redtest_onnx.report.table import Cell, Column, Table
@@ -27,6 +27,7 @@ def curve_table(curve: Curve, files: Sequence[Path]) -> Table:
         Column("macs", "MACs", "count", drop=2),
         Column("latency_ms", "latency p50", "milliseconds", drop=4),
         Column("quality", quality_name(curve), "share", bar=True),
+        Column("interval95", "95% interval", drop=3),
         Column("chosen", "chosen", drop=1),
         Column("file", "file", "name"),
     )
@@ -34,7 +35,8 @@ def curve_table(curve: Curve, files: Sequence[Path]) -> Table:
     for i, (point, file) in enumerate(zip(curve.points, files, strict=True)):
         after = point.pruning.after
         figures = (after.cost.parameters, point.share, after.cost.macs, after.latency.p50, point.quality)
-        rows.append((point.removed, *figures, "*" if i == curve.chosen else "", file.name))
+        ends = interval95(point.pruning.interval)
+        rows.append((point.removed, *figures, ends, "*" if i == curve.chosen else "", file.name))
     return Table("curve", "Trade-off", columns, tuple(rows))
 
 
@@ -51,7 +53,8 @@ def curve_chart(curve: Curve) -> Points:
             f"{milliseconds(after.latency.p50)}, {quality_name(curve)} {percent(point.quality)}"
         )
         name = f"{plural(point.removed, curve.unit)} removed"
-        points.append(Point(point.share, point.quality, name, detail, i in front, i == curve.chosen))
+        chosen = i == curve.chosen
+        points.append(Point(point.share, point.quality, name, detail, front=i in front, chosen=chosen))
     note = "" if curve.chosen is None else chosen_words(curve)
     return trade_off(points, quality_name(curve), note)
 

@@ -19,6 +19,8 @@ FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 _MOST_LABELS = 40
 _LONGEST_LABEL = 48
 _TITLE_WIDTH = 78
+_DPI = 160
+_POINT = 3.6  # half the side of the square that a point keeps free, in points (1/72 inch)
 
 
 def check_figure(path: Path | None) -> None:
@@ -48,7 +50,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     # Ids from a fixed salt and no date: the same figure gives the same bytes.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with mpl.rc_context({"svg.hashsalt": "redtest-onnx"}):
-        write_atomic(path, lambda target: figure.savefig(target, format=form, dpi=160, metadata=metadata))
+        write_atomic(path, lambda target: figure.savefig(target, format=form, dpi=_DPI, metadata=metadata))
 
 
 def shown_labels(names: Sequence[str], most: int = _MOST_LABELS) -> list[tuple[int, str]]:
@@ -80,12 +82,17 @@ def place_labels(
     from matplotlib.transforms import Bbox
 
     figure = axes.figure
+    figure.figure.set_dpi(_DPI)  # of the file: letters are not as wide at another resolution
     canvas: Any = FigureCanvasAgg(figure.figure)
     canvas.draw()  # fixes the layout that places are found in
     renderer = canvas.get_renderer()
     inside = axes.get_window_extent(renderer)
     legend = axes.get_legend()
-    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in map(axes.transData.transform, avoid)]
+    half = _POINT * _DPI / 72
+    taken = [
+        Bbox.from_extents(x - half, y - half, x + half, y + half)
+        for x, y in map(axes.transData.transform, avoid)
+    ]
     taken += [legend.get_window_extent(renderer)] if legend else []
     for x, y, text in labels:
         for across, up, align in ((7, 5, "left"), (7, -12, "left"), (-7, 5, "right"), (-7, -12, "right")):

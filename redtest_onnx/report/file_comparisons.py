@@ -20,8 +20,8 @@ def files_table(found: SideBySide, titles: tuple[str, str]) -> Table:
     a, b = found.before, found.after
     rows: list[tuple[Cell, ...]] = [
         *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
-        *accuracy_rows(a.accuracy, b.accuracy),
-        *(agreement_rows(found.agreement) if found.agreement else ()),
+        *accuracy_rows(a.accuracy, b.accuracy, found.samples),
+        *(agreement_rows(found.agreement, found.samples) if found.agreement else ()),
     ]
     return Table("files", "Side by side", change_columns(*titles), tuple(rows))
 
@@ -46,11 +46,17 @@ def tensor_table(found: TensorComparison, *, every: bool) -> Table:
         Column("largest_error", "largest error", "decimal"),
         Column("largest_value", "largest value", "decimal", drop=3),
     )
-    shown = found.tensors
-    if not every and len(shown) > _MOST_TENSORS:
-        worst = sorted(shown, key=lambda item: item.snr_db)[:_MOST_TENSORS]
-        shown = tuple(item for item in shown if item in worst and item.snr_db < inf)
-    return Table("tensors", "Matching tensors", columns, tuple(map(_tensor_row, shown)))
+    shown = found.tensors if every else _worst(found.tensors)
+    title = "Matching tensors" if shown is found.tensors else "Matching tensors that differ most"
+    return Table("tensors", title, columns, tuple(map(_tensor_row, shown)))
+
+
+def _worst(tensors: tuple[TensorDifference, ...]) -> tuple[TensorDifference, ...]:
+    """Those with the lowest signal-to-noise ratio, in their order; all if they are few."""
+    if len(tensors) <= _MOST_TENSORS:
+        return tensors
+    worst = sorted(tensors, key=lambda item: item.snr_db)[:_MOST_TENSORS]
+    return tuple(item for item in tensors if item in worst and item.snr_db < inf)
 
 
 def _tensor_row(item: TensorDifference) -> tuple[Cell, ...]:
@@ -66,13 +72,15 @@ def _tensor_row(item: TensorDifference) -> tuple[Cell, ...]:
     )
 
 
-def tensor_words(found: TensorComparison) -> list[str]:
-    """Where the two part, and what could not be compared."""
+def tensor_words(found: TensorComparison, *, every: bool) -> list[str]:
+    """Where the two part, and what could not be compared; `every` as in `tensor_table`."""
     count = len(found.tensors)
     if not count:
         return ["No tensor of the two files matches: they are no versions of one network."]
     matching = plural(count, "tensor matches", "tensors match")
-    words = [f"{matching}, compared on {plural(found.samples, 'sample')}."]
+    listed = len(found.tensors if every else _worst(found.tensors))
+    only = f"; the table lists the {listed} that differ most" if 0 < listed < count else ""
+    words = [f"{matching}, compared on {plural(found.samples, 'sample')}{only}."]
     first, different = found.first_divergent, found.first_different
     if different is None:
         words.append("All of them are equal.")

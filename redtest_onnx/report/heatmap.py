@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from redtest_onnx.report.figures import fold_title, save_figure, shown_labels
-from redtest_onnx.report.numbers import msrs
+from redtest_onnx.report.numbers import msrs, plural
 from redtest_onnx.similarity.analyze import Analysis
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def draw_heatmap(analysis: Analysis, title: str, removed: Collection[str] = ()) 
             f"{title}\nMSRS {msrs(redundancy.value)} of {redundancy.pairs} pairs "
             f"(threshold {redundancy.threshold:g}), {analysis.batches} x {analysis.samples} samples"
             + (", synthetic inputs" if analysis.synthetic else "")
-            + (f"; the {len(removed)} marked layers are removed" if removed else "")
+            + (f"; {plural(len(removed), 'layer')} marked for removal" if removed else "")
         ),
         fontsize=11,
         parse_math=False,  # names may hold dollar signs

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from redtest_onnx.metrics.agreement.intervals import Interval
+
 Show = Callable[[float | None], str]
+
+_SURE = 0.01  # width of an interval that needn't be said
 
 
 def count(value: float | None) -> str:
@@ -38,6 +42,13 @@ def milliseconds(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """A share of 1."""
     return "-" if value is None else f"{value:.2%}"
+
+
+def interval95(interval: Interval | None) -> str:
+    """A confidence interval of a share; nothing where it is unknown, or no wider than a point."""
+    if interval is None or interval[1] - interval[0] <= _SURE:
+        return ""
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"
 
 
 def similarity(value: float | None) -> str:

@@ -12,7 +12,7 @@ from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.pruning.repair.repair import Repair
 from redtest_onnx.pruning.units import removed_of
-from redtest_onnx.report.numbers import milliseconds, plural
+from redtest_onnx.report.numbers import interval95, milliseconds, plural
 from redtest_onnx.report.table import Cell, Column, Table
 from redtest_onnx.report.table_formats import markdown_text, table_markdown
 from redtest_onnx.report.tables import comparison_table
@@ -33,6 +33,8 @@ def prune_headline(pruning: Pruning) -> str:
     if a.cost.macs and b.cost.macs is not None:
         saves.append(_change("MACs", a.cost.macs, b.cost.macs))
     costs = f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}"
+    if ends := interval95(pruning.interval):
+        costs += f" (95% interval {ends})"
     if a.accuracy is not None and b.accuracy is not None:
         costs = f"accuracy {a.accuracy:.2%} → {b.accuracy:.2%} on {costs}"
     elif pruning.agreement.value is not None:
@@ -77,12 +79,12 @@ def repair_words(repair: Repair) -> str:
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:
         lost = (
-            f"; drop on {plural(repair.held_out, 'held-out sample')}: "
-            f"{repair.loss_plain * 100:.1f} → {repair.loss * 100:.1f} points"
+            f"; on {plural(repair.held_out, 'held-out sample')} {repair.loss_plain * 100:.1f} points are "
+            f"lost without that, {repair.loss * 100:.1f} with it"
         )
     words = f"{'Refitted' if what == 'operator' else 'Fitted'} {plural(len(repair.refits), what)} on "
     words += f"{plural(repair.fitted_on, 'sample')}{lost}."
-    poor = [fit for fit in repair.refits if fit.rank < fit.unknowns and fit.rows < 2 * fit.unknowns]
+    poor = [f for f in repair.refits if (f.rank or 0) < f.unknowns and f.rows < 2 * f.unknowns]
     if poor:
         words += (
             f" {plural(len(poor), 'operator')} had too few samples for the unknowns ({poor[0].operator}: "

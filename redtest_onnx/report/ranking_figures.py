@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redtest_onnx.ranking.candidate import CostName
-from redtest_onnx.ranking.rank import Ranking
+from redtest_onnx.ranking.rank import Ranking, RankingEntry
 from redtest_onnx.report.figures import place_labels, save_figure
-from redtest_onnx.report.numbers import plural
+from redtest_onnx.report.numbers import Show, count, milliseconds, plural
+from redtest_onnx.report.rankings import measure_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 200
 """Candidates whose names are tried beside their points: many more never find room."""
+_MOST_LABEL = 28
+"""Letters of a name that is written beside its point; of longer ones the place in the ranking tells more."""
 _AXES: dict[CostName, str] = {
-    "latency": "latency in ms",
+    "latency": "latency",
     "parameters": "parameters",
-    "macs": "multiply-accumulates",
+    "macs": "MACs per sample",
 }
 
 
@@ -78,7 +82,7 @@ def _draw_correlations(axes: Axes, ranking: Ranking) -> None:
     for k, kind in enumerate(kinds):
         places = [row + 0.27 * (1 - k) for row in range(len(items))]
         axes.barh(places, [getattr(item, kind.lower()) for item in items], height=0.25, label=kind)
-    axes.set_yticks(range(len(items)), [item.proxy for item in items], fontsize=8)
+    axes.set_yticks(range(len(items)), [measure_name(item.proxy) for item in items], fontsize=8)
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_xlim(-1, 1)
     axes.set_title("correlation with accuracy", fontsize=10)
@@ -102,9 +106,9 @@ def _draw_candidates(
     front = staircase(x, y)
     axes.plot(
         [x[i] for i in front], [y[i] for i in front], color="tab:red", linewidth=1.2, zorder=1,
-        label=f"front of accuracy and {cost}",
+        label=f"front of accuracy and {_AXES[cost]}",
     )  # fmt: skip
-    points = axes.scatter(x, y, c=colours, cmap="viridis_r", s=26, plotnonfinite=True, zorder=2)
+    points = axes.scatter(x, y, c=colours, cmap="viridis", s=26, plotnonfinite=True, zorder=2)
     pareto = [i for i, row in enumerate(rows) if row.pareto]
     axes.scatter(
         [x[i] for i in pareto],
@@ -117,14 +121,38 @@ def _draw_candidates(
     )
     axes.margins(x=0.12, y=0.1)
     axes.set_xlabel(_AXES[cost])
+    _shown_as(axes, milliseconds if cost == "latency" else count)
     axes.set_ylabel("accuracy")
     axes.set_title(f"{plural(len(rows), 'candidate')}, ranked by {ranking.settings.by}", fontsize=11)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes.figure.colorbar(points, ax=axes, label="MSRS")
     best = set(front)
     order = sorted(range(len(rows)), key=lambda i: (i not in best, rows[i].place))
-    labels = [(x[i], y[i], f"{rows[i].place} {Path(rows[i].candidate.name).name}") for i in order]
-    return labels[:_MOST_NAMES], list(zip(x, y, strict=True))
+    labels = [(x[i], y[i], candidate_label(rows[i])) for i in order]
+    between = [
+        (x[a] ** (1 - k / 10) * x[b] ** (k / 10), y[a] + (y[b] - y[a]) * k / 10)
+        for a, b in pairwise(front)
+        for k in range(1, 10)
+    ]
+    return labels[:_MOST_NAMES], [*zip(x, y, strict=True), *between]
+
+
+def candidate_label(row: RankingEntry) -> str:
+    """What stands beside the point of a candidate: its place, and its name where that is short."""
+    name = Path(row.candidate.name).name
+    return f"{row.place} {name}" if len(name) <= _MOST_LABEL else str(row.place)
+
+
+def _shown_as(axes: Axes, show: Show) -> None:
+    """Numbers of the logarithmic axis as tables show them, where matplotlib would write powers of ten."""
+    from matplotlib.ticker import LogFormatterSciNotation
+
+    class LogLabels(LogFormatterSciNotation):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return show(x) if super().__call__(x, pos) else ""
+
+    axes.xaxis.set_major_formatter(LogLabels())
+    axes.xaxis.set_minor_formatter(LogLabels(minor_thresholds=(1.5, 0.5)))
 
 
 def staircase(x: Sequence[float], y: Sequence[float]) -> list[int]:

@@ -43,8 +43,9 @@ def sparsity_words(sparsity: Sparsity) -> list[str]:
     """The result in a practitioner's words."""
     lines = [
         f"{plural(sparsity.elements, 'weight')} in {plural(len(sparsity.tensors), 'tensor')}, "
-        f"{sparsity.zeros:,} of them exactly zero. PQ Index: 0 where all weights of a group have the same "
-        "magnitude, towards 1 the fewer weights carry it. Neurons: the middle half of them."
+        f"{sparsity.zeros:,} of them exactly zero. The PQ Index is 0 where all weights of a group have the "
+        "same magnitude, and nearly 1 where few hold nearly all of it. For neurons the range of the middle "
+        "half is given."
     ]
     for k, group in enumerate(sparsity.overall):
         if math.isnan(group.index):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.layers.layer import Layer
+from redtest_onnx.metrics.agreement.intervals import share_interval
 from redtest_onnx.report import numbers
-from redtest_onnx.report.agreement import EMPTY, agreement_rows
+from redtest_onnx.report.agreement import EMPTY, agreement_rows, interval_name
 from redtest_onnx.report.table import Cell, Column, Shown, Table
 from redtest_onnx.runtime.latency import Latency
 
@@ -37,6 +38,7 @@ def layer_table(
     *,
     latency_ms: Sequence[float | None] | None = None,
     removed: Collection[str] = (),
+    marking: str = "removed",
 ) -> Table:
     """The series of layers.
 
@@ -44,7 +46,8 @@ def layer_table(
         layers: the series, L layers.
         similarity: [L], each layer's CKA with the layer before; NaN where undefined, None for the first.
         latency_ms: [L], time of each layer where it was measured.
-        removed: names of layers that were taken out.
+        removed: names of layers that were taken out, or would be.
+        marking: which of both.
     """
     columns, rows, marked = [*_LAYER_COLUMNS], [], set()
     columns += [_SIMILARITY] * (similarity is not None) + [_LATENCY] * (latency_ms is not None)
@@ -61,7 +64,7 @@ def layer_table(
         gone = layer.name in removed
         if gone:
             marked.add(i)
-        rows.append((*cells, "removed" if gone else removable(layer)))
+        rows.append((*cells, marking if gone else removable(layer)))
     return Table("layers", "Layers", (*columns, _REMOVABLE), tuple(rows), frozenset(marked))
 
 
@@ -80,8 +83,8 @@ def comparison_table(pruning: Pruning) -> Table:
     rows: list[tuple[Cell, ...]] = [
         *cost_rows((a.cost, a.file_bytes, a.latency), (b.cost, b.file_bytes, b.latency)),
         row_of("MSRS", a.msrs, b.msrs, numbers.msrs, _LEAST_MSRS),
-        *accuracy_rows(a.accuracy, b.accuracy),
-        *agreement_rows(pruning.agreement),
+        *accuracy_rows(a.accuracy, b.accuracy, pruning.evaluated),
+        *agreement_rows(pruning.agreement, pruning.evaluated),
     ]
     if isfinite(pruning.agreement.relative_l2):
         difference = Shown(pruning.agreement.relative_l2, f"{pruning.agreement.relative_l2:.4f}")
@@ -129,13 +132,17 @@ def cost_rows(before: tuple[Cost, int, Latency], after: tuple[Cost, int, Latency
     ]
 
 
-def accuracy_rows(before: float | None, after: float | None) -> list[tuple[Cell, ...]]:
-    """The accuracies of two models; nothing where one is unknown."""
+def accuracy_rows(before: float | None, after: float | None, samples: int) -> list[tuple[Cell, ...]]:
+    """The accuracies of two models on so many samples; nothing where one is unknown."""
     if before is None or after is None:
         return []
     points = (after - before) * 100
     shown = [Shown(value, f"{value:.2%}") for value in (before, after)]
-    return [("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points"))]
+    rows: list[tuple[Cell, ...]] = [("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points"))]
+    ends = [numbers.interval95(share_interval(value, samples)) for value in (before, after)]
+    if any(ends):
+        rows.append((interval_name(samples), *(Shown(None, text) for text in ends), EMPTY))
+    return rows
 
 
 def row_of(

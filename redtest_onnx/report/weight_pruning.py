@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from redtest_onnx.report.numbers import count, milliseconds, size
+from redtest_onnx.metrics.agreement.intervals import Interval, share_interval
+from redtest_onnx.report.agreement import interval_name
+from redtest_onnx.report.numbers import count, interval95, milliseconds, size
 from redtest_onnx.report.table import Cell, Column, Shown, Table
 from redtest_onnx.weight_sparsity.documents import stage_shares
 from redtest_onnx.weight_sparsity.iterative.iterative import IterativePruning
@@ -28,15 +30,25 @@ def stage_table(pruning: WeightPruning) -> Table:
         _row("compressed (zlib)", stages, lambda s: s.compressed_bytes, size),
         _row("latency p50", stages, lambda s: s.latency.p50, milliseconds),
     ]
-    if all(stage.accuracy is not None for stage in stages):
-        rows.append(("accuracy", *(Shown(stage.accuracy, f"{stage.accuracy:.2%}") for stage in stages)))
+    accuracies = [stage.accuracy for stage in stages if stage.accuracy is not None]
+    if len(accuracies) == len(stages):
+        rows.append(("accuracy", *(Shown(value, f"{value:.2%}") for value in accuracies)))
+        rows.extend(_intervals([share_interval(value, pruning.evaluated) for value in accuracies], pruning))
     if all(stage.same is not None for stage in stages):
         rows.append(("agreement with the original", *(Shown(s.same, f"{s.same:.2%}") for s in stages)))
+        rows.extend(_intervals([stage.interval for stage in stages], pruning))
     columns = [
         Column("measure", "", "name"),
         *(Column(s.name.replace(" ", "_"), s.name, "decimal") for s in stages),
     ]
     return Table("stages", "Stage by stage", tuple(columns), tuple(rows))
+
+
+def _intervals(intervals: list[Interval | None], pruning: WeightPruning) -> Iterator[tuple[Cell, ...]]:
+    """A row of how far few samples tell; none where there are enough."""
+    ends = [interval95(interval) for interval in intervals]
+    if any(ends):
+        yield interval_name(pruning.evaluated), *(Shown(None, text) for text in ends)
 
 
 def iteration_table(found: IterativePruning) -> Table:

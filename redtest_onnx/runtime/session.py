@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.checks import Natural, check_settings
-from redtest_onnx.errors import InputError, RuntimeUnavailableError
+from redtest_onnx.errors import InputError, RefusedModelError, RuntimeUnavailableError
 from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
@@ -171,7 +171,7 @@ class Session:
         except failures(ort) as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error, model.label, str(self.place)) from error
-            raise InputError(
+            raise RefusedModelError(
                 f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}",
                 where=model.label,
                 hint="export it for an opset and operators that this version supports, or update onnxruntime",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,7 @@ from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.data.text import Texts
 from redtest_onnx.errors import InputError
-from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
-from redtest_onnx.layers.layer import Layer, every_activation, has_branches
+from redtest_onnx.layers.layer import Layer, has_branches
 from redtest_onnx.metrics.cka import cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
@@ -27,6 +25,7 @@ from redtest_onnx.similarity.analysis import WithoutLargest as WithoutLargest
 from redtest_onnx.similarity.measure import MeasurementResult, measure
 from redtest_onnx.similarity.measure import Progress as Progress
 from redtest_onnx.similarity.reader import GramReader, TapTarget
+from redtest_onnx.similarity.selection import select_layers
 from redtest_onnx.similarity.settings import AnalysisSettings as AnalysisSettings
 from redtest_onnx.similarity.unmeasured import unmeasured_tensors
 
@@ -113,27 +112,6 @@ def analyze(
         unmeasured=unmeasured_tensors(bench, {layer.tensor for layer in layers})
         if settings.layers == "all"
         else (),
-    )
-
-
-def select_layers(bench: Workbench, which: str, granularity: GranularityChoice = "auto") -> tuple[Layer, ...]:
-    """The layers to measure: the series for "auto", every activation for "all", or those a glob names.
-
-    Raises:
-        InputError: no layer's name fits the glob.
-    """
-    series = bench.layers(measured_granularity(granularity))
-    if which == "auto":
-        return series
-    everything = every_activation(bench.index, bench.shapes, series)
-    if which == "all":
-        return everything
-    for pool in (series, everything):
-        if chosen := tuple(layer for layer in pool if fnmatchcase(layer.name, which)):
-            return tuple(replace(layer, index=i) for i, layer in enumerate(chosen))
-    raise InputError(
-        f"no layer is called {which!r}",
-        hint="`inspect` with @layers=all lists all names; * stands for any part of one",
     )
 
 

@@ -11,8 +11,9 @@ from math import inf, prod
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.batching import Indices, batches, portions
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import Session
@@ -20,12 +21,16 @@ from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.matching import NumberTensor, TensorMatch, match_tensors, number_tensors
 from redtest_onnx.similarity.measure import Progress
 
+Floats = npt.NDArray[np.float64]
+
 DIVERGES_BELOW = 20.0
 """Signal-to-noise ratio in dB below which a tensor counts as diverging: an error of a tenth of its values."""
 
-_SAMPLES = 64
+_SAMPLES, _FEWEST_SAMPLES = 64, 8
+_MACS = 5 * 10**11  # of both sides for all samples, where more than the fewest are taken
 _BATCH = 16
 _HELD = 1 << 28  # bytes of tensors at a time and side
+_CHUNK = 1 << 16  # values at a time: their float64 copies stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def compare_tensors(
     Args:
         first: the reference.
         second: the other file, or the same elsewhere; sample k of its data belongs to sample k of the first.
-        indices: which samples; the first 64 if None.
+        indices: which samples; if None, the first 64, or fewer of models so large that this takes minutes.
         diverges_below: signal-to-noise ratio in dB below which a tensor diverges.
         progress: called as work is done.
 
@@ -106,11 +111,14 @@ def compare_tensors(
         tensors.append(number_tensors(side.index, side.shapes))
         views.append(side.view.model)
     matches = match_tensors(*tensors)
-    chosen = np.arange(min(len(first.data), _SAMPLES), dtype=np.int64) if indices is None else indices
+    chosen = np.arange(_count(first, second), dtype=np.int64) if indices is None else indices
     fixed = first.fixed_batch or second.fixed_batch
+    # Each portion is a run over all samples: fewer samples at a time make for fewer of them.
+    whole = sum(_bytes(match) for match in matches)
+    batch = fixed or max(1, min(_BATCH, _HELD // max(whole, 1)))
     found: list[TensorDifference] = []
-    for part in _portions(matches, fixed or _BATCH):
-        found.extend(_differences(part, views, (first, second), chosen, fixed))
+    for part in portions(matches, lambda match: _bytes(match) * batch, _HELD):
+        found.extend(_differences(part, views, (first, second), chosen, (batch, fixed is not None)))
         if progress:
             progress(len(found), len(matches), "comparing tensors")
     matched = [{m.first.name for m in matches}, {m.second.name for m in matches}]
@@ -121,19 +129,15 @@ def compare_tensors(
     return TensorComparison(tuple(found), (left[0], left[1]), len(chosen), diverges_below)
 
 
-def _portions(matches: Sequence[TensorMatch], batch: int) -> Iterator[list[TensorMatch]]:
-    """The matches in portions that can be held at once."""
-    portion: list[TensorMatch] = []
-    held = 0
-    for match in matches:
-        size = prod(match.first.shape or (1 << 18,)) * batch * 4
-        if portion and held + size > _HELD:
-            yield portion
-            portion, held = [], 0
-        portion.append(match)
-        held += size
-    if portion:
-        yield portion
+def _count(first: Workbench, second: Workbench) -> int:
+    """How many samples tell enough of the tensors: each of a large model holds millions of values."""
+    macs = sum(side.cost.macs or 0 for side in (first, second))
+    return min(len(first.data), max(_FEWEST_SAMPLES, min(_SAMPLES, _MACS // max(macs, 1))))
+
+
+def _bytes(match: TensorMatch) -> int:
+    """What a sample of the tensor takes in float32."""
+    return 4 * prod(match.first.shape or (1 << 18,))
 
 
 class _Sums:
@@ -148,14 +152,22 @@ class _Sums:
         if a.shape != b.shape:
             self.broken = True
             return
-        x, y = a.astype(np.float64), b.astype(np.float64)
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        use = ~same | np.isfinite(x)
-        x, y, same = x[use], y[use], same[use]
+        one, other = a.reshape(-1), b.reshape(-1)
+        for start in range(0, one.size, _CHUNK):
+            x, y = (side[start : start + _CHUNK].astype(np.float64) for side in (one, other))
+            self._add(x, y)
+            if self.broken:
+                return
+
+    def _add(self, x: Floats, y: Floats) -> None:
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            self.broken = True
-            return
-        difference = np.where(same, 0.0, x - y)
+            same = (x == y) | (np.isnan(x) & np.isnan(y))
+            use = ~same | np.isfinite(x)
+            x, y = x[use], y[use]
+            if not (np.isfinite(x).all() and np.isfinite(y).all()):
+                self.broken = True
+                return
+        difference = x - y
         self.signal += float(x @ x)
         self.other += float(y @ y)
         self.product += float(x @ y)
@@ -182,20 +194,21 @@ def _differences(
     views: Sequence[Model],
     sides: tuple[Workbench, Workbench],
     indices: Indices,
-    fixed: int | None,
+    run: tuple[int, bool],
 ) -> Iterator[TensorDifference]:
-    """The figures of some tensors over all samples."""
+    """The figures of some tensors over all samples; `run` tells samples per run, and if that is fixed."""
+    batch, fixed = run
     names = [[m.first.name for m in matches], [m.second.name for m in matches]]
     sessions = [
         Session(expose(view, wanted), side.options, level="basic")
         for view, wanted, side in zip(views, names, sides, strict=True)
     ]
     sums = [_Sums() for _ in matches]
-    for chosen, count in batches(indices, fixed or _BATCH, fixed=fixed is not None):
+    for chosen, count in batches(indices, batch, fixed=fixed):
         one, other = (s.run(side.data.inputs(chosen)) for s, side in zip(sessions, sides, strict=True))
         for match, total in zip(matches, sums, strict=True):
             pair = (_numbers(one, match.first), _numbers(other, match.second))
-            cut = fixed is not None and all(len(v) == len(chosen) for v in pair if v.ndim)
+            cut = fixed and all(len(v) == len(chosen) for v in pair if v.ndim)
             total.add(*(v[:count] if cut and v.ndim else v for v in pair))
     yield from (total.result(match) for match, total in zip(matches, sums, strict=True))
 

@@ -115,6 +115,42 @@ def test_nothing_removed_writes_nothing(saved: Path, capsys: pytest.CaptureFixtu
     assert left == {"m.onnx", "d.npz", "one.onnx"}
 
 
+def test_other_sizes_are_no_advice_for_a_model_that_is_refused(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = Graph(0)
+    h = g("Add", g.conv(g.feed("x", 3, 8, "width"), 3, 8), g.store(np.ones((5, 8, 1))))  # 8 channels and 5
+    g("Identity", g.conv(h, 8, 4), to="y")
+    rt.save(g.model(floats("y")), saved)
+    assert run(["inspect", str(saved), "--threads", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "refuses the model" in said
+    assert "Give sizes that it takes" not in said
+    assert "update onnxruntime" in said
+
+
+def test_inlined_functions_are_said(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    block = onnx.helper.make_function(
+        *("own", "Block", ["a", "w"], ["b"]),
+        [onnx.helper.make_node("MatMul", ["a", "w"], ["m"]), onnx.helper.make_node("Relu", ["m"], ["b"])],
+        [onnx.helper.make_opsetid("", 18)],
+    )
+    g = Graph(0)
+    h = g.feed("x", 8)
+    for _ in range(4):
+        h = g("Block", h, g.matrix(8, 8), domain="own")
+    g.dense(h, 8, 4, to="y")
+    proto = g.model(floats("y")).proto
+    proto.functions.append(block)
+    proto.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    onnx.save(proto, saved)
+    target = saved.with_name("pruned.onnx")
+    command = ["prune", str(saved), "--remove", "1", "--samples", "16", "--batches", "1", "--threads", "1"]
+    assert run([*command, "-o", str(target)]) == 0
+    assert "1 local function is inlined where the graph called it." in capsys.readouterr().out
+    assert len(onnx.load(target).functions) == 0
+
+
 def test_missed_targets_end_with_1_and_write_nothing(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(longer("tokens"), saved)
     assert run(["prune", str(saved), *data, *SMALL, "--target", "params=0.05"]) == 1

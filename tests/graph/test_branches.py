@@ -175,12 +175,14 @@ def test_a_size_left_open_decides_nothing() -> None:
     assert inline_branches(model).model is model
 
 
-def test_local_functions_are_inlined() -> None:
+@pytest.mark.parametrize("version", [17, 14, 18])
+def test_local_functions_are_inlined(version: int) -> None:
+    """Also those that import another version, in which their operators are the same."""
     body = [
         helper.make_node("MatMul", ["v", "w"], ["p"]),
         helper.make_node("Relu", ["p"], ["r"]),
     ]
-    block = helper.make_function("own", "Block", ["v", "w"], ["r"], body, [helper.make_opsetid("", 17)])
+    block = helper.make_function("own", "Block", ["v", "w"], ["r"], body, [helper.make_opsetid("", version)])
     net = Net()
     h = net.add_input("x", TensorProto.FLOAT, ["n", 4])
     for _ in range(3):
@@ -195,11 +197,34 @@ def test_local_functions_are_inlined() -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     model = rt.Model(helper.make_model(graph, functions=[block], opset_imports=opsets, ir_version=9))
     data = rt.open_data(None, model)
-    found = rt.analyze(model, data, rt.AnalysisSettings(samples=8, batches=1)).layers
-    assert [layer.kind for layer in found] == ["MatMul"] * 3
+    analysis = rt.analyze(model, data, rt.AnalysisSettings(samples=8, batches=1))
+    assert [layer.kind for layer in analysis.layers] == ["MatMul"] * 3
+    assert analysis.cost is not None
+    assert analysis.cost.macs == 3 * 16 + 12
     result = rt.prune(model, data, remove=1).model
     full_check(result)
     assert result.opsets == model.opsets
+
+
+def test_functions_whose_operators_differ_between_versions_stay_and_have_no_known_cost() -> None:
+    """Softmax of version 12 takes all axes behind the axis together, that of 13 the axis alone."""
+    body = [helper.make_node("MatMul", ["v", "w"], ["p"]), helper.make_node("Softmax", ["p"], ["r"], axis=1)]
+    block = helper.make_function("own", "Block", ["v", "w"], ["r"], body, [helper.make_opsetid("", 12)])
+    net = Net()
+    h = net("Block", net.add_input("x", TensorProto.FLOAT, ["n", 4]), net.weight(4, 4), domain="own")
+    graph = helper.make_graph(
+        [*net.nodes, helper.make_node("Relu", [h], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        net.weights,
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = rt.Model(helper.make_model(graph, functions=[block], opset_imports=opsets, ir_version=9))
+    bench = Workbench(model, rt.open_data(None, model))
+    assert [node.op_type for node in bench.view.model.graph.node] == ["Block", "Relu"]
+    assert bench.cost.macs is None
+    assert bench.cost.parameters == 16
 
 
 @pytest.mark.skipif(not SILERO.exists(), reason="silero is not beside the checkout")

@@ -39,6 +39,6 @@ def test_a_skip_leaves_out_what_lies_between() -> None:
     assert immediate_dominators(steps) == {"": "", "a": "", "b": "a", "c": "b", "sum": "a"}
 
 
-def test_ways_back_begin_at_another_tensor() -> None:
+def test_paths_back_begin_at_another_tensor() -> None:
     back = [(["sum"], ["c"]), (["c"], ["b"]), (["b", "sum"], ["a"])]
     assert immediate_dominators(back, "sum") == {"sum": "sum", "c": "sum", "b": "c", "a": "sum"}

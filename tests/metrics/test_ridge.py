@@ -167,7 +167,7 @@ def test_few_rows_give_the_solution_of_the_normal_equations(
         found = [kind.diagnose(one, intercept=intercept) for kind in (few, many)]
         assert found[0].rank == found[1].rank
         held_out = filled(FewRows(), x[::-1] * 2 - 1, y + 1)
-        error = few.error_on(held_out, ridge, intercept=intercept)
+        error = few.errors_on(held_out, intercept=intercept)(ridge)
         np.testing.assert_allclose(error, held_out.residual(one), rtol=1e-6, atol=1e-9)
 
 
@@ -177,8 +177,8 @@ def test_the_error_on_few_rows_is_that_of_these_rows() -> None:
     few = filled(FewRows(), rng.normal(size=(9, 20)), rng.normal(size=(9, 2)))
     for _ in range(3):
         check = filled(FewRows(), rng.normal(size=(5, 20)) + 1, rng.normal(size=(5, 2)))
-        np.testing.assert_allclose(few.error_on(check, 0.1), check.residual(few.solve(0.1)), rtol=1e-9)
-    np.testing.assert_array_equal(few.error_on(FewRows(), 0.1), [1.0])
+        np.testing.assert_allclose(few.errors_on(check)(0.1), check.residual(few.solve(0.1)), rtol=1e-9)
+    np.testing.assert_array_equal(few.errors_on(FewRows())(0.1), [1.0])
 
 
 @pytest.mark.parametrize("kind", [lambda p, q: FewRows(), NormalEquations])

@@ -10,13 +10,14 @@ import pytest
 
 import redtest_onnx as rt
 from redtest_onnx.data.dataset import Subset
-from redtest_onnx.pruning.best_of import CONTENDERS, best_plan, repaired_error
+from redtest_onnx.pruning.best_of import CONTENDERS, RIVALS, best_plan, repaired_error
 from redtest_onnx.pruning.budget import Budget, Losses, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.criteria.spread import spread
 from redtest_onnx.pruning.curve import trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
 from redtest_onnx.pruning.prune import plan as plan_for
+from redtest_onnx.pruning.targets import plan_of
 from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -38,7 +39,11 @@ def regions(plan: rt.Plan) -> list[str]:
 def test_the_plan_of_least_error_behind_a_refit_is_taken() -> None:
     budget = Budget(remove=4)
     plans = [make_plan(context(), budget, name) for name in CONTENDERS]
-    assert len({tuple(regions(plan)) for plan in plans}) > 1
+    layers = [layer for layer in context().candidates if layer.name in regions(plans[1])]
+    sets = spread(context()).rivals(layers, RIVALS)
+    assert sets
+    plans += [plan_of(context().bench, "spread", rival) for rival in sets]
+    assert len({tuple(regions(plan)) for plan in plans}) > 2
     errors = [repaired_error(context().bench, plan) for plan in plans]
     best = plans[int(np.argmin(errors))]
     settings = PruneSettings("best-of", repair="none")

@@ -58,7 +58,8 @@ def test_layers_that_need_an_adapter_go_by_surgery() -> None:
 def test_an_output_keeps_its_name_where_its_layer_goes() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Sigmoid", ["a"], ["y"])]
     infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in "xy"]
-    model = Model(helper.make_model(helper.make_graph(nodes, "g", infos[:1], infos[1:]), ir_version=8))
+    graph, opsets = helper.make_graph(nodes, "g", infos[:1], infos[1:]), [helper.make_opsetid("", 17)]
+    model = Model(helper.make_model(graph, ir_version=8, opset_imports=opsets))
     found = bypassed(model, {"y": "a"})
     assert found is not None
     x = np.array([[-1, 0, 2]], np.float32)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import redtest_onnx as rt
@@ -38,11 +39,15 @@ def scores(model: Model, flag: bool | None = None) -> np.ndarray:
 
 @pytest.mark.parametrize("repair", ["none", "refit"])
 def test_a_partner_file_becomes_the_same_network(repair: str) -> None:
-    bench, partner = bench_of(plain_decoder()), bench_of(plain_decoder())
+    second = onnx.ModelProto()
+    second.CopyFrom(plain_decoder().proto)
+    second.producer_name = "partner"
+    bench, partner = bench_of(plain_decoder()), bench_of(Model(second))
     plan = plan_of(bench, "layers.1")
     pruned, _ = rewrite(bench, plan, PruneSettings(repair=repair))  # type: ignore[arg-type]
     followed = prune_partner(bench, bench.successor(pruned.model).view.model, plan, partner)
     np.testing.assert_array_equal(scores(followed), scores(pruned.model))
+    assert followed.proto.producer_name == "partner"
 
 
 @pytest.mark.parametrize("repair", ["none", "refit"])

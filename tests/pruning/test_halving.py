@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import redtest_onnx as rt
 from redtest_onnx.pruning.criteria.base import ScoredLayer
-from redtest_onnx.pruning.halving import PATIENCE, Trial, longest, tolerated
+from redtest_onnx.pruning.halving import PATIENCE, Removals, Trial, longest, removed_parameters
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -54,20 +54,20 @@ def test_groups_find_what_single_steps_find(costs: list[float]) -> None:
             total, failed = total + cost, 0
         else:
             failed += 1
-    assert [item.layer.name for item in tolerated(searched, loss)] == kept
+    assert [item.layer.name for item in Removals(searched, loss).all()] == kept
 
 
 def test_long_runs_take_few_tries() -> None:
     searched = trial(20, 1.0)
     loss = Costs(searched, [0.0] * 20)
-    assert len(tolerated(searched, loss)) == 20
+    assert len(Removals(searched, loss).all()) == 20
     assert loss.tries <= 6
 
 
 def test_where_nothing_fits_few_are_tried() -> None:
     searched = trial(20, 1.0)
     loss = Costs(searched, [5.0] * 20)
-    assert tolerated(searched, loss) == []
+    assert Removals(searched, loss).all() == []
     assert loss.tries == PATIENCE
     loss = Costs(searched, [5.0] * 20)
     assert longest(searched, loss) == 0
@@ -81,3 +81,17 @@ def test_the_longest_beginning_is_found_by_bisection(fitting: int, sure: int) ->
     loss = Costs(searched, [0.0] * fitting + [5.0] * (20 - fitting))
     assert longest(searched, loss, min(sure, fitting)) == fitting
     assert loss.tries <= 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.4, 5.0]), min_size=1, max_size=20), st.integers(0, 20))
+def test_what_can_still_go_bounds_what_goes_in_the_end(costs: list[float], after: int) -> None:
+    searched = trial(len(costs), 1.0)
+    removals = Removals(searched, Costs(searched, costs))
+    for _ in range(after):
+        if not removals.done:
+            removals.advance()
+    most, beginning = removals.most, list(removals.kept) if removals.unbroken else None
+    if beginning is not None:
+        assert beginning == list(searched.candidates[: len(beginning)])
+    assert removed_parameters(removals.all()) <= most

@@ -46,11 +46,14 @@ OVERLAPPING = """(() => { const found = [];
 UNREADABLE = """(() => { const found = [], drawn = new Map(), kind = CanvasRenderingContext2D.prototype;
   const old = kind.fillText;
   kind.fillText = function (text, x, y) {
-    const wide = this.measureText(text).width, ratio = this.getTransform().a, canvas = this.canvas;
+    const wide = this.measureText(text).width, canvas = this.canvas, turned = this.getTransform();
+    const ratio = Math.hypot(turned.a, turned.b);
+    const right = canvas.width / ratio, bottom = canvas.height / ratio;
     const left = x - { left: 0, center: wide / 2, right: wide }[this.textAlign];
-    const box = [left, y - 4, left + wide, y + 4];
-    const [right, bottom] = [canvas.width / ratio, canvas.height / ratio];
-    if (left < -1 || box[2] > right + 1 || y < 4 || y > bottom - 4) found.push(text);
+    const ends = [[left, y - 4], [left + wide, y + 4]].map((p) => new DOMPoint(...p).matrixTransform(turned));
+    const [xs, ys] = [ends.map((p) => p.x / ratio), ends.map((p) => p.y / ratio)];
+    const box = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+    if (box[0] < -1 || box[2] > right + 1 || box[1] < 0 || box[3] > bottom) found.push(text);
     const others = drawn.get(canvas) || drawn.set(canvas, []).get(canvas);
     for (const [name, b] of others)
       if (box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1]) found.push(`${text} on ${name}`);

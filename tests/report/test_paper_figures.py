@@ -80,7 +80,7 @@ def test_removed_layers_are_marked_on_the_heat_map() -> None:
     corners = [patch.get_xy() for patch in figure.axes[0].patches]
     assert corners == [(1.5, 1.5), (5.5, 5.5)]
     shown = " ".join(texts(figure))
-    assert "the 2 marked layers are removed" in shown.replace("\n", " ")
+    assert "2 layers marked for removal" in shown.replace("\n", " ")
     assert "removed" in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert not draw_heatmap(analysis, "net").axes[0].patches
 

@@ -13,6 +13,7 @@ from output_models import CASES, Graph, floats, samples
 import redtest_onnx as rt
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
+from redtest_onnx.similarity import tensors
 from redtest_onnx.similarity.files import compare_files
 from redtest_onnx.similarity.matching import match_tensors, number_tensors
 from redtest_onnx.similarity.tensors import compare_tensors
@@ -81,6 +82,43 @@ def test_renamed_tensors_match_by_position(tmp_path: Path) -> None:
     assert ("m1", "other/m1", "position") in pairs
     assert ("y", "y", "name") in pairs
     assert found.first_different is None
+
+
+def test_portions_and_runs_of_single_samples_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = benches(tmp_path, network(), network(noise=0.01))
+    whole = compare_tensors(*pair)
+    for held, chunk in ((1, 3), (400, 1 << 16)):
+        monkeypatch.setattr(tensors, "_HELD", held)
+        monkeypatch.setattr(tensors, "_CHUNK", chunk)
+        found = compare_tensors(*pair)
+        for one, other in zip(whole.tensors, found.tensors, strict=True):
+            assert (one.first, one.largest_error > 0) == (other.first, other.largest_error > 0)
+            assert one.snr_db == pytest.approx(other.snr_db, abs=1e-3)
+            assert one.cosine == pytest.approx(other.cosine, abs=1e-9)
+
+
+def test_all_tensors_come_from_one_pass_where_single_samples_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each portion of tensors is a pass over all samples; large tensors are to make runs small instead."""
+    pair = benches(tmp_path, network(), network(noise=0.01))
+    single = sum(4 * 16 for _ in range(9))  # four MatMul, four Tanh, one Identity of 16 values
+    monkeypatch.setattr(tensors, "_HELD", single)
+    seen: list[int] = []
+    compare_tensors(*pair, progress=lambda done, total, what: seen.append(done))
+    assert seen == [9]
+
+
+def test_large_models_take_fewer_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = benches(tmp_path, network(), network(noise=0.01))
+    assert compare_tensors(*pair).samples == len(pair[0].data) == 48
+    macs = sum(bench.cost.macs or 0 for bench in pair)
+    monkeypatch.setattr(tensors, "_MACS", 20 * macs)
+    assert compare_tensors(*pair).samples == 20
+    monkeypatch.setattr(tensors, "_MACS", macs)
+    assert compare_tensors(*pair).samples == 8
 
 
 def test_what_one_side_lacks_is_listed(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class CommandJob:
 
 _PLAIN = ("prune", "--remove", "4", "--repair", "none")
 COMMANDS: tuple[CommandJob, ...] = (
+    CommandJob("digits", 0, ("inspect",)),
     CommandJob("digits", 397, ("prune",)),
     CommandJob("digits", 397, ("prune", "--target", "params=0.5")),
     CommandJob("blocks24", 48, _PLAIN),
@@ -85,9 +86,11 @@ COMMANDS: tuple[CommandJob, ...] = (
     CommandJob("resnet50", 0, ("audit", "--no-latency")),
     CommandJob("resnet50", 64, _PLAIN),
     CommandJob("resnet50", 64, ("prune", "--remove", "4", "--repair", "refit")),
+    CommandJob("resnet50", 256, ("prune",)),
     CommandJob("encoder", 0, ("inspect",)),
     CommandJob("encoder", 0, ("onnxslim", "--inspect"), peer=True),
     CommandJob("encoder", 64, ("prune", "--remove", "2", "--repair", "none")),
+    CommandJob("minilm", 384, ("prune", "--remove", "2", "--repair", "refit")),
 )
 
 
@@ -121,7 +124,8 @@ def run_commands(
 
 def _files(job: CommandJob, folder: Path) -> tuple[Path, Path | None]:
     if job.network == "digits":
-        return ROOT / "models" / "resnet_digits.onnx", ROOT / "models" / "digits.npz"
+        digits = ROOT / "models" / "digits.npz" if job.samples else None
+        return ROOT / "models" / "resnet_digits.onnx", digits
     model, data = folder / f"{job.network}.onnx", folder / f"{job.network}-{job.samples}.npz"
     if not model.exists():
         NETWORKS[job.network](model)

@@ -124,10 +124,15 @@ def encoder(path: Path, layers: int = 12, width: int = 768, heads: int = 12, wor
     return graph.save(path, given, graph.linear(first, width, width))
 
 
+def minilm(path: Path) -> Path:
+    """The encoder of 22.6 million values that sentences are often embedded by, in its sizes."""
+    return encoder(path, 6, 384)
+
+
 def samples(name: str, path: Path, count: int) -> Path:
     """Samples for one of `NETWORKS`, in an .npz: smooth colour fields with noise, or word numbers."""
     rng = np.random.default_rng(1)
-    if name == "encoder":
+    if name in ("encoder", "minilm"):
         values = rng.integers(0, 30522, (count, 32))
     else:
         side = 224 if name == "resnet50" else 16
@@ -148,6 +153,7 @@ def _head(graph: Graph, x: str, inputs: int, classes: int) -> str:
 NETWORKS: dict[str, Callable[[Path], Path]] = {
     "resnet50": resnet50,
     "encoder": encoder,
+    "minilm": minilm,
     **{f"blocks{count}": lambda path, count=count: blocks(path, count) for count in (24, 99, 200, 600)},
 }
 """Name -> what writes the network."""

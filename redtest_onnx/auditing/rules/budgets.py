@@ -9,6 +9,7 @@ from math import floor
 from redtest_onnx.auditing.findings import Problem
 from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
+from redtest_onnx.text import digits
 
 _MEGA = 1e6
 _TIMING_MARGIN = 0.05
@@ -96,7 +97,7 @@ def slow_start(subject: Subject) -> Iterator[Problem]:
     """Measured time from file to first answer."""
     limit = subject.profile.budgets.cold_start_ms
     if limit is not None and subject.cold_start is not None and subject.cold_start > limit:
-        yield Problem(f"{subject.cold_start:.4g} ms, {limit:g} ms are allowed", "cold start")
+        yield Problem(f"{digits(subject.cold_start)} ms, {digits(limit)} ms are allowed", "cold start")
 
 
 @rule(
@@ -114,7 +115,8 @@ def memory_too_large(subject: Subject) -> Iterator[Problem]:
         return
     share = floor(100 * (limit - peak / _MEGA) / weights) / 100 if weights else 0.0
     yield Problem(
-        f"{weights:.4g} MB of weights and {peak / _MEGA:.4g} MB of activations, {limit:g} MB are allowed",
+        f"{digits(weights)} MB of weights and {digits(peak / _MEGA)} MB of activations, "
+        f"{digits(limit)} MB are allowed",
         "memory",
         fix=_prune(subject, "--target", f"params={share:.2f}") if share >= 0.01 else None,
     )
@@ -177,7 +179,7 @@ def _over(subject: Subject, quantity: str, found: float, limit: float | None, un
     share = share - _TIMING_MARGIN if quantity == "latency" else share
     able = share >= 0.01 and quantity != "activations"
     fix = _prune(subject, "--target", f"{quantity}={share:.2f}") if able else None
-    yield Problem(f"{found:.4g} {unit}, {limit:g} {unit} are allowed", quantity, fix=fix)
+    yield Problem(f"{digits(found)} {unit}, {digits(limit)} {unit} are allowed", quantity, fix=fix)
 
 
 def _prune(subject: Subject, *how: str) -> str:

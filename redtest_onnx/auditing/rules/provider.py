@@ -51,7 +51,7 @@ def provider_differs(subject: Subject) -> Iterator[Problem]:
     if report is not None and not report.agreement.relative_l2 <= _DIFFERENCE:
         yield Problem(
             f"outputs on {', '.join(report.providers)} differ from the CPU's by "
-            f"{report.agreement.relative_l2:.1e} of their norm, {_DIFFERENCE:g} may",
+            f"{report.agreement.relative_l2:.1e} of their norm, at most {_DIFFERENCE:g} is allowed",
             "difference",
         )
 

@@ -11,7 +11,7 @@ from redtest_onnx.auditing.findings import Problem
 from redtest_onnx.auditing.reduced_build import missing, read_config
 from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
-from redtest_onnx.auditing.support import every_node, label, operator_counts
+from redtest_onnx.auditing.support import count_of, every_node, label, operator_counts
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import TensorSpec, dtype_name
 from redtest_onnx.runtime.guesses import guessed_sizes
@@ -64,7 +64,8 @@ def unsupported_operator(subject: Subject) -> Iterator[Problem]:
         return
     for name, nodes in sorted(split.left.items(), key=lambda item: -len(item[1])):
         share = len(nodes) / max(split.nodes, 1)
-        yield Problem(f"{target.provider} does not take {name}: {len(nodes)} nodes, {share:.0%}", name, nodes)
+        count = count_of(len(nodes), "node", "nodes")
+        yield Problem(f"{target.provider} does not take {name}: {count}, {share:.0%} of all", name, nodes)
 
 
 @rule(
@@ -83,10 +84,11 @@ def fallback(subject: Subject) -> Iterator[Problem]:
         return
     limit = 0.0 if target.fallback == "none" else budgets.fallback_share
     if limit is not None and split.share > limit:
-        yield Problem(f"{split.share:.0%} of the nodes fall back, {limit:.0%} may", "share")
+        yield Problem(f"{split.share:.0%} of the nodes fall back, at most {limit:.0%} are allowed", "share")
     if budgets.partitions is not None and split.partitions > budgets.partitions:
         yield Problem(
-            f"about {split.partitions} pieces run on {target.provider}, {budgets.partitions} may",
+            f"the graph is cut into about {split.partitions} pieces on {target.provider}, at most "
+            f"{budgets.partitions} are allowed",
             "partitions",
         )
 
@@ -108,7 +110,8 @@ def unsupported_type(subject: Subject) -> Iterator[Problem]:
         if dtype and dtype_name(dtype) not in allowed:
             found.setdefault(dtype_name(dtype), []).append(name)
     for kind, tensors in found.items():
-        yield Problem(f"{len(tensors)} tensors are {kind}", kind, tensors=tuple(tensors))
+        of_kind = "tensor is" if len(tensors) == 1 else "tensors are"
+        yield Problem(f"{len(tensors):,} {of_kind} {kind}", kind, tensors=tuple(tensors))
 
 
 @rule(

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.metrics.agreement.intervals import Interval
+
 Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Counted = npt.NDArray[np.bool_] | None
@@ -24,11 +26,14 @@ class MeasureResult:
             compared.
         measure: what the number is, in words.
         details: other figures by name.
+        interval: in which the agreement on all data lies by 95 %, for all that these samples tell; None where
+            that is unknown.
     """
 
     agreement: float | None
     measure: str
     details: Mapping[str, float | None] = field(default_factory=dict)
+    interval: Interval | None = None
 
 
 class MeasureSum(Protocol):

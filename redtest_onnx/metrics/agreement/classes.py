@@ -8,42 +8,47 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.metrics.agreement.base import Counted, MeasureResult, Values
+from redtest_onnx.metrics.agreement.intervals import share_interval
 from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 
 MEASURE = "same top class"
 
 _FEWEST = 4  # answers of one class that are no coincidence any more
+_DOMINANT = (
+    0.95  # share of answers of one class beyond which always to give that class would pass for agreement
+)
 
 
 class ClassMeasure:
     """Share of answers whose largest score is at the same class.
 
-    Where the reference gives one and the same class throughout, that share tells models apart no longer; the
-    scores are then compared as values.
+    Where the reference gives one and the same class nearly throughout, that share no longer tells models
+    apart: an unrelated one that always says so agrees as well. The scores are then compared as values.
     """
 
     def __init__(self) -> None:
         self._values = ValuesMeasure()
-        self._seen: set[int] = set()
-        self._answers = 0
+        self._seen: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
     def observe(self, reference: Values, counted: Counted = None) -> None:
         """Show a batch [n, ..., classes] of the reference."""
         self._values.observe(reference, counted)
         found, valid = top_class(reference)
         valid &= _positions(found.shape, counted)
-        self._answers += int(valid.sum())
-        if len(self._seen) < 2:
-            self._seen.update(np.unique(found[valid])[:2].tolist())
+        seen = np.bincount(found[valid], minlength=len(self._seen))
+        seen[: len(self._seen)] += self._seen
+        self._seen = seen
 
     @property
-    def constant(self) -> bool:
-        """Whether the reference has one answer for everything."""
-        return len(self._seen) == 1 and self._answers >= _FEWEST
+    def commonest(self) -> float:
+        """Share of the class that the reference gives most often; 0 of too few answers to tell."""
+        answers = int(self._seen.sum())
+        return float(self._seen.max()) / answers if answers >= _FEWEST else 0.0
 
     def start(self) -> ClassSum:
         """A sum for one model."""
-        return ClassSum(self._values.start() if self.constant else None)
+        common = self.commonest
+        return ClassSum(self._values.start() if common >= _DOMINANT else None, common)
 
 
 class ClassSum:
@@ -51,11 +56,12 @@ class ClassSum:
 
     Args:
         values: compares the scores as values instead; None where answers are compared.
+        common: share of the reference's commonest class.
     """
 
-    def __init__(self, values: ValuesSum | None) -> None:
-        self._values = values
-        self._same = self._answers = 0
+    def __init__(self, values: ValuesSum | None, common: float = 0.0) -> None:
+        self._values, self._common = values, common
+        self._same = self._answers = self._samples = 0
 
     def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
         """Add one batch of both models, [n, ..., classes]."""
@@ -64,6 +70,7 @@ class ClassSum:
         a, valid = top_class(reference)
         use = _positions(a.shape, counted)
         self._answers += int(use.sum())
+        self._samples += len(reference)
         if reference.shape[:-1] != other.shape[:-1]:
             return
         b, other_valid = top_class(other)
@@ -75,9 +82,13 @@ class ClassSum:
             return MeasureResult(None, MEASURE)
         same = self._same / self._answers
         if self._values is None:
-            return MeasureResult(same, MEASURE, {"top_class": same})
+            return MeasureResult(same, MEASURE, {"top_class": same}, share_interval(same, self._samples))
         result = self._values.result()
-        words = f"{result.measure} of the scores (the original gives one class for everything)"
+        # Never "100%" of answers that are not all of one class.
+        most = (
+            "everything" if self._common == 1 else f"{np.floor(self._common * 1000) / 10:.1f}% of its answers"
+        )
+        words = f"{result.measure} of the scores (the original gives one class for {most})"
         return replace(result, measure=words, details={**result.details, "top_class": same})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from redtest_onnx.metrics.agreement.base import Counted, MeasureResult, MeasureSum
+from redtest_onnx.metrics.agreement.intervals import share_interval
 from redtest_onnx.metrics.agreement.values import ValuesMeasure
 
 MEASURE = "equal elements"
@@ -37,10 +38,11 @@ class ElementSum:
     """Adds up one model."""
 
     def __init__(self) -> None:
-        self._equal = self._elements = 0
+        self._equal = self._elements = self._samples = 0
 
     def add(self, reference: Any, other: Any, counted: Counted = None) -> None:
         """Add one batch of both models: arrays, or lists and tables of them."""
+        self._samples += len(reference) if getattr(reference, "ndim", 0) else 1
         same_sizes = getattr(reference, "shape", None) == getattr(other, "shape", ())
         if counted is not None and same_sizes and counted.shape == reference.shape[: counted.ndim]:
             reference, other = reference[counted], other[counted]
@@ -53,7 +55,7 @@ class ElementSum:
         if not self._elements:
             return MeasureResult(None, MEASURE)
         share = self._equal / self._elements
-        return MeasureResult(share, MEASURE, {"equal": share})
+        return MeasureResult(share, MEASURE, {"equal": share}, share_interval(share, self._samples))
 
 
 def _count(a: Any, b: Any) -> tuple[int, int]:

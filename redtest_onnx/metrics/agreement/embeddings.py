@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
+from redtest_onnx.metrics.agreement.intervals import correlation_interval, mean_interval
 
 MEASURE = "the lower of mean cosine and Spearman correlation of pairwise similarities"
 
@@ -51,12 +52,17 @@ class EmbeddingSum:
         a, b = (np.concatenate(side) for side in zip(*self._pairs, strict=True))
         good = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
         total = len(a) + self._missing
-        cosine = float(_cosines(a[good], b[good]).sum()) / total
+        cosines = _cosines(a[good], b[good])
+        cosine = float(cosines.sum()) / total
         one, other = _similarities(a[good][:_MOST_ROWS]), _similarities(b[good][:_MOST_ROWS])
         order = spearman(one, other) if len(one) > 2 else None
-        parts = [cosine] if order is None else [cosine, order * int(good.sum()) / total]
         details = {"cosine": cosine, "spearman": order, "same_neighbour": _same_neighbour(one, other)}
-        return MeasureResult(min(max(min(parts), 0.0), 1.0), MEASURE, details)
+        # What has no vector counts as a cosine of 0.
+        squares = float(np.square(cosines).sum()) - total * cosine * cosine
+        agreement, interval = cosine, mean_interval(cosine, squares / max(total - 1, 1), total)
+        if order is not None and order * len(a[good]) / total < cosine:
+            agreement, interval = order * len(a[good]) / total, correlation_interval(order, len(one))
+        return MeasureResult(min(max(agreement, 0.0), 1.0), MEASURE, details, interval)
 
 
 def spearman(one: Floats, other: Floats) -> float | None:

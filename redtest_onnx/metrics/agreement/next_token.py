@@ -8,6 +8,7 @@ import numpy as np
 
 from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
 from redtest_onnx.metrics.agreement.classes import top_class
+from redtest_onnx.metrics.agreement.intervals import share_interval
 
 MEASURE = "same top token"
 
@@ -37,7 +38,7 @@ class NextTokenSum:
 
     def __init__(self, scale: Scale) -> None:
         self._scale = scale
-        self._same = self._positions = self._compared = 0
+        self._same = self._positions = self._compared = self._samples = 0
         self._divergence = 0.0
 
     def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
@@ -47,6 +48,7 @@ class NextTokenSum:
         if counted is not None and counted.shape == shape[: counted.ndim]:
             use &= counted.reshape(*counted.shape, *(1,) * (len(shape) - counted.ndim))
         self._positions += int(use.sum())
+        self._samples += len(reference)
         if reference.shape != other.shape:
             return
         a, b = reference[use], other[use]
@@ -68,7 +70,8 @@ class NextTokenSum:
         finite = self._compared and np.isfinite(self._divergence)
         # Rounding can leave the divergence of equal distributions below 0.
         divergence = max(self._divergence, 0.0) / self._compared if finite else None
-        return MeasureResult(same, MEASURE, {"top_class": same, "kl_nats": divergence})
+        details = {"top_class": same, "kl_nats": divergence}
+        return MeasureResult(same, MEASURE, details, share_interval(same, self._samples))
 
 
 def log_probabilities(scores: Values, scale: Scale) -> Floats:

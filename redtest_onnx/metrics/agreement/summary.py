@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.metrics.agreement.intervals import Interval
+
 
 @dataclass(frozen=True)
 class OutputAgreement:
@@ -23,6 +25,8 @@ class OutputAgreement:
         tensors: what was compared in its place, where that was not the output itself.
         details: other figures by name.
         note: why it was not judged, or judged otherwise; None if there is nothing to say.
+        interval: in which the agreement on all data lies by 95 %, for all that the samples tell; None where
+            that is unknown.
     """
 
     name: str
@@ -34,6 +38,7 @@ class OutputAgreement:
     tensors: tuple[str, ...] = ()
     details: Mapping[str, float | None] = field(default_factory=dict)
     note: str | None = None
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,17 @@ class Agreement:
     @property
     def value(self) -> float | None:
         """The verdict: the agreement of the output that agrees least; None if none could be judged."""
-        found = [part.agreement for part in self.outputs if part.steers and part.agreement is not None]
-        return min(found, default=None)
+        return None if self._worst is None else self._worst.agreement
+
+    @property
+    def interval(self) -> Interval | None:
+        """In which the verdict on all data lies by 95 %; None where that is unknown."""
+        return None if self._worst is None else self._worst.interval
+
+    @property
+    def _worst(self) -> OutputAgreement | None:
+        found = [part for part in self.outputs if part.steers and part.agreement is not None]
+        return min(found, key=lambda part: part.agreement or 0.0, default=None)
 
 
 @dataclass(frozen=True)

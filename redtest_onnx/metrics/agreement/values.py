@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
+from redtest_onnx.metrics.agreement.intervals import Interval, mean_interval
+
+Weights = npt.NDArray[np.bool_]
 
 MEASURE = "1 - relative squared error"
 
@@ -77,13 +81,14 @@ class ValuesMeasure:
         above = channels / np.maximum(positions, 1)
         # Squares about the level, less those of the mean about it.
         about_channels = self._squares - float((positions * np.square(above)).sum())
-        spread = about_channels
+        spread, centre = about_channels, level + above
         if self._even and self._elements is not None:
-            between = first + self._elements / self._samples - (level + above)
+            between = first + self._elements / self._samples - centre
+            centre = between + centre
             spread = about_channels - self._samples * float(np.square(between).sum())
         if self._samples < 2 or spread <= _CONSTANT * max(self._energy, 1e-300):
-            return ValuesSum(self._energy / self._finite, self._seen)
-        return ValuesSum(spread / self._finite, self._seen)
+            return ValuesSum(self._energy / self._finite, self._seen, np.zeros_like(centre))
+        return ValuesSum(spread / self._finite, self._seen, centre)
 
 
 class ValuesSum:
@@ -92,12 +97,14 @@ class ValuesSum:
     Args:
         variance: mean squared distance of the reference's elements from their mean.
         expected: number of samples that there are.
+        centre: that mean, per element or per entry of the last axis; None where it is unknown.
     """
 
-    def __init__(self, variance: float, expected: int) -> None:
-        self._variance, self._expected = variance, expected
+    def __init__(self, variance: float, expected: int, centre: Floats | None = None) -> None:
+        self._variance, self._expected, self._centre = variance, expected, centre
         self._samples = 0
         self._score = self._error = self._scale = self._largest = 0.0
+        self._moments = np.zeros(3)  # sums of r^2, r q and q^2, see `_interval`
         self._finite = True
 
     def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
@@ -117,7 +124,10 @@ class ValuesSum:
             relative = np.divide(error, scale, out=np.where(error == 0, 0.0, _WORST), where=scale > 0)
         good = np.isfinite(error)
         self._finite &= bool(good.all())
-        self._score += float(np.where(good, 1 - np.minimum(relative, _WORST), 0.0).sum())
+        relative = np.where(good, np.minimum(relative, _WORST), 1.0)
+        self._score += float((1 - relative).sum())
+        own = np.where(good, self._own_spread(a, weight, scale), 1.0)
+        self._moments += relative @ relative, relative @ own, own @ own
         self._error += float(error[good].sum())
         self._scale += float(scale[good].sum())
         if good.any():
@@ -136,7 +146,34 @@ class ValuesSum:
             "relative_error": self._error / self._scale if self._scale > 0 and self._finite else None,
             "largest_difference": self._largest if self._finite else None,
         }
-        return MeasureResult(min(max(self._score / self._samples, 0.0), 1.0), MEASURE, details)
+        agreement = min(max(self._score / self._samples, 0.0), 1.0)
+        return MeasureResult(agreement, MEASURE, details, self._interval())
+
+    def _own_spread(self, a: Floats, weight: Weights, scale: Floats) -> Floats:
+        """[n] squared distance of each sample from the reference's mean, relative to the average one."""
+        if self._centre is None or self._centre.shape not in (a.shape[1:], a.shape[-1:]):
+            return np.ones(len(a))
+        centre = np.broadcast_to(self._centre, a.shape[1:]).reshape(-1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows = a.reshape(len(a), -1)
+            if weight.all():  # products need no array of differences
+                own = np.einsum("ij,ij->i", rows, rows) - 2 * (rows @ centre) + centre @ centre
+            else:
+                apart = np.where(weight.reshape(rows.shape), rows - centre, 0.0)
+                own = np.einsum("ij,ij->i", apart, apart)
+            own = np.maximum(own, 0.0)
+        known = (scale > 0) & np.isfinite(own)
+        relative: Floats = np.divide(own, scale, out=np.ones(len(a)), where=known)
+        return relative
+
+    def _interval(self) -> Interval | None:
+        """That of a ratio of two means: errors r and spreads q of the same samples, both with their doubt.
+
+        The ratio's linear part of a sample is r - R q, R being the mean of r; the mean of q is 1.
+        """
+        ratio = 1 - self._score / self._samples
+        squares = self._moments @ (1.0, -2 * ratio, ratio * ratio)
+        return mean_interval(1 - ratio, float(squares) / max(self._samples - 1, 1), self._samples)
 
 
 def _rows(values: Values) -> Floats:
@@ -145,7 +182,7 @@ def _rows(values: Values) -> Floats:
     return x.reshape(len(x), 1) if x.ndim == 1 else x
 
 
-def _weights(x: Floats, counted: Counted) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _weights(x: Floats, counted: Counted) -> Weights:
     if counted is None or counted.shape != x.shape[: counted.ndim]:
         return np.ones(x.shape, dtype=np.bool_)
     trailing = counted.reshape(*counted.shape, *(1,) * (x.ndim - counted.ndim))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -48,7 +48,8 @@ class LayerSets:
     """The choice of sets of a network: prices of stages are taken to add up.
 
     Args:
-        stages: sets of the layers of each stage, the empty one among them.
+        stages: sets of the layers of each stage, the empty one among them; of several of one size only
+            `rivals` looks beyond the cheapest.
 
     Attributes:
         sets: of all stages together, by price; of those of one size none that another one beats in price,
@@ -56,14 +57,10 @@ class LayerSets:
     """
 
     def __init__(self, stages: Sequence[Sequence[PricedSet]]) -> None:
+        self._stages = stages
         found = [PricedSet((), 0.0)]
         for stage in stages:
-            joined = [
-                PricedSet((*a.layers, *b.layers), a.price + b.price)
-                for a, b in product(found, stage)
-                if np.isfinite(b.price)
-            ]
-            found = _undominated(joined)
+            found = _undominated(_joined(found, cheapest_of_each_size(stage)))
         self.sets = tuple(sorted(found, key=lambda item: item.key))
 
     @property
@@ -79,6 +76,29 @@ class LayerSets:
         """The cheapest of `sets` that meets a condition; None where none does."""
         return next((found for item in self.sets if meets(found := item.scored())), None)
 
+    def rivals(self, chosen: Iterable[Layer], most: int) -> list[list[ScoredLayer]]:
+        """The cheapest other sets with as many layers of every stage that save as much.
+
+        Prices are found on few samples, so that sets of nearly one price come in any order: whoever can tell
+        them apart on more looks at these.
+
+        Args:
+            chosen: layers of the set.
+            most: sets to give.
+        """
+        gone, own = set(chosen), PricedSet(tuple(chosen), 0.0)
+        found = [PricedSet((), 0.0)]
+        for stage in self._stages:
+            count = len(gone & {layer for item in stage for layer in item.layers})
+            equal = [item for item in stage if len(item.layers) == count]
+            found = sorted(_joined(found, equal), key=lambda item: item.key)[: most + _PER_COUNT]
+        return [
+            item.scored()
+            for item in found
+            if set(item.layers) != gone
+            and all(a >= b for a, b in zip(item.savings, own.savings, strict=True))
+        ][:most]
+
     def __iter__(self) -> Iterator[ScoredLayer]:
         """The layers one by one, for those who want an order: by the smallest set that takes them in."""
         seen: set[Layer] = set()
@@ -87,6 +107,23 @@ class LayerSets:
                 if item.layer not in seen:
                     seen.add(item.layer)
                     yield item
+
+
+def cheapest_of_each_size(sets: Iterable[PricedSet]) -> list[PricedSet]:
+    """One set of each number of layers, small ones first."""
+    found: dict[int, PricedSet] = {}
+    for item in sorted(sets, key=lambda item: item.key):
+        found.setdefault(len(item.layers), item)
+    return [found[count] for count in sorted(found)]
+
+
+def _joined(found: Sequence[PricedSet], stage: Sequence[PricedSet]) -> list[PricedSet]:
+    """Each set of the stages so far with each of the next one."""
+    return [
+        PricedSet((*a.layers, *b.layers), a.price + b.price)
+        for a, b in product(found, stage)
+        if np.isfinite(b.price)
+    ]
 
 
 def _undominated(sets: Sequence[PricedSet]) -> list[PricedSet]:

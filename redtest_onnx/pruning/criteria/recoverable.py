@@ -11,7 +11,8 @@ from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.equations import RANKING_ROWS
-from redtest_onnx.pruning.repair.refit import refit
+from redtest_onnx.pruning.repair.known import GOAL_BYTES, KnownValues
+from redtest_onnx.pruning.repair.refit import Effort, refit
 
 _SAMPLES = 128  # to fit to, and as many to judge by
 
@@ -47,6 +48,7 @@ class _Prices:
         self._fit, judged = indices[:half], indices[half : half + _SAMPLES]
         self._judge = context.bench.evaluator(judged if len(judged) else self._fit)
         self._known: dict[Window, float] = {(): 0.0}
+        self._effort = Effort(0, RANKING_ROWS, KnownValues(GOAL_BYTES), diagnose=False)
 
     def rise(self, gaps: Iterable[Window], layer: Layer) -> float:
         """What taking out one more layer adds to the price of all gaps."""
@@ -62,7 +64,7 @@ class _Prices:
         bench = self._context.bench
         plan = Plan("recoverable", bench.digest, tuple(map(Step.of, gap)))
         pruned = AdapterInsertion(apply_plan(bench, plan))
-        fitted, _ = refit(bench, pruned, plan, self._fit, scope="gaps", rounds=0, density=RANKING_ROWS)
+        fitted, _ = refit(bench, pruned, plan, self._fit, scope="gaps", effort=self._effort)
         effect = self._judge.evaluate(fitted).agreement.relative_l2
         return effect**2 if np.isfinite(effect) else float("inf")
 

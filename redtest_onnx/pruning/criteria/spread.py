@@ -13,7 +13,7 @@ from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria.base import CriterionContext, criterion
 from redtest_onnx.pruning.criteria.gap_fits import GapFits
-from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet
+from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet, cheapest_of_each_size
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.positions import silenced
 from redtest_onnx.pruning.repair.targets import before_activation
@@ -38,7 +38,7 @@ def spread(context: CriterionContext) -> LayerSets:
     among the sets. Price of a set: the squared relative error of the outputs, summed over stages. Adapters
     are never chosen.
     """
-    return _found(context, StageSearch.sets)
+    return _found(context, StageSearch.priced)
 
 
 @criterion("every-other")
@@ -134,13 +134,17 @@ class StageSearch:
             name: [self._cut(found[name], k) for k, found in enumerate(original)] for name in names
         }
 
+    def priced(self) -> list[PricedSet]:
+        """All sets that were followed to the end, none included; of equal size the cheaper first."""
+        return self._priced([*self._beam(), *self._every_other()])
+
     def sets(self) -> list[PricedSet]:
         """The cheapest set of each number of layers, none included."""
-        return self._cheapest([*self._beam(), *self._every_other()])
+        return cheapest_of_each_size(self.priced())
 
     def patterns(self) -> list[PricedSet]:
         """Every other layer from the second on or from the first on, the cheaper of equal size, and none."""
-        return self._cheapest(self._every_other())
+        return cheapest_of_each_size(self._priced(self._every_other()))
 
     def _every_other(self) -> list[_State]:
         patterns = [
@@ -148,17 +152,16 @@ class StageSearch:
         ]
         return [self._followed(pattern) for pattern in patterns]
 
-    def _cheapest(self, ended: Iterable[_State]) -> list[PricedSet]:
+    def _priced(self, ended: Iterable[_State]) -> list[PricedSet]:
         price = self._prices()
-        best: dict[int, PricedSet] = {0: PricedSet((), 0.0)}
+        found: dict[tuple[int, ...], PricedSet] = {(): PricedSet((), 0.0)}
         for state in ended:
-            if not state.removed:
-                continue
-            found = PricedSet(tuple(self._layers[k] for k in state.removed), price(state))
-            known = best.get(len(state.removed))
-            if known is None or found.key < known.key:
-                best[len(state.removed)] = found
-        return [best[count] for count in sorted(best)]
+            if state.removed:
+                item = PricedSet(tuple(self._layers[k] for k in state.removed), price(state))
+                known = found.get(state.removed)
+                if known is None or item.key < known.key:
+                    found[state.removed] = item
+        return sorted(found.values(), key=lambda item: (len(item.layers), item.key))
 
     def price(self, removed: Iterable[Layer]) -> float:
         """What taking out some layers of the stage costs."""

@@ -105,7 +105,8 @@ def distilled(
         InputError: operators that PyTorch can't run here.
     """
     require_training()
-    from redtest_onnx.training.distil.distil import DistilSamples, distil
+    from redtest_onnx.training.distil.distil import distil
+    from redtest_onnx.training.distil.samples import DistilSamples
 
     samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose, bench.mask)
     found = distil(
@@ -159,4 +160,6 @@ def _target(bench: Workbench, tensor: JudgedTensor, made: set[str]) -> DistilTar
         return DistilTarget(tensor.name, "values")
     if tensor.kind == "embedding":
         return DistilTarget(tensor.name, "embedding")
+    if tensor.kind == "values" and tensor.mask is not None:
+        return DistilTarget(tensor.name, "states")
     return DistilTarget(tensor.name, "values") if tensor.kind in ("values", "detections") else None

@@ -145,7 +145,7 @@ class Equations:
         part.shift = self._pair[0].shift  # the first rows of all tell about what value products are formed
         first, *others = run.blocks
         part.include(summed(first))
-        for sums in in_threads(summed, others, self._threads):
+        for sums in in_threads(summed, others, self._threads) if others else ():
             part.include(sums)
 
     def merged(self, other: Equations) -> Equations:

@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
+from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS, Correction, Equations, inverse_scale, spatial
+from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.operator_models import (
     RESULT,
     SOURCE,
@@ -31,7 +33,7 @@ from redtest_onnx.pruning.repair.operator_models import (
     forward_model,
     input_metric,
 )
-from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, for_size
 from redtest_onnx.pruning.repair.positions import counted_rows, silenced
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import Session
@@ -130,6 +132,7 @@ class JointRefit:
         values: what the first reads and gives.
         goal: gives the second operator's goals by run.
         density: rows per unknown.
+        known: holds the sessions of operators that other pairs have in common.
     """
 
     def __init__(
@@ -140,13 +143,15 @@ class JointRefit:
         values: PairValues,
         goal: Callable[[int], Values],
         density: int,
+        known: KnownValues,
     ) -> None:
         self._runner, self._working, self._values, self._goal = runner, working, values, goal
         self._first, self._second = pair
-        self._options, self._density = runner.options, density
+        self._options, self._density, self._known = runner.options, density, known
         self._samples = sum(runner.counts[: len(values.inner)])
         self._equations = Equations(self._first, self._samples, runner.options, density=density, seed=1)
-        self._function = runner.part([self._second.input], self._given(0))
+        self._function: Part | None = None
+        self._rectifies = _is_rectifier(runner.model, self._first.target, self._second.input)
         self._forward: Session | None = None
         self._backward: Session | None = None
 
@@ -232,7 +237,11 @@ class JointRefit:
             error, size = spatial(error), spatial(between).shape[2:]
         if self._backward is None:
             out = error.shape[2:] if size else ()
-            self._backward = Session(backward_model(self._second, size, out), self._options)
+            self._backward = self._known.session(
+                ("backward", self._second.geometry, self._second.groups, size, out),
+                error.nbytes + between.nbytes,
+                lambda: self._opened(backward_model(self._second, size, out), error),
+            )
         found: Float32s = self._backward.run({SOURCE: error, WEIGHT: kernel})[RESULT]
         return found
 
@@ -241,9 +250,21 @@ class JointRefit:
         inner, ends = self._values.inner[run], []
         for shift in (_SLOPE_STEP, -_SLOPE_STEP):
             moved = (inner.astype(np.float32) + np.float32(shift)).astype(inner.dtype)
-            ends.append(self._function(run, self._given(run, moved))[self._second.input].astype(np.float32))
+            ends.append(self._applied(run, moved).astype(np.float32))
         slope: Float32s = (ends[0] - ends[1]) / np.float32(2 * _SLOPE_STEP)
         return slope
+
+    def _opened(self, model: Model, fed: Values) -> Session:
+        return Session(model, for_size(self._options, [fed.nbytes]))
+
+    def _applied(self, run: int, inner: Values) -> Values:
+        """The function between the operators, at other outputs of the first."""
+        if self._rectifies and inner.dtype.kind == "f":
+            return np.maximum(inner, np.zeros((), inner.dtype))
+        if self._function is None:
+            self._function = self._runner.part([self._second.input], self._given(0))
+        found: Values = self._function(run, self._given(run, inner))[self._second.input]
+        return found
 
     def _moved(self, run: int, weight: Floats, bias: Floats) -> Float32s:
         """What the first operator gives more after a whole step, of one run."""
@@ -255,7 +276,11 @@ class JointRefit:
             x, size, out = spatial(x), spatial(x).shape[2:], spatial(inner).shape[2:]
             kernel = kernel.reshape(len(kernel), -1, *geometry.kernel)
         if self._forward is None:
-            self._forward = Session(forward_model(self._first, size, out), self._options)
+            self._forward = self._known.session(
+                ("forward", geometry, self._first.groups, size, out),
+                x.nbytes + inner.nbytes,
+                lambda: self._opened(forward_model(self._first, size, out), x),
+            )
         found: Float32s = self._forward.run({SOURCE: x, WEIGHT: kernel})[RESULT]
         found += bias.astype(np.float32).reshape(-1, *[1] * len(out))
         return found.reshape(inner.shape)
@@ -301,6 +326,15 @@ class JointRefit:
             return False
         self._working.correct(self._second, correction.weight, correction.bias)
         return True
+
+
+def _is_rectifier(model: Model, source: str, result: str) -> bool:
+    """Whether one tensor is the other one's positive part."""
+    index = index_of(model)
+    node = index.producer.get(result)
+    return node is not None and (
+        ops.qualified(index.nodes[node]) == "Relu" and index.nodes[node].input[0] == source
+    )
 
 
 @dataclass(frozen=True)

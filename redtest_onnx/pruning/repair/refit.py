@@ -27,6 +27,7 @@ from redtest_onnx.pruning.narrowing import TakeChannels, taken_channels
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
+from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
@@ -50,8 +51,8 @@ class Refit:
     Attributes:
         operator: name of its node.
         explained: share of the error at its target that the first correction takes away.
-        condition: condition number of that fit.
-        rank: directions of its input that carry information.
+        condition: condition number of that fit; None where it wasn't asked for.
+        rank: directions of its input that carry information; None likewise.
         unknowns: size of its input.
         rows: equations.
         rounds: how often it was solved together with the operator in front of it.
@@ -59,11 +60,28 @@ class Refit:
 
     operator: str
     explained: float
-    condition: float
-    rank: int
+    condition: float | None
+    rank: int | None
     unknowns: int
     rows: int
     rounds: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Effort:
+    """How much is done for a fit.
+
+    Attributes:
+        rounds: how often two operators with an activation function between them are solved together.
+        density: rows per unknown.
+        known: what other fits of the same original on the same samples have found; nothing if None.
+        diagnose: whether the condition of each fit is found out, which takes as long as to solve it.
+    """
+
+    rounds: int = ROUNDS
+    density: int = FINAL_ROWS
+    known: KnownValues | None = None
+    diagnose: bool = True
 
 
 @one_blas_thread(solvers=True)
@@ -74,8 +92,7 @@ def refit(
     indices: Indices,
     *,
     scope: Scope = "all",
-    rounds: int = ROUNDS,
-    density: int = FINAL_ROWS,
+    effort: Effort | None = None,
     progress: Progress | None = None,
 ) -> tuple[Model, tuple[Refit, ...]]:
     """Solve the linear operators of a pruned model again.
@@ -86,13 +103,14 @@ def refit(
         plan: what was taken out.
         indices: which of the samples.
         scope: "all" operators that see other values than before, or only those in front of "gaps".
-        rounds: how often two operators with an activation function between them are solved together.
-        density: rows per unknown of the fits.
+        effort: how much is done for the fits.
         progress: called after each operator.
 
     Returns:
         The repaired model and what was done to each operator.
     """
+    effort = effort or Effort()
+    known = effort.known or KnownValues()
     working = WorkingModel(pruned.model)
     old_index, index = bench.index, working.index
     goals = gap_goals(old_index, plan, pruned.exits)
@@ -104,7 +122,7 @@ def refit(
         "gaps": lambda operator: operator.target in goals,
     }
     todo = [operator for operator in working.operators if in_scope[scope](operator)]
-    firsts = [upstream_operator(index, operator, by_target) if rounds else None for operator in todo]
+    firsts = [upstream_operator(index, operator, by_target) if effort.rounds else None for operator in todo]
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
@@ -116,16 +134,16 @@ def refit(
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         reached = old_index.producer.get(index.nodes[frontier[k]].output[0], 0)
         aim = goals.get(operator.target, operator.target)
-        goal = _Goals(before, aim, reached, taken.get(aim))
+        goal = _Goals(before, aim, reached, known, taken.get(aim))
         values = PairValues()
         front = _Front(now, frontier[k])
-        correction = _solve(front, operator, first, goal, values, density)
+        correction = _solve(front, operator, first, goal, values, effort)
         if correction is not None:
             working.correct(operator, correction.weight, correction.bias)
             solved = 0
             if first is not None and values.inner:
-                joint = JointRefit(now, working, (first, operator), values, goal, density)
-                solved = joint.rounds(rounds)
+                joint = JointRefit(now, working, (first, operator), values, goal, effort.density, known)
+                solved = joint.rounds(effort.rounds)
                 now.keep(first.target, values.inner)
             name = index.nodes[operator.node].name or operator.output
             done.append(record(name, correction, solved))
@@ -150,14 +168,20 @@ class _Goals:
         runner: the original.
         tensor: what is hit.
         node: up to where the original goes on, once all runs were asked for in turn.
+        known: what earlier fits found, and later ones will find here.
         take: takes the channels of it that are left; all if None.
     """
 
     def __init__(
-        self, runner: PartialRunner, tensor: str, node: int, take: TakeChannels | None = None
+        self,
+        runner: PartialRunner,
+        tensor: str,
+        node: int,
+        known: KnownValues,
+        take: TakeChannels | None = None,
     ) -> None:
         self._runner, self._tensor, self._counts = runner, tensor, runner.counts
-        self._take = take
+        self._take, self._known = take, known
         self._in_turn = runner.values([tensor], advance_to=node)
         self._part: Part | None = None
         self._kept: dict[int, Values] = {}
@@ -167,7 +191,10 @@ class _Goals:
     def __call__(self, run: int) -> Values:
         goal: Values | None = self._kept.get(run)
         if goal is None:
-            goal = self._compute(run)
+            goal = self._known.value(self._tensor, run)
+            if goal is None:
+                goal = self._compute(run)
+                self._known.keep(self._tensor, run, goal)
             goal = goal if self._take is None else self._take(goal)
             self._size += goal.nbytes
             if self._size <= _GOAL_BYTES:
@@ -195,14 +222,14 @@ def _solve(
     first: LinearOperator | None,
     goals: Callable[[int], Values],
     values: PairValues,
-    density: int,
+    effort: Effort,
 ) -> Correction | None:
     """The least-squares correction of one operator; None if shapes don't fit or nothing helps.
 
     What the operator in front of it reads and gives is left in `values`.
     """
     runner = front.runner
-    equations = Equations(operator, sum(runner.counts), runner.options, density=density)
+    equations = Equations(operator, sum(runner.counts), runner.options, density=effort.density)
     names = [operator.input, operator.output, operator.target]
     names += [] if first is None else [first.input, first.target]
     runs = runner.values(names, advance_to=front.node)
@@ -212,14 +239,14 @@ def _solve(
         if now.shape != goal.shape or output.shape != now.shape:
             return None
         if first is not None:
-            values.hold(found[first.input], found[first.target], first, density)
+            values.hold(found[first.input], found[first.target], first, effort.density)
         if not equations.add(x, goal - now, runner.counted(k)):
             return None
-    return equations.solve(diagnose=True)
+    return equations.solve(diagnose=effort.diagnose)
 
 
 def record(name: str, fit: Correction, rounds: int) -> Refit:
     """What was done to an operator."""
-    assert fit.diagnosis is not None
     known = fit.diagnosis
-    return Refit(name, fit.explained, known.condition, known.rank, fit.unknowns, fit.rows, rounds)
+    condition, rank = (None, None) if known is None else (known.condition, known.rank)
+    return Refit(name, fit.explained, condition, rank, fit.unknowns, fit.rows, rounds)

@@ -26,8 +26,7 @@ from redtest_onnx.pruning.repair.distilled import (
     require_training,
     training_offer,
 )
-from redtest_onnx.pruning.repair.equations import FINAL_ROWS
-from redtest_onnx.pruning.repair.refit import ROUNDS, Refit, refit
+from redtest_onnx.pruning.repair.refit import Effort, Refit, refit
 from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
 from redtest_onnx.runtime.workbench import Workbench
@@ -99,15 +98,13 @@ class FitSettings:
         method: "refit" or "adapter", see `repair`; "distil" is fitted as "refit" is.
         fit: the samples to fit to.
         kernel: size of the convolutions of fitted adapters.
-        rounds: of solving two operators together, see `refit`; none for adapters.
-        density: rows per unknown of the fits.
+        effort: how much is done for it; with adapters no two operators are solved together.
     """
 
     method: Fitted
     fit: Indices
     kernel: int = 1
-    rounds: int = ROUNDS
-    density: int = FINAL_ROWS
+    effort: Effort = field(default_factory=Effort)
 
 
 def repair(
@@ -174,7 +171,7 @@ def repair(
         try:
             fits = FitSettings(name, fit, settings.kernel)
             if name == "distil":
-                fits = replace(fits, fit=fit[:REFIT_SAMPLES], rounds=REFIT_ROUNDS)
+                fits = replace(fits, fit=fit[:REFIT_SAMPLES], effort=Effort(REFIT_ROUNDS))
             if name == "refit" and settings.shards is not None:
                 model, refits, spread = refit_over_shards(
                     bench, pruned, plan, settings.shards, progress=progress
@@ -185,7 +182,8 @@ def repair(
             if not allows(fitted):
                 failed.append(f"with {name} the result would be larger than it may be")
                 continue
-            tried.append((judged(fitted), name, fitted, refits))
+            loss = judged(fitted)
+            tried.append((loss, name, fitted, refits))
         except (InputError, np.linalg.LinAlgError) as error:
             if name == "refit" and settings.shards is not None and isinstance(error, InputError):
                 raise  # of a file that was named for this fit
@@ -193,7 +191,6 @@ def repair(
             log.warning("repair by %s is left out: %s", name, first_line(error))
             failed.append(f"{name} failed: {first_line(error)}")
             continue
-        loss = tried[-1][0]
         if method == "auto" and name == "refit" and loss[0] >= 2 * _standard_error(loss[0], sizes[1]):
             offer = training_offer(bench, fitted, settings.distil)
             if not offer.accepted:
@@ -269,5 +266,5 @@ def fit_to_original(
     """
     adapters = settings.method == "adapter"
     gaps = apply_with_adapters(bench, plan, settings.kernel) if adapters else AdapterInsertion(pruned)
-    rounds = 0 if adapters else settings.rounds
-    return refit(bench, gaps, plan, settings.fit, rounds=rounds, density=settings.density, progress=progress)
+    effort = replace(settings.effort, rounds=0) if adapters else settings.effort
+    return refit(bench, gaps, plan, settings.fit, effort=effort, progress=progress)

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.data.batching import Indices, portions
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.elimination import LinearReader, fitted
@@ -163,7 +163,8 @@ def width_readers(
     ]
     size = max(1, min(bench.samples_per_run, -(-len(indices) // _PARTS)))
     runner = PartialRunner(bench, indices, size=size)
-    for portion in _portions(bench, measurable, max(runner.counts)):
+    samples = max(runner.counts)
+    for portion in portions(measurable, lambda width: _held(bench, width, samples), _RUN_BYTES):
         yield from _measured(bench, portion, runner)
 
 
@@ -198,22 +199,13 @@ def _weight(bench: Workbench, operator: LinearOperator) -> Values:
     return bench.model.value(operator.weight_of(bench.model))
 
 
-def _portions(bench: Workbench, widths: Sequence[InnerWidth], samples: int) -> Iterator[list[InnerWidth]]:
-    """Inner widths whose tensors and moments can be held at once."""
+def _held(bench: Workbench, width: InnerWidth, samples: int) -> int:
+    """Bytes of the tensors and moments of an inner width."""
     sizes, batch = bench.shapes.sizes, bench.resolved.batch or 1
-    portion: list[InnerWidth] = []
     held = 0
-    for width in widths:
-        size = 0
-        for operator in width.consumers:
-            tensors = (sizes.get(name, ()) for name in (operator.input, operator.target))
-            size += sum(4 * prod(shape) // batch for shape in tensors) * samples
-            unknowns = operator.unknowns(sizes.get(operator.input, (1, 1)))
-            size += 8 * (unknowns if unknowns <= LARGEST else width.channels) ** 2
-        if portion and held + size > _RUN_BYTES:
-            yield portion
-            portion, held = [], 0
-        portion.append(width)
-        held += size
-    if portion:
-        yield portion
+    for operator in width.consumers:
+        tensors = (sizes.get(name, ()) for name in (operator.input, operator.target))
+        held += sum(4 * prod(shape) // batch for shape in tensors) * samples
+        unknowns = operator.unknowns(sizes.get(operator.input, (1, 1)))
+        held += 8 * (unknowns if unknowns <= LARGEST else width.channels) ** 2
+    return held

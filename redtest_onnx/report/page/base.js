@@ -58,6 +58,7 @@ function show(kind, value) {
 /** As `show`, without needless decimals: for axes. */
 function tick(kind, value) {
   if (kind === "share") return `${Number((value * 100).toPrecision(4))}%`;
+  if (kind === "milliseconds") return `${Number(value.toPrecision(4))} ms`;
   if (kind === "count" || kind === "bytes") {
     return show(kind, value).replace(/\.?0+(?= )/, "").replace(/(\.\d)0(?= )/, "$1");
   }
@@ -73,6 +74,12 @@ function ticks(low, high, wanted) {
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(k * step);
   return found;
+}
+
+/** The smallest round number that is no less than `least`: 1, 2, 5, 10, 20 and so on. */
+function roundStep(least) {
+  const power = 10 ** Math.max(0, Math.floor(Math.log10(least)));
+  return [1, 2, 5, 10].map((k) => k * power).find((k) => k >= least);
 }
 
 /** The end of a text that is at most `room` pixels wide: the end tells layers apart. It begins with a whole part of

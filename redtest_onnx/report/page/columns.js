@@ -7,7 +7,7 @@ class ColumnChart {
     this.chart = chart;
     this.canvas = element("canvas", { role: "img", "aria-label": `${chart.panels.map((p) => p.title).join(", ")} of ${chart.items.length} items` });
     this.legend = element("div", { class: "scale" },
-      ...(chart.items.some((item) => item[2]) ? [element("span", { class: "key" }, element("i"), "removed")] : []));
+      ...(chart.items.some((item) => item[2]) ? [element("span", { class: "key" }, element("i"), page.marking)] : []));
     place.replaceChildren(this.canvas, this.legend);
     this.current = null;
     interact(this.canvas, {
@@ -31,7 +31,7 @@ class ColumnChart {
     context.textAlign = "center";
     context.textBaseline = "middle";
     const slot = this.plot.width / items.length;
-    const skip = Math.max(1, Math.ceil((context.measureText(String(items.length)).width + 10) / slot));
+    const skip = roundStep((context.measureText(String(items.length)).width + 10) / slot);
     for (let k = 0; this.chart.numbered && k < items.length; k += skip) {
       if (this.plot.x + (k + 0.5) * slot + context.measureText(String(k)).width / 2 > width) break;
       context.fillText(String(k), this.plot.x + (k + 0.5) * slot, panels.length * this.tall + 12);
@@ -51,13 +51,15 @@ class ColumnChart {
   panel(context, colours, panel, top) {
     const { x, width } = this.plot, height = this.tall - 30;
     const known = panel.values.filter((v) => v !== null);
-    const most = Math.max(...known, panel.line || 0) || 1;
+    const largest = Math.max(...known, panel.line || 0) || 1;
+    const marks = ticks(0, largest, 3), step = marks.length > 1 ? marks[1] : largest;
+    const most = Math.ceil(largest / step - 1e-9) * step; // the axis ends at a mark
     context.textBaseline = "middle";
     context.textAlign = "left";
     context.fillStyle = colours.text;
     context.fillText(panel.title, x, top - 11);
     context.textAlign = "right";
-    for (const value of ticks(0, most, 3)) {
+    for (const value of ticks(0, most, most / step)) {
       const y = top + height - value / most * height;
       context.fillStyle = colours.line;
       context.fillRect(x, y, width, 1);
@@ -105,7 +107,7 @@ class ColumnChart {
   tell(px, py) {
     const [name, detail, marked] = this.chart.items[this.current];
     const values = this.chart.panels.map((panel) => `${panel.title}: ${show(panel.kind, panel.values[this.current])}`);
-    tip([`${this.chart.numbered ? `${this.current} ` : ""}${name}${marked ? " (removed)" : ""}`, detail, ...values], px, py);
+    tip([`${this.chart.numbered ? `${this.current} ` : ""}${name}${marked ? ` (${page.marking})` : ""}`, detail, ...values], px, py);
   }
 
   step(by) {

@@ -43,6 +43,7 @@ SYNTHETIC = (
     "Measured on synthetic (random) inputs, which say little about real ones. Measure again with --data "
     "before you act on these figures."
 )
+PLANNED = "to be removed"
 _GRAPH = (
     "The graph itself",
     "Netron (netron.app) shows it; --model-explorer gives these figures to Google's Model Explorer.",
@@ -87,7 +88,9 @@ def analysis_page(
     """
     removed = frozenset(step.region for step in plan.steps) if plan else frozenset()
     score = analysis.redundancy
-    spread = f" ± {score.std:.1f} over batches" if score.std is not None and math.isfinite(score.std) else ""
+    spread = (
+        f"± {score.std:,.1f} over batches, " if score.std is not None and math.isfinite(score.std) else ""
+    )
     title = f"{_name(model)}: redundancy of {plural(len(analysis.layers), 'layer')}"
     if plan:
         title = f"{_name(model)}: plan to remove {removal_words(plan, analysis.layers)}"
@@ -100,18 +103,19 @@ def analysis_page(
     return Page(
         title=title,
         headline=f"{redundancy_words(score)}. "
-        f"{plural(candidates, 'removable layer is', 'removable layers are')} that similar to the one before.",
+        f"{plural(candidates, 'removable layer repeats', 'removable layers repeat')} the one before.",
         warnings=_warnings(analysis),
         cards=(
-            Card("MSRS", numbers.msrs(score.value), f"of {score.pairs:,} pairs{spread}"),
+            Card("MSRS", numbers.msrs(score.value), f"{spread}of {score.pairs:,} pairs"),
             *cost_cards(cost, model.file_bytes),
             Card("Candidates", f"{candidates:,}", f"of {plural(len(analysis.layers), 'layer')}"),
         ),
         matrices=(similarity_matrix(analysis, "similarity", removed),),
         charts=(_columns(analysis.layers, removed, analysis, latency_ms),),
-        tables=(_layers(analysis, removed, latency_ms), *([widths] if widths else [])),
+        tables=(_layers(analysis, removed, latency_ms, PLANNED), *([widths] if widths else [])),
         facts=(*model_facts(model), *_data_facts(analysis), _GRAPH, *provenance.facts),
         protect="layers",
+        marking=PLANNED,
     )
 
 
@@ -205,8 +209,11 @@ def _data_facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _layers(analysis: Analysis, removed: Collection[str], latency_ms: Latencies | None) -> Table:
-    return layer_table(analysis.layers, [None, *analysis.adjacent], latency_ms=latency_ms, removed=removed)
+def _layers(
+    analysis: Analysis, removed: Collection[str], latency_ms: Latencies | None, marking: str = "removed"
+) -> Table:
+    similarity = [None, *analysis.adjacent]
+    return layer_table(analysis.layers, similarity, latency_ms=latency_ms, removed=removed, marking=marking)
 
 
 def layer_items(layers: Iterable[Layer], removed: Collection[str] = ()) -> tuple[Item, ...]:
@@ -238,7 +245,7 @@ def _columns(
         Panel("MACs", "count", tuple(None if v.macs is None else float(v.macs) for v in layers)),
     ]
     if latency_ms is not None:
-        panels.append(Panel("latency of the layer in ms", "milliseconds", finite(latency_ms)))
+        panels.append(Panel("latency of the layer", "milliseconds", finite(latency_ms)))
     if analysis is not None:
         similarity = (None, *finite(analysis.adjacent))
         threshold = analysis.redundancy.threshold
@@ -272,7 +279,9 @@ def _prune_cards(pruning: Pruning) -> tuple[Card, ...]:
         tone: Tone = "good" if points >= 0 else "bad" if points <= -1 else ""
         cards.append(Card("Accuracy", f"{points:+.2f} points", f"{a.accuracy:.2%} → {b.accuracy:.2%}", tone))
     if pruning.agreement.value is not None:
-        cards.append(Card("Agreement with the original", f"{pruning.agreement.value:.2%}"))
+        ends = numbers.interval95(pruning.agreement.interval)
+        detail = f"95% interval {ends}, {numbers.plural(pruning.evaluated, 'sample')}" if ends else ""
+        cards.append(Card("Agreement with the original", f"{pruning.agreement.value:.2%}", detail))
     return tuple(cards)
 
 

@@ -64,7 +64,8 @@ class Heatmap {
     const matrix = this.matrices[k];
     this.matrix = matrix;
     [this.rows, this.columns] = matrix.shape;
-    matrix.shared = matrix.shared || shared(matrix.rows.map((item) => item[0]));
+    matrix.shared = matrix.shared || Object.fromEntries([["row", matrix.rows], ["column", matrix.columns]]
+      .map(([along, items]) => [along, shared(items.map((item) => item[0]))]));
     matrix.values = matrix.values || decode(matrix);
     matrix.image = matrix.image || paint(matrix.values, this.rows, this.columns);
     this.switches.forEach((button, i) => button.setAttribute("aria-pressed", String(i === k)));
@@ -73,7 +74,7 @@ class Heatmap {
     const marked = matrix.rows.some((item) => item[2]) || across.some((item) => item[2]);
     this.legend.replaceChildren(
       element("span", { class: "ramp" }, "0", element("i"), `1 ${matrix.measure}`),
-      ...(marked ? [element("span", { class: "key" }, element("i"), "removed")] : []),
+      ...(marked ? [element("span", { class: "key" }, element("i"), page.marking)] : []),
       ...(matrix.values.some(Number.isNaN) ? [element("span", { class: "key gap" }, element("i"), "undefined")] : []),
       ...(matrix.step > 1 ? [element("span", {}, `Each square is the mean of ${matrix.step} x ${matrix.step} pairs.`)] : []));
     this.current = null;
@@ -112,7 +113,7 @@ class Heatmap {
     const last = items[items.length - 1];
     const first = k * this.matrix.step;
     if (items.length > 1) return [`${first} ${items[0][0]} \u2013 ${first + items.length - 1} ${last[0]}`, ""];
-    return [`${first} ${items[0][0]}${items[0][2] ? " (removed)" : ""}`, items[0][1]];
+    return [`${first} ${items[0][0]}${items[0][2] ? ` (${page.marking})` : ""}`, items[0][1]];
   }
 
   draw() {
@@ -122,14 +123,14 @@ class Heatmap {
     let context = this.canvas.getContext("2d");
     context.font = "11px system-ui, sans-serif";
     const names = room >= 560 ? Math.min(220, room * 0.3) : Math.min(120, room * 0.31);
-    const shown = Array.from({ length: Math.min(tall, 80) }, (_, k) => this.label(top + Math.floor(k * tall / Math.min(tall, 80))));
-    const margin = Math.min(names, Math.max(...shown.map((text) => context.measureText(text).width)) + 4) + 14;
+    const margin = Math.min(names, this.widest(context, "row", top, tall) + 4) + 14;
     const side = Math.min(room - margin - 4, 760);
+    this.below = this.matrix.symmetric ? 24 : Math.min(120, this.widest(context, "column", left, wide) + 4) + 10;
     const height = this.matrix.symmetric
       ? side * Math.min(1, tall / wide)
       : Math.max(180, Math.min(760, side * tall / wide));
     this.plot = { x: margin, y: 10, width: side, height };
-    context = prepare(this.canvas, margin + side + 4, height + 34);
+    context = prepare(this.canvas, margin + side + 4, 10 + height + this.below);
     context.imageSmoothingEnabled = side < wide;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.matrix.image, left, top, wide, tall, margin, 10, side, height);
@@ -143,9 +144,16 @@ class Heatmap {
     }
   }
 
-  label(k) {
-    const first = k * this.matrix.step;
-    return `${distinct(this.items("row", k)[0][0], this.matrix.shared)}  ${first}`;
+  /** Name and position of a row or column; the position ends it, so that it stays where names are cut. */
+  label(along, k) {
+    return `${distinct(this.items(along, k)[0][0], this.matrix.shared[along])}  ${k * this.matrix.step}`;
+  }
+
+  /** Pixels of the longest of some labels in the view. */
+  widest(context, along, first, count) {
+    const some = Math.min(count, 80);
+    const texts = Array.from({ length: some }, (_, k) => this.label(along, first + Math.floor(k * count / some)));
+    return Math.max(...texts.map((text) => context.measureText(text).width));
   }
 
   labels(context, colours, room) {
@@ -154,24 +162,41 @@ class Heatmap {
     context.textBaseline = "middle";
     context.textAlign = "right";
     const down = height / tall, across = width / wide;
-    const every = Math.max(1, Math.ceil(13 / down));
+    const { step } = this.matrix, every = roundStep(13 / down * step);
+    const labelled = (k, among) => k * step % among < step; // the first square at a round number, or behind it
     for (let k = 0; k < tall; k++) {
       const marked = this.items("row", top + k).some((item) => item[2]);
       if (marked) this.strip(context, colours, x - 9, y + k * down, 5, Math.max(1, down - 0.5));
-      if (k % every) continue;
+      if (!labelled(top + k, every)) continue;
       context.fillStyle = marked && every === 1 ? colours.removed : colours.muted;
-      context.fillText(shorten(context, this.label(top + k), room), x - 12, y + (k + 0.5) * down);
+      context.fillText(shorten(context, this.label("row", top + k), room), x - 12, y + (k + 0.5) * down);
     }
+    if (!this.matrix.symmetric) return this.upright(context, colours, (k) => labelled(k, roundStep(13 / across * step)));
     context.textAlign = "center";
-    const widest = context.measureText(String((left + wide) * this.matrix.step)).width + 8;
-    const skip = Math.max(1, Math.ceil(widest / across));
+    const widest = context.measureText(String((left + wide) * step)).width + 8;
+    const skip = roundStep(widest / across * step);
     for (let k = 0; k < wide; k++) {
       const marked = this.items("column", left + k).some((item) => item[2]);
       if (marked) this.strip(context, colours, x + k * across, y - 8, Math.max(1, across - 0.5), 5);
-      const number = String((left + k) * this.matrix.step), middle = x + (k + 0.5) * across;
-      if (k % skip || middle + context.measureText(number).width / 2 > x + width + 4) continue;
+      const number = String((left + k) * step), middle = x + (k + 0.5) * across;
+      if (!labelled(left + k, skip) || middle + context.measureText(number).width / 2 > x + width + 4) continue;
       context.fillStyle = colours.muted;
       context.fillText(number, middle, y + height + 12);
+    }
+  }
+
+  /** Names of columns that are not the rows' again, from top to bottom. */
+  upright(context, colours, labelled) {
+    const { x, y, width, height } = this.plot, [, left, , wide] = this.view;
+    context.textAlign = "right";
+    context.fillStyle = colours.muted;
+    for (let k = 0; k < wide; k++) {
+      if (!labelled(left + k)) continue;
+      context.save();
+      context.translate(x + (k + 0.5) * width / wide, y + height + 7);
+      context.rotate(-Math.PI / 2);
+      context.fillText(shorten(context, this.label("column", left + k), this.below - 10), 0, 0);
+      context.restore();
     }
   }
 

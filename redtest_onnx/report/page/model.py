@@ -123,6 +123,7 @@ class Point:
         y: position.
         name: what it stands for.
         detail: further figures, for the hover text.
+        label: what is written beside it; the name unless given.
         front: whether it lies on the line of best points.
         chosen: whether it was taken.
         colour: 0 to 1 on the scale of colours; None for plain.
@@ -132,6 +133,7 @@ class Point:
     y: float
     name: str
     detail: str = ""
+    label: str = ""
     front: bool = False
     chosen: bool = False
     colour: float | None = None
@@ -171,6 +173,7 @@ class Page:
         tables: the first is the main one; tables follow the charts.
         facts: what was measured on what, as name and value: command, versions, date, hashes.
         protect: key of the table whose names can be copied as `--protect`; None for no such button.
+        marking: what marked items are, for legends.
     """
 
     title: str
@@ -182,6 +185,7 @@ class Page:
     tables: tuple[Table, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     protect: str | None = None
+    marking: str = "removed"
 
 
 def finite(values: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from redtest_onnx.auditing.run import Audit
@@ -28,7 +29,7 @@ from redtest_onnx.report.page.model import (
     finite,
 )
 from redtest_onnx.report.page.provenance import Facts, Provenance, model_facts, settings_fact
-from redtest_onnx.report.ranking_figures import staircase
+from redtest_onnx.report.ranking_figures import candidate_label, staircase
 from redtest_onnx.report.rankings import (
     correlation_table,
     means_table,
@@ -39,10 +40,11 @@ from redtest_onnx.report.rankings import (
 from redtest_onnx.report.sparsity import sparsity_table, sparsity_words
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.similarity.compare import Comparison
+from redtest_onnx.text import digits
 from redtest_onnx.weight_sparsity.measure import Sparsity
 
 _COSTS = {
-    "latency": PageAxis("latency in ms", "milliseconds", log=True),
+    "latency": PageAxis("latency", "milliseconds", log=True),
     "parameters": PageAxis("parameters", "count", log=True),
     "macs": PageAxis("MACs per sample", "count", log=True),
 }
@@ -75,7 +77,7 @@ def compare_page(
         headline=compare_headline(comparison),
         cards=_change_cards(side_by_side[0]) if side_by_side else (),
         matrices=(Matrix("similarity", rows, columns, comparison.similarity),),
-        tables=(*side_by_side, match_table(comparison)),
+        tables=(match_table(comparison), *side_by_side),
         facts=(
             *(files or (("Rows", titles[0]), ("Columns", titles[1]))),
             ("Measured on", f"{batches} of {plural(comparison.samples, 'sample')} of {source}"),
@@ -138,14 +140,25 @@ def sparsity_page(
             *([Columns("Tensor by tensor", items, tuple(panels))] if items else []),
             _histogram(sparsity),
         ),
-        tables=(*stages, sparsity_table(sparsity)),
-        facts=(*model_facts(model), *(("Note", line) for line in words[1:]), *provenance.facts),
+        tables=(*stages, _numbered(sparsity_table(sparsity))),
+        facts=(
+            *model_facts(model),
+            *(("PQ Index", line) for line in words[1 : len(panels)]),
+            *(("Note", line) for line in words[len(panels) :]),
+            *provenance.facts,
+        ),
         protect="tensors",
     )
 
 
+def _numbered(table: Table) -> Table:
+    """With the positions that charts write below their columns."""
+    columns = (Column("index", "#", "integer"), *table.columns)
+    return replace(table, columns=columns, rows=tuple((k, *row) for k, row in enumerate(table.rows)))
+
+
 def _retained(retained: float, sparsity: Sparsity) -> str:
-    return f"bound retains {retained / sparsity.elements:.0%}" if sparsity.elements else ""
+    return f"up to {1 - retained / sparsity.elements:.0%} may be spared" if sparsity.elements else ""
 
 
 def _histogram(sparsity: Sparsity) -> Columns:
@@ -235,12 +248,16 @@ def _candidates(ranking: Ranking) -> list[Points]:
             f"{row.place} {Path(row.candidate.name).name}",
             f"MSRS {numbers.decimal(row.candidate.msrs)}, {numbers.count(row.candidate.parameters)} "
             "parameters",
+            label=candidate_label(row),
             front=k in front,
             colour=colour(row),
         )
         for k, row in enumerate(rows)
     )
-    note = "Numbers are places in the ranking; the line joins the candidates that none beats in both."
+    note = (
+        "Numbers are places in the ranking. The line joins the candidates that none beats in both; the stars "
+        "of the table count MSRS as a third."
+    )
     return [
         Points(
             f"Accuracy and {_COSTS[cost].title}", _COSTS[cost], PageAxis("accuracy", "share"), points, note
@@ -284,4 +301,5 @@ def _latency_card(audits: Sequence[Audit]) -> tuple[Card, ...]:
     latency = audits[0].measured["latency_ms"]
     if len(audits) > 1 or not latency:
         return ()
-    return (Card("Latency, median", numbers.milliseconds(latency["p50"]), f"p99 {latency['p99']:.3g} ms"),)
+    tail = f"p99 {digits(latency['p99'])} ms"
+    return (Card("Latency, median", numbers.milliseconds(latency["p50"]), tail),)

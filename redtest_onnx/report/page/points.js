@@ -99,7 +99,8 @@ class PointChart {
       context.fillStyle = point.chosen ? colours.removed : point.colour === null ? colours.data : `rgb(${colourOf(point.colour)})`;
       context.fill();
       context.lineWidth = 1;
-      context.strokeStyle = point.front || k === this.current ? colours.text : colours.ground;
+      // The ends of the scale are as dark or as bright as the ground: a rim keeps those points in sight.
+      context.strokeStyle = point.front || k === this.current ? colours.text : point.colour === null ? colours.ground : colours.muted;
       context.stroke();
     });
   }
@@ -121,7 +122,7 @@ class PointChart {
     context.fillStyle = colours.text;
     context.textAlign = "left";
     for (const k of order) {
-      const text = shorten(context, this.chart.points[k].name, 170), wide = context.measureText(text).width;
+      const text = shorten(context, this.chart.points[k].label || this.chart.points[k].name, 170), wide = context.measureText(text).width;
       const [x, y] = this.places[k];
       for (const [left, top] of [[x + 9, y - 8], [x - 9 - wide, y - 8], [x + 9, y + 9], [x - 9 - wide, y + 9],
         [x - wide / 2, y - 17], [x - wide / 2, y + 18], [x + 9, y - 22], [x + 9, y + 23]]) {

@@ -5,21 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from redtest_onnx.graph.writing import write_atomic
 from redtest_onnx.report.page.encode import encode, picture
 from redtest_onnx.report.page.model import Columns, Item, Page, Points
-from redtest_onnx.report.table import Cell, Column, value_of
+from redtest_onnx.report.table import Cell, Column, Table, value_of
 from redtest_onnx.text import plain
 
 _SCRIPTS = ("base.js", "matrix.js", "columns.js", "points.js", "table.js", "main.js")
+_LONG_TITLE = 12  # letters from which on a phone has no room for two values beside their titles
+_OPTION = re.compile(r"(?<!\S)--?[a-z][\w-]*")
 
 
 def save_page(page: Page, path: Path) -> None:
@@ -62,6 +66,11 @@ def render_page(page: Page) -> str:
         css=_css,
         share=_shares(page),
         longest=_longest(page),
+        stacked={table.key for table in page.tables if _has_long_titles(table)},
+        facts=[
+            (name, [value for _, value in group]) for name, group in groupby(page.facts, lambda fact: fact[0])
+        ],
+        unbroken=_unbroken,
         paired=next((k for k, c in enumerate(page.charts) if isinstance(c, Columns)), -1)
         if page.matrices
         else -1,
@@ -86,6 +95,19 @@ def _css(text: str) -> Markup:
     return Markup("".join(c if c.isalnum() or c == " " else f"\\{ord(c):x} " for c in text))
 
 
+def _unbroken(text: str) -> Markup:
+    """A text whose options stay on one line: browsers break lines behind hyphens."""
+    written, end = Markup(), 0
+    for found in _OPTION.finditer(text := plain(text)):
+        written += escape(text[end : found.start()]) + Markup("<span class=option>{}</span>").format(found[0])
+        end = found.end()
+    return written + escape(text[end:])
+
+
+def _has_long_titles(table: Table) -> bool:
+    return any(len(c.title) > _LONG_TITLE for c in table.columns if c.kind not in ("name", "reason"))
+
+
 def _shares(page: Page) -> dict[tuple[str, str], float]:
     """For columns with bars the largest value, which fills the cell."""
     return {
@@ -102,7 +124,7 @@ def _longest(page: Page) -> dict[str, int]:
     for table in page.tables:
         names = [k for k, column in enumerate(table.columns) if column.kind == "name"]
         longest = max((len(str(row[k])) for row in table.rows for k in names), default=0)
-        widths[table.key] = min(longest, 50 if len(names) == 1 else 26)
+        widths[table.key] = min(longest, 50 if len(names) == 1 else 20)
     return widths
 
 
@@ -147,6 +169,7 @@ def _data(page: Page) -> dict[str, Any]:
         for chart in page.charts
     ]
     return {
+        "marking": page.marking,
         "matrices": matrices,
         "charts": charts,
         "series": [[[plain(i.name), plain(i.detail), int(i.marked)] for i in items] for items in series],
@@ -154,7 +177,10 @@ def _data(page: Page) -> dict[str, Any]:
 
 
 def _points(chart: Points) -> dict[str, Any]:
-    points = [{**asdict(p), "name": plain(p.name), "detail": plain(p.detail)} for p in chart.points]
+    points = [
+        {**asdict(p), **{key: plain(getattr(p, key)) for key in ("name", "detail", "label")}}
+        for p in chart.points
+    ]
     return {"type": "points", "x": asdict(chart.x), "y": asdict(chart.y), "points": points}
 
 

@@ -21,7 +21,10 @@ class DataTable {
       const button = element("button", { type: "button", onclick: () => this.sort(k) }, head.textContent || "measure");
       head.replaceChildren(button);
     });
-    if (this.rows.length > 12) this.addFilter();
+    if (this.rows.length > 12) {
+      this.addFilter();
+      table.classList.add("many");
+    }
     if (table.hasAttribute("data-protect")) this.addProtect();
     this.refresh();
     tools.hidden = !tools.children.length;

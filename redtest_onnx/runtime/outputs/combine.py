@@ -51,6 +51,7 @@ def judge_output(
         tensors=names,
         details=worst.details,
         note=output.note,
+        interval=worst.interval,
     )
 
 
@@ -68,5 +69,7 @@ def with_sets(part: OutputAgreement, sets: BoxSetSum | None, *, decides: bool) -
     details = {**part.details, **result.details}
     worse = part.agreement is None or (decides and (result.agreement or 0.0) < part.agreement)
     if worse and part.kind != "ignore":
-        return replace(part, agreement=result.agreement, measure=result.measure, details=details)
+        return replace(
+            part, agreement=result.agreement, measure=result.measure, details=details, interval=None
+        )
     return replace(part, details=details)

@@ -16,14 +16,8 @@ from redtest_onnx.graph.shapes import FLOAT_TYPES, Shape, Shapes
 from redtest_onnx.runtime.outputs.kinds import Kind
 from redtest_onnx.runtime.outputs.text import decoder_vocabulary
 from redtest_onnx.runtime.outputs.trace import Trace, trace_output
+from redtest_onnx.runtime.outputs.words import meaning
 
-_CLASS_WORDS = re.compile(r"(logit|prob|score|class|cls|softmax|label|categor|vocab)", re.IGNORECASE)
-_EMBEDDING_WORDS = re.compile(r"(embed|feat|vector|pooled|pooler|descriptor|representation)", re.IGNORECASE)
-_VALUE_WORDS = re.compile(
-    r"(box|coord|landmark|kps|keypoint|point|regress|depth|mask|heatmap|flow|pose|angle|offset|variable|state"
-    r"|hidden|mel(_|$)|audio|wave|sound|image|dist|loc(_|$)|reconstruct|denois|recon|value|noise)",
-    re.IGNORECASE,
-)
 _CLASS_METADATA = re.compile(r"^(names|classes|class_names|labels|id2label|categories)$", re.IGNORECASE)
 _WIDE = 64  # entries of a vector that are more than a handful of numbers
 _COARSEST = 8  # maps of scores are at most so many times smaller than the image
@@ -75,14 +69,17 @@ def kind_of(graph: OutputGraph, name: str, rank: int) -> tuple[Kind, int | None,
         return "values", None, "values that are picked"
     if rank < 2 or (rank == 2 and sizes[-1:] == (1,) and not _open_width(graph, name)):
         return "values", None, "one number per sample"
-    if _EMBEDDING_WORDS.search(name) and rank == 2 and not _CLASS_WORDS.search(name):
+    said = meaning(name)
+    if said == "embedding" and rank == 2:
         return "embedding", None, "its name"
-    if _VALUE_WORDS.search(name) and not _CLASS_WORDS.search(name):
+    if said == "values":
         return "values", None, "its name"
     if rank == 2:
         return _vector(graph, name, trace, axis)
     if trace.maker == "linear" and axis is not None and classes > 1 and _is_raw(trace):
         if rank == 3:
+            if said != "classes" and _is_head_of_detector(graph, name, axis):
+                return "values", None, "it stands beside another output of the same positions of an image"
             return (
                 _scores(graph, name, rank, axis),
                 axis,
@@ -97,7 +94,7 @@ def _vector(graph: OutputGraph, name: str, trace: Trace, axis: int | None) -> tu
     """A vector per sample: scores of classes, an embedding, or numbers."""
     behind = set(trace.behind)
     width = axis if axis is not None else 1
-    if _CLASS_WORDS.search(name):
+    if meaning(name) == "classes":
         return "classes", width, "its name"
     if trace.maker == "linear" and "BatchNormalization" in behind:
         return "embedding", None, "a normalisation behind the last linear operator"
@@ -131,6 +128,16 @@ def _is_raw(trace: Trace) -> bool:
     return set(trace.behind).isdisjoint(ops.ACTIVATION - {"Erf"}) or set(trace.behind) & ops.ACTIVATION == {
         "Clip"
     }
+
+
+def _is_head_of_detector(graph: OutputGraph, name: str, axis: int) -> bool:
+    """Whether another output tells of the same positions of an image: scores beside boxes, unnamed."""
+    sizes, images = graph.shapes.sizes, [graph.shapes.sizes.get(spec.name, ()) for spec in graph.model.inputs]
+    if all(len(shape) < 4 for shape in images):
+        return False
+    positions = sizes[name][3 - axis]
+    others = (sizes.get(spec.name, ()) for spec in graph.model.outputs if spec.name != name)
+    return any(len(shape) == 3 and positions in shape[1:] for shape in others)
 
 
 def _looks_like_map(graph: OutputGraph, name: str, axis: int) -> bool:

@@ -8,7 +8,7 @@ on where the closed form is at its end (docs/depth-pruning.md has figures).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.data.batching import Indices, batches
-from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.training.distil.loss import DistilLoss, DistilTarget
+from redtest_onnx.training.distil.relations import BANK_SAMPLES, Relations, pooled
+from redtest_onnx.training.distil.samples import DistilSamples
 from redtest_onnx.training.distil.settings import DistilSettings
 from redtest_onnx.training.distil.student import Student
 from redtest_onnx.training.distil.teacher import Teacher
@@ -32,23 +32,6 @@ from redtest_onnx.training.optimisation import learning_rate
 from redtest_onnx.training.positions import counted_positions
 
 Note = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class DistilSamples:
-    """The samples of a distillation.
-
-    Attributes:
-        data: where they come from; labels are not used.
-        fit: those that are learnt from.
-        check: others, on which the loss is told.
-        mask: which positions of sequences count; None where all do.
-    """
-
-    data: Dataset
-    fit: Indices
-    check: Indices
-    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +103,12 @@ class _Run:
 
     def __init__(self, original: Model, pruned: Model, samples: DistilSamples, loss: DistilLoss) -> None:
         self._original, self._pruned = original, pruned
-        self._samples, self._loss = samples, loss
         self._fixed = fixed_batch(pruned)
+        self._samples, self._loss = replace(samples, fixed=self._fixed), loss
 
     def prepare(self, settings: DistilSettings, options: RunOptions) -> None:
         self._settings = settings
+        self._size = self._fixed or settings.batch_size
         fit = self._samples.fit
         rng = np.random.default_rng(settings.seed)
         chosen = np.sort(rng.permutation(len(fit))[: settings.moment_samples])
@@ -134,7 +118,29 @@ class _Run:
         self._teacher = Teacher(
             self._original, self._loss.names, options, len(fit) * (2 if settings.mirror else 1)
         )
+        self._relate()
         self._checker = Teacher(self._original, self._loss.names, options, len(self._samples.check))
+
+    def _relate(self) -> None:
+        """The original's vectors of the samples that are learnt from, where relations between them count."""
+        samples, settings = self._samples, self._settings
+        if not self._loss.related:
+            return
+        most = min(len(samples.fit), BANK_SAMPLES, settings.steps * settings.batch_size)
+        chosen = np.random.default_rng(settings.seed).permutation(len(samples.fit))[:most]
+        chosen = samples.by_length(chosen, self._size)
+        vectors: dict[tuple[str, str], list[Tensor]] = {}
+        for rows, count in batches(chosen, self._size, fixed=self._fixed is not None):
+            feeds = samples.data.inputs(samples.fit[rows])
+            counted = counted_positions(samples.mask, feeds)
+            answers = self._teacher.answers(feeds, rows, counted)
+            for name in self._loss.related:
+                for pooling, values in pooled(answers[name].float(), counted).items():
+                    vectors.setdefault((name, pooling), []).append(values[:count])
+        numbers = torch.from_numpy(chosen)
+        found = {key: Relations.of(torch.cat(parts), numbers) for key, parts in vectors.items()}
+        known = {key: relations for key, relations in found.items() if relations is not None}
+        self._loss = replace(self._loss, relations=known)
 
     def train(self, begin: float, note: Note) -> int:
         """All steps; returns how many."""
@@ -143,7 +149,7 @@ class _Run:
             (p for p in self.student.parameters() if p.requires_grad), settings.lr, betas=(0.9, 0.98)
         )
         share = learning_rate("cosine", settings.warmup, settings.steps)
-        for step, (feeds, rows) in enumerate(self._draw()):
+        for step, (feeds, rows, own) in enumerate(self._draw()):
             elapsed = perf_counter() - begin
             if settings.seconds is not None and elapsed > settings.seconds:
                 return step
@@ -152,7 +158,7 @@ class _Run:
             counted = counted_positions(self._samples.mask, feeds)
             answers = self._teacher.answers(feeds, rows, counted)
             optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(self._forward(feeds), answers, counted)
+            loss = self._loss(self._forward(feeds), answers, counted, torch.from_numpy(own))
             loss.backward()
             optimizer.step()
             note(step + 1, settings.steps, "distilling")
@@ -163,8 +169,7 @@ class _Run:
         """Mean loss on the samples that are not learnt from."""
         check = self._samples.check
         total, seen = 0.0, 0
-        size = self._fixed or self._settings.batch_size
-        for rows, count in batches(np.arange(len(check)), size, fixed=self._fixed is not None):
+        for rows, count in batches(np.arange(len(check)), self._size, fixed=self._fixed is not None):
             feeds = self._samples.data.inputs(check[rows])
             counted = counted_positions(self._samples.mask, feeds)
             answers = self._checker.answers(feeds, rows, counted)
@@ -182,20 +187,15 @@ class _Run:
         return found
 
     def _inputs(self, indices: Indices) -> Iterator[dict[str, Tensor]]:
-        size = self._fixed or self._settings.batch_size
-        for chosen, _ in batches(indices, size, fixed=self._fixed is not None):
+        for chosen, _ in batches(indices, self._size, fixed=self._fixed is not None):
             yield {name: _tensor(array) for name, array in self._samples.data.inputs(chosen).items()}
 
-    def _draw(self) -> Iterator[tuple[dict[str, npt.NDArray[np.generic]], npt.NDArray[np.int64] | None]]:
-        """Inputs of each step, and which row of the teacher's answers belongs to them."""
+    def _draw(self) -> Iterator[tuple[dict[str, npt.NDArray[np.generic]], Indices | None, Indices]]:
+        """Inputs of each step, the rows of the teacher's answers that belong to them, and of the samples."""
         settings, fit = self._settings, self._samples.fit
         size = self._fixed or min(settings.batch_size, len(fit))
         rng = np.random.default_rng(settings.seed)
-        order = np.empty(0, np.int64)
-        for _ in range(settings.steps):
-            while len(order) < size:
-                order = np.concatenate([order, rng.permutation(len(fit))])
-            rows, order = order[:size], order[size:]
+        for rows in self._samples.drawn(rng, size, settings.steps):
             feeds = dict(self._samples.data.inputs(fit[rows]))
             mirrored = rng.random(size) < 0.5 if settings.mirror else np.zeros(size, bool)
             shift = rng.integers(-1, 2, 2) if settings.crop else np.zeros(2, np.int64)
@@ -203,7 +203,7 @@ class _Run:
                 if array.ndim == 4:
                     array = np.where(mirrored[:, None, None, None], array[..., ::-1], array)
                     feeds[name] = _shifted(array, shift * np.array(array.shape[2:]) // 8)
-            yield feeds, None if shift.any() else rows + len(fit) * mirrored
+            yield feeds, None if shift.any() else rows + len(fit) * mirrored, rows
 
 
 def schedule_position(step: int, settings: DistilSettings, elapsed: float) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
+from redtest_onnx.metrics.agreement.intervals import Interval
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.weights import find_weights
@@ -31,6 +32,7 @@ class Stage:
         latency: of one sample.
         accuracy: share of right answers; None without labels.
         same: agreement with the original's outputs by their kind; None where none could be judged.
+        interval: in which that agreement on all data lies by 95 %; None where that is unknown.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Stage:
     latency: Latency
     accuracy: float | None
     same: float | None
+    interval: Interval | None = None
 
 
 def measure_stages(benches: Mapping[str, Workbench]) -> tuple[Stage, ...]:
@@ -68,6 +71,7 @@ def measure_stages(benches: Mapping[str, Workbench]) -> tuple[Stage, ...]:
                 latency=latency,
                 accuracy=evaluation.accuracy,
                 same=evaluation.agreement.value,
+                interval=evaluation.agreement.interval,
             )
         )
     return tuple(stages)

@@ -146,6 +146,24 @@ def test_one_class_throughout_is_no_answer() -> None:
     assert result.agreement == 0
 
 
+@pytest.mark.parametrize(("others", "answers"), [(1, False), (5, False), (6, True), (20, True)])
+def test_nearly_one_class_is_no_answer_either(others: int, answers: bool) -> None:
+    """A model that always gives the commonest of 100 answers must not pass for one that agrees."""
+    random = np.random.default_rng(0)
+    values = random.normal(size=(100, 3)) + np.array([0, 100, 0])
+    values[:others, 2] = 500
+    always = random.normal(size=(100, 3)) + np.array([0, 100, 0])
+    result = held(ClassMeasure(), values[random.permutation(100)], always)
+    share = 1 - others / 100
+    assert result.details["top_class"] == pytest.approx(share)
+    assert (result.measure == "same top class") is answers
+    if answers:
+        assert result.agreement == pytest.approx(share)
+    else:
+        assert result.agreement == 0
+        assert f"one class for {share:.1%} of its answers" in result.measure
+
+
 def test_divergence_of_the_next_token_by_hand() -> None:
     p, q = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.5, 0.25])
     expected = 0.5 * np.log(2) + 0.25 * np.log(0.5)

@@ -164,6 +164,22 @@ def test_sets_of_stages_add_up() -> None:
     assert [item.score for item in found] == [-4.0, -4.0]
 
 
+def test_rivals_take_as_much_of_every_stage() -> None:
+    one = context("resnet").candidates[0]
+    a, b, c, d = (replace(one, index=k, name=str(k)) for k in range(4))
+    small = replace(one, index=4, name="4", parameters=one.parameters - 1)
+    empty = PricedSet((), 0.0)
+    first = [empty, PricedSet((a,), 3.0), PricedSet((b,), 3.5), PricedSet((a, b), 4.0)]
+    second = [empty, PricedSet((small,), 1.0), PricedSet((c,), 2.0), PricedSet((d,), 2.1)]
+    sets = LayerSets([first, second])
+    found = sets.rivals([a, c], 9)
+    assert [[item.layer.name for item in rival] for rival in found] == [["0", "3"], ["1", "2"], ["1", "3"]]
+    assert [rival[0].score for rival in found] == [-5.1, -5.5, -5.6]
+    assert sets.rivals([a, c], 1) == found[:1]
+    assert sets.rivals([a, b], 9) == []
+    assert sets.of_count(1) == PricedSet((small,), 1.0).scored()
+
+
 def test_plans_of_a_budget_are_repaired_like_others() -> None:
     model = rt.load(MODELS / "vgg_digits.onnx")
     data, test = (rt.open_data(MODELS / "digits.npz", model, split=part) for part in ("calibration", "test"))

@@ -40,3 +40,13 @@ def test_patches_times_weights_are_the_convolution(
     found = patches(images, Window(kernel, strides, dilations, pads[:2]), rows, columns)
     product = np.einsum("rtc,mct->rm", found, weight.reshape(4, 3, -1))
     np.testing.assert_allclose(product, values_at(expected, rows, columns), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "places", [[0, 1, 2], [0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [1, 3], [0, 2, 4, 1, 3, 5], []]
+)
+def test_values_are_those_of_the_places_in_their_order(places: list[int]) -> None:
+    images = np.arange(24.0).reshape(2, 2, 2, 3)
+    rows, columns = np.divmod(np.array(places, np.int64), 3)
+    expected = [images[n, :, place // 3, place % 3] for n in range(2) for place in places]
+    np.testing.assert_array_equal(values_at(images, rows, columns), np.reshape(expected, (-1, 2)))

@@ -18,7 +18,7 @@ from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan, apply_with_
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import joint
 from redtest_onnx.pruning.repair.joint import upstream_operator
-from redtest_onnx.pruning.repair.refit import refit
+from redtest_onnx.pruning.repair.refit import Effort, refit
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -110,7 +110,7 @@ def residual_net(tmp_path: Path, inputs: np.ndarray[Any, Any]) -> tuple[rt.Model
 
 def test_two_operators_together_do_better_than_one(tmp_path: Path) -> None:
     model, data = residual_net(tmp_path, noise(600, 6))
-    alone, together = (error(model, without(model, data, "h1", "h2", rounds=r), data) for r in (0, 3))
+    alone, together = (error(model, without(model, data, "h1", "h2", effort=Effort(r)), data) for r in (0, 3))
     assert together < 0.97 * alone
 
 
@@ -125,7 +125,7 @@ def test_rounds_end_where_they_bring_nothing_more(
     pruned = AdapterInsertion(apply_plan(bench, plan))
 
     def fitted(rounds: int) -> tuple[rt.Model, int]:
-        found, records = refit(bench, pruned, plan, np.arange(len(data)), rounds=rounds)
+        found, records = refit(bench, pruned, plan, np.arange(len(data)), effort=Effort(rounds))
         return found, max(one.rounds for one in records)
 
     long, needed = fitted(60)
@@ -193,7 +193,7 @@ def test_adapters_fill_gaps(kernel: int, tmp_path: Path) -> None:
     adapted = apply_with_adapters(bench, plan, kernel)
     assert adapted.exits == {h}
     indices = np.arange(len(data))
-    fitted, done = refit(bench, adapted, plan, indices, rounds=0)
+    fitted, done = refit(bench, adapted, plan, indices, effort=Effort(0))
     assert len(done) == 1
     assert done[0].unknowns == 4 * kernel**2
     assert done[0].condition >= 1
@@ -215,7 +215,7 @@ def test_larger_windows_fit_better(tmp_path: Path) -> None:
         plan = Plan("test", model.sha256, (Step("gap", "a", "b", "bypass", None, 0, 0),))
         bench = Workbench(model, data, CPU)
         adapted = apply_with_adapters(bench, plan, kernel)
-        fitted, _ = refit(bench, adapted, plan, np.arange(len(data)), rounds=0)
+        fitted, _ = refit(bench, adapted, plan, np.arange(len(data)), effort=Effort(0))
         errors.append(error(model, fitted, data))
     assert errors[0] > 0.3
     assert errors[1] < 2e-3

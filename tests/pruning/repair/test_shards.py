@@ -15,7 +15,7 @@ from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.metrics import ridge
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.pruning.repair.refit import refit
+from redtest_onnx.pruning.repair.refit import Effort, refit
 from redtest_onnx.pruning.repair.shards import FitShards, ShardOpener, refit_over_shards
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
@@ -65,7 +65,7 @@ def test_the_sums_of_all_files_give_what_all_samples_give(
     found, refits, samples = refit_over_shards(whole, pruned, plan, shards(tmp_path))
     assert samples == sum(SIZES)
     assert len(refits) >= 2
-    expected, others = refit(whole, AdapterInsertion(pruned), plan, np.arange(sum(SIZES)), rounds=0)
+    expected, others = refit(whole, AdapterInsertion(pruned), plan, np.arange(sum(SIZES)), effort=Effort(0))
     assert [item.operator for item in refits] == [item.operator for item in others]
     assert [item.rows for item in refits] == [item.rows for item in others]
     for ours, theirs in zip(found.proto.graph.initializer, expected.proto.graph.initializer, strict=True):

@@ -13,9 +13,12 @@ torch = pytest.importorskip("torch", reason="distillation needs PyTorch")
 import redtest_onnx as rt  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
+from redtest_onnx.runtime.session import Session  # noqa: E402
 from redtest_onnx.runtime.workbench import Workbench  # noqa: E402
-from redtest_onnx.training.distil.distil import DistilSamples, distil, schedule_position  # noqa: E402
+from redtest_onnx.training.distil.distil import distil, schedule_position  # noqa: E402
 from redtest_onnx.training.distil.loss import DistilTarget, divergence, feature_error  # noqa: E402
+from redtest_onnx.training.distil.relations import Relations  # noqa: E402
+from redtest_onnx.training.distil.samples import DistilSamples  # noqa: E402
 from redtest_onnx.training.distil.settings import DistilSettings  # noqa: E402
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -31,12 +34,13 @@ def case(name: str):
     return bench, apply_plan(bench.opened, plan)
 
 
-def run(name: str, **changes: object):
+def run(name: str, kind: str = "classes", **changes: object):
     bench, pruned = case(name)
     samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.judge)
     output = bench.model.outputs[0].name
     settings = DistilSettings(**{"steps": 40, "moment_samples": 64, **changes})
-    return distil(bench.model, pruned, samples, [DistilTarget(output, "classes", 1)], settings, CPU)
+    target = DistilTarget(output, kind, 1)  # type: ignore[arg-type]
+    return distil(bench.model, pruned, samples, [target], settings, CPU)
 
 
 @pytest.mark.parametrize("name", ["resnet", "vgg", "vit"])
@@ -51,8 +55,29 @@ def test_it_comes_nearer_on_samples_it_has_not_seen(name: str) -> None:
     assert [t.name for t in result.model.graph.initializer] == [t.name for t in pruned.graph.initializer]
 
 
-def test_twice_gives_the_same_bytes() -> None:
-    one, two = (run("resnet", steps=5).model.proto.SerializeToString(deterministic=True) for _ in range(2))
+def test_embeddings_come_nearer_and_keep_their_relations_on_samples_it_has_not_seen() -> None:
+    bench, pruned = case("vit")
+    feeds = bench.data.inputs(bench.splits.judge)
+
+    def vectors(model: rt.Model) -> torch.Tensor:
+        (values,) = Session(model, CPU).run(feeds).values()
+        return torch.from_numpy(values)
+
+    original = vectors(bench.model)
+    relations = Relations.of(original, torch.arange(len(original)))
+    assert relations is not None
+    result = run("vit", "embedding")
+    assert result.loss_after < 0.5 * result.loss_before
+    own = torch.arange(len(original))
+    before, after = (relations.divergence(vectors(m), original, own) for m in (pruned, result.model))
+    assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("kind", ["classes", "embedding"])
+def test_twice_gives_the_same_bytes(kind: str) -> None:
+    one, two = (
+        run("resnet", kind, steps=5).model.proto.SerializeToString(deterministic=True) for _ in range(2)
+    )
     assert one == two
 
 
