@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from redtest_onnx.cli import options
-from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.documents.base import inspect_document, write_json
@@ -19,7 +19,6 @@ from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
 from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
 from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.numbers import count, plural, size
-from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import at_sizes, layer_table
 from redtest_onnx.runtime.guesses import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
@@ -43,22 +42,19 @@ from redtest_onnx.similarity.selection import select_layers
 @options.output_kind_option
 @options.format_option
 @options.output_options
+@grouped(given=OutputOptions)
 def command(
     model: Path,
     layers: str,
     granularity: GranularityChoice,
     html: Path | None,
-    form: TableFormat,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
+    given: OutputOptions,
     **values: Any,
 ) -> None:
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
-    options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    outputs = Outputs.of({"--html": html, "--json": json_path}, force=force)
+    given.start_log()
+    screen = given.screen()
+    outputs = Outputs.of({"--html": html, "--json": given.json_path}, force=given.force)
     source = options.data_options_of(values)
     outputs.spare(*source.reads(model))
     outputs.spare_models(model)
@@ -111,9 +107,9 @@ def command(
         from redtest_onnx.report.page.render import save_page
 
         save_page(inspect_page(loaded, cost, chosen, provenance()), html)
-    if json_path:
+    if given.json_path:
         documents = [output.document() for output in bench.outputs]
-        write_json(inspect_document(bench.model, cost, chosen, others, documents), json_path)
+        write_json(inspect_document(bench.model, cost, chosen, others, documents), given.json_path)
 
 
 def _blocks_text(bench: Workbench) -> str | None:

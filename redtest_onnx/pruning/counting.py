@@ -10,11 +10,12 @@ from redtest_onnx.layers.blocks import is_transformer
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import Budget, protected_by
+from redtest_onnx.pruning.judging import analyze_and_answer
 from redtest_onnx.pruning.repair.repair import Method
 from redtest_onnx.pruning.settings import PruneSettings
 from redtest_onnx.pruning.units import too_many, unfitted
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, Progress, analyze
+from redtest_onnx.similarity.analyze import Analysis, Progress
 from redtest_onnx.similarity.rescore import restricted
 from redtest_onnx.similarity.selection import select_layers
 from redtest_onnx.similarity.settings import AnalysisSettings
@@ -69,7 +70,7 @@ def counted_analysis(
     wanted = resolved_granularity(bench, settings, counts=counts)
     if given is None:
         kept = settings.granularity if wanted == "sub-layer" else wanted  # "auto" may count otherwise later
-        return analyze(bench, replace(settings, granularity=kept), progress)
+        return analyze_and_answer(bench, replace(settings, granularity=kept), progress)
     if wanted == resolved_granularity(bench, given.settings, counts=False):
         return given
     found = restricted(given, bench.layers(wanted), wanted)

@@ -9,7 +9,6 @@ from typing import Any
 
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
-from redtest_onnx.errors import InputError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
@@ -23,6 +22,7 @@ from redtest_onnx.pruning.counting import adapters_where_fitted, planning_analys
 from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.follow import close_with_twin
+from redtest_onnx.pruning.judging import analyze_and_match, analyze_if_possible
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.reinit import refuse_limit
@@ -36,7 +36,7 @@ from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
+from redtest_onnx.similarity.analyze import Analysis, Progress
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Pruning(Result):
         return [{"quantity": name, "before": sides[0][name], "after": sides[1][name]} for name in sides[0]]
 
 
-@one_blas_thread(solvers=True)
+@one_blas_thread()
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -157,14 +157,16 @@ def plan(
     refuse_limit(settings.repair, budget.max_drop)
     analysis = planning_analysis(bench, budget, settings, given=analysis, progress=progress)
     context = CriterionContext(bench.opened, analysis, allowed=adapters_where_fitted(bench, settings.repair))
-    if budget.width:
-        require_width(bench, settings.repair, settings.shards is not None)
-        return plan_with_widths(context, budget, settings.criterion, progress), analysis
-    limit = budget.max_drop
-    if limit is not None and progress is not None:
-        progress(0, 1, "trying removals")  # first, the original runs on what judges them
-    losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
-    return planner(settings.criterion)(context, budget, losses=losses, progress=progress), analysis
+    limit, criterion = budget.max_drop, settings.criterion
+    searches = limit is not None or budget.width or bool(budget.targets)
+    with one_blas_thread(solvers=searches or criterion != "redtest"):
+        if budget.width:
+            require_width(bench, settings.repair, settings.shards is not None)
+            return plan_with_widths(context, budget, criterion, progress), analysis
+        if limit is not None and progress is not None:
+            progress(0, 1, "trying removals")  # first, the original runs on what judges them
+        losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
+        return planner(criterion)(context, budget, losses=losses, progress=progress), analysis
 
 
 def prune(
@@ -196,7 +198,7 @@ def prune(
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
-@one_blas_thread(solvers=True)
+@one_blas_thread()
 def rewrite(
     bench: Workbench,
     chosen: Plan,
@@ -234,11 +236,12 @@ def rewrite(
         return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
     how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards)
-    best, repaired = repair(
-        *(opened, pruned, chosen, how),
-        allows=lambda candidate: kept.allow(closed_up(candidate)),
-        progress=progress,
-    )
+    with one_blas_thread(solvers=how.method != "none"):
+        best, repaired = repair(
+            *(opened, pruned, chosen, how),
+            allows=lambda candidate: kept.allow(closed_up(candidate)),
+            progress=progress,
+        )
     closed = closed_up(best)
     verify(bench, closed)
     verify_generation(bench, closed)
@@ -266,14 +269,19 @@ def compare(
         progress: called as work is done.
     """
     note = progress or _silent
-    note(1, 4, "comparing outputs")
-    evaluator = bench.evaluator()
-    result = evaluator.match_sets(pruned.session())
-    note(2, 4, "measuring latency")
-    latency = measure_latency([bench, pruned])
+    note(1, 4, "measuring latency")
+    latency = measure_latency([bench, pruned])  # first: the session that verified the pruned one is open
     provider = check_provider(pruned, timed=False) if bench.options.providers else None
-    note(3, 4, "measuring redundancy")
-    remeasured = _analysis_of(pruned, analysis.settings)
+    note(2, 4, "comparing outputs")
+    known = analyze_and_match(bench, pruned, analysis.settings)
+    if known is None:
+        evaluator = bench.evaluator()
+        result = evaluator.match_sets(pruned.session())
+        for side in (bench, pruned):
+            side.release_sessions()  # no more runs but those of the probe
+        note(3, 4, "measuring redundancy")
+        known = evaluator, result, analyze_if_possible(pruned, analysis.settings)
+    evaluator, result, remeasured = known
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -316,10 +324,3 @@ def _figures(side: Measures) -> dict[str, Any]:
 
 def _silent(done: int, total: int, what: str) -> None:
     """No progress is shown."""
-
-
-def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
-    try:
-        return analyze(bench, settings)
-    except InputError:
-        return None  # fewer than two layers are left to compare

@@ -12,6 +12,7 @@ from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.pruning.repair.repair import Repair
 from redtest_onnx.pruning.units import removed_of
+from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.numbers import interval95, milliseconds, plural
 from redtest_onnx.report.table import Cell, Column, Table
 from redtest_onnx.report.table_formats import markdown_text, table_markdown
@@ -196,6 +197,7 @@ def prune_markdown(pruning: Pruning, name: str, output: Path) -> str:
         markdown_text(prune_headline(pruning)),
         "",
         table_markdown(comparison_table(pruning)),
+        *(f"{markdown_text(note)}\n" for note in agreement_notes(pruning.agreement.outputs)),
     ]
     if plan.rows:
         lines += ["<details><summary>Removed layers</summary>", "", table_markdown(plan), "</details>", ""]

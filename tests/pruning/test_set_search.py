@@ -57,15 +57,15 @@ def test_a_threshold_takes_the_largest_set_that_scores_so_high(threshold: float,
 
 def test_the_cheapest_set_of_a_count_or_why_there_is_none() -> None:
     assert search().largest == COUNT
-    assert [count(search().of_count(k, 9)) for k in range(COUNT + 1)] == [0, 1, 2, 3, 4]
+    assert [count(search().of_count(k, bench().layers())) for k in range(COUNT + 1)] == [0, 1, 2, 3, 4]
     with pytest.raises(rt.NegativeVerdictError) as error:
-        search().of_count(5, 9)
-    assert "5 layers can't be removed: 4 of 9 can go" in str(error.value)
+        search().of_count(5, bench().layers())
+    assert "5 layers can't be removed: 4 of 5 can go" in str(error.value)
     assert "mine takes none that needs an adapter" in (error.value.hint or "")
     layers = blocks()
     gap = SetSearch(bench(), "mine", LayerSets([[PricedSet((), 0.0), PricedSet(tuple(layers[:2]), 1.0)]]))
-    with pytest.raises(rt.NegativeVerdictError, match="net: 1 layer can't be removed: 2 of 9 can go"):
-        gap.of_count(1, 9)
+    with pytest.raises(rt.NegativeVerdictError, match="net: 1 layer can't be removed: 2 of 5 can go"):
+        gap.of_count(1, bench().layers())
 
 
 def test_the_cheapest_set_meets_every_target_exactly() -> None:
@@ -76,13 +76,13 @@ def test_the_cheapest_set_meets_every_target_exactly() -> None:
         share = 1 - sum(sizes[:k]) / total
         assert count(search().within((("params", share + 1e-9),))) == k
     left = Quantities(bench()).left
-    macs, size = (left(quantity, search().of_count(2, 9)) for quantity in ("macs", "size"))
+    macs, size = (left(quantity, search().of_count(2, bench().layers())) for quantity in ("macs", "size"))
     assert count(search().within((("size", size), ("macs", macs)))) == 2
     assert count(search().within((("macs", macs + 0.01), ("size", size - 1e-6)))) == 3
 
 
 def test_the_target_that_is_missed_most_is_named() -> None:
-    left = Quantities(bench()).left("params", search().of_count(4, 9))
+    left = Quantities(bench()).left("params", search().of_count(4, bench().layers()))
     with pytest.raises(rt.NegativeVerdictError) as error:
         search().within((("macs", 0.4), ("params", 0.2), ("size", 1.0)))
     assert f"target params=0.2 can't be reached: without 4 layers {left:.2f} is left" in error.value.what
@@ -172,7 +172,10 @@ def test_a_tolerance_takes_the_largest_set_that_loses_no_more(limit: float) -> N
 
     found = search()
     plan = found.tolerated(
-        found.of_count(4, 9), loss, limit, lambda done, total, what: steps.append((done, total, what))
+        found.of_count(4, bench().layers()),
+        loss,
+        limit,
+        lambda done, total, what: steps.append((done, total, what)),
     )
     assert len(plan.steps) == min(int(limit), COUNT)
     assert plan.criterion == "mine"

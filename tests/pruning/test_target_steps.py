@@ -197,13 +197,13 @@ def test_of_plans_that_miss_a_latency_the_nearest_below_is_taken() -> None:
 def test_a_glob_protects_and_must_fit_a_layer() -> None:
     analysis = context().analysis
     names = [layer.name for layer in analysis.layers]
-    may_go = protected_by(analysis, ["block[12]", names[-1]])
+    may_go = protected_by(analysis.layers, ["block[12]", names[-1]])
     assert [name for layer, name in zip(analysis.layers, names, strict=True) if not may_go(layer)] == [
         name for name in names if name in ("block1", "block2", names[-1])
     ]
-    assert all(map(protected_by(analysis, ()), analysis.layers))
+    assert all(map(protected_by(analysis.layers, ()), analysis.layers))
     with pytest.raises(rt.InputError, match="Block1") as error:
-        protected_by(analysis, ["block1", "Block1"])
+        protected_by(analysis.layers, ["block1", "Block1"])
     assert "'Block1' matches no layer" in error.value.what
     assert repr(names[-1]) in (error.value.hint or "")
 

@@ -89,7 +89,10 @@ class ColumnChart {
     for (const [place, [value, marked]] of drawn) {
       const tall = Math.max(value > 0 ? 1 : 0, value / most * height);
       context.fillStyle = marked ? colours.removed : colours.data;
-      context.fillRect(x + place + gap / 2, top + height - tall, Math.max(1, slot - gap), tall);
+      // Columns of a pixel or two end where pixels do: else equal ones would look striped.
+      const pixel = (place) => Math.floor(place + 1e-6);
+      const left = gap ? place + gap / 2 : pixel(place), right = gap ? place + slot - gap / 2 : pixel(place + slot);
+      context.fillRect(x + left, top + height - tall, Math.max(1, right - left), tall);
     }
   }
 

@@ -12,6 +12,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report import numbers
+from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.model import (
@@ -165,6 +166,7 @@ def prune_page(
                 "Compared on",
                 f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}",
             ),
+            *(("Note", note) for note in agreement_notes(pruning.agreement.outputs)),
             *_data_facts(analysis),
             _GRAPH,
             *provenance.facts,

@@ -21,7 +21,7 @@ from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
 from redtest_onnx.pruning.repair.joint import PairValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
-from redtest_onnx.pruning.repair.refit import Refit, _Front, _Goals, _solve, record, refit
+from redtest_onnx.pruning.repair.refit import Effort, Refit, _Front, _Goals, _solve, record, refit
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -107,13 +107,13 @@ def done(chosen: Plan, **options: Any) -> tuple[rt.Model, list[Refit]]:
 
 def test_all_that_see_other_values_or_only_those_in_front_of_gaps() -> None:
     told: list[tuple[int, int, str]] = []
-    model, refits = done(plan("r0", "r1"), rounds=0, progress=lambda *step: told.append(step))
+    model, refits = done(plan("r0", "r1"), effort=Effort(0), progress=lambda *step: told.append(step))
     names = [item.operator for item in refits]
     assert set(names) <= {"node_p0", "node_p2", "node_p3", "node_y"}
     assert names[0] == "node_p0"
     assert told == [(k, 4, "repairing") for k in (1, 2, 3, 4)]
     told.clear()
-    _, gaps = done(plan("r0", "r1"), rounds=0, scope="gaps", progress=lambda *step: told.append(step))
+    _, gaps = done(plan("r0", "r1"), effort=Effort(0), scope="gaps", progress=lambda *step: told.append(step))
     assert [item.operator for item in gaps] == ["node_p0"]
     assert told == [(1, 1, "repairing")]
     assert {item.rounds for item in refits} == {0}
@@ -122,10 +122,10 @@ def test_all_that_see_other_values_or_only_those_in_front_of_gaps() -> None:
 
 
 def test_pairs_are_solved_together_as_often_as_asked() -> None:
-    _, once = done(plan("r0", "r1"), rounds=1)
+    _, once = done(plan("r0", "r1"), effort=Effort(1))
     assert {item.rounds for item in once} <= {0, 1}
     assert max(item.rounds for item in once) == 1
-    _, often = done(plan("r0", "r1"), rounds=3)
+    _, often = done(plan("r0", "r1"), effort=Effort(3))
     assert 1 <= max(item.rounds for item in often) <= 3
 
 
@@ -138,14 +138,14 @@ def test_a_refit_brings_outputs_nearer_to_the_originals() -> None:
         return float(np.linalg.norm(np.asarray(Session(model, CPU).run(feeds)["y"]) - wanted))
 
     plain = error(apply_plan(bench(), chosen))
-    fitted = error(done(chosen, rounds=0)[0])
+    fitted = error(done(chosen, effort=Effort(0))[0])
     jointly = error(done(chosen)[0])
     assert jointly <= fitted * 1.05 < 0.9 * plain
 
 
 def test_what_each_fit_explains_is_logged_in_percent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "redtest_onnx.pruning.repair.refit")
-    _, refits = done(plan("r0", "r1"), rounds=0)
+    _, refits = done(plan("r0", "r1"), effort=Effort(0))
     lines = [item.getMessage() for item in caplog.records if item.name.endswith("repair.refit")]
     assert lines == [
         f"refit {item.operator}: {100 * item.explained:.1f} % of the error explained" for item in refits
@@ -183,8 +183,8 @@ def test_goals_of_another_shape_give_no_correction(shape: tuple[int, ...]) -> No
     operator = linear_operators(bench().model)[1]
     front = _Front(runner(), 0)
     goals = [np.zeros((8, 4)), np.zeros(shape), np.zeros((6, 4))]
-    assert _solve(front, operator, None, goals.__getitem__, PairValues(), 300) is None
+    assert _solve(front, operator, None, goals.__getitem__, PairValues(), Effort()) is None
     goals[1] = np.zeros((8, 4))
-    found = _solve(front, operator, None, goals.__getitem__, PairValues(), 300)
+    found = _solve(front, operator, None, goals.__getitem__, PairValues(), Effort())
     assert found is not None
     assert found.diagnosis is not None
