@@ -62,8 +62,7 @@ from redtest_onnx.similarity.saved import load_analysis
 @click.option(
     "--remove",
     type=click.IntRange(min=0),
-    help="Remove this many layers, of a transformer this many blocks; --granularity sub-layer counts "
-    "attention and feed-forward one by one.",
+    help="Remove this many layers; of a transformer, blocks.",
 )
 @click.option(
     "--target",

@@ -37,6 +37,7 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
         _shared_words(found, heavy) or name if names.count(name) > 1 else name
         for name, found, heavy in zip(names, scopes, weighted, strict=True)
     ]
+    blocks = _around(together)
     finer = [
         _dotted(_main_child(found, heavy)) if together.count(name) > 1 or name in blocks else name
         for name, found, heavy in zip(together, scopes, weighted, strict=True)
