@@ -1,6 +1,6 @@
 """Analyze and prune a model far beyond 2 GB: a decoder-only transformer with 1.2 billion float32 parameters.
 
-    python tools/large_model.py [--layers 24] [--width 2048] [--caches]
+    python tools/large_model.py [--layers 24] [--width 2048] [--caches [--genai PYTHON]]
 
 The model is written node by node with its weights in external data (about 5 GB) to a temporary folder, which
 is removed at the end. Each step is a process of its own, whose peak of resident memory is printed beside the
@@ -128,10 +128,26 @@ def write_folder(folder: Path, layers: int, width: int) -> tuple[Path, int]:
     decoder = {
         "filename": net.path.name,
         "num_hidden_layers": layers,
+        "num_attention_heads": width // HEAD,
+        "num_key_value_heads": width // HEAD,
         "head_size": HEAD,
         "hidden_size": width,
+        "inputs": {
+            "input_ids": "input_ids",
+            "attention_mask": "attention_mask",
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": "present.%d.key",
+            "present_value_names": "present.%d.value",
+        },
     }
-    config = {"model": {"type": "llama", "vocab_size": WORDS, "decoder": decoder}, "search": {}}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    about = {"type": "llama", "vocab_size": WORDS, "context_length": 64, "decoder": decoder, **tokens}
+    search = {"max_length": 64, "past_present_share_buffer": True}
+    config = {"model": about, "search": search}
     (folder / "genai_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder, net.parameters
 
@@ -202,27 +218,57 @@ rt.save(apply_plan(bench, plan), sys.argv[3])
 # What was written is loaded anew and decodes, with its caches and without.
 DECODE = """
 import sys
+import json
+from pathlib import Path
+
 import redtest_onnx as rt
 from redtest_onnx.runtime.generate import generate
 from redtest_onnx.runtime.session import RunOptions, Session
 
-found = generate(Session(rt.load(sys.argv[1]), RunOptions("cpu", 1)), (3, 17, 8, 41), 8)
+prompt = (3, 17, 8, 41)
+found = generate(Session(rt.load(sys.argv[1]), RunOptions("cpu", 1)), prompt, 8)
 print(found.with_cache, "the same without caches" if found.agree else f"but {found.without_cache} without")
+Path(sys.argv[2]).write_text(json.dumps([*prompt, *map(int, found.with_cache)]))
 sys.exit(not found.agree)
 """
 
 
-def folder_steps(model: Path, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """What is measured of a folder, and the command that does it."""
+# onnxruntime-genai generates from the folder that was written; its tokens are held against ours.
+GENERATE = """
+import json
+import sys
+from pathlib import Path
+
+import onnxruntime_genai as og
+
+wanted = json.loads(Path(sys.argv[2]).read_text())
+model = og.Model(sys.argv[1])
+params = og.GeneratorParams(model)
+params.set_search_options(max_length=len(wanted), do_sample=False)
+generator = og.Generator(model, params)
+generator.append_tokens(wanted[:4])
+while not generator.is_done():
+    generator.generate_next_token()
+found = [int(token) for token in generator.get_sequence(0)]
+print(f"onnxruntime-genai {og.__version__}:", found, "the same" if found == wanted else f"not {wanted}")
+sys.exit(found != wanted)
+"""
+
+
+def folder_steps(model: Path, folder: Path, genai: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """What is measured of a folder, and the command that does it; `genai` are interpreters that have it."""
     output = folder / "pruned"
     few = ["--samples", str(SAMPLES), "--batches", "1", "--threads", "1", "--quiet"]
-    how = ["--remove", "4", "--granularity", "block", "--repair", "none", "--output", str(output)]
+    how = ["--remove", "4", "--repair", "none", "--output", str(output)]
     shapes = ["--input-shape", f"input_ids:1,{TOKENS}", "--input-shape", f"attention_mask:1,{TOKENS}"]
     yield (
         "prune by four blocks, checked and compared",
         [sys.executable, "-m", "redtest_onnx", "prune", str(model), *how, *few, *shapes],
     )
-    yield "decode with what was written", [sys.executable, "-c", DECODE, str(output)]
+    tokens = str(folder / "tokens.json")
+    yield "decode with what was written", [sys.executable, "-c", DECODE, str(output), tokens]
+    for python in genai:
+        yield "generate with onnxruntime-genai", [python, "-c", GENERATE, str(output), tokens]
 
 
 def steps(model: Path, inputs: Path, folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -247,6 +293,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--caches", action="store_true", help="a folder of a decoder with caches")
+    parser.add_argument(
+        "--genai",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="interpreter of an environment with onnxruntime-genai that generates from what was written; may "
+        "be repeated",
+    )
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="redtest-onnx-", dir=arguments.folder) as name:
@@ -259,7 +313,9 @@ def main() -> None:
         np.save(inputs, np.random.default_rng(0).integers(0, WORDS, (SAMPLES, TOKENS)))
         size = sum(path.stat().st_size for path in source.iterdir())
         print(f"{parameters / 1e9:.2f} B parameters, {size / 1e9:.2f} GB", flush=True)
-        todo = folder_steps(model, folder) if arguments.caches else steps(model, inputs, folder)
+        todo = (
+            folder_steps(model, folder, arguments.genai) if arguments.caches else steps(model, inputs, folder)
+        )
         for what, command in todo:
             peak = peak_bytes(command)
             print(f"{what}: peak {peak / 1e9:.2f} GB, {peak / size:.2f} x the model", flush=True)

@@ -46,11 +46,12 @@ Places = list[tuple[Path, int, tuple[tuple[str, int], ...]]]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of a module: its source after that, and where it is."""
+    """One change of a module: its source before and after that, and where it is."""
 
     module: Path
     line: int
     operator: str
+    original: str
     source: str
 
     @property
@@ -60,8 +61,7 @@ class Mutant:
 
     def diff(self) -> str:
         """The lines that changed."""
-        before = (ROOT / self.module).read_text(encoding="utf-8").splitlines()
-        lines = unified_diff(before, self.source.splitlines(), lineterm="", n=0)
+        lines = unified_diff(self.original.splitlines(), self.source.splitlines(), lineterm="", n=0)
         return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
@@ -171,9 +171,10 @@ def draw(places: Places, count: int, random: Random) -> list[Mutant]:
     found = []
     for module, line, changes in random.sample(places, min(count, len(places))):
         name, occurrence = random.choice(changes)
-        source = mutate_code((ROOT / module).read_text(encoding="utf-8"), get_operator(name)(), occurrence)
+        original = (ROOT / module).read_text(encoding="utf-8")
+        source = mutate_code(original, get_operator(name)(), occurrence)
         if source is not None and compiles(source):
-            found.append(Mutant(module, line, name.removeprefix("core/"), source))
+            found.append(Mutant(module, line, name.removeprefix("core/"), original, source))
     return found
 
 

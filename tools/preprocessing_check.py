@@ -85,7 +85,9 @@ def references(images: list[Image.Image], name: str) -> Iterator[tuple[str, dict
                 made = [
                     np.asarray(prepare(image, return_tensors="np")["pixel_values"])[0] for image in images
                 ]
-                yield kind + suffix, {**config, "image_processor_type": kind}, np.stack(made)
+                tensors = not suffix and hasattr(module, f"{kind}Pil")  # since Transformers 5
+                said = {**config, "image_processor_type": kind, "use_fast": tensors}
+                yield kind + suffix, said, np.stack(made)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import redtest_onnx.bridge.ops  # noqa: F401  (registers the operators)
 from redtest_onnx.bridge.compiler import Compiler
 from redtest_onnx.bridge.dtypes import TORCH, to_tensor
-from redtest_onnx.bridge.module import BatchNorm, OnnxModule
+from redtest_onnx.bridge.module import BatchNorm, OnnxModule, StoredTensors
 from redtest_onnx.bridge.prepare import prepare
 from redtest_onnx.bridge.refusal import check_operators
 from redtest_onnx.bridge.roles import assign_roles
@@ -50,10 +50,7 @@ def to_torch(model: Model, *, batch_norm: BatchNorm = "train", untie: Untie = "n
         program,
         tuple(spec.name for spec in model.inputs),
         tuple(spec.name for spec in model.outputs),
-        parameters=parameters,
-        statistics=statistics,
-        constants=constants,
-        copies=prepared.copies,
-        batch_norm=batch_norm,
+        StoredTensors(parameters, statistics, constants, prepared.copies),
+        batch_norm,
     )
     return module.eval()

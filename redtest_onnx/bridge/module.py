@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +19,23 @@ BatchNorm: TypeAlias = Literal["train", "frozen"]
 """Whether batch normalisation in `train()` uses and tracks batch statistics, or keeps the stored ones."""
 
 
+@dataclass(frozen=True, eq=False)
+class StoredTensors:
+    """The tensors of a model by their part in it.
+
+    Attributes:
+        parameters: trained tensors by ONNX name.
+        statistics: running statistics of batch normalisation by ONNX name.
+        constants: tensors that never change by name; they are no part of the state dict.
+        copies: original initializer by the name of each untied copy.
+    """
+
+    parameters: Mapping[str, torch.Tensor]
+    statistics: Mapping[str, torch.Tensor]
+    constants: Mapping[str, torch.Tensor]
+    copies: Mapping[str, str]
+
+
 class OnnxModule(nn.Module):
     """Runs an ONNX graph; its weights are parameters under their ONNX names.
 
@@ -27,10 +45,7 @@ class OnnxModule(nn.Module):
         program: what to run.
         inputs: names of the model's inputs.
         outputs: names of the model's outputs.
-        parameters: trained tensors by ONNX name.
-        statistics: running statistics of batch normalisation by ONNX name.
-        constants: tensors that never change by name; they are no part of the state dict.
-        copies: original initializer by the name of each untied copy.
+        stored: what the model holds.
         batch_norm: how batch normalisation trains.
 
     Attributes:
@@ -43,27 +58,23 @@ class OnnxModule(nn.Module):
         program: Program,
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
-        *,
-        parameters: Mapping[str, torch.Tensor],
-        statistics: Mapping[str, torch.Tensor],
-        constants: Mapping[str, torch.Tensor],
-        copies: Mapping[str, str],
+        stored: StoredTensors,
         batch_norm: BatchNorm,
     ) -> None:
         super().__init__()
         self.program = program
         self.input_names = inputs
         self.output_names = outputs
-        self.copies = dict(copies)
+        self.copies = dict(stored.copies)
         self.batch_norm: BatchNorm = batch_norm
         self._outputs = tuple(zip(outputs, program.results, strict=True))
         self.onnx_names: dict[str, str] = {}
-        for name, tensor in parameters.items():
+        for name, tensor in stored.parameters.items():
             self.onnx_names[place(self, name, nn.Parameter(tensor))] = name
-        for name, tensor in statistics.items():
+        for name, tensor in stored.statistics.items():
             self.onnx_names[place(self, name, tensor)] = name
         self._trained = len(self.onnx_names)
-        for name, tensor in constants.items():
+        for name, tensor in stored.constants.items():
             self.onnx_names[place(self, name, tensor, persistent=False)] = name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 
@@ -79,18 +79,21 @@ class KernelEntry:
 _OPERATORS: dict[tuple[str, str], dict[int, KernelEntry]] = {}
 
 
+class Traits(TypedDict, total=False):
+    """What is said of an operator beside its name; see `KernelEntry`."""
+
+    weights: Collection[int]
+    fixed: Collection[int]
+    numbers: Collection[int]
+    differentiable: bool
+    pure: bool
+
+
 def operator(
-    name: str,
-    *,
-    since: int = 1,
-    domain: str = DEFAULT_DOMAIN,
-    weights: Collection[int] = (),
-    fixed: Collection[int] = (),
-    numbers: Collection[int] = (),
-    differentiable: bool = True,
-    pure: bool = True,
+    name: str, *, since: int = 1, domain: str = DEFAULT_DOMAIN, **traits: Unpack[Traits]
 ) -> Callable[[K], K]:
     """Register the decorated function as the kernel of an operator; see `KernelEntry` for the arguments."""
+    numbers = frozenset(traits.get("numbers", ()))
 
     def register(kernel: K) -> K:
         _OPERATORS.setdefault((domain, name), {})[since] = KernelEntry(
@@ -98,11 +101,11 @@ def operator(
             name,
             since,
             kernel,
-            frozenset(weights),
-            frozenset(fixed) | frozenset(numbers),
-            frozenset(numbers),
-            differentiable,
-            pure,
+            frozenset(traits.get("weights", ())),
+            frozenset(traits.get("fixed", ())) | numbers,
+            numbers,
+            traits.get("differentiable", True),
+            traits.get("pure", True),
         )
         return kernel
 

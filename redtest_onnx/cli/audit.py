@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from redtest_onnx.auditing.run import Audit, FailOn, audit
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.deployment_options import deployment_options
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
@@ -36,6 +38,33 @@ from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.text import plain
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What a model is held against, and what is reported.
+
+    Attributes:
+        profile: name or file.
+        form: format of the report on stdout.
+        output: files of further reports.
+        baseline: an earlier document.
+        fail_on: the mildest severity that fails.
+        no_latency: whether the model is not timed.
+        write_operators: ONNX Runtime's list of operators.
+        list_rules: whether rules are shown, and nothing else is done.
+        list_profiles: likewise profiles.
+    """
+
+    profile: str
+    form: AuditFormat
+    output: tuple[Path, ...]
+    baseline: Path | None
+    fail_on: FailOn
+    no_latency: bool
+    write_operators: Path | None
+    list_rules: bool
+    list_profiles: bool
 
 
 @click.command(
@@ -90,48 +119,39 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @deployment_options
 @options.output_options
 @click.pass_context
+@grouped(asked=AuditOptions, given=OutputOptions)
 def command(
     context: click.Context,
     /,
     models: tuple[Path, ...],
-    profile: str,
-    form: AuditFormat,
-    output: tuple[Path, ...],
-    baseline: Path | None,
-    fail_on: FailOn,
-    no_latency: bool,
-    write_operators: Path | None,
-    list_rules: bool,
-    list_profiles: bool,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
+    asked: AuditOptions,
+    given: OutputOptions,
     **values: Any,
 ) -> None:
     """Check MODEL before it ships: valid, supported on the target, within its budgets, sound in its numbers.
 
     Exit code 0: passed; 1: failed; 2: could not be audited.
     """
-    options.configure_logging(verbose, quiet)
-    reports = report_files(output, form)
+    given.start_log()
+    form, baseline, json_path = asked.form, asked.baseline, given.json_path
+    reports = report_files(asked.output, form)
     on_stdout = form != "text" and form not in [kind for _, kind in reports]
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or on_stdout)
-    if list_rules or list_profiles:
-        _show_lists(screen, list_rules, list_profiles)
+    screen = given.screen(taken=on_stdout)
+    if asked.list_rules or asked.list_profiles:
+        _show_lists(screen, asked.list_rules, asked.list_profiles)
         return
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
-    written = {f"--output {path}": path for path in output}
-    named = {**written, "--write-operators": write_operators, "--json": json_path}
-    outputs = Outputs.of(named, force=force)
-    target = load_profile(profile)
+    written = {f"--output {path}": path for path in asked.output}
+    named = {**written, "--write-operators": asked.write_operators, "--json": json_path}
+    outputs = Outputs.of(named, force=given.force)
+    target = load_profile(asked.profile)
     known = read_baseline(baseline) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     required = target.target.required_operators
     outputs.spare(
-        *source.reads(*models), baseline, Path(profile), None if required is None else Path(required)
+        *source.reads(*models), baseline, Path(asked.profile), None if required is None else Path(required)
     )
     outputs.spare_models(*models)
     audits: list[Audit] = []
@@ -144,9 +164,9 @@ def command(
                     audit(
                         Workbench(loaded, source.open(loaded), run),
                         target,
-                        timed=not no_latency,
+                        timed=not asked.no_latency,
                         known=known.of(path.name),
-                        fail_on=fail_on,
+                        fail_on=asked.fail_on,
                         progress=progress,
                     )
                 )
@@ -165,8 +185,8 @@ def command(
             screen.note(f"{kind} written to {path}")
         if json_path:
             write_json(audit_document(audits), json_path)
-        if write_operators:
-            _write_operators(write_operators, [one.model for one in audits])
+        if asked.write_operators:
+            _write_operators(asked.write_operators, [one.model for one in audits])
         if baseline:
             _show_change(screen, compare(known, known_of(audit_document(audits))))
     if failed is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
@@ -46,6 +48,27 @@ _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
 }
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What is compared, and how that is shown.
+
+    Attributes:
+        other_data: samples for the second side.
+        diverges_below: signal-to-noise ratio in dB.
+        all_tensors: whether every matching tensor is listed.
+        png: the picture.
+        html: the page.
+        form: format of the result on stdout.
+    """
+
+    other_data: Path | None
+    diverges_below: float
+    all_tensors: bool
+    png: Path | None
+    html: Path | None
+    form: str
 
 
 @click.command(
@@ -87,20 +110,9 @@ log = logging.getLogger(__name__)
 @options.run_options
 @options.output_kind_option
 @options.output_options
+@grouped(asked=CompareOptions, given=OutputOptions)
 def command(
-    first: Path,
-    second: Path | None,
-    other_data: Path | None,
-    png: Path | None,
-    diverges_below: float,
-    all_tensors: bool,
-    html: Path | None,
-    form: str,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
-    **values: Any,
+    first: Path, second: Path | None, asked: CompareOptions, given: OutputOptions, **values: Any
 ) -> None:
     """Hold SECOND against FIRST: size, speed, outputs, every matching tensor, similarity of all layers.
 
@@ -108,36 +120,39 @@ def command(
     diverges is named. Without SECOND, FIRST is one model on --data and on --other-data; or both hold
     activations as `expose --save` or numpy.savez writes them. Then only the similarity of layers is measured.
     """
-    options.configure_logging(verbose, quiet)
+    given.start_log()
+    form, png, html, json_path = asked.form, asked.png, asked.html, given.json_path
     tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-" or tables is None, form=tables or "table")
+    screen = replace(given, form=tables or "table").screen(taken=tables is None)
     check_figure(png)
-    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=force)
+    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=given.force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     compared = (first, *([] if second is None else [second]))
-    outputs.spare(*source.reads(*compared), other_data)
+    outputs.spare(*source.reads(*compared), asked.other_data)
     outputs.spare_models(*compared)
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
     if holds_activations(first):
         layers: Comparison | None = _arrays(first, second or first, settings)
     else:
-        sides = _sides(screen, first, second, source, other_data, settings, run)
+        sides = _sides(screen, first, second, source, asked.other_data, settings, run)
         with screen.progress() as progress:
             if second is None:
                 layers = compare(*sides, settings, progress)
             else:
-                files = compare_files(*sides, settings, diverges_below=diverges_below, progress=progress)
+                files = compare_files(
+                    *sides, settings, diverges_below=asked.diverges_below, progress=progress
+                )
                 layers = files.layers
-    titles = first.name, (second or other_data or first).name
+    titles = first.name, (second or asked.other_data or first).name
     beside: tuple[Table, ...] = ()
     notes: list[str] = []
     if files is not None:
-        beside = files_table(files.files, titles), tensor_table(files.tensors, every=all_tensors)
+        beside = files_table(files.files, titles), tensor_table(files.tensors, every=asked.all_tensors)
         about_files, about_tensors = (
             files_notes(files.files),
-            tensor_words(files.tensors, every=all_tensors),
+            tensor_words(files.tensors, every=asked.all_tensors),
         )
         notes = [*about_files, *about_tensors]
         screen.detail(beside[0])
@@ -146,7 +161,7 @@ def command(
         screen.show(*about_tensors)
     if layers is not None:
         if tables is None and json_path != "-":
-            summary = compare_markdown(layers, titles, beside[:1])
+            summary = compare_markdown(layers, titles, beside[:1], notes)
             click.echo(summary if form == "markdown" else _TEXTS[form](layers, titles), nl=False)
         screen.show(match_table(layers), *_summary(layers))
         if html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.data.activation_files import open_writer
@@ -23,6 +25,23 @@ from redtest_onnx.runtime.activations import SYNTHETIC, ExposedModel, expose_ten
 from redtest_onnx.runtime.workbench import Workbench
 
 _MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class ExposeOptions:
+    """What is written.
+
+    Attributes:
+        output: the model with more outputs.
+        values_path: the values; a file or a folder.
+        samples: number of samples to run; all of the data if None.
+        dequantize: whether quantised tensors are given as float32.
+    """
+
+    output: Path | None
+    values_path: Path | None
+    samples: int | None
+    dequantize: bool
 
 
 @click.command(
@@ -56,47 +75,40 @@ _MOST_NAMED = 10
 @options.data_options
 @options.run_options
 @options.output_options
+@grouped(asked=ExposeOptions, given=OutputOptions)
 def command(
-    model: Path,
-    tensors: tuple[str, ...],
-    output: Path | None,
-    values_path: Path | None,
-    samples: int | None,
-    dequantize: bool,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
-    **values: Any,
+    model: Path, tensors: tuple[str, ...], asked: ExposeOptions, given: OutputOptions, **values: Any
 ) -> None:
     """Hand out inner tensors of MODEL: as outputs of a model, as values in a file, or both."""
-    options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-")
+    given.start_log()
+    screen = given.screen()
+    output, values_path = asked.output, asked.values_path
     if output is None and values_path is None:
         raise InputError(
             "nothing to write", hint="give -o OUT.onnx for the model, --save FILE for the values"
         )
-    outputs = Outputs.of({"--output": output, "--save": values_path, "--json": json_path}, force=force)
+    named = {"--output": output, "--save": values_path, "--json": given.json_path}
+    outputs = Outputs.of(named, force=given.force)
     source = options.data_options_of(values)
     outputs.spare(model, *source.reads(model))
     loaded = load(model)
     outputs.spare(loaded)
     data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))
-    exposed = expose_tensors(bench, tensors or ("all",), dequantize=dequantize)
+    exposed = expose_tensors(bench, tensors or ("all",), dequantize=asked.dequantize)
     if not exposed.tensors:
         raise InputError(
             "there is no tensor to hand out", where=loaded.label, hint="see `inspect --layers all`"
         )
     if output is not None:
-        save(exposed.model, output, force=force)
+        save(exposed.model, output, force=given.force)
     written = 0
     if values_path is not None:
         screen.warn_synthetic(data)
-        written = _write(screen, bench, exposed, values_path, samples)
+        written = _write(screen, bench, exposed, values_path, asked.samples)
     screen.show(exposure_table(exposed), *_summary(exposed, output, values_path, written, data))
-    if json_path:
-        write_json(exposure_document(loaded, exposed, output, values_path, written), json_path)
+    if given.json_path:
+        write_json(exposure_document(loaded, exposed, output, values_path, written), given.json_path)
 
 
 def _write(screen: Screen, bench: Workbench, exposed: ExposedModel, path: Path, samples: int | None) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from redtest_onnx.cli import options
-from redtest_onnx.cli.console import Screen, epoch_reporter
+from redtest_onnx.cli.console import epoch_reporter
 from redtest_onnx.cli.finetune_output import check_folder, default_output, save_tuned
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
@@ -22,6 +24,29 @@ from redtest_onnx.training.documents import finetune_document
 
 if TYPE_CHECKING:
     from redtest_onnx.training.finetune import FineTuning, ValidationResult
+
+
+@dataclass(frozen=True)
+class FinetuneFiles:
+    """What is read and written beside the model and its samples.
+
+    Attributes:
+        output: the trained model.
+        teacher: a model to learn from.
+        val_data: samples that choose the best epoch.
+        eval_data: samples that judge the result.
+        checkpoint: where an interrupted run goes on.
+        resume: whether it shall.
+        log_path: a line per epoch.
+    """
+
+    output: Path | None
+    teacher: Path | None
+    val_data: Path | None
+    eval_data: Path | None
+    checkpoint: Path | None
+    resume: bool
+    log_path: Path | None
 
 
 @click.command(
@@ -60,50 +85,37 @@ if TYPE_CHECKING:
 @options.run_options
 @options.output_kind_option
 @options.output_options
-def command(
-    model: Path,
-    output: Path | None,
-    teacher: Path | None,
-    val_data: Path | None,
-    eval_data: Path | None,
-    checkpoint: Path | None,
-    resume: bool,
-    log_path: Path | None,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
-    **values: Any,
-) -> None:
+@grouped(files=FinetuneFiles, given=OutputOptions)
+def command(model: Path, files: FinetuneFiles, given: OutputOptions, **values: Any) -> None:
     """Fine-tune MODEL in PyTorch; the graph stays as it is, only weights change.
 
     It learns from the labels of the data, from a teacher, or from both. Part of the data is held out to
     choose the best epoch. An interrupted run goes on with --resume and ends with the same weights. To train
     on several GPUs or machines: torchrun --nproc-per-node 2 --no-python -- redtest-onnx finetune ...
     """
-    options.configure_logging(verbose, quiet)
+    given.start_log()
     settings = training_settings_of(values)
     tracking = tracking_options_of(values)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
-    output = output or default_output(model)
-    checkpoint = checkpoint or output.with_suffix(".checkpoint")
-    check_folder(model, output, force=force)
+    output, log_path = files.output or default_output(model), files.log_path
+    checkpoint = files.checkpoint or output.with_suffix(".checkpoint")
+    check_folder(model, output, force=given.force)
     outputs = Outputs.of(
-        {"--output": None if model.is_dir() else output, "--json": json_path},
-        force=force,
+        {"--output": None if model.is_dir() else output, "--json": given.json_path},
+        force=given.force,
         kept={"--checkpoint": checkpoint, "--log": log_path},
     )
-    outputs.spare(model, teacher, *source.reads(model), val_data, eval_data)
+    outputs.spare(model, files.teacher, *source.reads(model), files.val_data, files.eval_data)
     prepare_torch()
     from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
     from redtest_onnx.training.loop import Watch
     from redtest_onnx.training.processes import leads
     from redtest_onnx.training.tracked import note_trained, note_training, tracked_watch
 
-    screen = Screen(quiet=quiet or not leads(), json_on_stdout=json_path == "-")
+    screen = given.screen(silent=not leads())
     loaded = load(model)
-    imitated = load(teacher) if teacher else None
+    imitated = load(files.teacher) if files.teacher else None
     outputs.spare(loaded, imitated)
     bench = Workbench(loaded, options.training_data(source, loaded), run, seed=settings.seed)
     screen.warn_synthetic(bench.data)
@@ -114,19 +126,19 @@ def command(
             settings,
             teacher=imitated,
             others=ValidationData(
-                source.open(loaded, path=val_data) if val_data else None,
-                options.evaluation_data(source, loaded, eval_data),
+                source.open(loaded, path=files.val_data) if files.val_data else None,
+                options.evaluation_data(source, loaded, files.eval_data),
             ),
-            checkpoint=CheckpointFile(checkpoint, resume),
+            checkpoint=CheckpointFile(checkpoint, files.resume),
             watch=tracked_watch(Watch(epoch_reporter(screen, log_path), progress), tracked),
         )
         if not result.leads:
             return
-        saved = save_tuned(result.model, model, output, force=force)
-        if json_path:
-            write_json(finetune_document(result, output), json_path)
+        saved = save_tuned(result.model, model, output, force=given.force)
+        if given.json_path:
+            write_json(finetune_document(result, output), given.json_path)
         note_trained(tracked, result)
-        tracked.artefacts(*saved, log_path, document_path(json_path))
+        tracked.artefacts(*saved, log_path, document_path(given.json_path))
         places = tracked.where
     screen.show(*in_words(result))
     screen.show(f"Written to {output}; nothing but weights differs from {model}.")

@@ -17,6 +17,7 @@ SECTIONS: dict[str, frozenset[str]] = {
         {"data", "eval_data", "val_data", "other_data", "mean", "std", "scale", "resize", "crop"}
         | {
             "interpolation",
+            "resampler",
             "pad",
             "size",
             "preprocess",

@@ -8,17 +8,17 @@ from typing import Any
 import click
 
 from redtest_onnx.cli import options
-from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.documents.base import inspect_document, write_json
 from redtest_onnx.errors import RefusedModelError
 from redtest_onnx.graph.files import load
+from redtest_onnx.layers.blocks import is_transformer
 from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
-from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
 from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.numbers import count, plural, size
-from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.report.tables import at_sizes, layer_table
 from redtest_onnx.runtime.guesses import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
@@ -42,22 +42,19 @@ from redtest_onnx.similarity.selection import select_layers
 @options.output_kind_option
 @options.format_option
 @options.output_options
+@grouped(given=OutputOptions)
 def command(
     model: Path,
     layers: str,
-    granularity: Granularity,
+    granularity: GranularityChoice,
     html: Path | None,
-    form: TableFormat,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
+    given: OutputOptions,
     **values: Any,
 ) -> None:
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
-    options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    outputs = Outputs.of({"--html": html, "--json": json_path}, force=force)
+    given.start_log()
+    screen = given.screen()
+    outputs = Outputs.of({"--html": html, "--json": given.json_path}, force=given.force)
     source = options.data_options_of(values)
     outputs.spare(*source.reads(model))
     outputs.spare_models(model)
@@ -66,7 +63,11 @@ def command(
     bench = Workbench(loaded, data, options.run_options_of(values))
     failure = bench.infer_if_failing()
     cost, chosen = bench.cost, select_layers(bench, layers, granularity)
-    others = elsewhere(bench.index, bench.layers(granularity), cost) if layers == "auto" else None
+    others = (
+        elsewhere(bench.index, bench.layers(measured_granularity(granularity)), cost)
+        if layers == "auto"
+        else None
+    )
     # Caches that belong to layers are no outputs of the opened graph.
     kinds = {output.name: f", {output_words(output)}" for output in bench.outputs}
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
@@ -93,6 +94,8 @@ def command(
         screen.show(
             layer_table(chosen), f"{plural(len(chosen), 'layer')}, {removable} of them can be removed."
         )
+        if layers == granularity == "auto" and (inside := _blocks_text(bench)):
+            screen.show(inside)
         if others is not None and others.parameters:
             screen.show(_elsewhere_text(others))
     else:
@@ -104,9 +107,24 @@ def command(
         from redtest_onnx.report.page.render import save_page
 
         save_page(inspect_page(loaded, cost, chosen, provenance()), html)
-    if json_path:
+    if given.json_path:
         documents = [output.document() for output in bench.outputs]
-        write_json(inspect_document(bench.model, cost, chosen, others, documents), json_path)
+        write_json(inspect_document(bench.model, cost, chosen, others, documents), given.json_path)
+
+
+def _blocks_text(bench: Workbench) -> str | None:
+    """The blocks that the layers form; None where `prune --remove` counts layers."""
+    series = bench.layers()
+    if not any(layer.kind == "attention" for layer in series):
+        return None
+    blocks = [layer for layer in bench.layers("block") if layer.parts]
+    if not is_transformer(series, blocks):
+        return None
+    held, can = sum(len(layer.parts) for layer in blocks), sum(layer.removable for layer in blocks)
+    return (
+        f"{held} of them form {plural(len(blocks), 'block')} of a transformer, {can} removable: "
+        "prune --remove counts blocks, --granularity block lists them."
+    )
 
 
 def _elsewhere_text(others: Elsewhere) -> str:

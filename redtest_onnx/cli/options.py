@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
@@ -20,13 +20,19 @@ from redtest_onnx.cli.running_options import run_options_of as run_options_of
 from redtest_onnx.cli.text_options import TEXT_OPTIONS, text_options_of
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset, WithMask
-from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
+from redtest_onnx.data.image_pipeline import (
+    INTERPOLATIONS,
+    RESAMPLERS,
+    ImageOptions,
+    Interpolation,
+    Resampler,
+)
 from redtest_onnx.data.open import open_data
 from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.model_folder import find_beside
-from redtest_onnx.layers.granularity import GRANULARITIES
+from redtest_onnx.layers.granularity import GranularityChoice
 from redtest_onnx.report.table_formats import TABLE_FORMATS
 
 FilePath = click.Path(path_type=Path)
@@ -45,8 +51,13 @@ def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "a
         raise InputError("--scale takes one number, such as 1/255")
     found = {name: values.pop(name) for name in ("mean", "std", "size", "resize", "crop", "pad")}
     interpolation: Interpolation = values.pop("interpolation") or "bilinear"
+    resampler: Resampler = values.pop("resampler") or "auto"
     return ImageOptions(
-        **found, scale=scale[0] if scale else None, layout=layout, interpolation=interpolation
+        **found,
+        scale=scale[0] if scale else None,
+        layout=layout,
+        interpolation=interpolation,
+        resampler=resampler,
     )
 
 
@@ -127,6 +138,12 @@ _IMAGE_OPTIONS = (
     click.option(
         "--interpolation", type=click.Choice(INTERPOLATIONS), help="Of resizing. [default: bilinear]"
     ),
+    click.option(
+        "--resampler",
+        type=click.Choice(RESAMPLERS),
+        help="Resize as Pillow does, or as torchvision does on tensors, and with it Transformers 5. "
+        "[default: as the model's files say, else pillow]",
+    ),
     click.option("--pad", is_flag=True, help="Fit whole images in and fill up with zeros."),
 )
 
@@ -192,11 +209,12 @@ def layer_options(function: Command) -> Command:
         ),
         click.option(
             "--granularity",
-            type=click.Choice(GRANULARITIES),
-            default="sub-layer",
+            type=click.Choice(get_args(GranularityChoice)),
+            default="auto",
             show_default=True,
             help="How much a layer holds: one operator, a transformer's sub-layer or a residual block, a "
-            "transformer's block, or all layers of one shape.",
+            "transformer's block, or all layers of one shape. auto: sub-layers, but blocks of a transformer "
+            "where a number of layers is removed.",
         ),
     )
 

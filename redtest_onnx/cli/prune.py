@@ -59,7 +59,12 @@ from redtest_onnx.similarity.saved import load_analysis
     "--criterion", default="redtest", show_default=True, help=f"One of {', '.join(criteria.names())}."
 )
 @click.option("--threshold", type=float, help="Remove every layer this similar to the last kept one.")
-@click.option("--remove", type=click.IntRange(min=0), help="Remove this many layers.")
+@click.option(
+    "--remove",
+    type=click.IntRange(min=0),
+    help="Remove this many layers, of a transformer this many blocks; --granularity sub-layer counts "
+    "attention and feed-forward one by one.",
+)
 @click.option(
     "--target",
     multiple=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -16,9 +16,11 @@ from redtest_onnx.cli.unfinished import kept_if_interrupted
 from redtest_onnx.cli.words import flags_in
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.graph.inner_widths import inner_widths
+from redtest_onnx.layers.granularity import measured_granularity
+from redtest_onnx.pruning.counting import counted_analysis, planning_analysis, resolved_granularity
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.folder import save_pruned
-from redtest_onnx.pruning.plan import Plan, load_plan
+from redtest_onnx.pruning.plan import Plan, load_plan, saved_granularity
 from redtest_onnx.pruning.prune import PruneSettings, Pruning, prune
 from redtest_onnx.pruning.prune import plan as make_plan
 from redtest_onnx.report.agreement import agreement_notes
@@ -30,7 +32,7 @@ from redtest_onnx.report.prunings import prune_markdown, repair_words, round_wor
 from redtest_onnx.report.tables import comparison_table
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, analyze
+from redtest_onnx.similarity.analyze import Analysis
 
 if TYPE_CHECKING:
     from redtest_onnx.pruning.rounds import Round
@@ -61,7 +63,9 @@ class PruneJob:
         similarity, request = self.settings.similarity, self.request
         if (request.width or request.applied_plan) and inner_widths(self.bench.opened.model).found:
             return False  # channels can go
-        return nothing_removable(self.screen, self.bench, similarity, self.request.json_path)
+        counts = request.remove is not None or request.series is not None
+        granularity = resolved_granularity(self.bench, similarity, counts=counts)
+        return nothing_removable(self.screen, self.bench, self.bench.layers(granularity), request.json_path)
 
     def plan(self) -> tuple[Plan, Analysis]:
         """The plan that is given, else a new one; with the analysis behind it."""
@@ -70,11 +74,21 @@ class PruneJob:
             kept_if_interrupted(self.screen, bench, self.request.file) as unfinished,
             self.screen.progress() as progress,
         ):
-            analysis = self.saved or analyze(bench, self.settings.similarity, progress)
-            unfinished.analysis = None if self.saved else analysis
             if given:
+                similarity = self.settings.similarity
+                granularity = saved_granularity(given, bench, measured_granularity(similarity.granularity))
+                analysis = counted_analysis(
+                    bench,
+                    replace(similarity, granularity=granularity),
+                    counts=False,
+                    given=self.saved,
+                    progress=progress,
+                )
+                unfinished.analysis = None if self.saved else analysis
                 return load_plan(given, bench.model, analysis.layers, bench.opened.model), analysis
             budget = self.request.budgets()[0]
+            analysis = planning_analysis(bench, budget, self.settings, given=self.saved, progress=progress)
+            unfinished.analysis = None if self.saved else analysis
             return make_plan(bench, budget, self.settings, analysis=analysis, progress=progress)
 
     def show_plan(self, plan: Plan, analysis: Analysis) -> None:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.documents.base import write_json
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.documents import plan_document
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.report.prunings import plan_table, removal_words, widths_table
 from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings
+from redtest_onnx.similarity.analyze import Analysis
 
 
 def nothing_removable(
     screen: Screen,
     bench: Workbench,
-    settings: AnalysisSettings,
+    layers: Sequence[Layer],
     json_path: str | None,
 ) -> bool:
     """Give the reasons where no layer can be removed; nothing is written then but the JSON."""
-    layers = bench.layers(settings.granularity)
     if any(layer.removable for layer in layers):
         return False
     screen.explain(f"No layer of {bench.label} can be removed; nothing is written.")
@@ -48,7 +49,7 @@ def show_plan(
     if plan.empty:
         screen.explain(f"Nothing is removed and nothing is written: {reason}.")
         return
-    removed = removal_words(plan, len(analysis.layers))
+    removed = removal_words(plan, analysis.layers)
     screen.show(f"{removed} are removed (criterion {plan.criterion}):")
     for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
         if table is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions
 from redtest_onnx.cli.options import evaluation_data, training_data
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.sparsity_options import Request
@@ -20,6 +21,7 @@ from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.graph.writing import is_stream
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.prune import plan, prune
+from redtest_onnx.pruning.units import removed_of
 from redtest_onnx.report.table import Table
 from redtest_onnx.report.weight_pruning import iteration_table, pruning_words, stage_table
 from redtest_onnx.runtime.workbench import Workbench
@@ -54,9 +56,7 @@ def prune_weights(
     request: Request,
     values: dict[str, Any],
     outputs: Outputs,
-    *,
-    json_path: str | None,
-    force: bool,
+    given: OutputOptions,
 ) -> PrunedWeights:
     """Prune, report, write."""
     model = load(path)
@@ -88,12 +88,12 @@ def prune_weights(
             masked = MaskedModel(apply_masks(base, weights, masks, folder), weights, masks, before)
         with screen.progress() as progress:
             pruning = finish(bench, masked, keep_channels=values["keep_channels"], progress=progress)
-        saved = save(pruning.model, request.output, force=force)
+        saved = save(pruning.model, request.output, force=given.force)
     tables.insert(0, stage_table(pruning))
     screen.show(tables[0], *pruning_words(pruning, request.output))
-    if json_path:
+    if given.json_path:
         document = pruning_document(pruning, request.document(), request.output, iterations)
-        write_json(document, json_path)
+        write_json(document, given.json_path)
     return PrunedWeights(saved, tuple(tables), run_of)
 
 
@@ -141,5 +141,5 @@ def _without_layers(screen: Screen, bench: Workbench, values: dict[str, Any]) ->
         chosen, analysis = plan(bench, Budget(remove=values["remove_layers"]), progress=progress)
         pruned = prune(bench, chosen, analysis, progress=progress)
     names = ", ".join(step.region for step in chosen.steps)
-    screen.show(f"{len(chosen.steps)} of {len(analysis.layers)} layers are removed: {names}.")
+    screen.show(f"{removed_of(chosen, analysis.layers)} are removed: {names}.")
     return pruned.model

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from redtest_onnx.cli import options, ranking_options
-from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
@@ -25,11 +26,27 @@ from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.ranking_figures import save_ranking_figure
-from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.similarity.analyze import AnalysisSettings, Progress
 
 _RUNS = frozenset({".sqlite", ".db"})
+
+
+@dataclass(frozen=True)
+class RankOutputs:
+    """What is shown of a ranking.
+
+    Attributes:
+        top: rows of the table.
+        png: the picture.
+        html: the page.
+        family: the picture of redundancy over cost.
+    """
+
+    top: int
+    png: Path | None
+    html: Path | None
+    family: Path | None
 
 
 @click.command(
@@ -65,35 +82,25 @@ _RUNS = frozenset({".sqlite", ".db"})
 @options.run_options
 @options.format_option
 @options.output_options
+@grouped(shown=RankOutputs, given=OutputOptions)
 def command(
-    models: tuple[Path, ...],
-    metrics: Path | None,
-    png: Path | None,
-    html: Path | None,
-    family: Path | None,
-    form: TableFormat,
-    top: int,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
-    **values: Any,
+    models: tuple[Path, ...], metrics: Path | None, shown: RankOutputs, given: OutputOptions, **values: Any
 ) -> None:
     """Put trained MODELS (files, folders, or the .sqlite file of a search) in order.
 
     The order is by accuracy, cost and redundancy. Accuracy comes from labels in --data or from --metrics;
     without MODELS the rows of --metrics are the candidates.
     """
-    options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
+    given.start_log()
+    screen = given.screen()
     if metrics:
         read_table(metrics)  # its mistakes are not those of each model
     elif not models:
         raise InputError("there is nothing to rank", hint="give MODELS, or --metrics table.csv, or both")
-    check_figure(png)
-    check_figure(family)
-    named = {"--png": png, "--html": html, "--family": family, "--json": json_path}
-    outputs = Outputs.of(named, force=force)
+    check_figure(shown.png)
+    check_figure(shown.family)
+    named = {"--png": shown.png, "--html": shown.html, "--family": shown.family, "--json": given.json_path}
+    outputs = Outputs.of(named, force=given.force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
@@ -121,15 +128,15 @@ def command(
         with screen.progress() as progress:
             candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
     ranking = rank_candidates(candidates, settings, failed)
-    ranking_options.show_ranking(screen, ranking, top)
-    if html:
-        save_page(ranking_page(ranking, provenance()), html)
-    if png:
-        save_ranking_figure(ranking, png)
-    if family:
-        save_family_figure([row.candidate for row in ranking.rows], settings.cost, family)
-    if json_path:
-        write_json(ranking_document("rank", ranking), json_path)
+    ranking_options.show_ranking(screen, ranking, shown.top)
+    if shown.html:
+        save_page(ranking_page(ranking, provenance()), shown.html)
+    if shown.png:
+        save_ranking_figure(ranking, shown.png)
+    if shown.family:
+        save_family_figure([row.candidate for row in ranking.rows], settings.cost, shown.family)
+    if given.json_path:
+        write_json(ranking_document("rank", ranking), given.json_path)
 
 
 def _measure(

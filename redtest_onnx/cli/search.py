@@ -11,6 +11,7 @@ import click
 
 from redtest_onnx.cli import options, ranking_options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
@@ -28,11 +29,10 @@ from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.ranking_figures import save_ranking_figure
-from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.search.evaluate import MSRS_SOURCES
 from redtest_onnx.search.pytorch import require_torch
 from redtest_onnx.search.rows import RowSpace
-from redtest_onnx.search.search import SearchBudget, SearchResult, search
+from redtest_onnx.search.search import SearchBudget, SearchProblem, SearchResult, search
 from redtest_onnx.search.settings import SearchSettings
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.search.strategies import STRATEGIES
@@ -49,6 +49,38 @@ _ENDS = {
     "seconds": " The time is used up; --resume goes on.",
     "space": " Nothing new is left to propose.",
 }
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Where results are kept, and when a search ends.
+
+    Attributes:
+        output: a new SQLite file.
+        resume: one that is there.
+        evaluations: at most so many.
+        seconds: at most so long.
+    """
+
+    output: Path | None
+    resume: Path | None
+    evaluations: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class SearchOutputs:
+    """What is shown of a search.
+
+    Attributes:
+        top: rows of the table.
+        png: the picture.
+        html: the page.
+    """
+
+    top: int
+    png: Path | None
+    html: Path | None
 
 
 @click.command(
@@ -152,21 +184,13 @@ _ENDS = {
 @options.format_option
 @options.output_options
 @click.pass_context
+@grouped(asked=SearchOptions, shown=SearchOutputs, given=OutputOptions)
 def command(
     context: click.Context,
     /,
-    output: Path | None,
-    resume: Path | None,
-    evaluations: int | None,
-    seconds: float | None,
-    png: Path | None,
-    html: Path | None,
-    form: TableFormat,
-    top: int,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
+    asked: SearchOptions,
+    shown: SearchOutputs,
+    given: OutputOptions,
     **values: Any,
 ) -> None:
     """Search a space of architectures for accuracy at low cost and redundancy.
@@ -174,13 +198,14 @@ def command(
     Every result is in the SQLite file as soon as it is there: `rank FILE` shows them at any time, and
     --resume goes on after an interruption.
     """
-    options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    check_figure(png)
-    path = resume or output or Path("search.sqlite")
+    given.start_log()
+    screen = given.screen()
+    check_figure(shown.png)
+    resume = asked.resume
+    path = resume or asked.output or Path("search.sqlite")
     new, old = (None, path) if resume else (path, None)
-    named = {"--png": png, "--html": html, "--json": json_path, "--output": new}
-    outputs = Outputs.of(named, force=force, kept={"--resume": old})
+    named = {"--png": shown.png, "--html": shown.html, "--json": given.json_path, "--output": new}
+    outputs = Outputs.of(named, force=given.force, kept={"--resume": old})
     outputs.spare(values["data"], values["metrics"], values["benchmark"])
     tracking = tracking_options_of(values)
     engine = ranking_options.engine_options_of(values)
@@ -198,8 +223,9 @@ def command(
     if not settings.complete:
         require_torch()
     if not resume:
-        store = Store.create(path, settings.as_json(), force=force)
+        store = Store.create(path, settings.as_json(), force=given.force)
     rows = len(space.names) if isinstance(space, RowSpace) else None
+    evaluations = asked.evaluations
     if evaluations is None:
         evaluations = rows if rows and settings.strategy == "all" else _EVALUATIONS
     with tracking.open("search") as tracked:
@@ -207,38 +233,22 @@ def command(
         with store, screen.progress() as progress:
             found = search(
                 settings.evaluation(),
-                space,
-                settings.make_strategy(),
-                settings.fitness(),
+                SearchProblem(space, settings.make_strategy(), settings.fitness(), settings.window),
                 store,
-                SearchBudget(evaluations if rows is None else min(evaluations, rows), seconds),
-                window=settings.window,
+                SearchBudget(evaluations if rows is None else min(evaluations, rows), asked.seconds),
                 engine=engine,
                 progress=progress,
                 report=partial(note_candidate, tracked, settings.fitness()),
             )
-        ranked = _report(screen, found, settings.ranking(ranking), SearchOutputs(top, png, html, json_path))
+        ranked = _report(screen, found, settings.ranking(ranking), shown)
+        if given.json_path:
+            document = ranking_document("search", ranked)
+            document["evaluated"], document["reason"] = found.evaluated, found.reason
+            write_json(document, given.json_path)
         note_ranking(tracked, ranked, found)
-        tracked.artefacts(path, png, html, document_path(json_path))
+        tracked.artefacts(path, shown.png, shown.html, document_path(given.json_path))
         places = tracked.where
     screen.show(*(f"Tracked by {place}." for place in places))
-
-
-@dataclass(frozen=True)
-class SearchOutputs:
-    """What is shown and written of a search.
-
-    Attributes:
-        top: rows of the table.
-        png: the picture.
-        html: the page.
-        json_path: the document; "-" for stdout.
-    """
-
-    top: int
-    png: Path | None
-    html: Path | None
-    json_path: str | None
 
 
 def _report(
@@ -255,8 +265,4 @@ def _report(
         save_page(ranking_page(ranking, provenance(), title="Search", notes=[ended]), outputs.html)
     if outputs.png:
         save_ranking_figure(ranking, outputs.png)
-    if outputs.json_path:
-        document = ranking_document("search", ranking)
-        document["evaluated"], document["reason"] = found.evaluated, found.reason
-        write_json(document, outputs.json_path)
     return ranking

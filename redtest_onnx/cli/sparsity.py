@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from redtest_onnx.cli import options
-from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
@@ -26,10 +27,30 @@ from redtest_onnx.report.page.others import sparsity_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.sparsity import draw_sparsity, sparsity_table, sparsity_words
 from redtest_onnx.report.table import Table
-from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.iterative.records import Method
 from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
+
+
+@dataclass(frozen=True)
+class SparsityOptions:
+    """What is measured or zeroed, and how that is shown.
+
+    Attributes:
+        pq: exponents of the PQ Index.
+        eta: share of the q-norm that the bound may lose.
+        figure: the picture.
+        html: the page.
+        method: how weights are zeroed; None to measure only.
+        output: the model with zeros.
+    """
+
+    pq: tuple[tuple[float, ...], ...]
+    eta: float
+    figure: Path | None
+    html: Path | None
+    method: Method | None
+    output: Path | None
 
 
 @click.command(
@@ -63,44 +84,31 @@ from redtest_onnx.weight_sparsity.measure import PAIRS, Pair, measure_sparsity
 @options.run_options
 @options.format_option
 @options.output_options
-def command(
-    model: Path,
-    pq: tuple[tuple[float, ...], ...],
-    eta: float,
-    figure: Path | None,
-    html: Path | None,
-    form: TableFormat,
-    method: Method | None,
-    output: Path | None,
-    json_path: str | None,
-    force: bool,
-    verbose: int,
-    quiet: bool,
-    **values: Any,
-) -> None:
+@grouped(asked=SparsityOptions, given=OutputOptions)
+def command(model: Path, asked: SparsityOptions, given: OutputOptions, **values: Any) -> None:
     """Measure how sparse the weights of MODEL are in effect, and how many of them it needs.
 
     With --method weights are set to zero: one-shot takes the smallest of the model as it is; sap and lottery
     train in between.
     """
     begin = perf_counter()
-    options.configure_logging(verbose, quiet)
-    screen = Screen(quiet=quiet, json_on_stdout=json_path == "-", form=form)
-    pairs = _pairs(pq)
+    given.start_log()
+    screen = given.screen()
+    pairs, method, figure, html = _pairs(asked.pq), asked.method, asked.figure, asked.html
     stages: tuple[Table, ...] = ()
     check_figure(figure)
-    chosen = None if method is None else output or model.with_suffix(".sparse.onnx")
-    named = {"--figure": figure, "--html": html, "--json": json_path, "--output": chosen}
-    outputs = Outputs.of(named, force=force)
+    chosen = None if method is None else asked.output or model.with_suffix(".sparse.onnx")
+    named = {"--figure": figure, "--html": html, "--json": given.json_path, "--output": chosen}
+    outputs = Outputs.of(named, force=given.force)
     outputs.spare(*options.data_options_of({**values}).reads(model), values["eval_data"])
     outputs.spare_models(model)
     if method is None or chosen is None:
-        refuse_unused({**values, "output": output}, None)
+        refuse_unused({**values, "output": asked.output}, None)
         loaded = load(model)
     else:
-        request = Request.of(method, chosen, pairs, {**values, "eta": eta})
+        request = Request.of(method, chosen, pairs, {**values, "eta": asked.eta})
         refuse_unused(values, request)
-        pruned = prune_weights(screen, model, request, values, outputs, json_path=json_path, force=force)
+        pruned = prune_weights(screen, model, request, values, outputs, given)
         loaded, stages = pruned.model, pruned.tables
         if figure and pruned.run:
             title = f"{method} of {model.name}, scope {request.scope}"
@@ -109,7 +117,7 @@ def command(
         if not (figure or html):
             return
     with screen.progress() as progress:
-        sparsity = measure_sparsity(loaded, pairs or PAIRS, eta=eta, progress=progress)
+        sparsity = measure_sparsity(loaded, pairs or PAIRS, eta=asked.eta, progress=progress)
     if method is None:
         screen.show(sparsity_table(sparsity), *sparsity_words(sparsity))
     title = f"Weights of {(loaded.path or model).name}"
@@ -117,9 +125,9 @@ def command(
         save_figure(draw_sparsity(sparsity, title), figure)
     if html:
         save_page(sparsity_page(loaded, sparsity, provenance(), stages), html)
-    if json_path and method is None:
+    if given.json_path and method is None:
         total = perf_counter() - begin
-        write_json(sparsity_document(loaded, declared_cost(loaded), sparsity, total), json_path)
+        write_json(sparsity_document(loaded, declared_cost(loaded), sparsity, total), given.json_path)
 
 
 def _pairs(given: tuple[tuple[float, ...], ...]) -> tuple[Pair, ...]:

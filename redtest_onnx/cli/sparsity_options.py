@@ -157,7 +157,9 @@ def pruning_options(function: options.Command) -> options.Command:
         click.option("--keep-channels", is_flag=True, help="Leave channels that became zero in the graph."),
         click.option("--protect", multiple=True, metavar="GLOB", help="Tensors that stay; may be repeated."),
         click.option(
-            "--remove-layers", type=click.IntRange(min=1), help="First take out this many redundant layers."
+            "--remove-layers",
+            type=click.IntRange(min=1),
+            help="First take out this many redundant layers; of a transformer, this many blocks.",
         ),
         click.option(
             "--eval-data",

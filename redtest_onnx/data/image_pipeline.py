@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.data.pixels import in_bytes, open_picture
+from redtest_onnx.data.resampling import RESAMPLED, resize_bytes
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import TensorSpec
 
@@ -19,6 +20,8 @@ Pixels: TypeAlias = "npt.NDArray[np.float32 | np.uint8]"
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 Rounding: TypeAlias = Literal["nearest", "down"]
+Resampler: TypeAlias = Literal["auto", "pillow", "torch"]
+RESAMPLERS: tuple[Resampler, ...] = ("pillow", "torch")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class ImageOptions:
         layout: where channels stand; "auto" finds it in the model's input.
         resize: a number for the shorter side, the other follows; or height and width whatever the ratio.
         crop: height and width to cut from the middle, after resizing; what is missing is filled with zeros.
-        interpolation: of resizing, as Pillow does it, with antialiasing.
+        interpolation: of resizing, with antialiasing.
+        resampler: "pillow" resizes as Pillow does, "torch" as torchvision does on tensors (bilinear, bicubic
+            and Lanczos differ, by up to some steps of 255); "auto" is Pillow where no file says otherwise.
         pad: resize the longer side to the wanted size and fill up with zeros, to the right and below.
         crop_rounding: where an odd rest goes: "nearest" as torchvision and timm round, "down" as the image
             processors of Transformers do.
@@ -53,6 +58,7 @@ class ImageOptions:
     interpolation: Interpolation = "bilinear"
     pad: bool = False
     crop_rounding: Rounding = "nearest"
+    resampler: Resampler = "auto"
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -175,15 +181,17 @@ class ImagePipeline:
     def __str__(self) -> str:
         """What is done, in words."""
         options, size = self.options, self.layout.size
+        torch = options.resampler == "torch" and options.interpolation in RESAMPLED
+        how = f"{options.interpolation} as {'torchvision does on tensors' if torch else 'Pillow does'}"
         steps = []
         if options.pad and size:
-            steps.append(f"fitted into {_by(size)} with padding ({options.interpolation})")
+            steps.append(f"fitted into {_by(size)} with padding ({how})")
         elif isinstance(options.resize, int):
-            steps.append(f"shorter side resized to {options.resize} ({options.interpolation})")
+            steps.append(f"shorter side resized to {options.resize} ({how})")
         elif options.resize:
-            steps.append(f"resized to {_by(options.resize)} ({options.interpolation})")
+            steps.append(f"resized to {_by(options.resize)} ({how})")
         elif size:
-            steps.append(f"resized to cover {_by(size)} ({options.interpolation}), the middle taken")
+            steps.append(f"resized to cover {_by(size)} ({how}), the middle taken")
         if options.crop and not options.pad:
             steps.append(f"the middle {_by(options.crop)} cropped")
         scale, mean, std = self._values()
@@ -215,9 +223,12 @@ class ImagePipeline:
     def _resized(self, image: Any, size: tuple[int, int]) -> Any:
         from PIL import Image
 
+        options = self.options
         if image.size[::-1] == size:
             return image
-        return image.resize(size[::-1], Image.Resampling[self.options.interpolation.upper()])
+        if options.resampler == "torch" and options.interpolation in RESAMPLED and image.mode != "F":
+            return Image.fromarray(resize_bytes(np.asarray(image), size, options.interpolation))
+        return image.resize(size[::-1], Image.Resampling[options.interpolation.upper()])
 
     def _cropped(self, image: Any, size: tuple[int, int]) -> Any:
         height, width = image.size[::-1]

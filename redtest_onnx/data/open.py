@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import numpy.typing as npt
 
@@ -36,18 +36,31 @@ DataLike: TypeAlias = (
 """Samples by path, in memory, from a loader or another data set, or none."""
 
 
+class Reading(TypedDict, total=False):
+    """How files become a model's inputs.
+
+    Keys:
+        images: how images become inputs; what they leave open is taken from the model's own configuration.
+        sample_rate: of sounds, in Hz.
+        preprocess: a file that says how images were prepared in training; one beside the model if None.
+        text: how texts (.txt, .jsonl, .csv, .tsv, .parquet) become inputs.
+    """
+
+    images: ImageOptions | None
+    sample_rate: int | None
+    preprocess: str | os.PathLike[str] | None
+    text: TextOptions | None
+
+
 def open_data(
     data: DataLike,
     model: Model,
     *,
     split: str | None = None,
-    images: ImageOptions | None = None,
-    sample_rate: int | None = None,
-    preprocess: str | os.PathLike[str] | None = None,
-    text: TextOptions | None = None,
     shapes: dict[str, Shape] | None = None,
     seed: int = 0,
     count: int | None = None,
+    **reading: Unpack[Reading],
 ) -> Dataset:
     """Open samples for a model.
 
@@ -61,18 +74,15 @@ def open_data(
             synthetic inputs.
         model: what they are for.
         split: which split of an .npz; `calibration` if there is one, and the plain arrays otherwise.
-        images: how images become inputs; what they leave open is taken from the model's own configuration.
-        sample_rate: of sounds, in Hz.
-        preprocess: a file that says how images were prepared in training; one beside the model if None.
-        images: how images become inputs.
-        text: how texts (.txt, .jsonl, .csv, .tsv, .parquet) become inputs.
         shapes: sizes for synthetic inputs.
         seed: of synthetic inputs.
         count: number of synthetic samples; 2560, or fewer of a large model, if None.
+        reading: `images`, `sample_rate`, `preprocess`, `text`: how files become inputs, see `Reading`.
 
     Raises:
         InputError: nothing there, not a kind of file we know, or it does not fit the model's inputs.
         RuntimeUnavailableError: the package that reads this kind is not installed.
+        TypeError: a keyword is none of these.
     """
     from redtest_onnx.data.archives import open_archive
     from redtest_onnx.data.arrays import open_npy, open_npz
@@ -83,6 +93,10 @@ def open_data(
     from redtest_onnx.data.text import holds_text, open_texts
     from redtest_onnx.data.user_code import call_function, names_function
 
+    if unknown := reading.keys() - Reading.__annotations__.keys():
+        raise TypeError(f"open_data() got an unexpected keyword argument {min(unknown)!r}")
+    text, images = reading.get("text"), reading.get("images")
+    preprocess = reading.get("preprocess")
     if data is None:
         return Synthetic(model, seed, count, shapes or {})
     if not isinstance(data, str | os.PathLike):
@@ -108,7 +122,8 @@ def open_data(
     if (path.is_dir() or suffix == ".zip") and takes_one_sample(model) and holds_samples(path):
         return open_per_sample(path, model)
     if path.is_dir() or suffix in (".zip", ".tar") or path.name.lower().endswith((".tar.gz", ".tgz")):
-        opened: Dataset = open_archive(path, model, _image_options(model, images, preprocess), sample_rate)
+        rate = reading.get("sample_rate")
+        opened: Dataset = open_archive(path, model, _image_options(model, images, preprocess), rate)
         return opened
     raise InputError(
         f"unsupported data format ({path.suffix or 'no suffix'})", where=str(path), hint=f"known are {KNOWN}"

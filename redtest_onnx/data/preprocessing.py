@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation
+from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation, Resampler
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 
@@ -25,7 +25,8 @@ _FILTERS: dict[int, Interpolation] = {
 }
 _WHOLE = 384  # ConvNeXt's processor takes images of this size and more uncropped
 _CROP_PCT = 0.875  # what timm assumes where its file says nothing
-_GIVEN = ("mean", "std", "scale", "resize", "crop", "pad", "interpolation", "size", "layout")
+_GIVEN = ("mean", "std", "scale", "resize", "crop", "pad", "interpolation", "size", "layout", "resampler")
+_TENSORS = 5  # from this version of Transformers on, processors resize tensors where torchvision is there
 
 
 def image_options(model: Model, asked: ImageOptions, file: Path | None = None) -> tuple[ImageOptions, str]:
@@ -51,14 +52,14 @@ def image_options(model: Model, asked: ImageOptions, file: Path | None = None) -
                 hint="give a preprocessor_config.json, timm's config.json, or a JSON with resize_size, "
                 "crop_size, mean and std as torchvision's presets have them",
             )
-        return _merged(found, asked), str(file)
+        return _merged(_as_written(found, file), asked), str(file)
     if model.path is None:
         return asked, ""
     for folder in dict.fromkeys((model.path.parent, model.path.parent.parent)):
         for name in _BESIDE:
             path = folder / name
             if path.is_file() and (found := read_preprocessing(_json(path), str(path))) is not None:
-                return _merged(found, asked), str(path)
+                return _merged(_as_written(found, path), asked), str(path)
     return asked, ""
 
 
@@ -91,6 +92,27 @@ def read_preprocessing(content: Mapping[str, Any], where: str) -> ImageOptions |
     return None
 
 
+def _as_written(options: ImageOptions, path: Path) -> ImageOptions:
+    """The options with the resampler of the Transformers that wrote them, where the model's config names it.
+
+    Processors that resize tensors and those that take Pillow images write the same file since version 5.
+    """
+    config = path.with_name("config.json")
+    if options.resampler != "auto" or path.name != "preprocessor_config.json" or not config.is_file():
+        return options
+    version = str(_json(config).get("transformers_version", ""))
+    major = version.partition(".")[0]
+    return replace(options, resampler="torch") if major.isdecimal() and int(major) >= _TENSORS else options
+
+
+def _resampler(content: Mapping[str, Any]) -> Resampler:
+    """Whose filters a processor resizes with, as far as its own file tells."""
+    kind, fast = str(content.get("image_processor_type", "")), content.get("use_fast")
+    if fast is True or kind.endswith("Fast"):
+        return "torch"
+    return "pillow" if fast is False or kind.endswith("Pil") else "auto"
+
+
 def _processor(content: Mapping[str, Any]) -> ImageOptions:
     """An image processor of Transformers: resize, centre crop, rescale, normalise, each where it is on."""
     resize, crop = None, None
@@ -114,6 +136,7 @@ def _processor(content: Mapping[str, Any]) -> ImageOptions:
         crop=crop,
         interpolation=_interpolation(content.get("resample", 2)),
         crop_rounding="down",
+        resampler=_resampler(content),
     )
 
 

@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.model_folder import open_folder
-from redtest_onnx.graph.parsing import read_proto
-from redtest_onnx.graph.reading import require_file
+from redtest_onnx.graph.parsing import read_outline, read_proto
+from redtest_onnx.graph.reading import file_stamp, require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
+from redtest_onnx.graph.streaming import serialised_parts
 from redtest_onnx.graph.tensor_checks import external_range
 from redtest_onnx.graph.tolerance import tolerate
 from redtest_onnx.graph.validity import check, check_structure
@@ -25,6 +26,7 @@ from redtest_onnx.graph.writing import is_stream, writable, write_together
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
+_LARGE = 64 << 20  # bytes of a file whose large weights stay in it
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -43,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=str(path), hint="export or download the model again")
-        proto = read_proto(path)
+        model = _read(path)
     except DecodeError as error:
         raise InputError(
             "not an ONNX model, cut off in the middle, or nested too deeply to be read",
@@ -54,7 +56,25 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise InputError(
             f"can't be read ({error.strerror})", where=str(path), hint="check permissions"
         ) from error
-    return checked(Model(proto, path))
+    return checked(model)
+
+
+def _read(path: Path) -> Model:
+    """The model of a file that is one; large weights stay in it.
+
+    Raises:
+        DecodeError: it is no ONNX model.
+        OSError: it can't be read.
+    """
+    # Windows lets no file be replaced that is mapped into memory.
+    if path.stat().st_size >= _LARGE and os.name == "posix":
+        file = path.resolve()
+        stamp = file_stamp(file)
+        proto = read_outline(file)
+        if proto is not None:
+            family = {"stamp": stamp}
+            return Model(proto, path, file.parent, weights_in=file, family=family)
+    return Model(read_proto(path), path)
 
 
 def parse(content: bytes | onnx.ModelProto) -> Model:
@@ -114,7 +134,7 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
         raise OutputError(
             "holds weights that the model reads", where=str(path), hint="save it under another name"
         )
-    external = any(is_external(tensor) for tensor in stored_tensors(proto))
+    external = model.weights_in is None and any(map(is_external, stored_tensors(proto)))
     if external and is_stream(path):
         if str(path) == os.devnull:
             return model
@@ -138,9 +158,16 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     elif source is not None:
         write_together({path: lambda target: shutil.copyfile(source, target)}, old=_data_names(path)[1])
     else:
-        content = model.serialised()
-        write_together({path: lambda target: target.write_bytes(content)}, old=_data_names(path)[1])
-    return model if is_stream(path) else Model(proto, path)
+        write_together({path: lambda target: _write_parts(model, target)}, old=_data_names(path)[1])
+    if is_stream(path):
+        return model
+    return Model(proto, path) if model.weights_in is None else _read(path)
+
+
+def _write_parts(model: Model, target: Path) -> None:
+    with target.open("wb") as sink:
+        for part in serialised_parts(model):
+            sink.write(part)
 
 
 def _data_names(path: Path) -> tuple[str, list[str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,6 +14,17 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.reading import file_stamp
+from redtest_onnx.graph.tensors import dtype_name as dtype_name
+from redtest_onnx.graph.tensors import element_bits as element_bits
+from redtest_onnx.graph.tensors import external_location as external_location
+from redtest_onnx.graph.tensors import is_external as is_external
+from redtest_onnx.graph.tensors import sparse_tensors as sparse_tensors
+from redtest_onnx.graph.tensors import stored_tensors as stored_tensors
+from redtest_onnx.graph.tensors import subgraphs as subgraphs
+from redtest_onnx.graph.tensors import tensor_bytes as tensor_bytes
+from redtest_onnx.graph.tensors import tensor_elements as tensor_elements
+from redtest_onnx.graph.tensors import tensors as tensors
 
 Value = TypeVar("Value")
 Dim: TypeAlias = int | str | None
@@ -67,7 +78,8 @@ class Model:
     """An ONNX model: the proto as it stands in the file and the place it came from.
 
     Weights in external files stay there (`proto` holds references only), so that a model of any size costs
-    no more memory than its graph. Treat `proto` as read-only; every edit makes a new `Model`.
+    no more memory than its graph. Those of a large file without such data stay in that file in the same way,
+    see `weights_in`. Treat `proto` as read-only; every edit makes a new `Model`.
 
     Attributes:
         proto: the graph with the weights stored inside the file.
@@ -78,6 +90,8 @@ class Model:
             it is.
         renamed: where removed layers took their caches with them: the names that this model's inputs and
             outputs had before, by those they have now; None where the signature is that of the file.
+        weights_in: the ONNX file that `proto` refers to for its large weights, which are part of the model's
+            own file wherever it is saved; None where `proto` holds them itself.
     """
 
     proto: onnx.ModelProto
@@ -86,6 +100,7 @@ class Model:
     origin: str | None = None
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] | None = None
+    weights_in: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What other modules found out about the model, each once: it never changes."""
     family: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -118,7 +133,7 @@ class Model:
                 for tensor in proto.graph.initializer
                 if tensor.name not in listed
             )
-        edited = Model(proto, None, self.folder, self.label, self.sizes, self.renamed)
+        edited = Model(proto, None, self.folder, self.label, self.sizes, self.renamed, self.weights_in)
         return replace(edited, family=self.family)
 
     def with_sizes(self, sizes: Mapping[str, tuple[int, ...]]) -> Model:
@@ -187,6 +202,8 @@ class Model:
     @cached_property
     def external_files(self) -> tuple[Path, ...]:
         """Files beside the model that hold weights, in order of first use."""
+        if self.weights_in is not None:
+            return ()
         names = dict.fromkeys(external_location(t) for t in stored_tensors(self.proto) if is_external(t))
         return tuple(self.folder / name for name in names)
 
@@ -195,7 +212,10 @@ class Model:
         """Hex digest of the .onnx file, of the serialised proto if unsaved; without external data."""
         digest = hashlib.sha256()
         if self.path is None:
-            digest.update(self.serialised())
+            from redtest_onnx.graph.streaming import serialised_parts
+
+            for part in serialised_parts(self):
+                digest.update(part)
         else:
             with self.path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -206,31 +226,61 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model on disk with its external files, in bytes; of the proto if it was never saved."""
         if self.path is None:
-            from redtest_onnx.graph.weights_file import serialised_size
+            from redtest_onnx.graph.streaming import serialised_size
 
-            external = sum(tensor_bytes(t) for t in stored_tensors(self.proto) if is_external(t))
-            return serialised_size(self.proto) + external
+            if self.weights_in is not None:
+                return serialised_size(self)
+            return serialised_size(self) + sum(
+                tensor_bytes(t) for t in stored_tensors(self.proto) if is_external(t)
+            )
         return self.path.stat().st_size + sum(f.stat().st_size for f in self.external_files)
 
     def serialised(self) -> bytes:
-        """The proto as bytes; taken from the copy that `graph.stored` keeps where there is one."""
+        """The model as bytes, with the weights of `weights_in` and without external data."""
+        from redtest_onnx.graph.streaming import serialised_parts
+
         found = self.facts.get("loadable")
-        if isinstance(found, bytes):
+        if isinstance(found, bytes) and self.weights_in is None:
             return found
-        if isinstance(found, str):
-            return Path(found).read_bytes()
-        return self.proto.SerializeToString(deterministic=True)
+        return b"".join(serialised_parts(self))
 
     def value(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
-        """The values of one of this model's tensors, read from its external file where it has one."""
-        if not is_external(tensor):
-            return onnx.numpy_helper.to_array(tensor)
+        """The values of one of this model's tensors, read from the file that holds them.
+
+        Raises:
+            InputError: as `require_unchanged`.
+        """
+        return onnx.numpy_helper.to_array(self.held(tensor) if is_external(tensor) else tensor)
+
+    def held(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """A copy of an external tensor that holds its values itself, without name and documentation.
+
+        Raises:
+            InputError: as `require_unchanged`.
+        """
+        self.require_unchanged()
         entries = {entry.key: entry.value for entry in tensor.external_data}
         plain = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
         with (self.folder / external_location(tensor)).open("rb") as file:
             file.seek(int(entries.get("offset", 0)))
             plain.raw_data = file.read(tensor_bytes(tensor))
-        return onnx.numpy_helper.to_array(plain)
+        return plain
+
+    def require_unchanged(self) -> None:
+        """Check that the file in `weights_in` is the one that was read.
+
+        Raises:
+            InputError: another one has taken its place, or it was changed or removed.
+        """
+        if self.weights_in is None:
+            return
+        stamp = file_stamp(self.weights_in)
+        if stamp is None or self.family.setdefault("stamp", stamp) != stamp:
+            raise InputError(
+                "was changed or removed after it was read, and weights are read where they are needed",
+                where=str(self.weights_in),
+                hint="read it again, and save results under other names",
+            )
 
 
 def _sized(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
@@ -243,99 +293,6 @@ def _sized(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
         for k, (dim, size) in enumerate(zip(declared, sizes, strict=True))
     )
     return replace(spec, shape=shape)
-
-
-def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """All stored tensors of a graph and its subgraphs: initializers and tensor attributes."""
-    yield from graph.initializer
-    yield from _attribute_tensors(graph.node)
-
-
-def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of a model's file, those of local functions and sparse ones' values and indices too."""
-    yield from tensors(proto.graph)
-    for function in proto.functions:
-        yield from _attribute_tensors(function.node)
-    for tensor in sparse_tensors(proto):
-        yield tensor.values
-        yield tensor.indices
-
-
-def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
-    """All sparse tensors of a model's file: initializers and attributes, in functions and subgraphs too."""
-    graphs = [proto.graph]
-    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    while graphs or nodes:
-        yield from (tensor for graph in graphs for tensor in graph.sparse_initializer)
-        for attribute in (attribute for node in nodes for attribute in node.attribute):
-            if attribute.HasField("sparse_tensor"):
-                yield attribute.sparse_tensor
-            yield from attribute.sparse_tensors
-        graphs = [*subgraphs(nodes)]
-        nodes = [node for graph in graphs for node in graph.node]
-
-
-def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-    for child in subgraphs(nodes):
-        yield from tensors(child)
-
-
-def subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    """The graphs directly inside the given nodes (branches of If, bodies of Loop and Scan)."""
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
-
-
-def is_external(tensor: onnx.TensorProto) -> bool:
-    """Whether the values lie in another file."""
-    return tensor.data_location == onnx.TensorProto.EXTERNAL
-
-
-def external_location(tensor: onnx.TensorProto) -> str:
-    """The file that holds an external tensor's values, as the model names it."""
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
-def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Size of the values in bytes; a last byte that is half full counts."""
-    return -(-tensor_elements(tensor.dims) * element_bits(tensor.data_type) // 8)
-
-
-def tensor_elements(dims: Iterable[int]) -> int:
-    """Number of elements for the given dimensions."""
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count
-
-
-@cache
-def element_bits(dtype: int) -> int:
-    """Bits one element of an ONNX type takes; 0 for types without a fixed size (strings)."""
-    name = dtype_name(dtype)
-    if name in {"string", "undefined"}:
-        return 0
-    if name.endswith("int4") or name.startswith("float4"):
-        return 4
-    if name.endswith("int2"):
-        return 2
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)).itemsize * 8
-
-
-def dtype_name(dtype: int) -> str:
-    """The ONNX name of an element type in lower case, `float` for 1."""
-    try:
-        return str(onnx.TensorProto.DataType.Name(dtype)).lower()
-    except ValueError:
-        return f"type{dtype}"
 
 
 def first_line(error: BaseException) -> str:

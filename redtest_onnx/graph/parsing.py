@@ -1,4 +1,4 @@
-"""Parse ONNX files in parts, so that a large one is not held in memory twice."""
+"""Parse ONNX files in parts: a large one is not held in memory twice, or its weights are left in the file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import BinaryIO
 
 import onnx
 
+from redtest_onnx.graph.tensors import element_bits, is_external, stored_tensors, tensor_bytes
+
 _LARGE = 32 << 20  # bytes of a file; smaller ones are parsed at once
 _PART = 4 << 20  # bytes of fields that are parsed together
+_LEAST = 1 << 16  # bytes of a weight that is left in the file; no operator reads so many as a shape
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
 _WEIGHT = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
 _NAME, _RAW = onnx.TensorProto.NAME_FIELD_NUMBER, onnx.TensorProto.RAW_DATA_FIELD_NUMBER
+_OTHER_VALUES = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _LONGEST_VARINT = 10
 
 
@@ -55,6 +59,80 @@ def read_proto(path: Path, *, large: int = _LARGE, part: int = _PART) -> onnx.Mo
             proto = onnx.ModelProto()
             proto.ParseFromString(path.read_bytes())
     return proto
+
+
+def read_outline(path: Path, *, least: int = _LEAST) -> onnx.ModelProto | None:
+    """Parse an ONNX file, but leave its large weights in it: as external data whose location is the file.
+
+    ONNX Runtime maps such weights into memory, as far as they are read, and once it has packed one in a
+    layout of its own, it lets go of it.
+
+    Args:
+        path: the file, without links on the way.
+        least: bytes from which on a weight is large.
+
+    Returns:
+        None where weights lie in other files already, or the fields can't be told apart.
+
+    Raises:
+        DecodeError: it is no ONNX model.
+        OSError: it can't be read.
+    """
+    proto, left = onnx.ModelProto(), 0
+    with path.open("rb") as file, suppress(_OddWireFormatError, UnicodeError):
+        path.name.encode()
+        for number, field, value in _fields(file, slice(0, path.stat().st_size)):
+            if number == _GRAPH and value is not None:
+                left += _merge_outline(proto.graph, file, value, path.name, least)
+            else:
+                proto.MergeFromString(_read(file, field))
+        return proto if sum(map(is_external, stored_tensors(proto))) == left else None
+    return None
+
+
+def _merge_outline(graph: onnx.GraphProto, file: BinaryIO, value: slice, name: str, least: int) -> int:
+    """Add the fields of a graph that lie in a range of a file, large weights as references; their number."""
+    graph.SetInParent()
+    start, left = value.start, 0
+    for number, field, inner in _fields(file, value):
+        large = number == _WEIGHT and inner is not None and inner.stop - inner.start >= least
+        reference = _reference(file, inner, name) if large and inner is not None else None
+        if reference is None and field.stop - start <= _PART:
+            continue
+        graph.MergeFromString(_read(file, slice(start, field.start)))
+        start = field.start
+        if reference is not None:
+            graph.initializer.append(reference)
+            start, left = field.stop, left + 1
+    graph.MergeFromString(_read(file, slice(start, value.stop)))
+    return left
+
+
+def _reference(file: BinaryIO, message: slice, name: str) -> onnx.TensorProto | None:
+    """A weight of a file without its values; None if they are not all that it holds of them, or amiss."""
+    values: list[slice] = []
+    rest = bytearray()
+    for number, field, inner in _fields(file, message):
+        if number == _RAW and inner is not None:
+            values.append(inner)
+        elif field.stop - field.start > _LEAST:
+            return None
+        else:
+            rest += _read(file, field)
+    tensor = onnx.TensorProto.FromString(bytes(rest))
+    others = any(len(getattr(tensor, field)) for field in _OTHER_VALUES)
+    if len(values) != 1 or others or tensor.HasField("data_location") or tensor.HasField("segment"):
+        return None
+    length = values[0].stop - values[0].start
+    known = tensor.data_type in onnx.TensorProto.DataType.values() and min(tensor.dims, default=1) > 0
+    if len(tensor.external_data) or not known or not element_bits(tensor.data_type):
+        return None
+    if length != tensor_bytes(tensor):
+        return None
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, entry in (("location", name), ("offset", str(values[0].start)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=entry)
+    return tensor
 
 
 def raw_lengths(path: Path, *, large: int = _PART) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ def require_file(path: Path) -> None:
         raise InputError("is a folder", where=str(path), hint="name a file inside it")
     if not stat.S_ISREG(mode):
         raise InputError("is a device, a pipe or a socket", where=str(path), hint="write it to a file first")
+
+
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells two files at one path apart: device, number, size and time of the last change."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def read_text(path: Path) -> str:

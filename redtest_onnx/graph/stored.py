@@ -17,15 +17,18 @@ _IN_MEMORY = 32 << 20
 def loadable(model: Model) -> str | bytes:
     """The model as a path, or as bytes: the file where the file is what we hold, else a copy.
 
-    A copy is made once per model and lives as long as it does. Models with external data are small without
-    it and stay in memory, where their folder can be named to ONNX Runtime.
+    A copy is made once per model and lives as long as it does. Models with external data, or with weights in
+    the file they were read from, are small without them and stay in memory, where the folder of these can be
+    named to ONNX Runtime. It maps them then, and what it packs anew it unmaps.
     """
-    if model.path is not None:
+    if model.path is not None and model.weights_in is None:
         return os.fspath(model.path)
+    model.require_unchanged()
     found = model.facts.get("loadable")
     if found is None:
-        content = model.serialised()
-        small = len(content) <= _IN_MEMORY or bool(model.external_files)
+        content = model.proto.SerializeToString(deterministic=True)
+        elsewhere = model.weights_in is not None or bool(model.external_files)
+        small = len(content) <= _IN_MEMORY or elsewhere
         found = model.facts["loadable"] = content if small else _on_disk(model, content)
     assert isinstance(found, str | bytes)
     return found

@@ -44,7 +44,8 @@ def check_tensor(model: Model, tensor: Tensor) -> None:
     if any(dim < 0 for dim in tensor.dims):
         return  # which the checker of ONNX names
     if is_external(tensor):
-        _check_external(model, tensor, where)
+        if model.weights_in is None:  # else it was found whole when it was left there
+            _check_external(model, tensor, where)
     elif _is_whole(model, tensor):
         return
     elif (found := _length(tensor)) is not None and found[0] != found[1]:

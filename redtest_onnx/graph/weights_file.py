@@ -125,29 +125,10 @@ def _are_large(weights: Iterable[onnx.TensorProto]) -> bool:
     return sum(tensor_bytes(t) for t in weights if _is_large_weight(t)) > _LARGE_MODEL
 
 
-def serialised_size(proto: onnx.ModelProto) -> int:
-    """Bytes that a model takes in a file, without serialising its large weights for that."""
-    taken = 0
-    light = _without_weights(proto)
-    for tensor in proto.graph.initializer:
-        if _is_large_weight(tensor):
-            rest = copied_without(tensor, {"raw_data"})
-            taken += _field(rest.ByteSize() + _field(tensor_bytes(tensor)))
-        else:
-            light.graph.initializer.append(tensor)
-    small = light.graph.ByteSize()
-    return int(light.ByteSize() - _field(small) + _field(small + taken))
-
-
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     light = copied_without(proto, {"graph"})
     light.graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
     return light
-
-
-def _field(size: int) -> int:
-    """Bytes of a field of protobuf that holds so many: its number, their count and themselves."""
-    return 1 + max(1, -(-size.bit_length() // 7)) + size
 
 
 def _is_large_weight(tensor: onnx.TensorProto) -> bool:

@@ -1,9 +1,9 @@
-"""Blocks of a network: which of them are gone, as configurations count them."""
+"""Blocks of a transformer: whether a network has them, and which are gone, as configurations count."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from redtest_onnx.graph.caches import find_caches
 from redtest_onnx.graph.model import Model
@@ -17,6 +17,17 @@ def block_number(name: str) -> int | None:
     """The number of the block in a layer's name: 3 for `model.layers.3.mlp`; None if there is none."""
     match = _BLOCK.search(name)
     return int(match.group(1)) if match else None
+
+
+def is_transformer(series: Sequence[Layer], blocks: Sequence[Layer]) -> bool:
+    """Whether most of what can go are sub-layers of blocks that can go as a whole.
+
+    Args:
+        series: the default series.
+        blocks: the same with attention and feed-forward joined.
+    """
+    joined = sum(len(layer.parts) for layer in blocks if layer.removable)
+    return joined > 0 and 2 * joined >= sum(layer.removable for layer in series)
 
 
 def removed_blocks(

@@ -12,10 +12,16 @@ from redtest_onnx.layers.names import common_scope
 from redtest_onnx.layers.regions import Region
 
 Granularity = Literal["operator", "sub-layer", "block", "stage"]
+GranularityChoice = Literal["auto", "operator", "sub-layer", "block", "stage"]
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 
 _HANDED_ON = frozenset({"Cast", "Identity", "Dropout"})
 _TAIL = ops.POINTWISE | ops.NORMALISATION
+
+
+def measured_granularity(choice: GranularityChoice) -> Granularity:
+    """What "auto" is where nothing counts layers: the default series."""
+    return "sub-layer" if choice == "auto" else choice
 
 
 def regroup(
@@ -38,6 +44,22 @@ def regroup(
     if granularity == "block":
         return _joined(index, regions, lambda group, region: _same_block(index, regions, group, region))
     return _joined(index, regions, lambda group, region: _same_stage(shapes, group, region))
+
+
+def joined_runs(series: Sequence[Region], regions: Sequence[Region]) -> list[range]:
+    """The places in the series of what each region joins.
+
+    Args:
+        series: the default series.
+        regions: what `regroup` made of it for "block" or "stage".
+    """
+    place = {region.exit: k for k, region in enumerate(series)}
+    runs, begin = [], 0
+    for region in regions:
+        end = place[region.exit] + 1
+        runs.append(range(begin, end))
+        begin = end
+    return runs
 
 
 def _operators(index: GraphIndex, regions: Sequence[Region]) -> tuple[Region, ...]:

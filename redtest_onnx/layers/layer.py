@@ -13,11 +13,24 @@ from redtest_onnx.graph.reinsert import InlinedBranch
 from redtest_onnx.graph.shapes import Shape, Shapes
 from redtest_onnx.layers.adaptation import adaptable, adapter_cost
 from redtest_onnx.layers.claims import claimed
-from redtest_onnx.layers.granularity import GRANULARITIES, Granularity, regroup
+from redtest_onnx.layers.granularity import GRANULARITIES, Granularity, joined_runs, regroup
 from redtest_onnx.layers.kinds import BLOCKS, kind_of
 from redtest_onnx.layers.layout import channels_first, channels_last
 from redtest_onnx.layers.names import layer_names
 from redtest_onnx.layers.regions import Region, escaping_tensor, find_regions
+
+
+@dataclass(frozen=True)
+class SubLayer:
+    """A layer of the default series that a larger one holds.
+
+    Attributes:
+        name: as in the series.
+        kind: what it does, such as "attention".
+    """
+
+    name: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,8 @@ class Layer:
         added_macs: multiply-accumulates of that adapter.
         action: how it can be removed, "bypass" or "adapter"; None if it can't.
         reason: why it can't be removed, or why it needs an adapter; None for a plain bypass.
+        parts: the sub-layers that a block, or the layers that a stage holds; empty for a layer of the default
+            series.
     """
 
     index: int
@@ -61,6 +76,7 @@ class Layer:
     reason: str | None
     channels_last: bool = False
     shared_parameters: int = 0
+    parts: tuple[SubLayer, ...] = ()
 
     @property
     def removable(self) -> bool:
@@ -90,6 +106,7 @@ def find_layers(
     names = layer_names(index, regions)
     parts = [_part(index, region) for region in regions]
     fates = [_fate(index, region, shapes, part, choices) for region, part in zip(regions, parts, strict=True)]
+    held = _held(index, series, regions) if joined and granularity != "operator" else [()] * len(regions)
     counted = claimed(regions, parts, [fate.action is not None for fate in fates])
     return tuple(
         Layer(
@@ -110,9 +127,21 @@ def find_layers(
             action=fates[i].action,
             reason=fates[i].reason,
             channels_last=channels_last(index, region.tensor, ranks.get(region.tensor, 0)),
+            parts=held[i],
         )
         for i, (region, name) in enumerate(zip(regions, names, strict=True))
     )
+
+
+def _held(
+    index: GraphIndex, series: Sequence[Region], regions: Sequence[Region]
+) -> list[tuple[SubLayer, ...]]:
+    """What each joined region holds, in the words of the series."""
+    names = layer_names(index, series)
+    return [
+        tuple(SubLayer(names[k], kind_of(index, series[k])) for k in run) if len(run) > 1 else ()
+        for run in joined_runs(series, regions)
+    ]
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,13 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     scopes = [_scopes(index, region, weighted=is_embedding(index, region)) for region in regions]
     names = [_several(found) or _dotted(_common(found)) for found in scopes]
     weighted = [_scopes(index, region, weighted=True) for region in regions]
+    blocks = _around(names)
     together = [
         _shared_words(found, heavy) or name if names.count(name) > 1 else name
         for name, found, heavy in zip(names, scopes, weighted, strict=True)
     ]
     finer = [
-        _dotted(_main_child(found, heavy)) if together.count(name) > 1 else name
+        _dotted(_main_child(found, heavy)) if together.count(name) > 1 or name in blocks else name
         for name, found, heavy in zip(together, scopes, weighted, strict=True)
     ]
     tensors = [_first_operation(region.tensor) for region in regions]
@@ -46,6 +47,13 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
         next((known for known in (name, tensor) if known and unique[known] == 1), region.tensor)
         for name, tensor, region in zip(finer, tensors, regions, strict=True)
     ]
+
+
+def _around(names: list[str]) -> set[str]:
+    """The names of numbered modules that other regions lie in, such as `layers.3` around `layers.3.mlp`."""
+    parts = [name.split(".") for name in names]
+    outer = {".".join(path[:depth]) for path in parts for depth in range(1, len(path))}
+    return {name for name in outer if _NUMBERED.fullmatch(name)}
 
 
 def common_scope(index: GraphIndex, regions: Iterable[Region]) -> tuple[str, ...]:

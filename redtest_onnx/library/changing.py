@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -10,7 +11,7 @@ from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
 from redtest_onnx.library.opening import ModelLike, Opening, open_model, open_workbench, opened_workbench
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, Progress
+from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress
 from redtest_onnx.similarity.analyze import analyze as measure_layers
 from redtest_onnx.tracking.run import TrackingOptions
 
@@ -28,7 +29,7 @@ class BudgetArguments(Opening, total=False):
 
     Attributes:
         budget: all limits at once; in the place of the following.
-        remove: number of layers.
+        remove: number of layers; of a transformer, of its blocks, unless the settings say a granularity.
         threshold: similarity from which on layers go.
         targets: shares that may stay, such as {"params": 0.5}.
         max_drop: largest loss of accuracy or agreement.
@@ -108,7 +109,8 @@ def prune(
     chosen = settings or pruning.PruneSettings()
     if plan is None:
         plan, analysis = pruning.plan(bench, budget, chosen, analysis=analysis, progress=progress)
-    analysis = analysis or measure_layers(bench, chosen.similarity, progress)
+    if analysis is None:
+        analysis = measure_layers(bench, _of_plan(plan, bench, chosen.similarity), progress)
     return pruning.prune(bench, plan, analysis, chosen, targets=budget.targets, progress=progress)
 
 
@@ -219,9 +221,18 @@ def load_plan(
         InputError: not a plan, made for another model, or with layers that are not there or can't go.
     """
     from redtest_onnx.pruning.plan import load_plan as read_plan
+    from redtest_onnx.pruning.plan import saved_granularity
 
     bench = opened_workbench(model, data, options)
-    return read_plan(Path(path), bench.model, bench.layers(), bench.opened.model)
+    layers = bench.layers(saved_granularity(Path(path), bench))
+    return read_plan(Path(path), bench.model, layers, bench.opened.model)
+
+
+def _of_plan(plan: Plan, bench: Workbench, settings: AnalysisSettings) -> AnalysisSettings:
+    """The settings that measure what a plan's steps are, such as blocks, where nothing else is said."""
+    if settings.granularity != "auto" or settings.layers != "auto":
+        return settings
+    return replace(settings, granularity=plan.granularity(bench) or "auto")
 
 
 def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:

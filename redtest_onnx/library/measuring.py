@@ -10,7 +10,7 @@ import numpy as np
 from redtest_onnx.checks import Positive
 from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
-from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.granularity import GranularityChoice
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.library.opening import ModelLike, open_model, opened_workbench
 from redtest_onnx.runtime.workbench import Workbench
@@ -123,7 +123,7 @@ def find_layers(
     data: DataLike = None,
     *,
     layers: str = "auto",
-    granularity: Granularity = "sub-layer",
+    granularity: GranularityChoice = "auto",
     options: RunOptions | None = None,
 ) -> tuple[Layer, ...]:
     """The layers of a model, what they cost, and which can be removed or why not.
@@ -141,7 +141,7 @@ def find_layers(
     from redtest_onnx.checks import check
     from redtest_onnx.similarity.selection import select_layers
 
-    check("granularity", granularity, Granularity)
+    check("granularity", granularity, GranularityChoice)
     return select_layers(opened_workbench(model, data, options), layers, granularity)
 
 

@@ -114,7 +114,7 @@ def _rivals(context: CriterionContext, budget: Budget, chosen: Plan) -> list[Pla
     """Sets nearly as cheap as the one that `spread` takes, which meet a budget because that one does."""
     if any(quantity not in ("params", "macs") for quantity, _ in budget.targets):
         return []
-    protected, asked = protected_by(context.analysis, budget.protect), context.allowed
+    protected, asked = protected_by(context.analysis.layers, budget.protect), context.allowed
     own = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     layers = [layer for layer in own.candidates if layer.name in _regions(chosen)]
     return [plan_of(own.bench, chosen.criterion, rival) for rival in spread(own).rivals(layers, RIVALS)]

@@ -10,7 +10,7 @@ from math import isnan
 from typing import Annotated, Any
 
 from redtest_onnx.checks import Between, Natural, Share, check, check_settings
-from redtest_onnx.errors import InputError, NegativeVerdictError, SettingError
+from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, SetChoice
@@ -18,6 +18,7 @@ from redtest_onnx.pruning.halving import LeastLoss, Removals, Trial, longest, re
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.set_search import SetSearch
 from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
+from redtest_onnx.pruning.units import too_many, unfitted
 from redtest_onnx.runtime.evaluate import Evaluation
 from redtest_onnx.similarity.analyze import Analysis, Progress
 
@@ -30,7 +31,7 @@ class Budget:
     """What limits the pruning: one of `remove`, `threshold` and `targets`, or `max_drop` alone.
 
     Attributes:
-        remove: number of layers to take out.
+        remove: number of layers to take out; of a transformer, of its blocks, unless a granularity is said.
         threshold: take out what the criterion scores at least so high; for redtest, Algorithm 3.
         targets: quantities with the share of them that may stay, such as (("params", 0.5),): "params",
             "macs", "size" of the file, "memory" of activations at their peak, or measured "latency".
@@ -146,7 +147,7 @@ def make_plan(
         NegativeVerdictError: a target can't be reached.
     """
     bench, analysis = context.bench, context.analysis
-    protected, asked = protected_by(analysis, budget.protect), context.allowed
+    protected, asked = protected_by(analysis.layers, budget.protect), context.allowed
     context = replace(context, allowed=lambda layer: asked(layer) and protected(layer))
     search = TargetSearch(context, criterion, budget.targets, Quantities(bench))
     proposed = criteria.proposals(
@@ -166,13 +167,8 @@ def make_plan(
     elif budget.remove is not None:
         chosen = list(islice(ranking, budget.remove))
         if budget.remove > len(chosen):
-            raise NegativeVerdictError(
-                f"{'1 layer' if budget.remove == 1 else f'{budget.remove} layers'} can't be removed: "
-                f"{len(chosen)} of {len(analysis.layers)} can go",
-                where=bench.label,
-                hint="`inspect` gives the reason for each layer that stays"
-                f"{_unfitted(analysis, asked)}{_undefined(criterion, analysis)}",
-            )
+            why = f"{unfitted(analysis.layers, asked)}{_undefined(criterion, analysis)}"
+            raise too_many(bench, budget.remove, len(chosen), analysis.layers, why)
     elif budget.targets:
         chosen = search.run(ranking)
     else:
@@ -208,9 +204,9 @@ def no_candidates(
     analysis = context.analysis
     if budget.threshold is not None:
         return f"no layer that can go scores at least {budget.threshold:g}; a lower @threshold takes more"
-    unfitted, undefined = _unfitted(analysis, allowed), _undefined(criterion, analysis)
-    kept = "; @protect keeps what could go" if budget.protect and not unfitted + undefined else ""
-    return f"no layer is a candidate{unfitted}{undefined}{kept}"
+    why = f"{unfitted(analysis.layers, allowed)}{_undefined(criterion, analysis)}"
+    kept = "; @protect keeps what could go" if budget.protect and not why else ""
+    return f"no layer is a candidate{why}{kept}"
 
 
 def _plan_of_sets(
@@ -224,11 +220,11 @@ def _plan_of_sets(
     if budget.threshold is not None:
         chosen = search.above(budget.threshold)
     elif budget.remove is not None:
-        chosen = search.of_count(budget.remove, len(context.analysis.layers))
+        chosen = search.of_count(budget.remove, context.analysis.layers)
     elif budget.targets:
         chosen = search.within(budget.targets)
     else:
-        chosen = search.of_count(search.largest, len(context.analysis.layers))
+        chosen = search.of_count(search.largest, context.analysis.layers)
     if losses is None or budget.max_drop is None or not chosen:
         return plan_of(search.bench, search.criterion, chosen)
     least = LeastLoss()
@@ -236,15 +232,6 @@ def _plan_of_sets(
     found = search.tolerated(chosen, loss, budget.max_drop, progress)
     synthetic = search.bench.data.synthetic
     return found if found.steps else replace(found, reason=least.words(budget.max_drop, synthetic))
-
-
-def _unfitted(analysis: Analysis, allowed: Callable[[Layer], bool]) -> str:
-    """Words for the layers that could go if there were data to fit something in their place."""
-    count = sum(layer.removable and not allowed(layer) for layer in analysis.layers)
-    if not count:
-        return ""
-    need = "1 needs" if count == 1 else f"{count} need"
-    return f"; {need} an adapter: give samples to fit it to (@data), or say @repair=adapter"
 
 
 def _undefined(criterion: str, analysis: Analysis) -> str:
@@ -256,17 +243,20 @@ def _undefined(criterion: str, analysis: Analysis) -> str:
     return f"; similarity is undefined for {layers}, @criterion=tail asks for none"
 
 
-def protected_by(analysis: Analysis, protect: Sequence[str]) -> Callable[[Layer], bool]:
-    """Whether a layer may go: those whose names a glob fits may not.
+def protected_by(layers: Sequence[Layer], protect: Sequence[str]) -> Callable[[Layer], bool]:
+    """Whether a layer may go: those whose names, or a part's, a glob fits may not.
 
     Raises:
         InputError: a glob matches no layer.
     """
-    names = [layer.name for layer in analysis.layers]
+
+    def fits(layer: Layer, pattern: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in (layer.name, *(p.name for p in layer.parts)))
+
     for pattern in protect:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(fits(layer, pattern) for layer in layers):
             raise InputError(
                 f"@protect {pattern!r} matches no layer",
-                hint=f"`inspect` lists the layers, such as {names[-1]!r}",
+                hint=f"`inspect` lists the layers, such as {layers[-1].name!r}",
             )
-    return lambda layer: not any(fnmatchcase(layer.name, pattern) for pattern in protect)
+    return lambda layer: not any(fits(layer, pattern) for pattern in protect)

@@ -19,6 +19,7 @@ from redtest_onnx.pruning.budget import Losses, drop
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.known import GOAL_BYTES, KnownValues
+from redtest_onnx.pruning.repair.partial_runner import for_size
 from redtest_onnx.pruning.repair.refit import Effort
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, fit_to_original
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
@@ -61,6 +62,8 @@ class Candidates:
         # Accuracy may hold where the agreement doesn't.
         self._floor = None if self._evaluator.reference.accuracy_steers else 1.0 - max_drop - _ROUNDING
         self._looks = self._prepared()
+        held = bench.cost.peak_activation_bytes
+        self._options = for_size(bench.options, [None if held is None else held * _LOOK])
 
     def loss(self, plan: Plan) -> float:
         """What a plan loses, plainly applied; infinite if that is surely above the limit."""
@@ -76,7 +79,7 @@ class Candidates:
 
     def _loss(self, plan: Plan, make: Callable[[], Model]) -> float:
         try:
-            session = Session(make(), self._bench.options)
+            session = Session(make(), self._options)
             if self._hopeless(session):
                 return float("inf")
             return drop(self._evaluator.reference, self._evaluator.evaluate(session, self._floor))

@@ -11,13 +11,14 @@ import numpy as np
 from redtest_onnx.documents.base import Document, document_head
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP, Budget, protected_by
+from redtest_onnx.pruning.counting import adapters_where_fitted, counted_analysis
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, SetChoice
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.prune import PruneSettings, Pruning, prune
 from redtest_onnx.pruning.targets import plan_of
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, Progress, analyze
+from redtest_onnx.similarity.analyze import Analysis, Progress
 
 POINTS = 8
 
@@ -68,6 +69,11 @@ class Curve:
     skipped: tuple[tuple[int, str], ...]
     chosen: int | None
     max_drop: float
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "block" of a transformer, else "layer"."""
+        return self.points[0].pruning.plan.unit if self.points else "layer"
 
     @property
     def front(self) -> frozenset[int]:
@@ -124,12 +130,13 @@ def trade_off_curve(
     """
     settings, budget = settings or PruneSettings(), budget or Budget()
     settings = replace(settings, distil=replace(settings.distil, unasked_macs=0.0))  # many models, soon
-    analysis = analysis or analyze(bench, settings.similarity, progress)
-    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
-    context = CriterionContext(bench.opened, analysis)
-    protected = protected_by(analysis, budget.protect)
-    context = replace(
-        context, allowed=lambda layer: protected(layer) and (adapters or layer.action != "adapter")
+    analysis = counted_analysis(bench, settings.similarity, counts=True, given=analysis, progress=progress)
+    protected, fitted = (
+        protected_by(analysis.layers, budget.protect),
+        adapters_where_fitted(bench, settings.repair),
+    )
+    context = CriterionContext(
+        bench.opened, analysis, allowed=lambda layer: protected(layer) and fitted(layer)
     )
     proposed = criteria.proposals(settings.criterion, context)
     ranking = list(islice(iter(proposed), len(analysis.layers)))

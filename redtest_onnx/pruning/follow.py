@@ -18,7 +18,6 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.index import captured, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.weights import change_operands
-from redtest_onnx.layers.granularity import GRANULARITIES
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
@@ -122,26 +121,22 @@ def _if_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto:
 
 def _same_plan(bench: Workbench, plan: Plan, partner: Workbench) -> Plan:
     names = [step.region for step in plan.steps]
-    for granularity in GRANULARITIES:
-        own = {layer.name: layer for layer in bench.layers(granularity)}  # type: ignore[arg-type]
-        steps_here = [own.get(step.region) for step in plan.steps]
-        ends = [None if layer is None else (layer.input, layer.exit) for layer in steps_here]
-        if ends != [(step.input, step.tensor) for step in plan.steps]:
-            continue
-        others = partner.layers(granularity)  # type: ignore[arg-type]
-        found = [_counterpart(tuple(own.values()), own[name], others) for name in names]
-        if any(layer is None for layer in found):
-            missing = names[found.index(None)]
-            raise InputError(
-                f"has no layer like {missing!r}", where=partner.label, hint="export both files together"
-            )
-        steps = tuple(
-            replace(Step.of(layer), score=step.score)
-            for layer, step in zip(found, plan.steps, strict=True)
-            if layer is not None
+    granularity = plan.granularity(bench)
+    if granularity is None:
+        raise InputError(f"the plan names layers that are not in {bench.label}: {', '.join(names)}")
+    own = {layer.name: layer for layer in bench.layers(granularity)}
+    found = [_counterpart(tuple(own.values()), own[name], partner.layers(granularity)) for name in names]
+    if any(layer is None for layer in found):
+        missing = names[found.index(None)]
+        raise InputError(
+            f"has no layer like {missing!r}", where=partner.label, hint="export both files together"
         )
-        return Plan(plan.criterion, partner.digest, steps)
-    raise InputError(f"the plan names layers that are not in {bench.label}: {', '.join(names)}")
+    steps = tuple(
+        replace(Step.of(layer), score=step.score)
+        for layer, step in zip(found, plan.steps, strict=True)
+        if layer is not None
+    )
+    return Plan(plan.criterion, partner.digest, steps)
 
 
 def _counterpart(own: tuple[Layer, ...], layer: Layer, others: tuple[Layer, ...]) -> Layer | None:

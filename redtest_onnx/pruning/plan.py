@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
@@ -14,7 +14,9 @@ from redtest_onnx.errors import InputError, with_arguments
 from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reading import read_json
-from redtest_onnx.layers.layer import Layer
+from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.layer import Layer, SubLayer
+from redtest_onnx.runtime.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Step:
         score: what the criterion gave it; None if unknown.
         parameters: learned values that go, less those of an adapter.
         macs: multiply-accumulates per sample that go, likewise; None if unknown.
+        parts: the sub-layers that go with a transformer's block; empty for other layers.
     """
 
     region: str
@@ -38,6 +41,7 @@ class Step:
     score: float | None
     parameters: int
     macs: int | None
+    parts: tuple[SubLayer, ...] = ()
 
     @classmethod
     def of(cls, layer: Layer, score: float | None = None) -> Step:
@@ -56,6 +60,7 @@ class Step:
             score if score is not None and math.isfinite(score) else None,
             layer.parameters - layer.added_parameters,
             None if layer.macs is None else layer.macs - layer.added_macs,
+            layer.parts if layer.kind == "block" else (),
         )
 
 
@@ -104,16 +109,25 @@ class Plan(Result):
     widths: tuple[Narrowing, ...] = ()
 
     @property
+    def unit(self) -> str:
+        """What the steps are: "block" where all are blocks of a transformer, else "layer"."""
+        return "block" if self.steps and all(step.parts for step in self.steps) else "layer"
+
+    @property
     def empty(self) -> bool:
         """Whether nothing goes."""
         return not self.steps and not self.widths
+
+    def granularity(self, bench: Workbench) -> Granularity | None:
+        """How much its layers hold; None where they are not all of one granularity, or not of this model."""
+        return granularity_of(bench, [(step.region, step.input, step.tensor) for step in self.steps])
 
     def summary(self) -> str:
         """Number of steps and what they save."""
         if self.reason is not None:
             return f"nothing to remove: {with_arguments(self.reason)}"
         parameters = sum(step.parameters for step in self.steps) + sum(w.parameters or 0 for w in self.widths)
-        count = f"{len(self.steps)} layer{'s' * (len(self.steps) != 1)}"
+        count = f"{len(self.steps)} {self.unit}{'s' * (len(self.steps) != 1)}"
         if self.widths:
             gone = sum(width.removed for width in self.widths)
             count += f" and {gone:,} channel{'s' * (gone != 1)} of {len(self.widths)} inner widths"
@@ -180,6 +194,47 @@ def load_plan(path: Path, model: Model, layers: Iterable[Layer], opened: Model |
     widths = tuple(_narrowing(path, opened or model, entry) for entry in document.get("widths", ()))
     criterion = str(document.get("criterion", "plan"))
     return Plan(criterion, model.sha256, tuple(step for _, step in steps), widths=widths)
+
+
+def granularity_of(
+    bench: Workbench, steps: Sequence[tuple[str, str | None, str | None]], first: Granularity = "sub-layer"
+) -> Granularity | None:
+    """How much the layers of a plan hold; None where they are not all of one granularity.
+
+    Args:
+        bench: the model.
+        steps: of the plan: name, input and last tensor; a block may be called like one of its sub-layers, so
+            that tensors count where they are known.
+        first: the granularity to try first.
+    """
+    granularities: tuple[Granularity, ...] = (first, *get_args(Granularity))
+    for granularity in dict.fromkeys(granularities):
+        named = {layer.name: (layer.input, layer.exit) for layer in bench.layers(granularity)}
+        if all(
+            name in named and all(own in (None, end) for own, end in zip(ends, named[name], strict=True))
+            for name, *ends in steps
+        ):
+            return granularity
+    return None
+
+
+def saved_granularity(path: Path, bench: Workbench, first: Granularity = "sub-layer") -> Granularity:
+    """As `granularity_of` for a plan in a file; `first` where its steps are not all of one granularity.
+
+    Raises:
+        InputError: not a plan.
+    """
+    steps = []
+    for entry in _read(path)["steps"]:
+        said = entry if isinstance(entry, Mapping) else {}
+        name, start, end = (
+            value if isinstance(value := said.get(key), str) else None
+            for key in ("region", "input", "tensor")
+        )
+        if name is None:
+            return first
+        steps.append((name, start, end))
+    return granularity_of(bench, steps, first) or first
 
 
 def _narrowing(path: Path, model: Model, entry: Any) -> Narrowing:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-from redtest_onnx.checks import check_settings
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
-from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.cache_edits import SignatureChange, signature_changes
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
@@ -20,23 +18,25 @@ from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.best_of import planner
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.candidates import losses_within
-from redtest_onnx.pruning.criteria.base import CriterionContext, names
+from redtest_onnx.pruning.counting import adapters_where_fitted, planning_analysis
+from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.documents import prune_document
 from redtest_onnx.pruning.follow import close_with_twin
+from redtest_onnx.pruning.judging import analyze_and_match, analyze_if_possible
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.reinit import refuse_limit
-from redtest_onnx.pruning.repair.repair import Method, Repair, RepairSettings, repair
-from redtest_onnx.pruning.repair.shards import FitShards
+from redtest_onnx.pruning.repair.repair import Repair, RepairSettings, repair
+from redtest_onnx.pruning.settings import PruneSettings as PruneSettings
 from redtest_onnx.pruning.targets import Targets
+from redtest_onnx.pruning.units import removed_of
 from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
 from redtest_onnx.pruning.width.choose import plan_with_widths, require_width
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze
-from redtest_onnx.training.distil.settings import DistilSettings
+from redtest_onnx.similarity.analyze import Analysis, Progress
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Pruning(Result):
         channels = sum(width.removed for width in self.plan.widths)
         inside = f" and {channels:,} channels" if channels else ""
         return (
-            f"{len(self.plan.steps)} of {len(self.analysis.layers)} layers{inside} removed, "
+            f"{removed_of(self.plan, self.analysis.layers)}{inside} removed, "
             f"{share:.1%} of the parameters; {quality} on {self.evaluated} samples of {self.evaluated_on}"
         )
 
@@ -131,33 +131,7 @@ class Pruning(Result):
         return [{"quantity": name, "before": sides[0][name], "after": sides[1][name]} for name in sides[0]]
 
 
-@dataclass(frozen=True)
-class PruneSettings:
-    """How layers are chosen and what is left is repaired.
-
-    Attributes:
-        criterion: the order in which layers go, one of `criteria.names()`.
-        similarity: how similarity is measured.
-        repair: one of `METHODS`, see `repair`; with repair more layers can go.
-        kernel: size of the convolutions of fitted adapters.
-        distil: how "distil" trains.
-        shards: files that "refit" is fitted to by many workers; the data if None.
-    """
-
-    criterion: str = "redtest"
-    similarity: AnalysisSettings = field(default_factory=AnalysisSettings)
-    repair: Method = "auto"
-    kernel: Literal[1, 3] = 1
-    distil: DistilSettings = field(default_factory=DistilSettings)
-    shards: FitShards | None = None
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.criterion not in names():
-            raise SettingError("criterion", self.criterion, names())
-
-
-@one_blas_thread(solvers=True)
+@one_blas_thread()
 def plan(
     bench: Workbench,
     budget: Budget,
@@ -181,20 +155,18 @@ def plan(
     """
     settings = settings or PruneSettings()
     refuse_limit(settings.repair, budget.max_drop)
-    analysis = analysis or analyze(bench, settings.similarity, progress)
-    # Without data nothing could be fitted: an adapter would be a guess.
-    adapters = not bench.data.synthetic or settings.repair in ("adapter", "reinit")
-    context = CriterionContext(
-        bench.opened, analysis, allowed=lambda layer: adapters or layer.action != "adapter"
-    )
-    if budget.width:
-        require_width(bench, settings.repair, settings.shards is not None)
-        return plan_with_widths(context, budget, settings.criterion, progress), analysis
-    limit = budget.max_drop
-    if limit is not None and progress is not None:
-        progress(0, 1, "trying removals")  # first, the original runs on what judges them
-    losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
-    return planner(settings.criterion)(context, budget, losses=losses, progress=progress), analysis
+    analysis = planning_analysis(bench, budget, settings, given=analysis, progress=progress)
+    context = CriterionContext(bench.opened, analysis, allowed=adapters_where_fitted(bench, settings.repair))
+    limit, criterion = budget.max_drop, settings.criterion
+    searches = limit is not None or budget.width or bool(budget.targets)
+    with one_blas_thread(solvers=searches or criterion != "redtest"):
+        if budget.width:
+            require_width(bench, settings.repair, settings.shards is not None)
+            return plan_with_widths(context, budget, criterion, progress), analysis
+        if limit is not None and progress is not None:
+            progress(0, 1, "trying removals")  # first, the original runs on what judges them
+        losses = losses_within(bench.opened, limit, settings.repair) if limit is not None else None
+        return planner(criterion)(context, budget, losses=losses, progress=progress), analysis
 
 
 def prune(
@@ -226,7 +198,7 @@ def prune(
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
 
-@one_blas_thread(solvers=True)
+@one_blas_thread()
 def rewrite(
     bench: Workbench,
     chosen: Plan,
@@ -264,11 +236,12 @@ def rewrite(
         return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
     how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards)
-    best, repaired = repair(
-        *(opened, pruned, chosen, how),
-        allows=lambda candidate: kept.allow(closed_up(candidate)),
-        progress=progress,
-    )
+    with one_blas_thread(solvers=how.method != "none"):
+        best, repaired = repair(
+            *(opened, pruned, chosen, how),
+            allows=lambda candidate: kept.allow(closed_up(candidate)),
+            progress=progress,
+        )
     closed = closed_up(best)
     verify(bench, closed)
     verify_generation(bench, closed)
@@ -296,14 +269,19 @@ def compare(
         progress: called as work is done.
     """
     note = progress or _silent
-    note(1, 4, "comparing outputs")
-    evaluator = bench.evaluator()
-    result = evaluator.match_sets(pruned.session())
-    note(2, 4, "measuring latency")
-    latency = measure_latency([bench, pruned])
+    note(1, 4, "measuring latency")
+    latency = measure_latency([bench, pruned])  # first: the session that verified the pruned one is open
     provider = check_provider(pruned, timed=False) if bench.options.providers else None
-    note(3, 4, "measuring redundancy")
-    remeasured = _analysis_of(pruned, analysis.settings)
+    note(2, 4, "comparing outputs")
+    known = analyze_and_match(bench, pruned, analysis.settings)
+    if known is None:
+        evaluator = bench.evaluator()
+        result = evaluator.match_sets(pruned.session())
+        for side in (bench, pruned):
+            side.release_sessions()  # no more runs but those of the probe
+        note(3, 4, "measuring redundancy")
+        known = evaluator, result, analyze_if_possible(pruned, analysis.settings)
+    evaluator, result, remeasured = known
     before = Measures(
         bench.cost,
         bench.model.file_bytes,
@@ -346,10 +324,3 @@ def _figures(side: Measures) -> dict[str, Any]:
 
 def _silent(done: int, total: int, what: str) -> None:
     """No progress is shown."""
-
-
-def _analysis_of(bench: Workbench, settings: AnalysisSettings) -> Analysis | None:
-    try:
-        return analyze(bench, settings)
-    except InputError:
-        return None  # fewer than two layers are left to compare

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from redtest_onnx.errors import NegativeVerdictError
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria.base import ScoredLayer, SetChoice
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.targets import ABOVE, TRIES, Quantities, Targets, plan_of, unreachable
+from redtest_onnx.pruning.units import too_many
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
@@ -35,25 +36,20 @@ class SetSearch:
         """Layers of the largest set."""
         return self._sets.largest
 
-    def of_count(self, count: int, layers: int) -> Chosen:
+    def of_count(self, count: int, layers: Sequence[Layer]) -> Chosen:
         """The cheapest set of so many layers.
 
         Args:
             count: number of layers to remove.
-            layers: how many the model has, for the message.
+            layers: all that were considered, for the message.
 
         Raises:
             NegativeVerdictError: fewer can go.
         """
         found = self._sets.of_count(count)
         if found is None:
-            raise NegativeVerdictError(
-                f"{'1 layer' if count == 1 else f'{count} layers'} can't be removed: "
-                f"{self.largest} of {layers} can go",
-                where=self.bench.label,
-                hint="`inspect` gives the reason for each layer that stays; "
-                f"{self.criterion} takes none that needs an adapter",
-            )
+            why = f"; {self.criterion} takes none that needs an adapter"
+            raise too_many(self.bench, count, self.largest, layers, why)
         return found
 
     def above(self, threshold: float) -> Chosen:

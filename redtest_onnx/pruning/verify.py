@@ -20,6 +20,7 @@ from redtest_onnx.pruning.narrowing import kept_channels, taken_channels
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.runtime.generate import find_decoder, generate
 from redtest_onnx.runtime.session import Level, Session
+from redtest_onnx.runtime.session_room import is_large
 from redtest_onnx.runtime.workbench import Workbench
 
 LEVELS: tuple[Level, ...] = ("none", "basic", "extended", "all")
@@ -48,11 +49,18 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
     if _passes(bench.model) and not _passes(rewritten.model):
         raise InternalError("the rewritten model does not pass onnx.checker")
     feeds = bench.sample
-    reference = bench.session().run(feeds)
+    if is_large(bench.model):
+        reference = Session(bench.model, bench.options, once=True).run(feeds)
+    else:
+        reference = bench.session().run(feeds)
     for level in LEVELS:
         # The fastest is used again; the others are for this alone.
         once = level != "all"
-        session = Session(rewritten.model, rewritten.options, level=level) if once else rewritten.session()
+        session = (
+            Session(rewritten.model, rewritten.options, level=level, once=True)
+            if once
+            else rewritten.session()
+        )
         outputs = session.run(feeds)
         del session  # of a large model, before the next is opened
         before = {name: reference[rewritten.model.origin_of(name)] for name in outputs}

@@ -104,7 +104,7 @@ def _rows(part: OutputAgreement, samples: int, *, named: bool) -> list[tuple[Cel
     share = Shown(part.agreement, f"{part.agreement:.2%}")
     rows: list[tuple[Cell, ...]] = [(f"{words}{suffix}", EMPTY, share, EMPTY)]
     if ends := interval95(part.interval):
-        rows.append((f"{interval_name(samples)}{suffix}", EMPTY, Shown(None, ends), EMPTY))
+        rows.append((f"{interval_name(samples)}{suffix}", EMPTY, ends, EMPTY))
     same = part.details.get("top_class")
     if words == "agreement of scores" and same is not None:
         rows.append((f"{_WORDS[part.kind]}{suffix}", EMPTY, Shown(same, f"{same:.2%}"), EMPTY))

@@ -41,9 +41,19 @@ def match_table(comparison: Comparison) -> Table:
 
 
 def compare_markdown(
-    comparison: Comparison, titles: tuple[str, str], side_by_side: Sequence[Table] = ()
+    comparison: Comparison,
+    titles: tuple[str, str],
+    side_by_side: Sequence[Table] = (),
+    notes: Sequence[str] = (),
 ) -> str:
-    """A summary for pull requests: in a sentence, what changed, and the layers folded away."""
+    """A summary for pull requests: in a sentence, what changed, and the layers folded away.
+
+    Args:
+        comparison: similarity of layers.
+        titles: what the two sides are called.
+        side_by_side: tables of both files.
+        notes: what to mind about these.
+    """
     one, two = map(markdown_text, titles)
     return "\n".join(
         [
@@ -52,6 +62,7 @@ def compare_markdown(
             markdown_text(compare_headline(comparison)),
             "",
             *map(table_markdown, side_by_side),
+            *(f"{markdown_text(note)}\n" for note in notes),
             "<details><summary>Most similar layers</summary>",
             "",
             table_markdown(match_table(comparison)),

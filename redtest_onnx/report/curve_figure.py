@@ -53,7 +53,7 @@ def draw_curve(curve: Curve, title: str) -> Figure:
         redundancy.plot(*zip(*scores, strict=True), "o-", color="tab:purple", markersize=5)
     redundancy.set_ylabel("MSRS")
     redundancy.set_ylim(bottom=0)
-    redundancy.set_xlabel("layers removed")
+    redundancy.set_xlabel(f"{curve.unit}s removed")
     redundancy.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (quality, cost, redundancy):
         axes.grid(axis="y", color="0.9")

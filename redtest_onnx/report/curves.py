@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redtest_onnx.pruning.curve import Curve
-from redtest_onnx.report.numbers import count, interval95, milliseconds, percent
+from redtest_onnx.report.numbers import count, interval95, milliseconds, percent, plural
 from redtest_onnx.report.page.layers import trade_off
 from redtest_onnx.report.page.model import Point, Points
 from redtest_onnx.report.table import Cell, Column, Table
@@ -21,7 +21,7 @@ def quality_name(curve: Curve) -> str:
 def curve_table(curve: Curve, files: Sequence[Path]) -> Table:
     """A row per model; a star marks the one that was chosen."""
     columns = (
-        Column("removed", "removed", "integer"),
+        Column("removed", "removed" if curve.unit == "layer" else "blocks removed", "integer"),
         Column("parameters", "parameters", "count", bar=True),
         Column("share", "of the original", "share", drop=3),
         Column("macs", "MACs", "count", drop=2),
@@ -52,7 +52,7 @@ def curve_chart(curve: Curve) -> Points:
             f"{count(after.cost.parameters)} parameters, {count(after.cost.macs)} MACs, "
             f"{milliseconds(after.latency.p50)}, {quality_name(curve)} {percent(point.quality)}"
         )
-        name = f"{point.removed} layers removed"
+        name = f"{plural(point.removed, curve.unit)} removed"
         chosen = i == curve.chosen
         points.append(Point(point.share, point.quality, name, detail, front=i in front, chosen=chosen))
     note = "" if curve.chosen is None else chosen_words(curve)

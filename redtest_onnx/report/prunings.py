@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redtest_onnx.errors import with_arguments
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.pruning.repair.repair import Repair
+from redtest_onnx.pruning.units import removed_of
+from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.numbers import interval95, milliseconds, plural
 from redtest_onnx.report.table import Cell, Column, Table
 from redtest_onnx.report.table_formats import markdown_text, table_markdown
@@ -49,9 +53,14 @@ def _change(name: str, before: float, after: float) -> str:
     return f"{abs(share):.1%} {'fewer' if share <= 0 else 'more'} {name}"
 
 
-def removal_words(plan: Plan, layers: int) -> str:
-    """What a plan takes out, without a verb: layers, and channels of those that stay."""
-    words = f"{len(plan.steps)} of {plural(layers, 'layer')}"
+def removal_words(plan: Plan, layers: Sequence[Layer]) -> str:
+    """What a plan takes out, without a verb: layers or blocks, and channels of those that stay.
+
+    Args:
+        plan: with the steps.
+        layers: all that it could have chosen from.
+    """
+    words = removed_of(plan, layers)
     if not plan.widths:
         return words
     gone, before = (sum(getattr(width, key) for width in plan.widths) for key in ("removed", "channels"))
@@ -142,13 +151,21 @@ def repair_table(repair: Repair) -> Table | None:
 def plan_table(plan: Plan) -> Table:
     """The layers that a plan removes."""
     columns = (
-        Column("name", "layer", "name"),
+        Column("name", plan.unit, "name"),
+        *((Column("parts", "with", drop=5),) if plan.unit == "block" else ()),
         Column("action", "action", drop=2),
         Column("score", "score", "decimal", drop=3),
         Column("parameters", "parameters", "count", drop=1),
         Column("macs", "MACs", "count", drop=4),
     )
-    rows = tuple((s.region, s.action, s.score, s.parameters, s.macs) for s in plan.steps)
+    rows = tuple(
+        (
+            step.region,
+            *((", ".join(part.kind for part in step.parts),) if plan.unit == "block" else ()),
+            *(step.action, step.score, step.parameters, step.macs),
+        )
+        for step in plan.steps
+    )
     return Table("plan", "Removed layers", columns, rows)
 
 
@@ -173,13 +190,14 @@ def widths_table(plan: Plan) -> Table | None:
 def prune_markdown(pruning: Pruning, name: str, output: Path) -> str:
     """A summary that a team pastes into a pull request."""
     plan, widths = plan_table(pruning.plan), widths_table(pruning.plan)
-    removed = removal_words(pruning.plan, len(pruning.analysis.layers))
+    removed = removal_words(pruning.plan, pruning.analysis.layers)
     lines = [
         f"### {markdown_text(name)}: {removed} removed",
         "",
         markdown_text(prune_headline(pruning)),
         "",
         table_markdown(comparison_table(pruning)),
+        *(f"{markdown_text(note)}\n" for note in agreement_notes(pruning.agreement.outputs)),
     ]
     if plan.rows:
         lines += ["<details><summary>Removed layers</summary>", "", table_markdown(plan), "</details>", ""]

@@ -98,7 +98,7 @@ def change_columns(before: str, after: str) -> tuple[Column, ...]:
         Column("measure", "", "name"),
         Column("original", before, "decimal"),
         Column("pruned" if after == "pruned" else "other", after, "decimal"),
-        Column("change", "change", "decimal"),
+        Column("change", "change", "decimal", drop=1),
     )
 
 
@@ -141,7 +141,7 @@ def accuracy_rows(before: float | None, after: float | None, samples: int) -> li
     rows: list[tuple[Cell, ...]] = [("accuracy", *shown, Shown(points / 100, f"{points:+.2f} points"))]
     ends = [numbers.interval95(share_interval(value, samples)) for value in (before, after)]
     if any(ends):
-        rows.append((interval_name(samples), *(Shown(None, text) for text in ends), EMPTY))
+        rows.append((interval_name(samples), *ends, EMPTY))
     return rows
 
 

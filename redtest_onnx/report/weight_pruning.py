@@ -48,7 +48,7 @@ def _intervals(intervals: list[Interval | None], pruning: WeightPruning) -> Iter
     """A row of how far few samples tell; none where there are enough."""
     ends = [interval95(interval) for interval in intervals]
     if any(ends):
-        yield interval_name(pruning.evaluated), *(Shown(None, text) for text in ends)
+        yield interval_name(pruning.evaluated), *ends
 
 
 def iteration_table(found: IterativePruning) -> Table:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from redtest_onnx.data.batching import batches
-from redtest_onnx.data.dataset import Dataset, Subset
+from redtest_onnx.data.dataset import Subset
 from redtest_onnx.graph.branches import inline_branches
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
@@ -20,14 +19,20 @@ from redtest_onnx.metrics.agreement.base import Counted, MeasureSum, Values
 from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
+from redtest_onnx.runtime.answers import Answers
+from redtest_onnx.runtime.candidate import AnsweredRun, CandidateRun
+from redtest_onnx.runtime.candidate import CandidateSession as CandidateSession
 from redtest_onnx.runtime.outputs.arrange import BATCH, counted_positions, rows_of, without_uncounted
 from redtest_onnx.runtime.outputs.combine import judge_output, with_sets
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.outputs.measures import measure_of, most
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.session_room import is_large, register_holder
+from redtest_onnx.runtime.session_room import register_holder
 
 log = logging.getLogger(__name__)
+
+Candidate: TypeAlias = Model | Session | CandidateSession | Answers
+"""What is held against a reference."""
 
 # Reference outputs up to this size are kept, so that many candidates can be held against them.
 _CACHE_BYTES = 1 << 28
@@ -56,45 +61,11 @@ class Evaluation:
     accuracy_steers: bool = False
 
 
-@dataclass(frozen=True)
-class CandidateSession:
-    """A model to hold against the reference that has its own way of being fed.
-
-    Attributes:
-        session: of the model.
-        data: the reference's samples for its inputs, where those are called or typed otherwise.
-    """
-
-    session: Session
-    data: Dataset
-
-
-class _Run:
-    """A model with all judged tensors among its outputs, what they are called there, and what it is fed."""
-
-    def __init__(self, session: Session, names: Mapping[str, str], data: Dataset) -> None:
-        self._session: Session | None = session
-        self._opener = session.opener if is_large(session.model) else None
-        self.names, self.data = names, data
-
-    def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
-        if self._session is None:
-            assert self._opener is not None
-            self._session = self._opener()
-        found = self._session.run(feeds, list(dict.fromkeys(self.names.values())))
-        return {name: found[own] for name, own in self.names.items()}
-
-    def release(self) -> None:
-        """Close the session of a large model; the next run opens it again."""
-        if self._opener is not None:
-            self._session = None
-
-
 class Evaluator:
     """Evaluates candidates against one reference model.
 
     Args:
-        reference: the original model, ready to run.
+        reference: the original model, ready to run, or its answers to these samples.
         samples: with or without labels.
         outputs: what the outputs are, see `find_outputs`.
         fixed: number of samples that every run must have; None where that is open.
@@ -106,7 +77,7 @@ class Evaluator:
 
     def __init__(
         self,
-        reference: Session,
+        reference: Session | Answers,
         samples: Subset,
         outputs: tuple[ModelOutput, ...],
         fixed: int | None = None,
@@ -142,11 +113,11 @@ class Evaluator:
         """Whether there is anything to judge a candidate by."""
         return self.reference.accuracy_steers or self.reference.agreement.value is not None
 
-    def evaluate(self, model: Model | Session | CandidateSession, floor: float | None = None) -> Evaluation:
+    def evaluate(self, model: Candidate, floor: float | None = None) -> Evaluation:
         """Run a model with the reference's signature on the samples.
 
         Args:
-            model: the model, a session of it, or one with data of its own.
+            model: the model, a session of it or one with data of its own, or its answers.
             floor: stop as soon as the agreement of values can't reach so much any more; what is found then is
                 that of the samples run, which is below it, too.
 
@@ -155,7 +126,7 @@ class Evaluator:
         """
         return self._hold(self._open(model), floor)
 
-    def match_sets(self, model: Model | Session | CandidateSession) -> Evaluation:
+    def match_sets(self, model: Candidate) -> Evaluation:
         """As `evaluate`, with rows of detectors matched as sets, too, sample by sample."""
         run = self._open(model)
         evaluation = self._hold(run)
@@ -169,8 +140,10 @@ class Evaluator:
         )
         return Evaluation(agreement, evaluation.accuracy, evaluation.samples, evaluation.accuracy_steers)
 
-    def _open(self, given: Model | Session | CandidateSession) -> _Run:
+    def _open(self, given: Candidate) -> CandidateRun:
         """A session that returns the judged tensors, by the names they have in the reference."""
+        if isinstance(given, Answers):
+            return AnsweredRun(given, self._data)
         data = given.data if isinstance(given, CandidateSession) else self._data
         given = given.session if isinstance(given, CandidateSession) else given
         model, options = (given, self._options) if isinstance(given, Model) else (given.model, given.options)
@@ -178,7 +151,7 @@ class Evaluator:
         names = self._output_names(model)
         if not wanted:
             session = given if isinstance(given, Session) else Session(model, options)
-            return _Run(session, names, data)
+            return CandidateRun(session, names, data)
         view, index = model, index_of(model)
         if any(tensor.name not in index.producer for tensor in wanted):
             shared = [name for name, axis in batch_axes(model).items() if axis is None]
@@ -188,7 +161,7 @@ class Evaluator:
         found = {tensor.name: _stand_in(index, tensor) for tensor in wanted}
         known = {name: own for name, own in found.items() if own in index.producer}
         session = Session(expose(view, [*names.values(), *known.values()]), options)
-        return _Run(session, {**names, **known}, data)
+        return CandidateRun(session, {**names, **known}, data)
 
     def _output_names(self, model: Model) -> dict[str, str]:
         """What the reference's judged outputs are called in a model: alike, else by position."""
@@ -226,7 +199,7 @@ class Evaluator:
             )
         return found
 
-    def _hold(self, run: _Run, floor: float | None = None) -> Evaluation:
+    def _hold(self, run: CandidateRun, floor: float | None = None) -> Evaluation:
         sums: dict[JudgedTensor, MeasureSum] = {t: m.start() for t, m in self._measures.items()}
         distance, accuracy = DistanceSum(), AccuracySum(self._labelled, self._data, self._model.label)
         random, samples = self._random_outputs(), 0
@@ -237,7 +210,8 @@ class Evaluator:
             known = same and not masked and k < len(self._cache)  # then nothing is run or read again
             feeds = {} if known else self._data.inputs(indices)
             reference = self._reference_values(k, feeds)
-            values = reference if same else run(feeds if run.data is self._data else run.data.inputs(indices))
+            own = feeds if same or run.data is self._data else run.data.inputs(indices)
+            values = reference if same else run(indices, own)
             numbers: tuple[list[Values], list[Values]] = ([], [])
             for tensor, total in sums.items():
                 if tensor.name not in values:
@@ -287,13 +261,13 @@ class Evaluator:
             self._random: frozenset[str] = frozenset()
             if any(node.op_type in _RANDOM for node in self._model.graph.node):
                 feeds = self._data.inputs(self._batches[0][0])
-                one, other = self._reference(feeds), self._reference(feeds)
+                one, other = (self._reference(self._batches[0][0], feeds) for _ in range(2))
                 self._random = frozenset(
                     name for name, value in one.items() if not _equal(value, other[name])
                 )
         return self._random
 
-    def _sets(self, run: _Run) -> dict[str, BoxSetSum]:
+    def _sets(self, run: CandidateRun) -> dict[str, BoxSetSum]:
         """Boxes of each output of rows, matched sample by sample."""
         sums = {output.name: BoxSetSum() for output in self.outputs if output.sets}
         fixed = self._fixed
@@ -301,7 +275,7 @@ class Evaluator:
         middle: dict[str, bool] = {}
         for indices, _ in batches(chosen, fixed or 1, fixed=fixed is not None):
             feeds = self._data.inputs(indices)
-            one, other = self._reference(feeds), run(run.data.inputs(indices))
+            one, other = self._reference(indices, feeds), run(indices, run.data.inputs(indices))
             for name in list(sums):
                 pair = [corners(side[name]) if _is_float(side[name]) else None for side in (one, other)]
                 if pair[0] is None or pair[1] is None:
@@ -319,7 +293,7 @@ class Evaluator:
     def _reference_values(self, batch: int, feeds: dict[str, Any]) -> dict[str, Any]:
         if batch < len(self._cache):
             return self._cache[batch]
-        outputs = self._reference(feeds)
+        outputs = self._reference(self._batches[batch][0], feeds)
         size = sum(getattr(value, "nbytes", 0) for value in outputs.values())
         if batch == len(self._cache) and size * (batch + 1) <= _CACHE_BYTES:
             self._cache.append(outputs)

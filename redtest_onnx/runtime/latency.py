@@ -24,9 +24,10 @@ from redtest_onnx.runtime.workbench import Workbench
 _WARM_UP, _WARM_UP_SECONDS = 5, 0.25  # at most so many runs, and no more once that time has passed
 _TURN = 5  # runs in a row
 _SLOW_TURN, _SLOW_MS = 2, 10.0  # of models whose one run makes up for waking the cache again
+_SLOWEST_MS = 40.0  # of one run that is a turn by itself
 _TURNS, _MOST = 5, 400
-_PRECISE = 0.01  # standard error of a ratio that more runs needn't lower
-_PATIENCE = 4  # times the seconds that may pass until it is as low as that
+_PRECISE, _CLOSE = 0.01, 0.02  # standard error of a ratio that more runs needn't lower; of the slowest models
+_PATIENCE = 4  # times the seconds that may pass until it is as low as that; once for the slowest
 _BUSY = 1.2  # times the processor's time that the clock may show
 _REGION_SECONDS = 5.0
 _ASKED = 3  # times a command of the user is run
@@ -80,7 +81,11 @@ def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> li
         different += [bench] if place == len(different) else []
         places.append(place)
     if len(different) > 1 and any(is_large(bench.model) for bench in different):
-        found = [_timed([(_deployed(bench), feeds)], seconds / len(different))[0] for bench in different]
+        # From the last one on, which was made last: its session may still be open.
+        found = [
+            _timed([(_deployed(bench), feeds)], seconds / len(different))[0] for bench in different[::-1]
+        ]
+        found.reverse()
     else:
         found = _timed([(_deployed(bench), feeds) for bench in different], seconds)
     if any(latency.busy for latency in found):
@@ -169,7 +174,7 @@ def _timed(cases: Sequence[tuple[Session, Mapping[str, Any]]], seconds: float) -
             if perf_counter() - begin > _WARM_UP_SECONDS:
                 break
         slowest = max(slowest, took * 1e3)
-    in_a_row = _SLOW_TURN if slowest > _SLOW_MS else _TURN
+    in_a_row = 1 if slowest > _SLOWEST_MS else _SLOW_TURN if slowest > _SLOW_MS else _TURN
     times = [_Times() for _ in cases]
     begin = perf_counter()
     while _more(times, perf_counter() - begin, seconds):
@@ -196,14 +201,17 @@ def _told(command: str, model: Model) -> Latency:
 def _more(times: Sequence[_Times], passed: float, seconds: float) -> bool:
     """Whether more runs are needed: on a busy machine few tell nothing, on a quiet one they do."""
     turns, runs = len(times[0].turns), len(times[0].clock)
-    if turns < _TURNS or (runs < _TURNS * _TURN and passed < seconds / 2):
+    slowest = turns == runs  # each turn is one run, which costs more than the last per cent is worth
+    enough = _TURNS if slowest else _TURNS * _TURN
+    if turns < _TURNS or (runs < enough and passed < seconds / 2):
         return True
-    if runs >= _MOST or passed >= _PATIENCE * seconds:
+    if runs >= _MOST or passed >= (1 if slowest else _PATIENCE) * seconds:
         return False
-    precise = all(_uncertainty(found, times[0]) < _PRECISE for found in times[1:])
+    wanted = _CLOSE if slowest else _PRECISE
+    precise = all(_uncertainty(found, times[0]) < wanted for found in times[1:])
     if len(times) == 1:
-        precise = float(np.std(times[0].turns)) / sqrt(turns) < _PRECISE * float(np.mean(times[0].turns))
-    return not precise or (passed < seconds and runs < _TURNS * _TURN)
+        precise = float(np.std(times[0].turns)) / sqrt(turns) < wanted * float(np.mean(times[0].turns))
+    return not precise or (passed < seconds and runs < enough)
 
 
 def _uncertainty(found: _Times, first: _Times) -> float:

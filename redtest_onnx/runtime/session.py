@@ -109,7 +109,9 @@ class Session:
             reduced, and keep no second set of buffers.
         deployed: run the model as its users will: on the providers that were asked for, and with a long
             search for the fastest kernels, which pays for sessions that run often.
-        save_optimised: where the graph goes as ONNX Runtime has rewritten it.
+        once: for a single run: weights are read as they lie in their file, which takes less time and memory
+            to open and a little more to run.
+        save_optimised: where the graph goes as ONNX Runtime has rewritten it; the session is not run.
 
     Raises:
         RuntimeUnavailableError: ONNX Runtime or the asked device is missing.
@@ -124,6 +126,7 @@ class Session:
         level: Level = "all",
         early_release: bool = False,
         deployed: bool = False,
+        once: bool = False,
         save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
@@ -143,6 +146,8 @@ class Session:
         settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if once or save_optimised is not None:
+            settings.add_session_config_entry("session.disable_prepacking", "1")
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             # The pattern is one block for all activations, beside those of the run that it was learnt from.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from redtest_onnx.graph.model import Model, is_external, stored_tensors, tensor_bytes
 
-LARGE = 1 << 30
+LARGE = 1 << 28
 """Bytes of weights above which no second session is kept open; each session holds the weights once more."""
 _WIDEST = 8  # bytes of a value that takes one in a file
 
@@ -46,6 +49,24 @@ def make_room(model: Model) -> None:
     if is_large(model):
         for holder in tuple(_HOLDERS):
             holder.release_sessions()
+        return_memory()
+
+
+def return_memory() -> None:
+    """Give the system back what was freed, which glibc keeps."""
+    if (trim := _trimmer()) is not None:
+        trim(0)
+
+
+@cache
+def _trimmer() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None  # another C library, which has no such function
+    return found
 
 
 def drop_oldest(kept: OrderedDict[Hashable, Any], limit: int) -> None:

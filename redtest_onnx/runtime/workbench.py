@@ -25,6 +25,7 @@ from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.graph.view import with_separate_layers
 from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer, find_layers
+from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
@@ -75,10 +76,10 @@ class Workbench:
         model, data = fit_inputs(model, data, self.options)
         if first:
             model.facts["survived"] = True
-        self.model = model
-        self.data = data
+        self.model, self.data = model, data
         self.seed = seed
         self.evaluation = evaluation
+        self.answers: Answers | None = None  # to the samples of `judging`, by the pass that measured
         self._splits = splits
         self._source = model
         self._inlined: InlinedModel | None = None
@@ -203,9 +204,8 @@ class Workbench:
             sizes = {name: array.shape for name, array in self.sample.items()}
         except InputError:
             sizes = {}
-        self.__dict__["resolved"] = ResolvedShapes(
-            self.fixed_batch or 1, infer_shapes(self.view.model, sizes), {}
-        )
+        inferred = infer_shapes(self.view.model, sizes)
+        self.__dict__["resolved"] = ResolvedShapes(self.fixed_batch or 1, inferred, {})
 
     @property
     def shapes(self) -> Shapes:
@@ -305,6 +305,7 @@ class Workbench:
         key = id(samples.data), samples.indices.tobytes()
         if key not in self._evaluators:
             drop_oldest(self._evaluators, _EVALUATORS)
+            self.answers = None  # what is judged by runs is held against no other numbers
             how = self.outputs, self.fixed_batch, self.samples_per_run
             self._evaluators[key] = Evaluator(self.session(), samples, *how)
         self._evaluators.move_to_end(key)
@@ -338,8 +339,7 @@ class Workbench:
         """Free the sessions and the outputs of evaluators; what is asked for later is made anew."""
         self._sessions.clear()
         self._evaluators.clear()
-        for name in ("opened", "unopened"):
-            other = self.__dict__.get(name)
+        for other in map(self.__dict__.get, ("opened", "unopened")):
             if other is not None and other is not self:
                 other.close()
 

@@ -22,6 +22,23 @@ OutcomeReport = Callable[[int, Outcome], None]
 """Takes the position of an architecture among the proposals, and what came out."""
 
 
+@dataclass(frozen=True, eq=False)
+class SearchProblem:
+    """What is searched, and how.
+
+    Attributes:
+        space: the architectures.
+        strategy: proposes them; fresh, with the seed of the run.
+        fitness: what the strategy shall raise.
+        window: how many proposals may be open at a time; None for a strategy that learns nothing.
+    """
+
+    space: Space
+    strategy: Strategy
+    fitness: Fitness
+    window: int | None = 8
+
+
 @dataclass(frozen=True)
 class SearchBudget:
     """When a search ends.
@@ -52,13 +69,10 @@ class SearchResult:
 
 def search(
     work: Work[MeasuredCandidate],
-    space: Space,
-    strategy: Strategy,
-    fitness: Fitness,
+    problem: SearchProblem,
     store: Store,
     budget: SearchBudget,
     *,
-    window: int | None = 8,
     engine: EngineOptions | None = None,
     progress: Progress | None = None,
     report: OutcomeReport | None = None,
@@ -72,18 +86,15 @@ def search(
 
     Args:
         work: evaluates an architecture.
-        space: what is searched.
-        strategy: fresh, with the seed of the run.
-        fitness: what the strategy shall raise.
+        problem: what is searched, and how.
         store: takes the outcomes, each as soon as it is there.
         budget: when to end.
-        window: how many proposals may be open at a time; None for a strategy that learns nothing.
         engine: where the work runs; this process if None.
         progress: called after every outcome.
         report: called with every outcome, those that the store holds already as they are proposed again.
     """
     with (engine or EngineOptions()).open(work) as workers:
-        run = _Run(space, strategy, fitness, store, budget, window, workers)
+        run = _Run(problem, store, budget, workers)
         run.report = report
         while run.propose():
             run.submit()
@@ -97,16 +108,13 @@ def search(
 class _Run:
     def __init__(
         self,
-        space: Space,
-        strategy: Strategy,
-        fitness: Fitness,
+        problem: SearchProblem,
         store: Store,
         budget: SearchBudget,
-        window: int | None,
         engine: Engine[MeasuredCandidate],
     ) -> None:
-        self._space, self._strategy, self._fitness = space, strategy, fitness
-        self._store, self._budget, self._window, self._engine = store, budget, window, engine
+        self._space, self._strategy, self._fitness = problem.space, problem.strategy, problem.fitness
+        self._store, self._budget, self._window, self._engine = store, budget, problem.window, engine
         self._end = None if budget.seconds is None else monotonic() + budget.seconds
         self._open: deque[tuple[str, str]] = deque()  # proposals not told yet, with their keys
         self._numbers: dict[str, int] = {}  # of every key proposed

@@ -17,6 +17,7 @@ from redtest_onnx.layers.layer import Layer, has_branches
 from redtest_onnx.metrics.cka import cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
 from redtest_onnx.metrics.statistics import standard_errors
+from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analysis import Analysis as Analysis
@@ -40,7 +41,10 @@ THRESHOLD_PLAIN = 0.7
 
 @one_blas_thread()
 def analyze(
-    bench: Workbench, settings: AnalysisSettings | None = None, progress: Progress | None = None
+    bench: Workbench,
+    settings: AnalysisSettings | None = None,
+    progress: Progress | None = None,
+    answers: Answers | None = None,
 ) -> Analysis:
     """Measure the similarity of all layers and the redundancy score.
 
@@ -48,6 +52,7 @@ def analyze(
         bench: the model and samples for it.
         settings: what to measure and on how much data.
         progress: called after every batch.
+        answers: takes outputs of the model on the way; its samples are among those measured.
 
     Raises:
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
@@ -78,6 +83,7 @@ def analyze(
         settings.pooling,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",
+        answers=answers,
     )
     measured = measure(
         reader,

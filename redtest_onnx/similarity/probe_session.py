@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import Model, is_external
 from redtest_onnx.graph.probe.reduction import Tap
 from redtest_onnx.graph.probe.reorder import build_outline, complete
 from redtest_onnx.graph.probe.taps import build_probe
@@ -25,7 +25,9 @@ _LARGEST = 1 << 30
 log = logging.getLogger(__name__)
 
 
-def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int = 0) -> Session:
+def open_probe(
+    model: Model, taps: Sequence[Tap], options: RunOptions, seed: int = 0, kept: Sequence[str] = ()
+) -> Session:
     """A session that returns the reduced activations.
 
     On the CPU, ONNX Runtime first rewrites the probe with all its optimisations. Its layout pass puts the
@@ -37,6 +39,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         taps: the activations and how they are reduced.
         options: device and threads.
         seed: as in `build_probe`.
+        kept: tensors that leave the graph as they are, too.
 
     Raises:
         InputError: ONNX Runtime refuses the model.
@@ -45,7 +48,7 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
         with scratch_folder() as folder:
             path = Path(folder) / "probe.onnx"
             try:
-                outline = sharing_weights(build_outline(model, taps, seed))
+                outline = sharing_weights(build_outline(model, taps, seed, kept))
                 Session(outline, options, save_optimised=path)
                 proto = onnx.load(path, load_external_data=False)
             except InputError as error:
@@ -55,12 +58,14 @@ def open_probe(model: Model, taps: Sequence[Tap], options: RunOptions, seed: int
                 # By path the weights are read once; from memory, external ones are found beside the model.
                 rewritten = Model(proto, data_folder=outline.folder, renamed=model.renamed)
                 rewritten.family.update(outline.family)
-                if not outline.external_files:
+                if not any(map(is_external, outline.graph.initializer)):
                     onnx.save(proto, path)
                     rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
                 return _named(Session(rewritten, options, level="none", early_release=True), model)
-    return _named(Session(build_probe(model, taps, seed), options, level="basic", early_release=True), model)
+    return _named(
+        Session(build_probe(model, taps, seed, kept), options, level="basic", early_release=True), model
+    )
 
 
 def _named(session: Session, model: Model) -> Session:

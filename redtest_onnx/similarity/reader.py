@@ -16,15 +16,19 @@ from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling,
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram, only_rounding
+from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.devices import resolve_device
+from redtest_onnx.runtime.session_room import is_large
 from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
 
 _CACHED = 64
 """Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
-_RUN_BYTES = 1 << 28
+_RUN_BYTES = 1 << 27
 """Activations that such a run may hold: long recordings and large images are cut into smaller runs."""
+_RUN_BYTES_LARGE = 1 << 24
+"""As much beside weights that take most of the memory."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class GramReader:
         pooling: as in `Tap`.
         seed: of the choice of tokens.
         keep_features: never make Grams in the graph, for `read_features`.
+        answers: takes outputs of the model on the way.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class GramReader:
         *,
         seed: int = 0,
         keep_features: bool = False,
+        answers: Answers | None = None,
     ) -> None:
         fixed, model = bench.fixed_batch, bench.model
         whole = resolve_device(bench.options.device) == "cuda"
@@ -111,13 +117,16 @@ class GramReader:
         # Tokens are drawn for the samples of a run: those of one batch shall not repeat each other's.
         uncut = in_graph or whole or pooling == "token"
         held = bench.cost.peak_activation_bytes or 1
-        parts = 1 if uncut else -(-samples // max(1, min(_CACHED, _RUN_BYTES // held)))
+        room = _RUN_BYTES_LARGE if is_large(model) else _RUN_BYTES
+        parts = 1 if uncut else -(-samples // max(1, min(_CACHED, room // held)))
         self._per_run = fixed or -(-samples // parts)
         self._taps = [
             _tap(target, fixed or 1, self._per_run, pooling, in_graph=in_graph, whole=whole)
             for target in targets
         ]
-        self._session = open_probe(model, self._taps, bench.options, seed)
+        self._answers = answers
+        kept = answers.names if answers is not None else ()
+        self._session = open_probe(model, self._taps, bench.options, seed, kept)
         self._data = bench.data
         self.source = bench.data.source
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
@@ -153,7 +162,11 @@ class GramReader:
 
     def _runs(self, indices: Indices) -> Iterable[dict[str, Array]]:
         for chosen, _ in batches(indices, self._per_run, fixed=True):
-            yield self._session.run_in_place(self._data.inputs(chosen))
+            feeds = self._data.inputs(chosen)
+            found = self._session.run_in_place(feeds)
+            if self._answers is not None:
+                self._answers.record(chosen, feeds, found)
+            yield found
 
 
 def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:

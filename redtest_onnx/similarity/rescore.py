@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from redtest_onnx.documents.base import Document
+from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.msrs import msrs
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Redundancy, redundancy_of
 from redtest_onnx.similarity.documents import redundancy_document, settings_document
@@ -67,6 +72,44 @@ def rescore(
         notes.append("What MSRS is without the samples that dominate layers can't be told from the file.")
     found = replace(analysis, redundancy=redundancy, settings=settings, without_largest=None)
     return RescoredAnalysis(found, tuple(notes))
+
+
+def restricted(analysis: Analysis, layers: Sequence[Layer], granularity: Granularity) -> Analysis | None:
+    """An analysis of some of the tensors that were measured; nothing is run.
+
+    Args:
+        analysis: what was measured.
+        layers: those to tell of, such as blocks, which end where their last sub-layers do.
+        granularity: what they are.
+
+    Returns:
+        The analysis of these layers; None if one of their tensors was not measured. What it would be without
+        samples that dominate layers is left out, since it isn't known for other pairs.
+    """
+    place = {layer.tensor: layer.index for layer in analysis.layers}
+    if any(layer.tensor not in place for layer in layers):
+        return None
+    chosen = [place[layer.tensor] for layer in layers]
+    settings = replace(
+        analysis.settings, threshold=analysis.redundancy.threshold, granularity=granularity, layers="auto"
+    )
+    grid = np.ix_(chosen, chosen)
+    names = {analysis.layers[k].name: layer.name for k, layer in zip(chosen, layers, strict=True)}
+    found = replace(
+        analysis,
+        layers=tuple(replace(layer, index=k) for k, layer in enumerate(layers)),
+        similarity=analysis.similarity[grid],
+        settings=settings,
+        features=tuple(analysis.features[k] for k in chosen),
+        top_share=tuple(analysis.top_share[k] for k in chosen),
+        dominated=tuple(names[name] for name in analysis.dominated if name in names),
+        without_largest=None,
+    )
+    stack = analysis.hsic_batches
+    if stack is None:
+        return replace(found, redundancy=_of_matrix(found, settings))
+    stack = stack[:, chosen][:, :, chosen]
+    return replace(found, redundancy=redundancy_of(stack, found.similarity, settings), hsic_batches=stack)
 
 
 def rescored_document(saved: SavedAnalysis, analysis: Analysis) -> Document:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,7 +143,13 @@ def _without_largest(entry: dict[str, Any] | None) -> WithoutLargest | None:
 
 
 def _layer(entry: dict[str, Any]) -> Layer:
-    return _valid(Layer, {field.name: entry[field.name] for field in fields(Layer)})
+    said = {field.name: entry[field.name] for field in fields(Layer) if field.name in entry or _needed(field)}
+    return _valid(Layer, said)
+
+
+def _needed(field: Field[Any]) -> bool:
+    """Whether a field has no default; documents of earlier versions may lack those that have."""
+    return field.default is MISSING
 
 
 def _valid(kind: type[Kind], value: Any) -> Kind:

@@ -6,18 +6,18 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
 from redtest_onnx.layers.layer import Layer, every_activation
 from redtest_onnx.runtime.workbench import Workbench
 
 
-def select_layers(bench: Workbench, which: str, granularity: Granularity = "sub-layer") -> tuple[Layer, ...]:
+def select_layers(bench: Workbench, which: str, granularity: GranularityChoice = "auto") -> tuple[Layer, ...]:
     """The layers to measure: the series for "auto", every activation for "all", or those a glob names.
 
     Raises:
         InputError: no layer's name fits the glob.
     """
-    series = bench.layers(granularity)
+    series = bench.layers(measured_granularity(granularity))
     if which == "auto":
         return series
     everything = every_activation(bench.index, bench.shapes, series)

@@ -8,7 +8,7 @@ from typing import Annotated
 from redtest_onnx.checks import Between, Natural, Positive, check_settings
 from redtest_onnx.errors import SettingError
 from redtest_onnx.graph.probe.reduction import Pooling
-from redtest_onnx.layers.granularity import Granularity
+from redtest_onnx.layers.granularity import GranularityChoice
 from redtest_onnx.metrics.cka import Estimator
 from redtest_onnx.similarity.measure import Kernel
 
@@ -22,7 +22,8 @@ class AnalysisSettings:
             "cls" takes the first token and "token" one of each sample, drawn at random.
         layers: "auto" for the default series, "all" for every tensor of floats that follows from the
             inputs, or a glob over layer names.
-        granularity: how much a layer of the series holds, see `regroup`.
+        granularity: how much a layer of the series holds, see `regroup`; "auto" is the default series, and
+            the blocks of a transformer where a number of layers is to be removed.
         estimator: "minibatch" takes one ratio of sums over the batches, "paper" the mean over them, "exact"
             all samples at once; "biased" is "minibatch" with the biased HSIC.
         kernel: "linear", or "rbf" with the median distance as its width.
@@ -37,7 +38,7 @@ class AnalysisSettings:
 
     pooling: Pooling = "mean"
     layers: str = "auto"
-    granularity: Granularity = "sub-layer"
+    granularity: GranularityChoice = "auto"
     estimator: Estimator = "minibatch"
     kernel: Kernel = "linear"
     alpha: Annotated[float, Between(0, above=True)] = 100.0

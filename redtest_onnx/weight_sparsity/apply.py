@@ -75,7 +75,7 @@ def apply_masks(
     proto.CopyFrom(model.proto)
     edited = model.edited(proto)
     targets = dict(_pairs(weights, find_weights(edited)[0]))
-    external = folder is not None and any(is_external(tensor) for tensor in tensors(proto.graph))
+    external = model.weights_in is None and any(is_external(tensor) for tensor in tensors(proto.graph))
     sink = folder / DATA if folder is not None and external else None
     if sink is not None:
         changed = {id(target.tensor) for target in targets.values()}

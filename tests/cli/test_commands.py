@@ -83,7 +83,7 @@ def test_main_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert after["parameters"] <= 0.8 * before["parameters"]
     assert after["accuracy"] >= before["accuracy"] - 0.02
     assert set(after["latency_ms"]) >= {"p50", "p90", "p99"}
-    assert set(found["agreement"]) == {"value", "top1", "cosine", "relative_l2"}
+    assert set(found["agreement"]) == {"value", "interval95", "top1", "cosine", "relative_l2"}
     assert found["agreement"]["value"] == found["agreement"]["top1"]
     assert found["output"] == str(out)
     assert found["evaluation"]["source"].endswith(":test")

@@ -20,7 +20,7 @@ ROWS = {
     "compare": (["compare", VGG, VIT, *SHORT], 12),
     "rank": (["rank", VGG, VIT, *SHORT], 2),
     "sparsity": (["sparsity", VGG], 13),
-    "prune": (["prune", VGG, *SHORT, "--remove", "1", "--repair", "none"], 10),
+    "prune": (["prune", VGG, *SHORT, "--remove", "1", "--repair", "none"], 12),
     "plan": (["prune", VGG, *SHORT, "--remove", "1", "--dry-run"], 1),
     "folder": (["analyze", str(MODELS), *SHORT], 3),
 }
@@ -55,6 +55,7 @@ def test_pull_requests_get_a_summary(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Most similar layers" in text
     files, layers = text.split("<details>")
     assert "| parameters |" in files
+    assert "\nOutputs are compared on " in files
     assert layers.count("\n| ") == 13
 
 

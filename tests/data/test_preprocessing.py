@@ -13,6 +13,7 @@ from nets import Net
 from PIL import Image
 
 import redtest_onnx as rt
+from redtest_onnx.data.resampling import resize_bytes
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((300, 400), (401, 257), (224, 224), (180, 350), (97, 61))
@@ -201,3 +202,41 @@ def test_options_that_contradict_are_refused() -> None:
         rt.ImageOptions(pad=True, resize=256)
     with pytest.raises(rt.RedtestError, match="interpolation"):
         rt.ImageOptions(interpolation="cubic")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("beside", "torch"),
+    [
+        ({"image_processor_type": "CLIPImageProcessor"}, False),
+        ({"image_processor_type": "CLIPImageProcessorFast"}, True),
+        ({"image_processor_type": "CLIPImageProcessorPil", "version": "5.24.0"}, False),
+        ({"image_processor_type": "CLIPImageProcessor", "version": "5.24.0"}, True),
+        ({"image_processor_type": "CLIPImageProcessor", "version": "4.57.6"}, False),
+        ({"image_processor_type": "CLIPImageProcessor", "version": "5.24.0", "use_fast": False}, False),
+        ({"use_fast": True}, True),
+    ],
+)
+def test_images_are_resized_as_the_processor_that_wrote_the_file_does(
+    beside: dict[str, Any], torch: bool, folder: Path, tmp_path: Path
+) -> None:
+    model = network(tmp_path / "model.onnx")
+    if version := beside.pop("version", None):
+        (tmp_path / "config.json").write_text(json.dumps({"transformers_version": version}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**CLIP, **beside}))
+    data = rt.open_data(folder, model)
+    said = "as torchvision does on tensors" if torch else "as Pillow does"
+    assert f"(bicubic {said})" in data.preparation  # type: ignore[attr-defined]
+    asked: Any = "pillow" if torch else "torch"
+    other = rt.open_data(folder, model, images=rt.ImageOptions(resampler=asked))
+    assert said not in other.preparation  # type: ignore[attr-defined]
+    image = images(folder)[0]
+    resized = _by_torch(image, 224) if torch else shorter_side(image, 224, 3)
+    wanted = normalised(middle(resized, 224, down=True))
+    np.testing.assert_allclose(data.inputs([0])["x"][0], wanted, atol=1e-5)
+    assert not np.array_equal(data.inputs([0])["x"], other.inputs([0])["x"])
+
+
+def _by_torch(image: Image.Image, side: int) -> Image.Image:
+    """The shorter side resized as torchvision does on tensors."""
+    size = shorter_side(image, side, 3).size[::-1]
+    return Image.fromarray(resize_bytes(np.asarray(image), size, "bicubic"))

@@ -10,7 +10,8 @@ from nets import Net
 import redtest_onnx as rt
 from redtest_onnx.graph import weights_file
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.graph.weights_file import serialised_size, sharing_weights
+from redtest_onnx.graph.streaming import serialised_size
+from redtest_onnx.graph.weights_file import sharing_weights
 from redtest_onnx.runtime.session import RunOptions, Session
 
 CPU = RunOptions(device="cpu", threads=1)
@@ -81,5 +82,5 @@ def test_sizes_are_those_of_the_serialised_model(sizes: tuple[int, int]) -> None
     net = Net(x=["n", sizes[0]])
     net("MatMul", "x", net.weight(*sizes), name="y")
     model = net.model("y")
-    assert serialised_size(model.proto) == len(model.proto.SerializeToString())
-    assert model.file_bytes == serialised_size(model.proto)
+    assert serialised_size(model) == len(model.proto.SerializeToString())
+    assert model.file_bytes == serialised_size(model)

@@ -230,9 +230,12 @@ class Counted(NormalEquations):
     errors: dict[float, float]
     asked: list[float]
 
-    def error_on(self, check: NormalEquations, ridge: float, *, intercept: bool = True) -> Any:
-        self.asked.append(ridge)
-        return np.array([self.errors[ridge]])
+    def errors_on(self, check: NormalEquations, *, intercept: bool = True) -> Any:
+        def error(ridge: float) -> Any:
+            self.asked.append(ridge)
+            return np.array([self.errors[ridge]])
+
+        return error
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.pruning.criteria.base import ScoredLayer
-from redtest_onnx.pruning.halving import LeastLoss, Trial, longest, tolerated
+from redtest_onnx.pruning.halving import LeastLoss, Removals, Trial, longest
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -85,7 +85,7 @@ def sizes(count: int, costly: set[int], steps: list[tuple[int, int, str]] | None
         tried.append(len(plan.steps))
         return 2.0 * any(names.index(step.region) in costly for step in plan.steps)
 
-    kept = tolerated(searched, loss)
+    kept = Removals(searched, loss).all()
     assert [names.index(item.layer.name) for item in kept] == [k for k in range(count) if k not in costly]
     return tried
 
@@ -96,16 +96,16 @@ def test_groups_double_while_they_fit_and_are_halved_when_not() -> None:
 
 
 def test_the_limit_itself_is_tolerated() -> None:
-    assert len(tolerated(trial(3), lambda plan: 1.0)) == 3
-    assert tolerated(trial(3), lambda plan: 1.0 + 1e-9) == []
+    assert len(Removals(trial(3), lambda plan: 1.0).all()) == 3
+    assert Removals(trial(3), lambda plan: 1.0 + 1e-9).all() == []
     assert longest(trial(3), lambda plan: 1.0) == 3
     assert longest(trial(0), lambda plan: 0.0) == 0
-    assert tolerated(trial(0), lambda plan: 0.0) == []
+    assert Removals(trial(0), lambda plan: 0.0).all() == []
 
 
 def test_tries_are_told() -> None:
     steps: list[tuple[int, int, str]] = []
-    tolerated(trial(7, steps), lambda plan: 0.0)
+    Removals(trial(7, steps), lambda plan: 0.0).all()
     assert steps == [(1, 7, "trying removals"), (3, 7, "trying removals"), (7, 7, "trying removals")]
     steps.clear()
     assert longest(trial(7, steps), lambda plan: 2.0 * (len(plan.steps) > 5)) == 5

@@ -16,7 +16,7 @@ from redtest_onnx.ranking.table import AccuracyTable
 from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
 from redtest_onnx.search.rows import RowArchitectures, RowSpace, row_space
-from redtest_onnx.search.search import SearchBudget, SearchResult, search
+from redtest_onnx.search.search import SearchBudget, SearchProblem, SearchResult, search
 from redtest_onnx.search.size import SizeSpace
 from redtest_onnx.search.space import ImageTask, Space
 from redtest_onnx.search.store import Store
@@ -96,12 +96,14 @@ def searched(
     with Store.create(path, {}) as store:
         return search(
             work,
-            space,
-            make_strategy(strategy, space, 0, population=4, tournament=2),
-            lambda candidate: candidate.accuracy,
+            SearchProblem(
+                space,
+                make_strategy(strategy, space, 0, population=4, tournament=2),
+                lambda candidate: candidate.accuracy,
+                window=4 if strategy in ("evolution", "tpe") else None,
+            ),
             store,
             SearchBudget(evaluations),
-            window=4 if strategy in ("evolution", "tpe") else None,
             engine=EngineOptions(),
         )
 

@@ -12,7 +12,7 @@ from search.toy import ChainSpace, ChainWork, evolution, run, table
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.ranking.candidate import MeasuredCandidate
-from redtest_onnx.search.search import SearchBudget, search
+from redtest_onnx.search.search import SearchBudget, SearchProblem, search
 from redtest_onnx.search.store import Failure, Store
 from redtest_onnx.search.strategies import RandomSearch, RegularisedEvolution, TreeParzen
 
@@ -52,8 +52,9 @@ def test_an_interrupted_search_ends_the_same(whole: Path, tmp_path: Path, stop: 
         calls[architecture] += 1
         return ChainWork()(architecture)
 
+    problem = SearchProblem(ChainSpace(), evolution(), lambda c: c.accuracy, window=4)
     with Store.create(path, {}) as store, pytest.raises(DriverDiedError):
-        search(work, ChainSpace(), evolution(), lambda c: c.accuracy, store, SearchBudget(30), window=4)
+        search(work, problem, store, SearchBudget(30))
     assert len(table(path)) == len(calls) == stop
     with Store.open(path) as store:
         assert run(store, 30, INLINE, ChainWork()).evaluated == 30 - stop
@@ -86,7 +87,8 @@ def test_failures_are_stored_with_their_reason(tmp_path: Path) -> None:
             assert fitness is None
 
     with Store.create(path, {}) as store:
-        found = search(ChainWork(), ChainSpace(), Narrow(), lambda c: c.accuracy, store, SearchBudget(5))
+        problem = SearchProblem(ChainSpace(), Narrow(), lambda c: c.accuracy)
+        found = search(ChainWork(), problem, store, SearchBudget(5))
     assert found.reason == "space"
     (failure,) = found.outcomes
     assert failure == Failure("1-1-1-1", "1-1-1-1", "is too narrow")
@@ -97,9 +99,7 @@ def test_time_ends_a_search(tmp_path: Path) -> None:
         space = ChainSpace()
         found = search(
             ChainWork(seconds=0.1),
-            space,
-            RandomSearch(space, 0),
-            lambda c: c.accuracy,
+            SearchProblem(space, RandomSearch(space, 0), lambda c: c.accuracy),
             store,
             SearchBudget(1000, seconds=0.5),
         )
@@ -119,7 +119,8 @@ def test_the_table_can_be_read_while_it_is_written(tmp_path: Path) -> None:
 
     with Store.create(path, {"space": "chain"}) as store:
         assert store.settings == {"space": "chain"}
-        search(work, ChainSpace(), evolution(), lambda c: c.accuracy, store, SearchBudget(5), window=1)
+        problem = SearchProblem(ChainSpace(), evolution(), lambda c: c.accuracy, window=1)
+        search(work, problem, store, SearchBudget(5))
     assert seen == [0, 1, 2, 3, 4]
 
 

@@ -22,7 +22,7 @@ from redtest_onnx.graph.cost import model_cost
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.ranking.candidate import MeasuredCandidate
-from redtest_onnx.search.search import SearchBudget, SearchResult, search
+from redtest_onnx.search.search import SearchBudget, SearchProblem, SearchResult, search
 from redtest_onnx.search.space import ImageTask
 from redtest_onnx.search.store import Store
 from redtest_onnx.search.strategies import RegularisedEvolution, Strategy
@@ -103,12 +103,9 @@ def evolution(seed: int = 0) -> Strategy:
 def run(store: Store, evaluations: int, engine: EngineOptions, work: ChainWork) -> SearchResult:
     return search(
         work,
-        ChainSpace(),
-        evolution(),
-        lambda candidate: candidate.accuracy,
+        SearchProblem(ChainSpace(), evolution(), lambda candidate: candidate.accuracy, window=4),
         store,
         SearchBudget(evaluations),
-        window=4,
         engine=engine,
     )
 

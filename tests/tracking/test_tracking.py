@@ -15,7 +15,7 @@ from search.toy import ChainSpace, ChainWork, evolution
 from redtest_onnx.cli.main import run
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.search.search import SearchBudget, search
+from redtest_onnx.search.search import SearchBudget, SearchProblem, search
 from redtest_onnx.search.store import Failure, Outcome, Store
 from redtest_onnx.tracking.run import TrackedRun, TrackerTarget, TrackingOptions
 
@@ -136,12 +136,9 @@ def test_a_search_reports_each_outcome_once_a_run_with_its_number(tmp_path: Path
         with Store.open(path) if path.exists() else Store.create(path, {}) as store:
             search(
                 ChainWork(),
-                ChainSpace(),
-                evolution(),
-                lambda candidate: candidate.accuracy,
+                SearchProblem(ChainSpace(), evolution(), lambda candidate: candidate.accuracy, window=4),
                 store,
                 SearchBudget(evaluations),
-                window=4,
                 engine=EngineOptions(),
                 report=lambda number, outcome: found.append((number, outcome)),
             )

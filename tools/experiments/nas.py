@@ -31,7 +31,7 @@ from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
 from redtest_onnx.ranking.score import SCORES
 from redtest_onnx.search.evaluate import CandidateEvaluation
 from redtest_onnx.search.recipe import Recipe
-from redtest_onnx.search.search import SearchBudget, search
+from redtest_onnx.search.search import SearchBudget, SearchProblem, search
 from redtest_onnx.search.size import SizeSpace
 from redtest_onnx.search.space import Space
 from redtest_onnx.search.store import Store
@@ -64,9 +64,7 @@ def train(name: str, path: Path, count: int) -> None:
     with Store.open(path) if path.exists() else Store.create(path, settings) as store:
         search(
             work,
-            space,
-            RandomSearch(space, 0),
-            lambda c: c.accuracy,
+            SearchProblem(space, RandomSearch(space, 0), lambda c: c.accuracy),
             store,
             SearchBudget(count),
             progress=show,

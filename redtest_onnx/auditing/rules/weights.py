@@ -15,7 +15,7 @@ from redtest_onnx.auditing.registry import rule
 from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import count_of
 from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.model import is_external, tensor_bytes
+from redtest_onnx.graph.model import Model, is_external, tensor_bytes
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)
@@ -68,8 +68,9 @@ def duplicate_initializer(subject: Subject) -> Iterator[Problem]:
     """Stored tensors with equal bytes."""
     groups: dict[bytes, list[StoredConstant]] = {}
     for one in stored_tensors(subject.model.graph):
-        if tensor_bytes(one.tensor) >= _SMALLEST_DUPLICATE and not is_external(one.tensor):
-            groups.setdefault(_digest(one.tensor), []).append(one)
+        elsewhere = is_external(one.tensor) and subject.model.weights_in is None
+        if tensor_bytes(one.tensor) >= _SMALLEST_DUPLICATE and not elsewhere:
+            groups.setdefault(_digest(subject.model, one.tensor), []).append(one)
     same = [group for group in groups.values() if len(group) > 1]
     if same:
         wasted = sum(tensor_bytes(group[0].tensor) * (len(group) - 1) for group in same)
@@ -274,9 +275,9 @@ def _largest(value: npt.NDArray[np.generic]) -> float:
     return float(finite.max(initial=0))
 
 
-def _digest(tensor: onnx.TensorProto) -> bytes:
+def _digest(model: Model, tensor: onnx.TensorProto) -> bytes:
     copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
+    copy.CopyFrom(model.held(tensor) if is_external(tensor) else tensor)
     copy.ClearField("name")
     copy.ClearField("doc_string")
     return hashlib.sha256(copy.SerializeToString(deterministic=True)).digest()

@@ -23,12 +23,13 @@ _REORDER = "ReorderOutput"
 _CHANNELS = 16  # the largest block; fewer channels are filled up
 
 
-def build_outline(model: Model, taps: Iterable[Tap], seed: int = 0) -> Model:
+def build_outline(model: Model, taps: Iterable[Tap], seed: int = 0, kept: Sequence[str] = ()) -> Model:
     """A probe that leaves the Grams out: what ONNX Runtime is to rewrite.
 
-    The thousands of nodes that Grams consist of would only slow the rewriting down.
+    The thousands of nodes that Grams consist of would only slow the rewriting down. `kept` is as in
+    `build_probe`.
     """
-    return build_probe(model, [replace(tap, form="features") for tap in taps], seed)
+    return build_probe(model, [replace(tap, form="features") for tap in taps], seed, kept)
 
 
 def complete(outline: onnx.ModelProto, taps: Sequence[Tap], opset: int) -> None:
@@ -55,8 +56,10 @@ def complete(outline: onnx.ModelProto, taps: Sequence[Tap], opset: int) -> None:
             flat.input[0] = before.input[0]
         flat.output[0] = tap.flat
         behind += Reduction(tap, opset, constants).gram_nodes(tap.flat)
+    plain = [onnx.ValueInfoProto(name=v.name) for v in graph.output if not v.name.startswith(PREFIX)]
+    outputs = [*tap_outputs(taps), *plain]
     del graph.output[:]
-    graph.output.extend(tap_outputs(taps))
+    graph.output.extend(outputs)
     ordered = _reductions_first([*_used(graph), *behind])
     del graph.node[:]
     graph.node.extend([*constants.nodes(), *ordered])

@@ -41,13 +41,14 @@ def find_batch_axis(small: Shape, large: Shape, factor: int) -> int | None:
     return grown[0] if len(grown) == 1 and large[grown[0]] == factor * small[grown[0]] else None
 
 
-def build_probe(model: Model, taps: Iterable[Tap], seed: int = 0) -> Model:
+def build_probe(model: Model, taps: Iterable[Tap], seed: int = 0, kept: Iterable[str] = ()) -> Model:
     """A copy of the model whose outputs are the reduced activations of the taps.
 
     Args:
         model: the model.
         taps: the activations.
         seed: of the choice of tokens where a tap takes one of each sample.
+        kept: tensors that are outputs as they are, behind those of the taps.
 
     Raises:
         InputError: the model's operator set is too old to append to.
@@ -68,7 +69,8 @@ def build_probe(model: Model, taps: Iterable[Tap], seed: int = 0) -> Model:
     first = []
     if mask := next((tap.mask for tap in taps if tap.mask is not None), None):
         first = mask_nodes(mask, constants)
-    return _with_outputs(model, behind, tap_outputs(taps), [*constants.nodes(), *first])
+    outputs = [*tap_outputs(taps), *(onnx.ValueInfoProto(name=name) for name in kept)]
+    return _with_outputs(model, behind, outputs, [*constants.nodes(), *first])
 
 
 def tap_outputs(taps: Iterable[Tap]) -> list[onnx.ValueInfoProto]:

@@ -143,11 +143,11 @@ class JointRefit:
         values: PairValues,
         goal: Callable[[int], Values],
         density: int,
-        known: KnownValues,
+        known: KnownValues | None = None,
     ) -> None:
         self._runner, self._working, self._values, self._goal = runner, working, values, goal
         self._first, self._second = pair
-        self._options, self._density, self._known = runner.options, density, known
+        self._options, self._density, self._known = runner.options, density, known or KnownValues()
         self._samples = sum(runner.counts[: len(values.inner)])
         self._equations = Equations(self._first, self._samples, runner.options, density=density, seed=1)
         self._function: Part | None = None

@@ -14,7 +14,7 @@ from redtest_onnx.runtime.session import Session
 Values = npt.NDArray[np.generic]
 
 _SESSIONS = 8  # of single operators; ONNX Runtime keeps the memory of the largest run of each
-_SMALL_RUN = 1 << 23  # bytes in and out of a run up to which its session is worth keeping
+_SMALL_RUN = 1 << 21  # bytes in and out of a run up to which its session is worth keeping
 GOAL_BYTES = 1 << 26
 """Values of the original up to this size are kept for the next fit of a search."""
 

@@ -134,7 +134,7 @@ def refit(
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         reached = old_index.producer.get(index.nodes[frontier[k]].output[0], 0)
         aim = goals.get(operator.target, operator.target)
-        goal = _Goals(before, aim, reached, known, taken.get(aim))
+        goal = _Goals(before, aim, reached, taken.get(aim), known)
         values = PairValues()
         front = _Front(now, frontier[k])
         correction = _solve(front, operator, first, goal, values, effort)
@@ -168,8 +168,8 @@ class _Goals:
         runner: the original.
         tensor: what is hit.
         node: up to where the original goes on, once all runs were asked for in turn.
-        known: what earlier fits found, and later ones will find here.
         take: takes the channels of it that are left; all if None.
+        known: what earlier fits found, and later ones will find here.
     """
 
     def __init__(
@@ -177,11 +177,11 @@ class _Goals:
         runner: PartialRunner,
         tensor: str,
         node: int,
-        known: KnownValues,
         take: TakeChannels | None = None,
+        known: KnownValues | None = None,
     ) -> None:
         self._runner, self._tensor, self._counts = runner, tensor, runner.counts
-        self._take, self._known = take, known
+        self._take, self._known = take, known or KnownValues()
         self._in_turn = runner.values([tensor], advance_to=node)
         self._part: Part | None = None
         self._kept: dict[int, Values] = {}

@@ -145,7 +145,7 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
     found = inner_widths(bench.model)
     for name, reason in found.refused.items():
         log.info("the channels of %s stay: %s", name, reason)
-    free = protected_by(context.analysis, budget.protect)
+    free = protected_by(context.analysis.layers, budget.protect)
     kept: set[int] = set()
     for layer in context.analysis.layers:
         if not free(layer):

@@ -12,6 +12,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
 from redtest_onnx.report import numbers
+from redtest_onnx.report.agreement import agreement_notes
 from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.model import (
@@ -93,7 +94,7 @@ def analysis_page(
     )
     title = f"{_name(model)}: redundancy of {plural(len(analysis.layers), 'layer')}"
     if plan:
-        title = f"{_name(model)}: plan to remove {removal_words(plan, len(analysis.layers))}"
+        title = f"{_name(model)}: plan to remove {removal_words(plan, analysis.layers)}"
     widths = widths_table(plan) if plan else None
     adjacent = finite(analysis.adjacent)
     candidates = sum(
@@ -145,7 +146,7 @@ def prune_page(
         matrices.append(similarity_matrix(pruning.analysis_after, "after"))
     details = (widths_table(pruning.plan), repair_table(pruning.repair))
     return Page(
-        title=f"{_name(model)}: {removal_words(pruning.plan, len(analysis.layers))} removed",
+        title=f"{_name(model)}: {removal_words(pruning.plan, analysis.layers)} removed",
         headline=prune_headline(pruning),
         warnings=_warnings(analysis),
         cards=_prune_cards(pruning),
@@ -165,6 +166,7 @@ def prune_page(
                 "Compared on",
                 f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}",
             ),
+            *(("Note", note) for note in agreement_notes(pruning.agreement.outputs)),
             *_data_facts(analysis),
             _GRAPH,
             *provenance.facts,

@@ -95,7 +95,7 @@ def _change_cards(table: Table) -> tuple[Card, ...]:
             column.text(cell) for column, cell in zip(table.columns[1:], cells, strict=True)
         )
         title = str(measure)
-        if title.startswith(("activation peak", "latency p90")):
+        if title.startswith(("activation peak", "latency p90", "95% interval")):
             continue
         if before not in ("", "-"):
             cards.append(Card(f"{title[0].upper()}{title[1:]}", change, f"{before} → {after}"))

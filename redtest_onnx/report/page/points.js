@@ -74,7 +74,7 @@ class PointChart {
     this.places = this.chart.points.map((p) => [plot.x + x.at(p.x) * plot.width, plot.y + (1 - y.at(p.y)) * plot.height]);
     this.front(context, colours);
     this.dots(context, colours);
-    this.names(context, colours, width);
+    this.names(context, colours, width, plot.y + plot.height);
   }
 
   front(context, colours) {
@@ -115,7 +115,7 @@ class PointChart {
   }
 
   /** Names beside their points where they cover nothing: the chosen one first, then those of the front. */
-  names(context, colours, width) {
+  names(context, colours, width, bottom) {
     const taken = [...this.places, ...this.line()].map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
     const weight = (k) => this.chart.points[k].chosen * 2 + this.chart.points[k].front;
     const order = [...this.order].sort((a, b) => weight(b) - weight(a)).slice(0, 60);
@@ -127,7 +127,7 @@ class PointChart {
       for (const [left, top] of [[x + 9, y - 8], [x - 9 - wide, y - 8], [x + 9, y + 9], [x - 9 - wide, y + 9],
         [x - wide / 2, y - 17], [x - wide / 2, y + 18], [x + 9, y - 22], [x + 9, y + 23]]) {
         const box = [left, top - 7, left + wide, top + 7];
-        if (box[0] < 68 || box[2] > width || box[1] < 18) continue;
+        if (box[0] < 68 || box[2] > width || box[1] < 18 || box[3] > bottom + 4) continue;
         if (taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;
         taken.push(box);
         context.fillText(text, left, top);

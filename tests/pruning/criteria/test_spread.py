@@ -113,7 +113,7 @@ def test_budgets_take_the_cheapest_set_that_meets_them() -> None:
     with pytest.raises(rt.NegativeVerdictError, match=r"params=0\.0001 can't be reached"):
         search.within((("params", 0.0001),))
     with pytest.raises(rt.NegativeVerdictError, match="99 layers can't be removed"):
-        search.of_count(99, len(subject.analysis.layers))
+        search.of_count(99, subject.analysis.layers)
 
 
 def test_a_latency_target_out_of_reach() -> None:

@@ -14,6 +14,7 @@ from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.pruning.repair import joint as module
 from redtest_onnx.pruning.repair.joint import JointRefit, PairValues
+from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.workbench import Workbench
@@ -63,7 +64,7 @@ def pair(noise: float = 0.5) -> Pair:
     for found in runner.values(["x", "first"]):
         values.hold(found["x"], found["first"], operators[0], 300)
     cut = [goals[start : start + SIZE].astype(np.float32) for start in range(0, COUNT, SIZE)]
-    refit = JointRefit(runner, working, operators, values, cut.__getitem__, 300)
+    refit = JointRefit(runner, working, operators, values, cut.__getitem__, 300, KnownValues())
     return Pair(refit, working, values, x, goals, operators)
 
 

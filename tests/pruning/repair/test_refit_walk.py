@@ -20,8 +20,9 @@ from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
 from redtest_onnx.pruning.repair.joint import PairValues
+from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
-from redtest_onnx.pruning.repair.refit import Refit, _Front, _Goals, _solve, record, refit
+from redtest_onnx.pruning.repair.refit import ROUNDS, Effort, Refit, _Front, _Goals, _solve, record, refit
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -63,7 +64,7 @@ def test_goals_are_the_originals_values_in_any_order(
     order: tuple[int, ...], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_GOAL_BYTES", limit)
-    goals = _Goals(runner(), "p1", 0)
+    goals = _Goals(runner(), "p1", 0, KnownValues())
     expected = whole("p1")
     for run in order:
         np.testing.assert_allclose(goals(run), expected[8 * run : 8 * run + 8], rtol=1e-5, atol=1e-6)
@@ -73,7 +74,7 @@ def test_goals_are_the_originals_values_in_any_order(
 def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     one = 8 * 4 * 4
     monkeypatch.setattr(module, "_GOAL_BYTES", 2 * one)
-    goals = _Goals(runner(), "p1", 0)
+    goals = _Goals(runner(), "p1", 0, KnownValues())
     for run in range(3):
         goals(run)
     assert sorted(goals._kept) == [0, 1]
@@ -81,14 +82,14 @@ def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_goals_of_narrowed_tensors_are_taken_and_not_handed_on() -> None:
     source = runner()
-    goals = _Goals(source, "p1", 0, lambda values: values[:, :2])
+    goals = _Goals(source, "p1", 0, KnownValues(), lambda values: values[:, :2])
     for run in range(3):
         np.testing.assert_allclose(goals(run), whole("p1")[8 * run : 8 * run + 8, :2], rtol=1e-5, atol=1e-6)
     kept: list[str] = []
     source.keep = lambda name, values: kept.append(name)  # type: ignore[method-assign]
     goals.hand_on()
     assert kept == []
-    plain = _Goals(source, "p1", 0)
+    plain = _Goals(source, "p1", 0, KnownValues())
     for run in range(3):
         plain(run)
     plain.hand_on()
@@ -99,9 +100,9 @@ def plan(entry: str, exit_: str) -> Plan:
     return Plan("test", bench().digest, (Step("gap", entry, exit_, "bypass", None, 0, 0),))
 
 
-def done(chosen: Plan, **options: Any) -> tuple[rt.Model, list[Refit]]:
-    pruned = apply_plan(bench(), chosen)
-    model, refits = refit(bench(), AdapterInsertion(pruned), chosen, np.arange(COUNT), **options)
+def done(chosen: Plan, *, rounds: int = ROUNDS, **options: Any) -> tuple[rt.Model, list[Refit]]:
+    pruned = AdapterInsertion(apply_plan(bench(), chosen))
+    model, refits = refit(bench(), pruned, chosen, np.arange(COUNT), effort=Effort(rounds), **options)
     return model, list(refits)
 
 
@@ -183,8 +184,8 @@ def test_goals_of_another_shape_give_no_correction(shape: tuple[int, ...]) -> No
     operator = linear_operators(bench().model)[1]
     front = _Front(runner(), 0)
     goals = [np.zeros((8, 4)), np.zeros(shape), np.zeros((6, 4))]
-    assert _solve(front, operator, None, goals.__getitem__, PairValues(), 300) is None
+    assert _solve(front, operator, None, goals.__getitem__, PairValues(), Effort()) is None
     goals[1] = np.zeros((8, 4))
-    found = _solve(front, operator, None, goals.__getitem__, PairValues(), 300)
+    found = _solve(front, operator, None, goals.__getitem__, PairValues(), Effort())
     assert found is not None
     assert found.diagnosis is not None

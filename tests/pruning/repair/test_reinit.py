@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import redtest_onnx as rt
@@ -179,6 +180,30 @@ def test_sizes_that_a_file_does_not_tell_are_refused() -> None:
     bench = Workbench(model, rt.open_data(samples, model))
     plan = Plan("test", bench.digest, (Step("wide", first, "wide", "adapter", None, 0, 0),))
     with pytest.raises(rt.InputError, match="the sizes behind Reshape node_same can't be told"):
+        reinitialised(bench, plan)
+
+
+def test_a_branch_that_reads_what_changed_is_named() -> None:
+    net = Net(x=("n", 4))
+    net.add_input("flag", onnx.TensorProto.BOOL, [])
+    net("MatMul", "x", net.weight(4, 6), name="entry")
+    net("MatMul", "entry", net.weight(6, 12), name="wide")
+    bent = net("Relu", "wide", name="bent")
+    value = onnx.helper.make_tensor_value_info
+    sides = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node(kind, [bent], [f"{kind}.out"])],
+            kind,
+            [],
+            [value(f"{kind}.out", onnx.TensorProto.FLOAT, None)],
+        )
+        for kind in ("Tanh", "Sigmoid")
+    ]
+    chosen = net("If", "flag", then_branch=sides[0], else_branch=sides[1], name="chosen")
+    model = net.model(net("MatMul", chosen, net.weight(12, 3), name="y"))
+    bench = Workbench(model, rt.open_data(None, model, count=4))
+    plan = Plan("test", model.sha256, (Step("gone", "entry", "wide", "adapter", None, 0, 0),))
+    with pytest.raises(rt.InputError, match="a branch of If reads it"):
         reinitialised(bench, plan)
 
 

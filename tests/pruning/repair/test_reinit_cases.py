@@ -333,27 +333,3 @@ def test_images_that_grow_can_not_be_projected() -> None:
     other = net("Conv", "x", net.weight(12, 4, 1, 1), name="other")
     model = net.model(net.conv(net("Add", "wide", other, name="sum"), 12, 3, name="y"))
     refused(model, "entry", "Add node_sum adds more positions to it")
-
-
-def test_a_branch_that_reads_what_changed_is_named() -> None:
-    net = Net(x=("n", 4))
-    net.add_input("flag", onnx.TensorProto.BOOL, [])
-    net("MatMul", "x", net.weight(4, 6), name="entry")
-    net("MatMul", "entry", net.weight(6, 12), name="wide")
-    bent = net("Relu", "wide", name="bent")
-    value = onnx.helper.make_tensor_value_info
-    sides = [
-        onnx.helper.make_graph(
-            [onnx.helper.make_node(kind, [bent], [f"{kind}.out"])],
-            kind,
-            [],
-            [value(f"{kind}.out", onnx.TensorProto.FLOAT, None)],
-        )
-        for kind in ("Tanh", "Sigmoid")
-    ]
-    chosen = net("If", "flag", then_branch=sides[0], else_branch=sides[1], name="chosen")
-    model = net.model(net("MatMul", chosen, net.weight(12, 3), name="y"))
-    bench = Workbench(model, rt.open_data(None, model, count=4), CPU)
-    plan = Plan("test", model.sha256, (Step("gone", "entry", "wide", "adapter", None, 0, 0),))
-    with pytest.raises(rt.InputError, match="a branch of If reads it"):
-        reinitialised(bench, plan)

@@ -140,7 +140,7 @@ def test_a_repair_that_is_better_is_kept_with_its_figures(monkeypatch: pytest.Mo
 def test_auto_tries_adapters_where_a_refit_loses_something(monkeypatch: pytest.MonkeyPatch) -> None:
     found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.1)
     assert (found.method, found.loss, tried) == ("adapter", 0.1, ["refit", "adapter"])
-    assert [(len(fit.fit), fit.rounds, fit.kernel) for fit in fits] == [(sizes()[0], ROUNDS, 1)] * 2
+    assert [(len(fit.fit), fit.effort.rounds, fit.kernel) for fit in fits] == [(sizes()[0], ROUNDS, 1)] * 2
     found, tried = decided(monkeypatch, "auto", 0.9, 0.0)
     assert (found.method, found.loss, tried) == ("refit", 0.0, ["refit"])
     one = 1 / sizes()[1]
@@ -203,7 +203,7 @@ def test_distillation_follows_a_short_refit(monkeypatch: pytest.MonkeyPatch) -> 
     assert tried == ["distil", "training"]
     assert (found.method, found.loss, found.loss_plain) == ("distil", 0.3, 0.9)
     assert found.fitted_on == min(sizes()[0], 768)
-    assert [(len(fit.fit), fit.rounds) for fit in fits] == [(min(sizes()[0], 768), 1)]
+    assert [(len(fit.fit), fit.effort.rounds) for fit in fits] == [(min(sizes()[0], 768), 1)]
     monkeypatch.setattr(module, "REFIT_SAMPLES", 50)
     few, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.3)
     assert few.fitted_on == 50
@@ -245,7 +245,8 @@ def test_the_standard_error_of_a_share(loss: float, samples: int, expected: floa
 
 def test_settings_of_a_fit_are_those_of_a_last_one() -> None:
     settings = FitSettings("refit", np.arange(3))
-    assert (settings.kernel, settings.rounds, settings.density) == (1, ROUNDS, FINAL_ROWS) == (1, 3, 300)
+    effort = settings.effort
+    assert (settings.kernel, effort.rounds, effort.density) == (1, ROUNDS, FINAL_ROWS) == (1, 3, 300)
     assert RepairSettings().method == "auto"
     assert RepairSettings().kernel == 1
     with pytest.raises(rt.InputError, match="kernel"):
