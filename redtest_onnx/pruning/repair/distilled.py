@@ -160,6 +160,4 @@ def _target(bench: Workbench, tensor: JudgedTensor, made: set[str]) -> DistilTar
         return DistilTarget(tensor.name, "values")
     if tensor.kind == "embedding":
         return DistilTarget(tensor.name, "embedding")
-    if tensor.kind == "values" and tensor.mask is not None:
-        return DistilTarget(tensor.name, "states")
     return DistilTarget(tensor.name, "values") if tensor.kind in ("values", "detections") else None

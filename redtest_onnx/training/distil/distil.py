@@ -23,7 +23,6 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.training.distil.loss import DistilLoss, DistilTarget
-from redtest_onnx.training.distil.relations import BANK_SAMPLES, Relations, pooled
 from redtest_onnx.training.distil.samples import DistilSamples
 from redtest_onnx.training.distil.settings import DistilSettings
 from redtest_onnx.training.distil.student import Student
@@ -118,29 +117,7 @@ class _Run:
         self._teacher = Teacher(
             self._original, self._loss.names, options, len(fit) * (2 if settings.mirror else 1)
         )
-        self._relate()
         self._checker = Teacher(self._original, self._loss.names, options, len(self._samples.check))
-
-    def _relate(self) -> None:
-        """The original's vectors of the samples that are learnt from, where relations between them count."""
-        samples, settings = self._samples, self._settings
-        if not self._loss.related:
-            return
-        most = min(len(samples.fit), BANK_SAMPLES, settings.steps * settings.batch_size)
-        chosen = np.random.default_rng(settings.seed).permutation(len(samples.fit))[:most]
-        chosen = samples.by_length(chosen, self._size)
-        vectors: dict[tuple[str, str], list[Tensor]] = {}
-        for rows, count in batches(chosen, self._size, fixed=self._fixed is not None):
-            feeds = samples.data.inputs(samples.fit[rows])
-            counted = counted_positions(samples.mask, feeds)
-            answers = self._teacher.answers(feeds, rows, counted)
-            for name in self._loss.related:
-                for pooling, values in pooled(answers[name].float(), counted).items():
-                    vectors.setdefault((name, pooling), []).append(values[:count])
-        numbers = torch.from_numpy(chosen)
-        found = {key: Relations.of(torch.cat(parts), numbers) for key, parts in vectors.items()}
-        known = {key: relations for key, relations in found.items() if relations is not None}
-        self._loss = replace(self._loss, relations=known)
 
     def train(self, begin: float, note: Note) -> int:
         """All steps; returns how many."""
@@ -149,7 +126,7 @@ class _Run:
             (p for p in self.student.parameters() if p.requires_grad), settings.lr, betas=(0.9, 0.98)
         )
         share = learning_rate("cosine", settings.warmup, settings.steps)
-        for step, (feeds, rows, own) in enumerate(self._draw()):
+        for step, (feeds, rows) in enumerate(self._draw()):
             elapsed = perf_counter() - begin
             if settings.seconds is not None and elapsed > settings.seconds:
                 return step
@@ -158,7 +135,7 @@ class _Run:
             counted = counted_positions(self._samples.mask, feeds)
             answers = self._teacher.answers(feeds, rows, counted)
             optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(self._forward(feeds), answers, counted, torch.from_numpy(own))
+            loss = self._loss(self._forward(feeds), answers, counted)
             loss.backward()
             optimizer.step()
             note(step + 1, settings.steps, "distilling")
@@ -190,8 +167,8 @@ class _Run:
         for chosen, _ in batches(indices, self._size, fixed=self._fixed is not None):
             yield {name: _tensor(array) for name, array in self._samples.data.inputs(chosen).items()}
 
-    def _draw(self) -> Iterator[tuple[dict[str, npt.NDArray[np.generic]], Indices | None, Indices]]:
-        """Inputs of each step, the rows of the teacher's answers that belong to them, and of the samples."""
+    def _draw(self) -> Iterator[tuple[dict[str, npt.NDArray[np.generic]], Indices | None]]:
+        """Inputs of each step, and which row of the teacher's answers belongs to them."""
         settings, fit = self._settings, self._samples.fit
         size = self._fixed or min(settings.batch_size, len(fit))
         rng = np.random.default_rng(settings.seed)
@@ -203,7 +180,7 @@ class _Run:
                 if array.ndim == 4:
                     array = np.where(mirrored[:, None, None, None], array[..., ::-1], array)
                     feeds[name] = _shifted(array, shift * np.array(array.shape[2:]) // 8)
-            yield feeds, None if shift.any() else rows + len(fit) * mirrored, rows
+            yield feeds, None if shift.any() else rows + len(fit) * mirrored
 
 
 def schedule_position(step: int, settings: DistilSettings, elapsed: float) -> int:

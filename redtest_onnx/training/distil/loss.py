@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redtest_onnx.training.distil.relations import Relations, pooled
 from redtest_onnx.training.positions import only_counted
 
-TensorKind = Literal["classes", "embedding", "states", "values", "feature"]
+TensorKind = Literal["classes", "embedding", "values", "feature"]
 
 _TINY = 1e-12
 
@@ -24,9 +23,8 @@ class DistilTarget:
 
     Attributes:
         name: of the tensor; of class scores the logits, in front of a softmax.
-        kind: "classes" compares distributions over `axis`, "embedding" directions of vectors and their
-            relations between samples, "states" numbers and, where they are states of tokens, the vectors that
-            are pooled from them, "values" numbers, "feature" values inside the model.
+        kind: "classes" compares distributions over `axis`, "embedding" directions of vectors, "values"
+            numbers, "feature" values inside the model.
         axis: of the classes or of the embedding.
     """
 
@@ -43,31 +41,19 @@ class DistilLoss:
         targets: what is compared.
         temperature: T of the softened distributions; their divergence counts T^2 (arXiv 1503.02531).
         feature_weight: weight of the features.
-        relations: by tensor and kind of pooling, see `relations.pooled`; what isn't there is not compared
-            between samples.
     """
 
     targets: Sequence[DistilTarget]
     temperature: float
     feature_weight: float
-    relations: Mapping[tuple[str, str], Relations] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All tensors that are compared."""
         return tuple(dict.fromkeys(target.name for target in self.targets))
 
-    @property
-    def related(self) -> tuple[str, ...]:
-        """The tensors that are compared between samples, too."""
-        return tuple(target.name for target in self.targets if target.kind in ("embedding", "states"))
-
     def __call__(
-        self,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        counted: Tensor | None = None,
-        own: Tensor | None = None,
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], counted: Tensor | None = None
     ) -> Tensor:
         """A scalar, float32.
 
@@ -75,7 +61,6 @@ class DistilLoss:
             student: values [n, ...] by name.
             teacher: likewise.
             counted: [n, positions] which positions of sequences count; None for all.
-            own: [n] numbers of the samples, where their vectors are among the relations; None otherwise.
         """
         outputs, features = [], []
         for target in self.targets:
@@ -88,33 +73,13 @@ class DistilLoss:
                 outputs.append(divergence(ours, theirs, target.axis, self.temperature))
             elif target.kind == "embedding":
                 cosines = functional.cosine_similarity(ours, theirs, dim=target.axis, eps=_TINY)
-                outputs.append(1 - cosines.mean() + self._related(target, student, teacher, counted, own))
-            elif target.kind == "states":
-                between = self._related(target, student, teacher, counted, own)
-                outputs.append(feature_error(ours, theirs) + between)
+                outputs.append(1 - cosines.mean())
             else:
                 outputs.append(feature_error(ours, theirs))
         total = torch.stack(outputs).mean() if outputs else torch.zeros(())
         if features and self.feature_weight:
             total = total + self.feature_weight * torch.stack(features).mean()
         return total
-
-    def _related(
-        self,
-        target: DistilTarget,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        counted: Tensor | None,
-        own: Tensor | None,
-    ) -> Tensor:
-        """How far the relations of samples to others are from the original's, mean over ways of pooling."""
-        ours, theirs = (pooled(values[target.name].float(), counted) for values in (student, teacher))
-        found = []
-        for pooling, vectors in ours.items():
-            relations = self.relations.get((target.name, pooling))
-            if relations is not None:
-                found.append(relations.divergence(vectors, theirs[pooling], own))
-        return torch.stack(found).mean() if found else torch.zeros(())
 
 
 def divergence(student: Tensor, teacher: Tensor, axis: int, temperature: float) -> Tensor:

@@ -74,22 +74,6 @@ def test_outputs_are_compared_by_their_kind() -> None:
     assert set(targets.values()) <= {"classes", "feature"}
 
 
-def test_states_of_tokens_are_compared_between_texts_as_well() -> None:
-    net = Net(ids=["n", "t"], mask=["n", "t"])
-    x = net("Unsqueeze", "ids", net.store(np.array([2]), np.int64))
-    x = net("MatMul", x, net.weight(1, 8))
-    scores = net("MatMul", x, net("Transpose", x, perm=[0, 2, 1]))
-    hidden = net("Unsqueeze", "mask", net.store(np.array([1]), np.int64))
-    hidden = net("Mul", net("Sub", hidden, net.store(np.float32(1))), net.store(np.float32(1e9)))
-    mixed = net("MatMul", net("Softmax", net("Add", scores, hidden), axis=-1), x)
-    states = net("Add", x, net("MatMul", mixed, net.weight(8, 8)), name="last_hidden_state")
-    model = net.model(states)
-    bench = Workbench(model, rt.open_data(None, model), CPU)
-    assert bench.mask is not None
-    kinds = {target.name: target.kind for target in distil_targets(bench, model)}
-    assert kinds[states] == "states"
-
-
 def test_the_command_says_what_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "r.json"
     arguments = ["prune", str(MODELS / "vit_digits.onnx"), "--data", str(MODELS / "digits.npz")]

@@ -13,11 +13,9 @@ torch = pytest.importorskip("torch", reason="distillation needs PyTorch")
 import redtest_onnx as rt  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
-from redtest_onnx.runtime.session import Session  # noqa: E402
 from redtest_onnx.runtime.workbench import Workbench  # noqa: E402
 from redtest_onnx.training.distil.distil import distil, schedule_position  # noqa: E402
 from redtest_onnx.training.distil.loss import DistilTarget, divergence, feature_error  # noqa: E402
-from redtest_onnx.training.distil.relations import Relations  # noqa: E402
 from redtest_onnx.training.distil.samples import DistilSamples  # noqa: E402
 from redtest_onnx.training.distil.settings import DistilSettings  # noqa: E402
 
@@ -55,22 +53,9 @@ def test_it_comes_nearer_on_samples_it_has_not_seen(name: str) -> None:
     assert [t.name for t in result.model.graph.initializer] == [t.name for t in pruned.graph.initializer]
 
 
-def test_embeddings_come_nearer_and_keep_their_relations_on_samples_it_has_not_seen() -> None:
-    bench, pruned = case("vit")
-    feeds = bench.data.inputs(bench.splits.judge)
-
-    def vectors(model: rt.Model) -> torch.Tensor:
-        (values,) = Session(model, CPU).run(feeds).values()
-        return torch.from_numpy(values)
-
-    original = vectors(bench.model)
-    relations = Relations.of(original, torch.arange(len(original)))
-    assert relations is not None
+def test_embeddings_come_nearer_on_samples_it_has_not_seen() -> None:
     result = run("vit", "embedding")
     assert result.loss_after < 0.5 * result.loss_before
-    own = torch.arange(len(original))
-    before, after = (relations.divergence(vectors(m), original, own) for m in (pruned, result.model))
-    assert after < 0.5 * before
 
 
 @pytest.mark.parametrize("kind", ["classes", "embedding"])
