@@ -96,7 +96,9 @@ def test_what_an_earlier_analysis_was_explicitly_made_of_stays() -> None:
 def test_more_blocks_than_there_are_are_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("redtest_onnx.pruning.counting.analyze", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(
+        "redtest_onnx.pruning.counting.analyze_and_answer", lambda *_: pytest.fail("it was measured")
+    )
     with pytest.raises(rt.NegativeVerdictError, match="9 blocks can't be removed: 8 of 8 can go") as caught:
         rt.plan(bench(), settings=HOW, remove=9)
     assert "granularity='sub-layer'" in str(caught.value.hint)

@@ -94,7 +94,7 @@ def test_widths_stand_in_a_document_only_where_there_are_some() -> None:
     assert plain["schema"] == SCHEMA == "redtest-onnx/plan/1"
     assert (plain["criterion"], plain["model_sha256"]) == ("tail", "sha")
     fields = {"region": "a", "input": "x", "tensor": "y", "action": "bypass", "score": 0.5}
-    assert plain["steps"] == [{**fields, "parameters": 3, "macs": None}]
+    assert plain["steps"] == [{**fields, "parameters": 3, "macs": None, "parts": ()}]
     assert Plan("tail", "sha", (step,)).records() == plain["steps"]
     narrow = Plan("tail", "sha", (), widths=(Narrowing("w", 3, (0, 2), 0.25, 7, 9),)).to_dict()
     assert narrow["widths"] == [
