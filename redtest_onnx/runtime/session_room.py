@@ -42,7 +42,7 @@ def is_large(model: Model) -> bool:
 
 
 def _surely_small(model: Model) -> bool:
-    """Whether a bound that is found fast says so. `ByteSize` is none: protobuf serialises the whole for it."""
+    """Whether a bound that is found fast says so; protobuf serialises the whole for `ByteSize`."""
     if any(node.op_type in _HOLDING for node in model.graph.node):
         return False
     values = 0
