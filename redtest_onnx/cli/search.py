@@ -213,7 +213,7 @@ def command(
     ranking = ranking_options.ranking_settings_of(values)
     if resume:
         refuse_changes(context, _FREE)
-        store = Store.open(resume)
+        store = context.with_resource(Store.open(resume))
         settings = SearchSettings.from_json(store.settings, resume)
         check_places(screen, settings, resume, values)
     else:
@@ -223,14 +223,14 @@ def command(
     if not settings.complete:
         require_torch()
     if not resume:
-        store = Store.create(path, settings.as_json(), force=given.force)
+        store = context.with_resource(Store.create(path, settings.as_json(), force=given.force))
     rows = len(space.names) if isinstance(space, RowSpace) else None
     evaluations = asked.evaluations
     if evaluations is None:
         evaluations = rows if rows and settings.strategy == "all" else _EVALUATIONS
     with tracking.open("search") as tracked:
         tracked.parameters(settings.as_json())
-        with store, screen.progress() as progress:
+        with screen.progress() as progress:
             found = search(
                 settings.evaluation(),
                 SearchProblem(space, settings.make_strategy(), settings.fitness(), settings.window),
