@@ -37,6 +37,7 @@ ONLY_INSIDE_FUNCTIONS = {
     *("nats_bench", "optuna", "ray", "mlflow", "tensorboard"),
 }
 NETWORKS = PACKAGE / "search" / "networks"
+LONGEST_FILE = 350  # lines: more hold two concepts
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -69,6 +70,11 @@ def test_heavy_packages_are_imported_where_used(file: Path) -> None:
     may_torch = part(file) in ("bridge", "training") or file.parent == NETWORKS
     heavy = ONLY_INSIDE_FUNCTIONS - ({"torch"} if may_torch else set())
     assert not {name.split(".")[0] for name in imports(file, module_level=True)} & heavy
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_are_short(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
 
 
 def test_every_class_name_has_one_meaning() -> None:

@@ -12,17 +12,15 @@ memory and moved along, so that neither it nor anything in front of it runs agai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.graph import operators as ops
-from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning.repair.equations import FINAL_ROWS, Correction, Equations, inverse_scale, spatial
+from redtest_onnx.pruning.repair.equations import Correction, Equations, inverse_scale, spatial
 from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.operator_models import (
     RESULT,
@@ -33,6 +31,7 @@ from redtest_onnx.pruning.repair.operator_models import (
     forward_model,
     input_metric,
 )
+from redtest_onnx.pruning.repair.pairs import PairValues, is_rectifier
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, for_size
 from redtest_onnx.pruning.repair.positions import counted_rows, silenced
 from redtest_onnx.pruning.repair.working_model import WorkingModel
@@ -48,78 +47,6 @@ _DAMPING = 1.0  # of the curvature, relative to its mean
 _TRIED_ON = 256  # samples that choose the length of a step
 _LEAST_GAIN = 0.998  # of the error that the round before left: what gains less is the last round
 _SLOPE_STEP = 1e-2  # small beside activations of order one, large beside float32's rounding
-_SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
-HELD_BYTES = 1 << 29
-"""Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
-
-
-def upstream_operator(
-    index: GraphIndex, second: LinearOperator, operators: dict[str, LinearOperator]
-) -> LinearOperator | None:
-    """The operator whose target becomes the input of another by a function of single values alone.
-
-    Args:
-        index: the graph.
-        second: the operator behind the function.
-        operators: all operators by target.
-    """
-    inside: set[int] = set()
-    tensor = second.input
-    stack = [tensor]
-    found: set[str] = set()
-    while stack:
-        name = stack.pop()
-        if name in operators:
-            found.add(name)
-            continue
-        node = index.producer.get(name)
-        if node is None or ops.qualified(index.nodes[node]) not in ops.POINTWISE:
-            return None
-        inside.add(node)
-        stack.extend(index.activation_inputs(node))
-    if len(found) != 1 or not inside:
-        return None
-    first = operators[found.pop()]
-    between = {first.target, *(name for node in inside for name in index.nodes[node].output if name)}
-    readers = {reader for name in between for reader in index.readers.get(name, ())}
-    if readers - inside != {second.node} or not between.isdisjoint(index.outputs):
-        return None  # other nodes read what the first operator makes
-    return first
-
-
-@dataclass
-class PairValues:
-    """What the first operator of a pair reads and gives, run by run.
-
-    Attributes:
-        inputs: arrays per run.
-        inner: its target per run, replaced as its weights move.
-        full: whether further runs are left out.
-    """
-
-    inputs: list[Values] = field(default_factory=list)
-    inner: list[Values] = field(default_factory=list)
-    full: bool = False
-    _held: int = 0
-    _positions: int = 0
-
-    def hold(self, inputs: Values, inner: Values, first: LinearOperator, density: int) -> None:
-        """Take in the next run, unless those that are held suffice or it is too much.
-
-        Rows are taken from all over the samples: of each, no more than a quarter of its positions count. A
-        last fit takes all samples: fewer of them cost ResNet56 a point where many layers went.
-        """
-        self._held += inputs.nbytes + inner.nbytes
-        self.full = self.full or self._held > HELD_BYTES
-        if self.full:
-            return
-        self.inputs.append(inputs)
-        self.inner.append(inner)
-        channels = 1 if first.geometry is not None else inner.ndim - 1
-        self._positions += inner.size // inner.shape[channels]
-        samples = sum(map(len, self.inner))
-        enough = self._positions >= 4 * density * first.unknowns(inputs.shape)
-        self.full = enough and samples >= _SAMPLES_PER_DENSITY * density and density < FINAL_ROWS
 
 
 class JointRefit:
@@ -151,7 +78,7 @@ class JointRefit:
         self._samples = sum(runner.counts[: len(values.inner)])
         self._equations = Equations(self._first, self._samples, runner.options, density=density, seed=1)
         self._function: Part | None = None
-        self._rectifies = _is_rectifier(runner.model, self._first.target, self._second.input)
+        self._rectifies = is_rectifier(runner.model, self._first.target, self._second.input)
         self._forward: Session | None = None
         self._backward: Session | None = None
 
@@ -326,15 +253,6 @@ class JointRefit:
             return False
         self._working.correct(self._second, correction.weight, correction.bias)
         return True
-
-
-def _is_rectifier(model: Model, source: str, result: str) -> bool:
-    """Whether one tensor is the other one's positive part."""
-    index = index_of(model)
-    node = index.producer.get(result)
-    return node is not None and (
-        ops.qualified(index.nodes[node]) == "Relu" and index.nodes[node].input[0] == source
-    )
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.narrowing import TakeChannels, taken_channels
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
-from redtest_onnx.pruning.repair.joint import JointRefit, PairValues, upstream_operator
+from redtest_onnx.pruning.repair.joint import JointRefit
 from redtest_onnx.pruning.repair.known import KnownValues
+from redtest_onnx.pruning.repair.pairs import PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel

@@ -7,8 +7,8 @@ import pytest
 from nets import Net
 
 from redtest_onnx.graph.linear_operators import linear_operators
-from redtest_onnx.pruning.repair import joint
-from redtest_onnx.pruning.repair.joint import PairValues
+from redtest_onnx.pruning.repair import pairs
+from redtest_onnx.pruning.repair.pairs import PairValues
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_nothing_is_held_beyond_the_memory(monkeypatch: pytest.MonkeyPatch) -> N
     net = Net(x=[None, 6])
     operator = linear_operators(net.model(net("MatMul", "x", net.weight(6, 6))))[0]
     one = np.zeros((5, 6), np.float32)
-    monkeypatch.setattr(joint, "HELD_BYTES", 4 * one.nbytes)
+    monkeypatch.setattr(pairs, "HELD_BYTES", 4 * one.nbytes)
     values = PairValues()
     for _ in range(5):
         values.hold(one, one, operator, 10**6)

@@ -9,7 +9,8 @@ from nets import Net
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS, Correction
-from redtest_onnx.pruning.repair.joint import PairValues, _along, _energy, _weighed, upstream_operator
+from redtest_onnx.pruning.repair.joint import _along, _energy, _weighed
+from redtest_onnx.pruning.repair.pairs import PairValues, upstream_operator
 
 
 def pair(net: Net, *outputs: str) -> str | None:

@@ -13,8 +13,9 @@ import redtest_onnx as rt
 from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.pruning.repair import joint as module
-from redtest_onnx.pruning.repair.joint import JointRefit, PairValues
+from redtest_onnx.pruning.repair.joint import JointRefit
 from redtest_onnx.pruning.repair.known import KnownValues
+from redtest_onnx.pruning.repair.pairs import PairValues
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.workbench import Workbench

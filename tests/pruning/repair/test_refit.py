@@ -17,7 +17,7 @@ from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan, apply_with_adapters
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import joint
-from redtest_onnx.pruning.repair.joint import upstream_operator
+from redtest_onnx.pruning.repair.pairs import upstream_operator
 from redtest_onnx.pruning.repair.refit import Effort, refit
 from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.session import RunOptions, Session

@@ -19,7 +19,7 @@ from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
-from redtest_onnx.pruning.repair.joint import PairValues
+from redtest_onnx.pruning.repair.pairs import PairValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.refit import Effort, Refit, _Front, _Goals, _solve, record, refit
 from redtest_onnx.runtime.session import Session
