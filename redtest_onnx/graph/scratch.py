@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from zlib import crc32
 
+from redtest_onnx.graph.wire import varint
+
 _NAME = re.compile(r"\.redtest-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\w+")
 _NOTE = ".redtest-note"  # no output is called so
 _DAY = 86_400.0
@@ -125,7 +127,7 @@ def mentions(models: Iterable[Path], name: str) -> bool:
     A location is a text field with its length in front, or ends in the name behind a folder's.
     """
     encoded = name.encode()
-    wanted = (b"\x12" + _varint(len(encoded)) + encoded, b"/" + encoded, b"\\" + encoded)
+    wanted = (b"\x12" + varint(len(encoded)) + encoded, b"/" + encoded, b"\\" + encoded)
     for model in models:
         try:
             with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -134,15 +136,6 @@ def mentions(models: Iterable[Path], name: str) -> bool:
         except (OSError, ValueError):
             continue  # an empty file, or none that can be read
     return False
-
-
-def _varint(number: int) -> bytes:
-    """A number as protobuf writes it."""
-    content = bytearray()
-    while number > 127:
-        content.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*content, number])
 
 
 def _is_ours(path: Path) -> bool:

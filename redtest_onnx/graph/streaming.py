@@ -17,6 +17,7 @@ from redtest_onnx.errors import OutputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.tensors import is_external, tensor_bytes
+from redtest_onnx.graph.wire import varint
 
 Proto = TypeVar("Proto", bound=Message)
 
@@ -120,17 +121,9 @@ def _split(message: Proto, field: str) -> tuple[bytes, bytes]:
 
 def _head(kind: type[Message], field: str, size: int) -> bytes:
     """Number and length of a field of so many bytes."""
-    return _varint(kind.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH) + _varint(size)
+    return varint(kind.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH) + varint(size)
 
 
 def _field(size: int) -> int:
     """Bytes of a field that holds so many: its number, their count and themselves."""
-    return 1 + len(_varint(size)) + size
-
-
-def _varint(number: int) -> bytes:
-    content = bytearray()
-    while number > 127:
-        content.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*content, number])
+    return 1 + len(varint(size)) + size
