@@ -32,7 +32,6 @@ def layer_names(index: GraphIndex, regions: Iterable[Region]) -> list[str]:
     scopes = [_scopes(index, region, weighted=is_embedding(index, region)) for region in regions]
     names = [_several(found) or _dotted(_common(found)) for found in scopes]
     weighted = [_scopes(index, region, weighted=True) for region in regions]
-    blocks = _around(names)
     together = [
         _shared_words(found, heavy) or name if names.count(name) > 1 else name
         for name, found, heavy in zip(names, scopes, weighted, strict=True)
