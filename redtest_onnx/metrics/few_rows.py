@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, solved
-from redtest_onnx.metrics.ridge import RidgeFit, Rows
+from redtest_onnx.metrics.ridge import RidgeFit, Rows, same_float
+
+Floats = npt.NDArray[Any]
 
 
 class FewRows:
@@ -18,7 +21,7 @@ class FewRows:
     """
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Float64s, Float64s]] = []
+        self._parts: list[tuple[Floats, Floats]] = []
         self._known: tuple[int, bool, Float64s] | None = None
 
     @property
@@ -28,7 +31,7 @@ class FewRows:
 
     def add(self, x: Rows, y: Rows) -> None:
         """Add rows x [n, 1, p] and y [n, 1, q]; those with values that are not finite are left out."""
-        a, b = x[:, 0].astype(np.float64), y[:, 0].astype(np.float64)
+        a, b = same_float(x[:, 0]), same_float(y[:, 0])
         finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
         self._parts.append((a, b) if finite.all() else (a[finite], b[finite]))
 
@@ -40,7 +43,7 @@ class FewRows:
 
     def _values(self, intercept: bool) -> tuple[Float64s, Float64s, Float64s, Float64s]:
         """x and y about their means, and the means; about zero without bias."""
-        x, y = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        x, y = (_joined(parts) for parts in zip(*self._parts, strict=True))
         mean_x, mean_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
         if intercept and len(x):
             mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
@@ -69,8 +72,9 @@ class FewRows:
             return lambda ridge: np.ones(1)
         x, y, mean_x, mean_y = self._values(intercept)
         gram = self._gram(x, intercept)
-        others, goals = (np.concatenate(parts) for parts in zip(*check._parts, strict=True))
-        crossed = (others - mean_x) @ x.T
+        others, goals = (_joined(parts) for parts in zip(*check._parts, strict=True))
+        others -= mean_x
+        crossed = others @ x.T
         goals -= mean_y
         total = float(np.square(goals + mean_y).sum())
         unknowns = x.shape[1]
@@ -97,11 +101,18 @@ class FewRows:
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
         x = self._values(intercept)[0]
-        return diagnosis(self._gram(x, intercept)[None], fit.penalty, x.shape[1])
+        gram = self._gram(x, intercept)
+        return diagnosis(lambda group: gram.copy(), fit.penalty, x.shape[1])
 
 
 def _dual(gram: Float64s, y: Float64s, ridge: float | Float64s, unknowns: int) -> tuple[Float64s, Float64s]:
     """[n, q] D of W = X' D, and the penalty [1]."""
     scale = float(np.trace(gram)) / max(unknowns, 1)
     penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
-    return solved(gram[None], penalty, y[None], np.array([scale > 0]))[0], penalty
+    return solved(lambda group: gram.copy(), penalty, y[None], np.array([scale > 0]))[0], penalty
+
+
+def _joined(parts: Sequence[Floats]) -> Float64s:
+    """All rows in float64, in a new array."""
+    found: Float64s = np.concatenate(parts, dtype=np.float64)
+    return found

@@ -10,6 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 Float64s = npt.NDArray[np.float64]
+Fresh = Callable[[int], Float64s]
+"""Gives the symmetric matrix of a group, C-contiguous and new each time: it is overwritten."""
+
+_BLOCKED = 64  # columns that LDL' factors at a time
 
 
 @dataclass(frozen=True)
@@ -25,27 +29,33 @@ class Diagnosis:
     rank: int
 
 
-def solved(matrix: Float64s, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
-    """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others."""
+def solved(matrix: Fresh, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
+    """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others.
+
+    Args:
+        matrix: of each group, [p, p].
+        penalty: [groups].
+        right: [groups, p, q].
+        usable: [groups].
+    """
     from scipy.linalg import lapack
 
     found = np.zeros_like(right)
-    for group in np.flatnonzero(usable):
-        regular = _with_penalty(matrix[group], float(penalty[group]))
+    for group in map(int, np.flatnonzero(usable)):
+        regular = _raised(matrix(group), float(penalty[group]))
         # Symmetric: what LAPACK reads by columns is the same by rows, so that nothing is copied.
         factor, info = lapack.dpotrf(regular.T, lower=1, clean=0, overwrite_a=1)
         if info == 0:
             found[group] = lapack.dpotrs(factor, right[group], lower=1)[0]
         else:
-            found[group] = _by_spectrum(matrix[group], float(penalty[group]), right[group])
+            found[group] = _by_spectrum(matrix(group), float(penalty[group]), right[group])
     return found
 
 
-def _with_penalty(matrix: Float64s, penalty: float) -> Float64s:
-    """[p, p] a copy with the penalty added to the diagonal."""
-    found: Float64s = np.array(matrix, order="C")
-    found.reshape(-1)[:: len(found) + 1] += penalty
-    return found
+def _raised(matrix: Float64s, penalty: float) -> Float64s:
+    """[p, p] the same matrix, with the penalty added to its diagonal."""
+    matrix.reshape(-1)[:: len(matrix) + 1] += penalty
+    return matrix
 
 
 def _by_spectrum(matrix: Float64s, penalty: float, right: Float64s) -> Float64s:
@@ -64,28 +74,36 @@ def explained(weight: Float64s, xy: Float64s, penalty: Float64s, energy: Float64
     return np.where(energy > 0, gained / np.where(energy > 0, energy, 1), 0.0)
 
 
-def diagnosis(matrix: Float64s, penalty: Float64s, unknowns: int) -> Diagnosis:
+def diagnosis(matrix: Fresh, penalty: Float64s, unknowns: int) -> Diagnosis:
     """Condition of the regularised matrices, and how many eigenvalues exceed the penalty.
 
     The count is the inertia of matrix - penalty I (Sylvester's law), read off its LDL' factors.
+
+    Args:
+        matrix: of each group, [p, p].
+        penalty: [groups].
+        unknowns: of one group.
     """
     from scipy.linalg import lapack
 
     condition, rank = 1.0, 0
-    factor: Callable[..., Any] = lapack.dpotrf
-    for values, ridge in zip(matrix, penalty, strict=True):
+    calls: tuple[Callable[..., Any], ...] = lapack.dlange, lapack.dpotrf, lapack.dsytrf
+    norm_of, factor, factor_indefinite = calls
+    for group, ridge in enumerate(map(float, penalty)):
+        values = matrix(group)
         if not values.size or np.trace(values) <= 0:
             continue
-        regular = _with_penalty(values, float(ridge))
-        norm = np.abs(regular).sum(axis=0).max()
-        lower, info = factor(regular.T, lower=1, overwrite_a=1)
+        regular = _raised(values, ridge).T
+        norm = norm_of("1", regular)
+        lower, info = factor(regular, lower=1, overwrite_a=1)
         if info == 0:
             reciprocal, _ = lapack.dpocon(lower, norm, uplo="L")
             condition = max(condition, 1 / max(float(reciprocal), np.finfo(np.float64).tiny))
-        below = _with_penalty(values, -float(ridge))
-        ldl, pivots, _ = lapack.dsytrf(below.T, lower=1, overwrite_a=1)
+        del values, regular, lower
+        below = _raised(matrix(group), -ridge).T
+        ldl, pivots, _ = factor_indefinite(below, lower=1, lwork=_BLOCKED * len(below), overwrite_a=1)
         rank += _positive(ldl, pivots)
-    return Diagnosis(condition, min(rank, unknowns * len(matrix)))
+    return Diagnosis(condition, min(rank, unknowns * len(penalty)))
 
 
 def _positive(ldl: Float64s, pivots: npt.NDArray[np.int32]) -> int:

@@ -7,7 +7,8 @@ largest entry, far less than the smallest penalty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -20,6 +21,7 @@ Rows = npt.NDArray[np.generic]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _CHUNK = 4096  # rows whose products are summed in the precision of the rows
+_BAND = 256  # rows of a normal matrix that outer products are added to at a time
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def _held_out_errors(train: Equations, check: Equations, intercept: bool) -> Flo
 class NormalEquations:
     """Sums over rows that are all a least-squares fit needs.
 
-    Memory is that of groups x p x (p + q) numbers, whatever the number of rows.
+    Memory is that of groups x p x (p + q) numbers, whatever the number of rows; a solution takes as much once
+    more for one group at a time.
 
     Args:
         inputs: p, size of x in one group.
@@ -140,11 +143,22 @@ class NormalEquations:
         self.rows = 0
         self.shift: npt.NDArray[Any] | None = None
         """[groups, p] what is taken off x before products are formed; all sums that are merged share it."""
-        self.xx: npt.NDArray[Any] = np.zeros((groups, inputs, inputs))
+        self._terms: list[npt.NDArray[Any]] = [np.zeros((groups, inputs, inputs))]
         self.xy: npt.NDArray[Any] = np.zeros((groups, inputs, outputs))
         self.x: Float64s = np.zeros((groups, inputs))
         self.y: Float64s = np.zeros((groups, outputs))
         self.yy: Float64s = np.zeros(groups)
+
+    @property
+    def xx(self) -> npt.NDArray[Any]:
+        """[groups, p, p] products of x, from the shift."""
+        if len(self._terms) > 1:
+            self._terms = [sum(self._terms[1:], self._terms[0])]
+        return self._terms[0]
+
+    @xx.setter
+    def xx(self, values: npt.NDArray[Any]) -> None:
+        self._terms = [values]
 
     def add(self, x: Rows, y: Rows) -> None:
         """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
@@ -159,7 +173,7 @@ class NormalEquations:
             y: [n, groups, q].
             targets_only: leave out what depends on x alone.
         """
-        a, b = _same_float(x), _same_float(y)
+        a, b = same_float(x), same_float(y)
         suspect = not (np.isfinite(_column_sums(a)).all() and np.isfinite(_column_sums(b)).all())
         if suspect:
             finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
@@ -211,12 +225,12 @@ class NormalEquations:
         return found
 
     def merged(self, other: Self) -> Self:
-        """These and other rows of the same sizes."""
-        groups, inputs, outputs = self.xy.shape
-        found = type(self)(inputs, outputs, groups)
+        """These and other rows of the same sizes; no more may be added to either."""
+        found = copy(self)
         found.shift = self.shift if self.shift is not None else other.shift
         found.rows = self.rows + other.rows
-        for name in ("xx", "xy", "x", "y", "yy"):
+        found._terms = [*self._terms, *other._terms]  # added up where they are needed
+        for name in ("xy", "x", "y", "yy"):
             setattr(found, name, getattr(self, name) + getattr(other, name))
         if other.rows and self.rows and not np.array_equal(self._offset, other._offset):
             found = self._shifted_together(other, found)
@@ -234,7 +248,8 @@ class NormalEquations:
         """Sums of both about the shift of the first."""
         d = other._offset - self._offset
         cross = other.x[:, :, None] * d[:, None, :]
-        found.xx += cross + cross.transpose(0, 2, 1) + other.rows * d[:, :, None] * d[:, None, :]
+        cross = cross + cross.transpose(0, 2, 1) + other.rows * d[:, :, None] * d[:, None, :]
+        found._terms.append(cross)
         found.xy += d[:, :, None] * other.y[:, None, :]
         found.x += other.rows * d
         return found
@@ -262,22 +277,21 @@ class NormalEquations:
 
     def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
         """How well a fit to these rows is determined."""
-        return diagnosis(self._centred(intercept).xx, fit.penalty, self.xx.shape[1])
+        return diagnosis(self._centred(intercept).matrix, fit.penalty, self.xy.shape[1])
 
     def _centred(self, intercept: bool) -> _Centred:
-        """The normal matrix and right-hand sides about the means, and the means; about zero without bias."""
+        """The equations about the means of x and y; about zero without bias."""
         count = max(self.rows, 1)
-        mean_y = self.y / count
         if intercept:
+            mean_y = self.y / count
             near = self.x / count  # from the shift
-            xx = self.xx - self.x[:, :, None] * near[:, None, :]
             xy = self.xy - self.x[:, :, None] * mean_y[:, None, :]
-            return _Centred(xx, xy, near + self._offset, mean_y)
+            shifts = [(self.x, -near)]
+            return _Centred(self._terms, shifts, xy, near + self._offset, mean_y)
         d = self._offset
-        cross = self.x[:, :, None] * d[:, None, :]
-        xx = self.xx + cross + cross.transpose(0, 2, 1) + self.rows * d[:, :, None] * d[:, None, :]
         xy = self.xy + d[:, :, None] * self.y[:, None, :]
-        return _Centred(xx, xy, np.zeros_like(self.x), np.zeros_like(self.y))
+        shifts = [(self.x, d), (d, self.x), (self.rows * d, d)]
+        return _Centred(self._terms, shifts, xy, np.zeros_like(self.x), np.zeros_like(self.y))
 
 
 @dataclass(frozen=True)
@@ -285,22 +299,43 @@ class _Centred:
     """Equations about the means of x and y.
 
     Attributes:
-        xx: [groups, p, p] normal matrix.
+        terms: [groups, p, p] each; the normal matrix is their sum, and that of the outer products of
+        shifts: pairs of [groups, p].
         xy: [groups, p, q] right-hand sides.
         mean_x: [groups, p].
         mean_y: [groups, q].
     """
 
-    xx: Float64s
+    terms: Sequence[Float64s]
+    shifts: Sequence[tuple[Float64s, Float64s]]
     xy: Float64s
     mean_x: Float64s
     mean_y: Float64s
 
+    def matrix(self, group: int) -> Float64s:
+        """[p, p] the normal matrix of a group, made anew: at most one is held at a time."""
+        first, *others = (term[group] for term in self.terms)
+        found: Float64s = np.array(first, np.float64, order="C")
+        for other in others:
+            found += other
+        for start in range(0, len(found), _BAND):
+            band = slice(start, start + _BAND)
+            for a, b in self.shifts:
+                found[band] += a[group, band, None] * b[group]
+        return found
+
+    def _scale(self) -> Float64s:
+        """[groups] the mean variance of x, times the rows."""
+        diagonals = [np.diagonal(term, axis1=1, axis2=2) for term in self.terms]
+        total = np.sum([*diagonals, *(a * b for a, b in self.shifts)], axis=(0, 2))
+        scale: Float64s = np.maximum(total / max(self.mean_x.shape[1], 1), 0)
+        return scale
+
     def solve(self, ridge: float | Float64s) -> RidgeFit:
         """See `NormalEquations.solve`; what is explained is left unknown."""
-        scale = np.maximum(np.trace(self.xx, axis1=1, axis2=2) / max(self.xx.shape[1], 1), 0)
+        scale = self._scale()
         penalty: Float64s = np.broadcast_to(ridge * scale, scale.shape)
-        weight = solved(self.xx, penalty, self.xy, scale > 0)
+        weight = solved(self.matrix, penalty, self.xy, scale > 0)
         bias = self.mean_y - _times(self.mean_x, weight)
         return RidgeFit(weight, bias, np.full(len(weight), np.nan), penalty)
 
@@ -319,6 +354,6 @@ def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return sums
 
 
-def _same_float(values: Rows) -> npt.NDArray[Any]:
+def same_float(values: Rows) -> npt.NDArray[Any]:
     """Values in single precision, or in float64 if they are wider."""
     return np.asarray(values, np.float64 if values.dtype.itemsize > 4 else np.float32)

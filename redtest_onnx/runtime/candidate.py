@@ -10,7 +10,7 @@ from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.session import Session
-from redtest_onnx.runtime.session_room import is_large
+from redtest_onnx.runtime.session_room import SPARED, is_large
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CandidateRun:
 
     def __init__(self, session: Session, names: Mapping[str, str], data: Dataset) -> None:
         self._session: Session | None = session
-        self._opener = session.opener if is_large(session.model) else None
+        self._opener = session.opener if is_large(session.model, SPARED) else None
         self.names, self.data = names, data
 
     def __call__(self, indices: Indices, feeds: dict[str, Any]) -> dict[str, Any]:

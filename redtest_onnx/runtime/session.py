@@ -111,6 +111,8 @@ class Session:
             search for the fastest kernels, which pays for sessions that run often.
         once: for a single run: weights are read as they lie in their file, which takes less time and memory
             to open and a little more to run.
+        pooled: keep a pool of memory, which grows to what the largest run takes and more; without it what is
+            freed serves other sessions and arrays, too.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it; the session is not run.
 
     Raises:
@@ -127,15 +129,23 @@ class Session:
         early_release: bool = False,
         deployed: bool = False,
         once: bool = False,
+        pooled: bool = True,
         save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
         make_room(model)
         options = options or RunOptions()
         self.opener: Callable[[], Session] = partial(
-            Session, model, options, level=level, early_release=early_release, deployed=deployed
+            Session,
+            model,
+            options,
+            level=level,
+            early_release=early_release,
+            deployed=deployed,
+            pooled=pooled,
         )
         """Opens another session in the same way."""
+        self._pooled = pooled
         self.label = model.label
         self.model = model
         self.options = options
@@ -148,6 +158,7 @@ class Session:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if once or save_optimised is not None:
             settings.add_session_config_entry("session.disable_prepacking", "1")
+        settings.enable_cpu_mem_arena = pooled
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             # The pattern is one block for all activations, beside those of the run that it was learnt from.
@@ -231,12 +242,16 @@ class Session:
         names = {i.name: self._renamed.get(i.name, i.name) for i in self._session.get_inputs()}
         return {name: feeds[before] for name, before in names.items() if before in feeds}
 
-    def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, Any]:
+    def run(
+        self, feeds: Arrays, outputs: Sequence[str] | None = None, *, borrowed: bool = False
+    ) -> dict[str, Any]:
         """Run once.
 
         Args:
             feeds: one array per model input.
             outputs: the outputs to return; all if None.
+            borrowed: leave them in the session's pool of memory, which lives as long as one of them does,
+                with its weights and the largest run's activations; for outputs that are used up at once.
 
         Returns:
             Arrays by output name (lists for sequence outputs).
@@ -248,7 +263,7 @@ class Session:
         feeds = self._own_feeds(feeds)
         with self._reported(feeds), stoppable(onnxruntime().RunOptions()) as run_options:
             values = self._session.run(names, self._fed(feeds), run_options)
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, values if borrowed or not self._pooled else map(_owned, values), strict=True))
 
     def _fed(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """What goes into the run: bfloat16 in float32."""
@@ -304,6 +319,11 @@ class Session:
                 where=self.label,
                 hint=f"check that these inputs fit the model: {given}",
             ) from error
+
+
+def _owned(value: Any) -> Any:
+    """An output in memory of its own, outside the pool of the session that made it; lists as they are."""
+    return value.copy() if isinstance(value, np.ndarray) and not value.flags.owndata else value
 
 
 def _with_kernels(model: Model) -> Model:

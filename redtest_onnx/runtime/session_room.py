@@ -15,6 +15,8 @@ from redtest_onnx.graph.model import Model, stored_tensors, tensor_bytes
 
 LARGE = 1 << 28
 """Bytes of weights above which no second session is kept open; each session holds the weights once more."""
+SPARED = 1 << 26
+"""Bytes of weights above which sessions that are kept open are closed before a fit, which needs memory."""
 _WIDEST = 16  # bytes of a value: complex numbers in double precision
 _HOLDING = frozenset({"Constant", "If", "Loop", "Scan"})  # operators that may hold weights themselves
 
@@ -29,26 +31,27 @@ class SessionHolder(Protocol):
 _HOLDERS: WeakSet[SessionHolder] = WeakSet()
 
 
-def is_large(model: Model) -> bool:
-    """Whether a model's weights are so large that two sessions of it may not fit into memory."""
+def is_large(model: Model, limit: int | None = None) -> bool:
+    """Whether a model's weights take more bytes than `limit`, which is `LARGE` at most and if none is given."""
+    limit = LARGE if limit is None else min(limit, LARGE)
     if model.path is None:
-        if _surely_small(model):
+        if _surely_small(model, limit):
             return False  # as good as all that are made while candidates are tried
-        return sum(map(tensor_bytes, stored_tensors(model.proto))) > LARGE
+        return sum(map(tensor_bytes, stored_tensors(model.proto))) > limit
     try:
-        return model.file_bytes > LARGE
+        return model.file_bytes > limit
     except OSError:
         return False  # the file is gone, its graph is in memory
 
 
-def _surely_small(model: Model) -> bool:
+def _surely_small(model: Model, limit: int) -> bool:
     """Whether a bound that is found fast says so; protobuf serialises the whole for `ByteSize`."""
     if any(node.op_type in _HOLDING for node in model.graph.node):
         return False
     values = 0
     for tensor in model.graph.initializer:
         values += prod(tensor.dims)
-    return _WIDEST * values <= LARGE
+    return _WIDEST * values <= limit
 
 
 def register_holder(holder: SessionHolder) -> None:
@@ -56,9 +59,9 @@ def register_holder(holder: SessionHolder) -> None:
     _HOLDERS.add(holder)
 
 
-def make_room(model: Model) -> None:
-    """Close what is kept open, if the session of a large model is to be opened."""
-    if is_large(model):
+def make_room(model: Model, limit: int | None = None) -> None:
+    """Close what is kept open before memory is needed for a large model, such as its session."""
+    if is_large(model, limit):
         for holder in tuple(_HOLDERS):
             holder.release_sessions()
         return_memory()

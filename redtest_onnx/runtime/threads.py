@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -50,13 +50,50 @@ def thread_count(threads: int) -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
+class Beside(Generic[Result]):
+    """Work that goes on in threads beside the caller, whose results are taken in the order of the calls.
+
+    On one thread everything is done at once.
+
+    Args:
+        threads: see `RunOptions.threads`; no more calls wait than there are.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._count = thread_count(threads)
+        self._waiting: deque[tuple[Future[Result], Callable[[Result], None]]] = deque()
+
+    def do(self, work: Callable[[], Result], take: Callable[[Result], None]) -> None:
+        """Call `work`, now or later, and hand what it gives to `take` on the caller's thread.
+
+        Args:
+            work: what releases the interpreter lock for most of its time.
+            take: called once all earlier results were taken, at the latest by `finish`.
+        """
+        if self._count == 1:
+            take(work())
+            return
+        if len(self._waiting) == self._count:
+            self._take_first()
+        self._waiting.append((_workers(self._count).submit(work), take))
+
+    def finish(self) -> None:
+        """Wait for all work."""
+        while self._waiting:
+            self._take_first()
+
+    def _take_first(self) -> None:
+        future, take = self._waiting.popleft()
+        take(future.result())
+
+
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Results of a function for each item, in order, computed on so many threads.
 
     No more items are taken than threads work on, so that memory does not grow with their number.
 
     Args:
-        function: what releases the interpreter lock for most of its time.
+        function: what releases the interpreter lock for most of its time, and does not come back here.
         items: its arguments.
         threads: see `RunOptions.threads`.
     """
@@ -64,11 +101,20 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
     if count == 1:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(count) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            if len(waiting) == count:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(function, item))
-        while waiting:
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        if len(waiting) == count:
             yield waiting.popleft().result()
+        waiting.append(_workers(count).submit(function, item))
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """So many threads, which are idle between calls: to start one takes longer than much of what they do."""
+    return ThreadPoolExecutor(count, thread_name_prefix="redtest-onnx")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # a child has none of its parent's threads

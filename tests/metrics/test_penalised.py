@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from redtest_onnx.metrics.penalised import diagnosis, explained, solved
+from redtest_onnx.metrics.penalised import Fresh, diagnosis, explained, solved
 
 
 def matrix_of(values: list[float], seed: int = 0) -> np.ndarray:
@@ -15,11 +15,16 @@ def matrix_of(values: list[float], seed: int = 0) -> np.ndarray:
     return (made + made.T) / 2
 
 
+def fresh(matrices: np.ndarray) -> Fresh:
+    """Copies that may be overwritten."""
+    return lambda group: matrices[group].copy()
+
+
 def test_every_usable_group_is_solved_and_the_others_are_zero() -> None:
     matrices = np.stack([matrix_of([3.0, 2.0, 1.0], seed) for seed in range(3)])
     right = np.random.default_rng(1).normal(size=(3, 3, 2))
     penalty = np.array([0.5, 0.0, 2.0])
-    found = solved(matrices, penalty, right, np.array([True, False, True]))
+    found = solved(fresh(matrices), penalty, right, np.array([True, False, True]))
     for group in (0, 2):
         expected = np.linalg.solve(matrices[group] + penalty[group] * np.eye(3), right[group])
         np.testing.assert_allclose(found[group], expected, rtol=1e-10)
@@ -33,11 +38,11 @@ def test_what_rounding_left_below_zero_counts_as_zero() -> None:
     values, vectors = np.linalg.eigh(matrix)
     carried = vectors[:, values > 1e-3]
     expected = carried @ np.diag(1 / values[values > 1e-3]) @ carried.T @ right[0]
-    np.testing.assert_allclose(solved(matrix[None], np.zeros(1), right, np.array([True]))[0], expected)
+    np.testing.assert_allclose(solved(fresh(matrix[None]), np.zeros(1), right, np.array([True]))[0], expected)
     penalty = 1e-10  # too small to lift what rounding left
     raised = carried @ np.diag(1 / (values[values > 1e-3] + penalty)) @ carried.T @ right[0]
     least = vectors[:, :1] @ vectors[:, :1].T @ right[0] / penalty
-    found = solved(matrix[None], np.array([penalty]), right, np.array([True]))[0]
+    found = solved(fresh(matrix[None]), np.array([penalty]), right, np.array([True]))[0]
     np.testing.assert_allclose(found, raised + least, rtol=1e-6)
 
 
@@ -46,7 +51,7 @@ def test_the_explained_share_is_that_of_the_rows() -> None:
     x, y = rng.normal(size=(50, 4)), rng.normal(size=(50, 2))
     xx, xy = (x.T @ x)[None], (x.T @ y)[None]
     for penalty in (np.zeros(1), np.full(1, 7.0)):
-        weight = solved(xx, penalty, xy, np.array([True]))
+        weight = solved(fresh(xx), penalty, xy, np.array([True]))
         left = np.square(y - x @ weight[0]).sum()
         energy = np.array([np.square(y).sum()])
         assert explained(weight, xy, penalty, energy)[0] == pytest.approx(1 - left / energy[0])
@@ -55,14 +60,16 @@ def test_the_explained_share_is_that_of_the_rows() -> None:
 
 def test_the_rank_counts_what_exceeds_the_penalty() -> None:
     matrices = np.stack([matrix_of([5.0, 3.0, 0.2, 0.1]), matrix_of([4.0, 0.3, 0.2, 0.1], 1)])
-    found = diagnosis(matrices, np.array([0.5, 0.15]), 4)
+    found = diagnosis(fresh(matrices), np.array([0.5, 0.15]), 4)
     assert found.rank == 2 + 3
-    assert diagnosis(matrices, np.array([0.5, 0.15]), 2).rank == 4  # two unknowns in each of two groups
-    assert diagnosis(np.zeros((1, 3, 3)), np.zeros(1), 3).rank == 0
-    assert diagnosis(np.zeros((1, 3, 3)), np.zeros(1), 3).condition == 1
+    assert (
+        diagnosis(fresh(matrices), np.array([0.5, 0.15]), 2).rank == 4
+    )  # two unknowns in each of two groups
+    assert diagnosis(fresh(np.zeros((1, 3, 3))), np.zeros(1), 3).rank == 0
+    assert diagnosis(fresh(np.zeros((1, 3, 3))), np.zeros(1), 3).condition == 1
 
 
 def test_the_condition_is_that_of_the_worst_group() -> None:
     matrices = np.stack([np.diag([8.0, 2.0]), np.diag([100.0, 1.0])])
-    assert diagnosis(matrices, np.zeros(2), 2).condition == pytest.approx(100)
-    assert diagnosis(matrices, np.full(2, 1.0), 2).condition == pytest.approx(101 / 2)
+    assert diagnosis(fresh(matrices), np.zeros(2), 2).condition == pytest.approx(100)
+    assert diagnosis(fresh(matrices), np.full(2, 1.0), 2).condition == pytest.approx(101 / 2)

@@ -197,6 +197,36 @@ def test_the_penalty_with_the_least_error_is_found(kind: Any, noise: float, best
     np.testing.assert_allclose(fit.penalty, expected.penalty, rtol=1e-9)
 
 
+def test_what_is_solved_is_a_copy(problem: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of sums that more rows may be added to: factors overwrite their matrix."""
+    x, y = problem
+    train, check = equations(x[:150], y[:150]), equations(x[150:], y[150:])
+    before = [sums.xx.copy() for sums in (train, check)]
+    first = best_fit(train, check)
+    assert first is not None
+    train.merged(check).diagnose(first)
+    for sums, xx in zip((train, check), before, strict=True):
+        np.testing.assert_array_equal(sums.xx, xx)
+    again = best_fit(train, check)
+    assert again is not None
+    np.testing.assert_array_equal(again.weight, first.weight)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_merged_sums_are_those_of_all_rows(problem: tuple[np.ndarray, np.ndarray], intercept: bool) -> None:
+    x, y = problem
+    parts = [equations(x[part], y[part]) for part in (slice(60), slice(60, 130), slice(130, 200))]
+    merged = parts[0].merged(parts[1]).merged(parts[2])
+    whole = equations(x, y)
+    one, other = (sums.solve(0.01, intercept=intercept) for sums in (merged, whole))
+    np.testing.assert_allclose(one.weight, other.weight, rtol=1e-9)
+    np.testing.assert_allclose(one.explained, other.explained, rtol=1e-9)
+    found = [sums.diagnose(one, intercept=intercept) for sums in (merged, whole)]
+    assert found[0].rank == found[1].rank
+    assert found[0].condition == pytest.approx(found[1].condition, rel=1e-6)
+    np.testing.assert_allclose(merged.residual(one), whole.residual(one), rtol=1e-6)
+
+
 def test_rank_and_condition_are_those_of_the_spectrum() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 20)) * np.geomspace(1, 1e-4, 20)

@@ -12,7 +12,7 @@ from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES, gram_samples, h
 from redtest_onnx.metrics.elimination import LinearReader, eliminate
 from redtest_onnx.metrics.grams import beyond_rounding, centre_gram, centred_norms, linear_gram, only_rounding
 from redtest_onnx.metrics.packed import PackedGrams
-from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations, RidgeFit, _held_out_errors, _same_float
+from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations, RidgeFit, _held_out_errors, same_float
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null, standard_errors
 
 EPS = float(np.finfo(np.float32).eps)
@@ -221,7 +221,7 @@ def test_of_more_than_sixty_four_channels_some_go_together(channels: int, togeth
     ],
 )
 def test_products_are_in_single_precision_unless_values_are_wider(given: type, expected: type) -> None:
-    assert _same_float(np.ones(3, given)).dtype == expected
+    assert same_float(np.ones(3, given)).dtype == expected
 
 
 class Counted(NormalEquations):

@@ -39,10 +39,10 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     for name in ("run", "run_in_place"):
         method = getattr(Session, name)
 
-        def counted(self: Session, feeds: Any, *rest: Any, method: Any = method) -> Any:
+        def counted(self: Session, feeds: Any, *rest: Any, method: Any = method, **how: Any) -> Any:
             count = len(next(iter(feeds.values())))
             seen.extend([count] if count > 2 else [])
-            return method(self, feeds, *rest)
+            return method(self, feeds, *rest, **how)
 
         monkeypatch.setattr(Session, name, counted)
     return seen

@@ -48,6 +48,17 @@ def test_a_run_that_fails_names_the_inputs() -> None:
     assert "float32[1, 3]" in str(error.value)
 
 
+@pytest.mark.parametrize(("pooled", "borrowed"), [(True, False), (True, True), (False, False)])
+def test_outputs_do_not_hold_the_memory_of_their_session(pooled: bool, borrowed: bool) -> None:
+    """They would keep its weights and the largest run's activations alive."""
+    values = np.ones((1 << 20, 2), np.float32)
+    session = Session(model(), CPU, pooled=pooled)
+    held = [session.run({"x": values[:2]}, borrowed=borrowed)["y"]]
+    session.run({"x": values})
+    np.testing.assert_array_equal(held[0], values[:2])
+    assert held[0].flags.owndata is (pooled and not borrowed)
+
+
 def test_cuda_is_not_replaced_silently() -> None:
     import onnxruntime
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from functools import partial
 from time import sleep
 
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from redtest_onnx.runtime.threads import in_threads, one_blas_thread, thread_count
+from redtest_onnx.runtime.threads import Beside, in_threads, one_blas_thread, thread_count
 
 
 def blas_threads() -> set[int]:
@@ -68,6 +72,49 @@ def test_items_are_taken_as_they_are_needed() -> None:
 def test_an_error_in_a_thread_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda k: 1 // k, [1, 0, 2], 2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_work_goes_on_beside_and_its_results_are_taken_in_order(threads: int) -> None:
+    taken: list[int] = []
+    takers: set[int] = set()
+
+    def work(k: int) -> int:
+        sleep(0.003 * (5 - k))
+        return k
+
+    def take(k: int) -> None:
+        takers.add(threading.get_ident())
+        taken.append(k)
+
+    sums: Beside[int] = Beside(threads)
+    for k in range(5):
+        sums.do(partial(work, k), take)
+        assert len(taken) == max(0, k + 1 - (threads if threads > 1 else 0))
+    sums.finish()
+    assert taken == list(range(5))
+    assert takers == {threading.get_ident()}
+
+
+def test_an_error_beside_is_raised_where_its_result_would_be_taken() -> None:
+    sums: Beside[float] = Beside(2)
+    sums.do(lambda: 1 / 0, lambda result: None)
+    with pytest.raises(ZeroDivisionError):
+        sums.finish()
+
+
+def test_a_child_process_has_threads_of_its_own() -> None:
+    code = (
+        "import os, time; from redtest_onnx.runtime.threads import in_threads\n"
+        "assert list(in_threads(abs, [-1, 2, -3, 4], 2)) == [1, 2, 3, 4]\n"
+        "time.sleep(0.1)  # until both threads wait for more\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(0 if list(in_threads(abs, [-3, 4], 2)) == [3, 4] else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
 
 
 def test_zero_takes_the_cores_of_this_process() -> None:

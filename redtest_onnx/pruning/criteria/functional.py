@@ -78,7 +78,7 @@ def mean_cosines(context: CriterionContext, ends: Iterable[tuple[str, str]]) -> 
         fixed = context.bench.fixed_batch
         for chosen, count in batches(context.indices[:_SAMPLES], fixed or _BATCH, fixed=fixed is not None):
             feeds = context.data.inputs(chosen)
-            values = session.run(feeds)
+            values = session.run(feeds, borrowed=True)
             counted = None if context.bench.mask is None else context.bench.mask.counted(feeds)[:count]
             for (first, last), total in sums.items():
                 cosines = _row_cosines(values[first][:count], values[last][:count], counted)

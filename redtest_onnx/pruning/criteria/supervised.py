@@ -91,7 +91,7 @@ def _features(context: CriterionContext) -> tuple[dict[str, Features], Labels]:
     found: dict[str, list[Features]] = {layer.tensor: [] for layer in layers}
     for chosen, count in batches(indices, fixed or _BATCH, fixed=fixed is not None):
         feeds = context.data.inputs(chosen)
-        values = session.run(feeds)
+        values = session.run(feeds, borrowed=True)
         counted = None if context.bench.mask is None else context.bench.mask.counted(feeds)
         for layer in layers:
             found[layer.tensor].append(_pooled(values[layer.tensor], len(chosen), layer, counted)[:count])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from redtest_onnx.metrics.ridge import NormalEquations, best_fit
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions
-from redtest_onnx.runtime.threads import in_threads
+from redtest_onnx.runtime.threads import Beside
 
 Values = npt.NDArray[np.generic]
 Float64s = npt.NDArray[np.float64]
@@ -75,7 +76,7 @@ class Equations:
     Args:
         operator: the operator.
         samples: number of samples that will be added.
-        options: threads that gather rows and form products.
+        options: threads that gather rows and form products, beside the one that adds them.
         density: rows per unknown; positions are sampled down to that.
         seed: of the positions that are taken where there are more than needed.
     """
@@ -89,15 +90,18 @@ class Equations:
         density: int = FINAL_ROWS,
         seed: int = 0,
     ) -> None:
-        self._operator, self._samples, self._threads = operator, samples, options.threads
+        self._operator, self._samples = operator, samples
         self._density, self._seed = density, seed
         self._rng = np.random.default_rng(seed)
         self._pair: tuple[NormalEquations, NormalEquations] | tuple[FewRows, FewRows] | None = None
+        self._sums: Beside[NormalEquations] = Beside(options.threads)
         self._runs = 0
         self._inputs_known = False
 
     def add(self, x: Values, error: Values, counted: Counted = None) -> bool:
         """Add what the operator reads and the error at its target; False if their shapes don't fit.
+
+        Products may be formed after the call, in other threads: the arrays must not change any more.
 
         Args:
             x: what it reads, of some samples.
@@ -143,13 +147,20 @@ class Equations:
         assert self._pair is not None
         assert isinstance(self._pair[0], NormalEquations)
         part.shift = self._pair[0].shift  # the first rows of all tell about what value products are formed
-        first, *others = run.blocks
-        part.include(summed(first))
-        for sums in in_threads(summed, others, self._threads) if others else ():
-            part.include(sums)
+        blocks = iter(run.blocks)
+        if part.shift is None:
+            part.include(summed(next(blocks)))
+        for block in blocks:
+            self._sums.do(partial(summed, block), part.include)
+
+    def finish(self) -> None:
+        """Wait until all that was added is summed up; `solve`, `merged` and `start_again` do so, too."""
+        self._sums.finish()
 
     def merged(self, other: Equations) -> Equations:
         """These equations and those of other samples for the same operator."""
+        self.finish()
+        other.finish()
         if self._pair is None or other._pair is None:
             return other if self._pair is None else self
         found = copy(self)
@@ -160,6 +171,7 @@ class Equations:
 
     def start_again(self) -> None:
         """Forget the errors; the same inputs, to be added again in the same order, are taken as known."""
+        self.finish()
         self._rng = np.random.default_rng(self._seed)
         self._runs = 0
         if self._pair is not None and isinstance(self._pair[0], NormalEquations):
@@ -175,6 +187,7 @@ class Equations:
         Args:
             diagnose: find out how well the fit is determined, which takes as long as to solve it.
         """
+        self.finish()
         if self._pair is None:
             return None
         if isinstance(self._pair[0], FewRows):

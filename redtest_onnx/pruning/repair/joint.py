@@ -11,9 +11,10 @@ memory and moved along, so that neither it nor anything in front of it runs agai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +37,12 @@ from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, for_
 from redtest_onnx.pruning.repair.positions import counted_rows, silenced
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.threads import in_threads
 
 Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
+Result = TypeVar("Result")
 
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 _FIRST_LENGTH = 2
@@ -81,6 +84,8 @@ class JointRefit:
         self._rectifies = is_rectifier(runner.model, self._first.target, self._second.input)
         self._forward: Session | None = None
         self._backward: Session | None = None
+        self._workers = 1
+        self._opening = Lock()  # of sessions, by the first run that needs them
 
     def rounds(self, count: int) -> int:
         """Alternate between both operators; returns how many rounds brought something."""
@@ -89,6 +94,7 @@ class JointRefit:
         for done in range(count):
             if changed:
                 behind = self._runner.part([self._second.input, self._second.target], self._given(0))
+                self._workers = behind.workers
             left = self._step(behind)
             if left is None:
                 return done
@@ -113,62 +119,76 @@ class JointRefit:
         step = _weighed(fit, curvature, self._first)
         usable = self._first.scale * inverse_scale(self._first.scale)
         weight, bias = step.weight * usable[:, None], step.bias * usable
-        moves = [self._moved(k, weight, bias) for k in range(len(errors))]
+        moves = list(self._each(lambda k: self._moved(k, weight, bias), len(errors)))
         length, left = self._length(behind, moves)
         if not left < sum(errors):
             return None
         self._working.correct(self._first, length * weight, length * bias)
-        for k, inner in enumerate(self._values.inner):
+
+        def moved(k: int) -> Values:
             move = moves[k] if k < len(moves) else self._moved(k, weight, bias)
-            self._values.inner[k] = _along(inner, move, length)
+            return _along(self._values.inner[k], move, length)
+
+        self._values.inner[:] = self._each(moved)
         return left
+
+    def _each(self, function: Callable[[int], Result], count: int | None = None) -> Iterator[Result]:
+        """Results of a function for each run, or for the first ones."""
+        runs = range(len(self._values.inner) if count is None else count)
+        return in_threads(function, runs, self._workers)
 
     def _answer(self, behind: Part) -> tuple[Correction, Floats, list[float]] | None:
         """The fit to what the second operator asks of the first, the curvature, and errors of some runs."""
-        second, equations = self._second, self._equations
-        weight = effective_weight(second, self._working.weight(second))
+        weight = effective_weight(self._second, self._working.weight(self._second))
         kernel = weight.astype(np.float32)
-        equations.start_again()
+        self._equations.start_again()
         moments: list[Floats] = []
         errors: list[float] = []
         seen = 0
-        for k, inner in enumerate(self._values.inner):
+        for k, asked in enumerate(self._each(lambda run: self._asked(run, behind, kernel))):
+            if asked is None:
+                return None
             count = self._runner.counts[k]
-            now = behind(k, self._given(k))
-            between = now[second.input]
-            if inner.shape != between.shape:
+            if not self._equations.add(self._values.inputs[k][:count], asked.wish, self._runner.counted(k)):
                 return None
-            counted = self._runner.counted(k)
-            error = (self._goal(k).astype(np.float32) - now[second.target][:count]).astype(np.float32)
-            error = silenced(error, counted)
             if seen < _TRIED_ON:
-                errors.append(_energy(error))
+                errors.append(asked.error)
             seen += count
-            slopes = self._slopes(k)[:count]
-            wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
-            if not equations.add(self._values.inputs[k][:count], wish, counted):
-                return None
-            channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
-            kept = None if second.geometry else counted_rows(channels, counted)
-            rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
-            moments.append((rows.T @ rows).astype(np.float64) / len(rows))
-        fit = equations.solve()
+            moments.append(asked.moments)
+        fit = self._equations.solve()
         if fit is None:
             return None
-        return fit, input_metric(second, weight) * np.mean(moments, axis=0), errors
+        return fit, input_metric(self._second, weight) * np.mean(moments, axis=0), errors
+
+    def _asked(self, run: int, behind: Part, kernel: Float32s) -> _Asked | None:
+        """What one run asks of the first operator; None if shapes don't fit."""
+        second, count, counted = self._second, self._runner.counts[run], self._runner.counted(run)
+        now = behind(run, self._given(run))
+        between = now[second.input]
+        if self._values.inner[run].shape != between.shape:
+            return None
+        error = (self._goal(run).astype(np.float32) - now[second.target][:count]).astype(np.float32)
+        error = silenced(error, counted)
+        slopes = self._slopes(run)[:count]
+        wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
+        channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
+        kept = None if second.geometry else counted_rows(channels, counted)
+        rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
+        return _Asked(wish, _energy(error), (rows.T @ rows).astype(np.float64) / len(rows))
 
     def _back(self, error: Float32s, kernel: Float32s, between: Values) -> Float32s:
         """The error behind the second operator, sent back through it."""
         size: tuple[int, ...] = ()
         if self._second.geometry is not None:
             error, size = spatial(error), spatial(between).shape[2:]
-        if self._backward is None:
-            out = error.shape[2:] if size else ()
-            self._backward = self._known.session(
-                ("backward", self._second.geometry, self._second.groups, size, out),
-                error.nbytes + between.nbytes,
-                lambda: self._opened(backward_model(self._second, size, out), error),
-            )
+        with self._opening:
+            if self._backward is None:
+                out = error.shape[2:] if size else ()
+                self._backward = self._known.session(
+                    ("backward", self._second.geometry, self._second.groups, size, out),
+                    error.nbytes + between.nbytes,
+                    lambda: self._opened(backward_model(self._second, size, out), error),
+                )
         found: Float32s = self._backward.run({SOURCE: error, WEIGHT: kernel})[RESULT]
         return found
 
@@ -182,14 +202,17 @@ class JointRefit:
         return slope
 
     def _opened(self, model: Model, fed: Values) -> Session:
-        return Session(model, for_size(self._options, [fed.nbytes]))
+        options = for_size(self._options, [fed.nbytes])
+        options = options if self._workers == 1 else replace(options, threads=1)
+        return Session(model, options, pooled=False)
 
     def _applied(self, run: int, inner: Values) -> Values:
         """The function between the operators, at other outputs of the first."""
         if self._rectifies and inner.dtype.kind == "f":
             return np.maximum(inner, np.zeros((), inner.dtype))
-        if self._function is None:
-            self._function = self._runner.part([self._second.input], self._given(0))
+        with self._opening:
+            if self._function is None:
+                self._function = self._runner.part([self._second.input], self._given(0))
         found: Values = self._function(run, self._given(run, inner))[self._second.input]
         return found
 
@@ -202,12 +225,13 @@ class JointRefit:
         if geometry is not None:
             x, size, out = spatial(x), spatial(x).shape[2:], spatial(inner).shape[2:]
             kernel = kernel.reshape(len(kernel), -1, *geometry.kernel)
-        if self._forward is None:
-            self._forward = self._known.session(
-                ("forward", geometry, self._first.groups, size, out),
-                x.nbytes + inner.nbytes,
-                lambda: self._opened(forward_model(self._first, size, out), x),
-            )
+        with self._opening:
+            if self._forward is None:
+                self._forward = self._known.session(
+                    ("forward", geometry, self._first.groups, size, out),
+                    x.nbytes + inner.nbytes,
+                    lambda: self._opened(forward_model(self._first, size, out), x),
+                )
         found: Float32s = self._forward.run({SOURCE: x, WEIGHT: kernel})[RESULT]
         found += bias.astype(np.float32).reshape(-1, *[1] * len(out))
         return found.reshape(inner.shape)
@@ -218,13 +242,14 @@ class JointRefit:
         Errors along a step have one valley: lengths are tried from the middle one on, downhill.
         """
 
+        def left(run: int, length: float) -> float:
+            inner = _along(self._values.inner[run], moves[run], length)
+            target = behind(run, self._given(run, inner))[self._second.target][: self._runner.counts[run]]
+            error = self._goal(run).astype(np.float32) - target
+            return _energy(silenced(error, self._runner.counted(run)))
+
         def tried(length: float) -> float:
-            total = 0.0
-            for k, move in enumerate(moves):
-                inner = _along(self._values.inner[k], move, length)
-                target = behind(k, self._given(k, inner))[self._second.target][: self._runner.counts[k]]
-                error = self._goal(k).astype(np.float32) - target
-                total += _energy(silenced(error, self._runner.counted(k)))
+            total = sum(self._each(lambda run: left(run, length), len(moves)))
             return total if np.isfinite(total) else np.inf
 
         known = {_FIRST_LENGTH: tried(_LENGTHS[_FIRST_LENGTH])}
@@ -242,17 +267,36 @@ class JointRefit:
     def _solve_second(self, behind: Part) -> bool:
         """Solve the second operator for what the first gives now; whether its weights changed."""
         equations = Equations(self._second, self._samples, self._options, density=self._density)
-        for k in range(len(self._values.inner)):
-            count = self._runner.counts[k]
-            now = behind(k, self._given(k))
-            error = self._goal(k).astype(np.float32) - now[self._second.target][:count]
-            if not equations.add(now[self._second.input][:count], error, self._runner.counted(k)):
+
+        def rows(run: int) -> tuple[Values, Values]:
+            count = self._runner.counts[run]
+            now = behind(run, self._given(run))
+            error = self._goal(run).astype(np.float32) - now[self._second.target][:count]
+            return now[self._second.input][:count], error
+
+        for k, (read, error) in enumerate(self._each(rows)):
+            if not equations.add(read, error, self._runner.counted(k)):
                 return False
         correction = equations.solve()
         if correction is None:
             return False
         self._working.correct(self._second, correction.weight, correction.bias)
         return True
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What one run asks of the first operator: changes of its target, for an error of the second one's.
+
+    Attributes:
+        wish: changes, in the shape of the first operator's target.
+        error: sum of squares of what the second operator misses.
+        moments: [C, C] of the slopes of the function between them.
+    """
+
+    wish: Values
+    error: float
+    moments: Floats
 
 
 @dataclass(frozen=True)

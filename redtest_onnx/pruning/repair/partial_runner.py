@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,15 @@ from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import Fence, live, segment
 from redtest_onnx.pruning.repair.positions import Counted
+from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.threads import in_threads, thread_count
 from redtest_onnx.runtime.workbench import Workbench
 
 _KEPT_BYTES = 1 << 29
+_TINY_RUN = 1 << 16  # bytes fed to a run that is over before another thread wakes
 _SMALL_RUN = 1 << 21  # bytes fed to a run that a second thread would not make faster
+_SPREAD_RUN = 1 << 25  # bytes up to which a run on each thread is better than one on all
 
 
 class PartialRunner:
@@ -69,7 +73,7 @@ class PartialRunner:
         chosen, count = self._runs[run]
         return self._mask.counted(self._data.inputs(chosen))[:count]
 
-    def values(self, names: Sequence[str], *, advance_to: int = 0) -> Iterator[dict[str, Any]]:
+    def values(self, names: Sequence[str], *, advance_to: int = 0) -> Generator[dict[str, Any], None, None]:
         """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch.
 
         Args:
@@ -88,8 +92,11 @@ class PartialRunner:
         part = Part(self, [*names, *front], {}, fence=fence)
         kept: list[dict[str, Any]] = []
         size = 0
-        for k in range(len(self._runs)):
-            values = part(k)
+
+        def values_of(run: int) -> dict[str, Any]:
+            return part(run)  # of the part of now, which is another once there is too much to keep
+
+        for values in in_threads(values_of, range(len(self._runs)), part.workers):
             if advance:
                 held = {name: values[name] for name in front}
                 size += sum(getattr(value, "nbytes", 0) for value in held.values())
@@ -119,6 +126,9 @@ class Part:
         names: the tensors to compute.
         given: examples of tensors that will be given.
         fence: what is computed on the way as if it were given.
+
+    Attributes:
+        workers: threads that call it for several runs at a time, as `RunOptions.threads`.
     """
 
     def __init__(
@@ -137,9 +147,11 @@ class Part:
         self._fed = [spec.name for spec in part.inputs]
         known = {**runner._kept[0], **given}
         fed = [getattr(known.get(name), "nbytes", None) for name in self._fed]
-        options = for_size(runner.options, fed)
-        self._session = Session(part, options) if computed else None
+        options, self.workers = spread(runner.options, fed, len(runner.counts))
+        self._session = Session(part, options, pooled=False) if computed else None
         self._from_data = any(n not in types for n in (*self._fed, *names) if n in inputs)
+        if self._from_data or not computed:
+            self.workers = 1  # files are read in turn
 
     def __call__(self, run: int, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Arrays by name of one run, from what is kept and what is given for it."""
@@ -147,7 +159,8 @@ class Part:
         known = {**runner._kept[run], **(given or {})}
         if self._from_data:
             known = {**runner._data.inputs(runner._runs[run][0]), **known}
-        found = self._session.run({name: known[name] for name in self._fed}) if self._session else {}
+        fed = {name: known[name] for name in self._fed}
+        found = {} if self._session is None else self._session.run(fed)
         return {name: found[name] if name in found else known[name] for name in self._names}
 
 
@@ -159,6 +172,27 @@ def for_size(options: RunOptions, fed: Iterable[int | None]) -> RunOptions:
     sizes = list(fed)
     small = None not in sizes and sum(size or 0 for size in sizes) <= _SMALL_RUN
     return replace(options, threads=1) if small else options
+
+
+def spread(options: RunOptions, fed: Iterable[int | None], runs: int) -> tuple[RunOptions, int]:
+    """How runs that are fed so many bytes use the threads: the options of one, and how many go at a time.
+
+    Runs on a thread each keep more threads busy than one run on all; not the smallest, nor the largest.
+
+    Args:
+        options: all threads.
+        fed: bytes of the arrays of a run; None: unknown.
+        runs: how many there are.
+    """
+    sizes = list(fed)
+    if (
+        None in sizes
+        or sum(size or 0 for size in sizes) > _SPREAD_RUN
+        or runs < thread_count(options.threads)
+    ):
+        return for_size(options, sizes), 1
+    beside = sum(size or 0 for size in sizes) > _TINY_RUN and resolve_device(options.device) == "cpu"
+    return replace(options, threads=1), options.threads if beside else 1
 
 
 def _are_arrays(values: Iterable[Any]) -> bool:

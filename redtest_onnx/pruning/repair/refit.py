@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from threading import Lock
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from redtest_onnx.pruning.repair.pairs import PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.runtime.session_room import SPARED, is_large, return_memory
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -132,6 +134,7 @@ def refit(
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )
     done: list[Refit] = []
+    large = is_large(bench.model, SPARED)
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         reached = old_index.producer.get(index.nodes[frontier[k]].output[0], 0)
         aim = goals.get(operator.target, operator.target)
@@ -150,6 +153,8 @@ def refit(
             done.append(record(name, correction, solved))
             log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
         goal.hand_on()
+        if large:
+            return_memory()
         if progress:
             progress(k + 1, len(todo), "repairing")
     return working.result(), tuple(done)
@@ -188,8 +193,13 @@ class _Goals:
         self._kept: dict[int, Values] = {}
         self._size = 0
         self._next = 0
+        self._lock = Lock()  # runs are asked for by several threads
 
     def __call__(self, run: int) -> Values:
+        with self._lock:
+            return self._found(run)
+
+    def _found(self, run: int) -> Values:
         goal: Values | None = self._kept.get(run)
         if goal is None:
             goal = self._known.value(self._tensor, run)
@@ -206,7 +216,10 @@ class _Goals:
         """Of the pass through all runs while it is at this one; else of a part that starts behind it."""
         if run == self._next:
             self._next += 1
-            return np.asarray(next(self._in_turn)[self._tensor])
+            found = np.asarray(next(self._in_turn)[self._tensor])
+            if self._next == len(self._counts):
+                self._in_turn.close()  # and with it the session of a long part
+            return found
         self._part = self._part or self._runner.part([self._tensor])
         return np.asarray(self._part(run)[self._tensor])
 

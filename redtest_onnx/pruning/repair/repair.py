@@ -29,6 +29,7 @@ from redtest_onnx.pruning.repair.distilled import (
 from redtest_onnx.pruning.repair.refit import Effort, Refit, refit
 from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
+from redtest_onnx.runtime.session_room import SPARED, make_room
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 Method = Literal["none", "adapter", "refit", "distil", "reinit", "auto"]
 Fitted = Literal["adapter", "refit", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
+
+_KEEPS_SESSIONS = (
+    1 << 26
+)  # bytes of weights; the sessions of larger models are closed while a fit needs memory
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ def repair(
 
     plain = judged(unrepaired)
     unrepaired.close()
+    make_room(bench.model, SPARED)
     sizes = len(fit), len(held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)

@@ -121,6 +121,7 @@ class ShardSums:
                 return None
             if not equations.add(x, aim - value, now.counted(run)):
                 return None
+        equations.finish()
         return equations
 
 

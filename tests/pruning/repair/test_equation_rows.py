@@ -245,6 +245,7 @@ def test_blocks_of_rows_add_up(threads: int) -> None:
     error = (x @ rng.normal(size=(3, 2)) + rng.normal(size=(9000, 2))).astype(np.float32)
     equations = Equations(product(), 9000, rt.RunOptions("cpu", threads))
     assert equations.add(x, error)
+    equations.finish()
     assert equations._pair is not None
     for part, rows in zip(equations._pair, (slice(0, 6750), slice(6750, None)), strict=True):
         assert isinstance(part, NormalEquations)

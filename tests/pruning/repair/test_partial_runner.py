@@ -9,8 +9,8 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner, spread
+from redtest_onnx.runtime.session import Device, RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -105,3 +105,38 @@ def test_tensors_in_the_middle_can_be_given() -> None:
         part(0, {middle: inner})[name], Session(model, CPU).run(feeds)[name], rtol=1e-4
     )
     assert not np.allclose(part(0, {middle: inner * 2})[name], Session(model, CPU).run(feeds)[name])
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "fed", "runs", "each", "beside"),
+    [
+        ("cpu", 2, [1 << 20], 8, 1, 2),
+        ("cpu", 1, [1 << 20], 8, 1, 1),
+        ("cpu", 2, [1 << 20, None], 8, 2, 1),  # of unknown size
+        ("cpu", 2, [1 << 24, (1 << 24) + 1], 8, 2, 1),  # too large for two at a time
+        ("cpu", 2, [1 << 15, 1 << 15], 8, 1, 1),  # over before another thread wakes
+        ("cpu", 8, [1 << 20], 4, 1, 1),  # fewer than threads: small ones in turn,
+        ("cpu", 8, [1 << 22], 4, 8, 1),  # others on all threads
+    ],
+)
+def test_runs_are_spread_over_threads_by_their_size(
+    device: Device, threads: int, fed: list[int | None], runs: int, each: int, beside: int
+) -> None:
+    options, workers = spread(RunOptions(device, threads), fed, runs)
+    assert (options.threads, workers) == (each, beside)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vgg"])
+def test_values_are_the_same_whichever_thread_computes_them(name: str) -> None:
+    def values(threads: int) -> list[np.ndarray]:
+        model = rt.load(MODELS / f"{name}_digits.onnx")
+        data = rt.open_data(MODELS / "digits.npz", model)
+        bench = Workbench(model, data, RunOptions("cpu", threads))
+        source = PartialRunner(bench, sample_indices(data, 320, 0), size=40)
+        advance(source, 4)
+        part = source.part([model.outputs[0].name])
+        assert part.workers == threads
+        return [run[model.outputs[0].name] for run in source.values([model.outputs[0].name])]
+
+    for one, other in zip(values(1), values(3), strict=True):
+        np.testing.assert_array_equal(one, other)

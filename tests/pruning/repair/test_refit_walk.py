@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from redtest_onnx.runtime.workbench import Workbench
 
 CPU = rt.RunOptions("cpu", 1)
 COUNT = 22
+MODELS = Path(__file__).parents[3] / "models"
 
 
 @cache
@@ -127,6 +129,21 @@ def test_pairs_are_solved_together_as_often_as_asked() -> None:
     assert max(item.rounds for item in once) == 1
     _, often = done(plan("r0", "r1"), effort=Effort(3))
     assert 1 <= max(item.rounds for item in often) <= 3
+
+
+def test_as_many_threads_as_one_likes_give_the_same_weights() -> None:
+    def weights(threads: int) -> bytes:
+        model = rt.load(MODELS / "resnet_digits.onnx")
+        data = rt.open_data(MODELS / "digits.npz", model)
+        own = Workbench(model, data, rt.RunOptions("cpu", threads))
+        blocks = [layer for layer in own.layers("block") if layer.removable]
+        chosen = Plan("test", own.digest, tuple(Step.of(layer) for layer in blocks[:2]))
+        insertion = AdapterInsertion(apply_plan(own, chosen))
+        fitted, items = refit(own, insertion, chosen, np.arange(256), effort=Effort(2))
+        assert max(item.rounds for item in items) == 2
+        return fitted.proto.SerializeToString(deterministic=True)
+
+    assert weights(1) == weights(3)
 
 
 def test_a_refit_brings_outputs_nearer_to_the_originals() -> None:
