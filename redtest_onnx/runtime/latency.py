@@ -21,7 +21,7 @@ from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.session_room import is_large
 from redtest_onnx.runtime.workbench import Workbench
 
-_WARM_UP, _WARM_UP_SECONDS = 5, 0.25  # at most so many runs, and no more once that time has passed
+_WARM_UP, _WARM_UP_SECONDS = 5, 0.1  # at most so many runs, and no more once that time has passed
 _TURN = 5  # runs in a row
 _SLOW_TURN, _SLOW_MS = 2, 10.0  # of models whose one run makes up for waking the cache again
 _SLOWEST_MS = 40.0  # of one run that is a turn by itself

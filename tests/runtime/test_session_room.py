@@ -62,6 +62,6 @@ def test_a_run_holds_few_samples_where_each_needs_much_memory() -> None:
     assert samples_per_run(outputs, {"y": (1, 10)}, 1) == 64
     assert samples_per_run(outputs, {"y": (1, 1 << 20)}, 1) == 16  # 4 MiB each, 64 MiB in all
     assert samples_per_run(outputs, {"y": (2, 1 << 20)}, 2) == 16
-    assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 28) == 2  # activations of half a GiB
+    assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 26) == 2  # activations of 128 MiB
     assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 40) == 1
     assert samples_per_run(outputs, {}, 1) == 64

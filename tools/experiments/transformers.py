@@ -7,8 +7,9 @@ SENTENCES has one sentence per line, or is the summaries_en-us.json of the packa
 whose entries the first sentences are taken; `--shuffle` puts them in a random order. The first `--fit` are
 calibration samples; those from `--test-from` on judge: each is embedded by the mean over its tokens, and
 compared with the original's embeddings by the mean cosine, by Spearman's correlation of the similarities of
-all pairs, and by the share of texts with the same nearest neighbour, all as means over `--test-sets` sets of
-`--test` sentences that lie one behind the other. `--windows` names the blocks to remove instead of choosing
+all pairs, and by the share of texts with the same nearest neighbour: among the original's embeddings, as for
+an index that stays, and among the pruned model's own; all as means over `--test-sets` sets of `--test`
+sentences that lie one behind the other. `--windows` names the blocks to remove instead of choosing
 them. `--steps` and `--precision` are those of `--methods distil`.
 
 Windows of consecutive blocks are chosen as ShortGPT and its followers do, by the angle between what enters
@@ -64,15 +65,21 @@ def embed(model: Model, texts: Texts) -> Floats:
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
-def quality(before: Floats, after: Floats) -> tuple[float, float, float]:
-    """Mean cosine, Spearman's correlation of all pairs' similarities, share of same nearest neighbours."""
+def quality(before: Floats, after: Floats) -> tuple[float, float, float, float]:
+    """How alike two models' embeddings [n, channels] are.
+
+    Returns:
+        Mean cosine; Spearman's correlation of all pairs' similarities; share of texts whose nearest other
+        text is the same when the second model's embedding searches the first model's; the same when it
+        searches its own model's.
+    """
     pairs = np.triu_indices(len(before), 1)
-    own, other = before @ before.T, after @ after.T
+    own, across, other = before @ before.T, after @ before.T, after @ after.T
     rank = float(spearmanr(own[pairs], other[pairs]).statistic)
-    for similarity in (own, other):
+    for similarity in (own, across, other):
         np.fill_diagonal(similarity, -np.inf)
-    same = float(np.mean(own.argmax(1) == other.argmax(1)))
-    return float(np.mean((before * after).sum(1))), rank, same
+    kept, same = (float(np.mean(own.argmax(1) == found.argmax(1))) for found in (across, other))
+    return float(np.mean((before * after).sum(1))), rank, kept, same
 
 
 def angular_window(bench: Workbench, blocks: list[Layer], size: int) -> list[Layer]:
@@ -159,8 +166,9 @@ def main() -> None:
         bench = Workbench(model, fit, CPU)
         references = [embed(model, test) for test in tests]
         distil = DistilSettings(steps=arguments.steps, precision=arguments.precision)
-        print("| blocks | chosen by | repair | cosine | Spearman | same neighbour | latency | parameters |")
-        print("|---|---|---|---|---|---|---|---|")
+        names = "cosine | Spearman | neighbour in the old index | in its own | latency | parameters"
+        print(f"| blocks | chosen by | repair | {names} |")
+        print("|---|---|---|---|---|---|---|---|---|")
         for count, criterion, chosen in plans(bench, arguments.most, arguments.windows):
             for method in arguments.methods:
                 pruned, done = rewrite(bench, chosen, PruneSettings(repair=method, distil=distil))

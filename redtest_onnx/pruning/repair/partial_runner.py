@@ -66,6 +66,26 @@ class PartialRunner:
             for kept, value in zip(self._kept, arrays, strict=True):
                 kept[name] = value
 
+    def follow(self, source: PartialRunner, reached: int, node: int) -> None:
+        """Start behind a node in front of which this model computes what another one does on the same samples.
+
+        The other one runs once for both. Nothing is kept, and all is computed from the inputs, where that
+        would be more than the limit.
+
+        Args:
+            source: the other model; it is kept in front of `reached`, too.
+            reached: its node.
+            node: the node of this model.
+        """
+        front, size = live(self._index, node), 0
+        kept: list[dict[str, Any]] = []
+        for values in source.values(front, advance_to=reached):
+            size += sum(getattr(value, "nbytes", 0) for value in values.values())
+            if size * len(self._runs) > self._limit * (len(kept) + 1) or not _are_arrays(values.values()):
+                return
+            kept.append(values)
+        self._kept, self._position = kept, node
+
     def counted(self, run: int) -> Counted:
         """[n, positions] which positions of the samples of a run count; None: all, or there are none."""
         if self._mask is None:

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.graph.index import index_of
+from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.subgraph import live
 from redtest_onnx.pruning.apply import AdapterInsertion
 from redtest_onnx.pruning.narrowing import TakeChannels, taken_channels
 from redtest_onnx.pruning.plan import Plan
@@ -133,10 +134,14 @@ def refit(
     before, now = (
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )
+    if todo and bench.model.renamed is None and working.model.renamed is None:
+        unchanged = changed.isdisjoint(live(index, frontier[0]))
+        if unchanged and frontier[0] > 0:
+            now.follow(before, _position(old_index, index, frontier[0]), frontier[0])
     done: list[Refit] = []
     large = is_large(bench.model, SPARED)
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
-        reached = old_index.producer.get(index.nodes[frontier[k]].output[0], 0)
+        reached = _position(old_index, index, frontier[k])
         aim = goals.get(operator.target, operator.target)
         goal = _Goals(before, aim, reached, taken.get(aim), known)
         values = PairValues()
@@ -158,6 +163,11 @@ def refit(
         if progress:
             progress(k + 1, len(todo), "repairing")
     return working.result(), tuple(done)
+
+
+def _position(original: GraphIndex, pruned: GraphIndex, node: int) -> int:
+    """The node of the original that makes what a node of the pruned graph makes; the first where none does."""
+    return original.producer.get(pruned.nodes[node].output[0], 0)
 
 
 class _Front(NamedTuple):

@@ -13,7 +13,7 @@ from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 
 BATCH = 64
 _BYTES = 1 << 26  # of the judged tensors of one run
-_RUN_BYTES = 1 << 29  # of the activations of one run
+_RUN_BYTES = 1 << 27  # of the activations of one run
 
 
 def samples_per_run(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,3 +141,20 @@ def test_values_are_the_same_whichever_thread_computes_them(name: str) -> None:
 
     for one, other in zip(values(1), values(3), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("limit", [1 << 29, 1000])
+def test_a_model_follows_another_up_to_where_they_part(limit: int) -> None:
+    """What is computed behind is the same, from tensors that the other one has computed."""
+    source, model, _ = replay("resnet")
+    follower = replay("resnet", limit=limit)[0]
+    name = model.outputs[0].name
+    expected = collect(follower, name)
+    ran: list[int] = []
+    part = follower._data.inputs
+    follower.follow(source, 21, 21)
+    follower._data = SimpleNamespace(inputs=lambda chosen: ran.append(1) or part(chosen))  # type: ignore
+    np.testing.assert_allclose(collect(follower, name), expected, rtol=1e-4, atol=1e-5)
+    assert source._position == follower._position
+    assert follower._position == (21 if limit > 1000 else 0)
+    assert bool(ran) is (limit == 1000)

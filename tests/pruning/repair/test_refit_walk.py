@@ -131,6 +131,33 @@ def test_pairs_are_solved_together_as_often_as_asked() -> None:
     assert 1 <= max(item.rounds for item in often) <= 3
 
 
+@pytest.mark.parametrize("removed", [0, 2])
+def test_the_pruned_model_starts_where_it_parts_from_the_original(
+    removed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = rt.load(MODELS / "resnet_digits.onnx")
+    own = Workbench(model, rt.open_data(MODELS / "digits.npz", model), CPU)
+    blocks = [layer for layer in own.layers("layer") if layer.removable]
+    chosen = Plan("test", own.digest, (Step.of(blocks[removed]),))
+    insertion = AdapterInsertion(apply_plan(own, chosen))
+    asked: list[tuple[int, int]] = []
+    follow = PartialRunner.follow
+
+    def noted(self: PartialRunner, source: PartialRunner, reached: int, node: int) -> None:
+        asked.append((reached, node))
+        follow(self, source, reached, node)
+
+    monkeypatch.setattr(PartialRunner, "follow", noted)
+    shared = refit(own, insertion, chosen, np.arange(64), effort=Effort(1))[0]
+    assert len(asked) == 1
+    assert min(asked[0]) > 0
+    monkeypatch.setattr(PartialRunner, "follow", lambda *given: None)
+    alone = refit(own, insertion, chosen, np.arange(64), effort=Effort(1))[0]
+    feeds = own.data.inputs(np.arange(64))
+    one, other = (Session(fitted, CPU).run(feeds)[model.outputs[0].name] for fitted in (shared, alone))
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_as_many_threads_as_one_likes_give_the_same_weights() -> None:
     def weights(threads: int) -> bytes:
         model = rt.load(MODELS / "resnet_digits.onnx")
