@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -245,10 +245,17 @@ def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:
 def _budget(limits: BudgetArguments, plan: Plan | None = None) -> tuple[Budget, Opening]:
     """The limits as a budget, and the rest of the keywords."""
     from redtest_onnx.pruning.budget import Budget
+    from redtest_onnx.pruning.settings import PruneSettings
 
     names = Opening.__annotations__
     how = Opening(**{k: v for k, v in limits.items() if k in names})  # type: ignore[typeddict-item]
     said = {k: v for k, v in limits.items() if k not in names}
+    for name in said:
+        if name in {field.name for field in fields(PruneSettings)}:
+            raise InputError(
+                f"@{name} is a setting, not a limit",
+                hint=f"give settings=PruneSettings({name}={said[name]!r})",
+            )
     if plan is not None and said:
         raise InputError(f"@{next(iter(said))} and @plan exclude each other", hint="give one of them")
     whole = limits.get("budget")

@@ -32,7 +32,7 @@ _HOLDERS: WeakSet[SessionHolder] = WeakSet()
 
 
 def is_large(model: Model, limit: int | None = None) -> bool:
-    """Whether a model's weights take more bytes than `limit`, which is `LARGE` at most and if none is given."""
+    """Whether a model's weights take more bytes than `limit`: `LARGE` at most, and if none is given."""
     limit = LARGE if limit is None else min(limit, LARGE)
     if model.path is None:
         if _surely_small(model, limit):

@@ -97,6 +97,13 @@ def test_models_may_be_paths_bytes_protos_and_loaded(folder: Path) -> None:
         rt.find_layers(rt.open_workbench(path), folder / "data.npz")
 
 
+@pytest.mark.parametrize("call", [rt.plan, rt.prune])
+def test_a_setting_among_the_limits_says_where_it_belongs(folder: Path, call: Callable[..., object]) -> None:
+    with pytest.raises(rt.InputError, match="`repair` is a setting, not a limit") as error:
+        call(folder / "m.onnx", folder / "data.npz", repair="refit", options=CPU)
+    assert "settings=PruneSettings(repair='refit')" in str(error.value)
+
+
 def test_a_plan_is_saved_edited_and_loaded(folder: Path, tmp_path: Path) -> None:
     plan = rt.plan(folder / "m.onnx", folder / "data.npz", HOW, remove=2, options=CPU)
     plan.save(tmp_path / "plan.json")

@@ -67,7 +67,7 @@ class PartialRunner:
                 kept[name] = value
 
     def follow(self, source: PartialRunner, reached: int, node: int) -> None:
-        """Start behind a node in front of which this model computes what another one does on the same samples.
+        """Start behind a node in front of which another model computes the same on the same samples.
 
         The other one runs once for both. Nothing is kept, and all is computed from the inputs, where that
         would be more than the limit.

@@ -166,7 +166,7 @@ def refit(
 
 
 def _position(original: GraphIndex, pruned: GraphIndex, node: int) -> int:
-    """The node of the original that makes what a node of the pruned graph makes; the first where none does."""
+    """The node of the original that makes what one of the pruned graph makes; the first if none does."""
     return original.producer.get(pruned.nodes[node].output[0], 0)
 
 
