@@ -64,7 +64,7 @@ class LogLines:
         self._write, self._every, self._now = write, every, now
         self._what: str | None = None
         self._done = self._total = 0
-        self._began = self._said = 0.0
+        self._began = self._said = self._reached = 0.0
         self._over = threading.Event()
         self._lock = threading.Lock()
 
@@ -73,8 +73,11 @@ class LogLines:
         with self._lock:
             if what != self._what:
                 self._end()
-                self._what, self._began, self._said = what, self._now(), self._now()
+                self._what, self._done, self._began = what, 0, self._now()
+                self._said = self._reached = self._began
                 self._write(f"{what} ...")
+            if done != self._done:
+                self._reached = self._now()
             self._done, self._total = done, total
 
     def tick(self) -> None:
@@ -90,7 +93,9 @@ class LogLines:
     def _left(self, now: float) -> str:
         if not 0 < self._done < self._total:
             return ""
-        left = (now - self._began) / self._done * (self._total - self._done)
+        # A step that is under way takes as long as those before it, unless it has lasted longer already.
+        usual, lasted = (self._reached - self._began) / self._done, (now - self._began) / (self._done + 1)
+        left = max(usual, lasted) * (self._total - self._done) - (now - self._reached)
         return f", about {_words(left)} left"
 
     def _end(self) -> None:

@@ -34,6 +34,22 @@ def test_a_log_tells_when_stages_begin_how_far_they_are_and_how_long_they_took()
     ]
 
 
+def test_an_estimate_falls_while_a_usual_step_runs_and_rises_with_one_that_takes_longer() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    log = LogLines(lines.append, every=30, now=clock)
+    log.report(0, 4, "fitting")
+    clock.seconds = 100.0
+    log.report(1, 4, "fitting")
+    for clock.seconds in (110.0, 140.0, 300.0):
+        log.tick()
+    assert [line.rpartition(", ")[2] for line in lines[1:]] == [
+        "about 4 min 50 s left",  # three more of 100 s, but for 10
+        "about 4 min 20 s left",
+        "about 4 min 10 s left",  # two of 150 s now, but for 200
+    ]
+
+
 def test_the_last_stage_is_told_when_the_work_ends_and_a_short_one_is_not() -> None:
     lines: list[str] = []
     clock = Clock()

@@ -34,7 +34,7 @@ from redtest_onnx.pruning.repair.pairs import PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
-from redtest_onnx.runtime.session_room import SPARED, is_large, return_memory
+from redtest_onnx.runtime.session_room import SPARED, is_large, make_room, return_memory
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -114,6 +114,8 @@ def refit(
         The repaired model and what was done to each operator.
     """
     effort = effort or Effort()
+    if large := is_large(bench.model, SPARED):
+        make_room(bench.model, SPARED)
     known = effort.known or KnownValues()
     working = WorkingModel(pruned.model)
     old_index, index = bench.index, working.index
@@ -134,12 +136,13 @@ def refit(
     before, now = (
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )
+    if progress:
+        progress(0, len(todo), "repairing")  # the first pass takes a while
     if todo and bench.model.renamed is None and working.model.renamed is None:
         unchanged = changed.isdisjoint(live(index, frontier[0]))
         if unchanged and frontier[0] > 0:
             now.follow(before, _position(old_index, index, frontier[0]), frontier[0])
     done: list[Refit] = []
-    large = is_large(bench.model, SPARED)
     for k, (operator, first) in enumerate(zip(todo, firsts, strict=True)):
         reached = _position(old_index, index, frontier[k])
         aim = goals.get(operator.target, operator.target)

@@ -29,7 +29,6 @@ from redtest_onnx.pruning.repair.distilled import (
 from redtest_onnx.pruning.repair.refit import Effort, Refit, refit
 from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
-from redtest_onnx.runtime.session_room import SPARED, make_room
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -162,7 +161,6 @@ def repair(
 
     plain = judged(unrepaired)
     unrepaired.close()
-    make_room(bench.model, SPARED)
     sizes = len(fit), len(held_out)
     # Those that add no parameters come first and win where the samples can't tell them apart.
     names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
