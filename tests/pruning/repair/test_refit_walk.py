@@ -113,7 +113,7 @@ def test_all_that_see_other_values_or_only_those_in_front_of_gaps() -> None:
     names = [item.operator for item in refits]
     assert set(names) <= {"node_p0", "node_p2", "node_p3", "node_y"}
     assert names[0] == "node_p0"
-    assert told == [(k, 4, "repairing") for k in (1, 2, 3, 4)]
+    assert told == [(k, 4, "repairing") for k in range(5)]
     told.clear()
     _, gaps = done(plan("r0", "r1"), effort=Effort(0), scope="gaps", progress=lambda *step: told.append(step))
     assert [item.operator for item in gaps] == ["node_p0"]
