@@ -2,7 +2,7 @@
 
     python tools/experiments/depth_pruning.py                          # the embedded models
     python tools/experiments/depth_pruning.py --cases resnet56 --cifar FOLDER
-    python tools/experiments/depth_pruning.py --cases decoder          # trains a small language model first
+    python tools/experiments/depth_pruning.py --cases decoder --granularity sub-layer  # trains it first
 
 FOLDER holds models/ (resnet20_cifar10.onnx, resnet56_cifar10_bn.onnx) and data/ with CIFAR-10 as JPEG. Its
 runs see 2,048 training images without their labels and are judged on the whole test zip. Each row is added to
@@ -151,11 +151,16 @@ def cases(names: Sequence[str], shared: Path | None, scratch: Path) -> Iterator[
 
 
 def rows(
-    case: Case, criteria: Sequence[str], repairs: Sequence[str], amounts: Sequence[str] | None, threads: int
+    case: Case,
+    criteria: Sequence[str],
+    repairs: Sequence[str],
+    amounts: Sequence[str] | None,
+    similarity: rt.AnalysisSettings,
+    threads: int,
 ) -> Iterator[dict[str, Any]]:
     """Results of one model, by criterion, repair and the amounts of these names, or all."""
     options = rt.RunOptions("cpu", threads)
-    analysis = rt.analyze(case.model, case.calibration, options=options)
+    analysis = rt.analyze(case.model, case.calibration, similarity, options=options)
     before = case.quality(case.model) if case.quality else None
     for amount, budget in case.amounts:
         if amounts is not None and amount not in amounts:
@@ -163,12 +168,12 @@ def rows(
         for criterion in criteria:
             start = process_time()
             bench = rt.Workbench(case.model, case.calibration, options, evaluation=case.test)
-            settings = rt.PruneSettings(criterion)
+            settings = rt.PruneSettings(criterion, similarity)
             plan = rt.plan(bench, settings=settings, budget=budget, analysis=analysis)
             planned = process_time() - start
             for repair in repairs:
                 start = process_time()
-                settings = rt.PruneSettings(criterion, repair=repair)  # type: ignore[arg-type]
+                settings = rt.PruneSettings(criterion, similarity, repair=repair)  # type: ignore[arg-type]
                 result = rt.prune(bench, settings=settings, plan=plan, analysis=analysis)
                 found = row(case, amount, criterion, repair, result)
                 if case.quality:
@@ -255,16 +260,20 @@ def main() -> None:
     parser.add_argument("--criteria", nargs="+", help="[default: all that the data has labels for]")
     parser.add_argument("--repairs", nargs="+", default=list(REPAIRS))
     parser.add_argument("--amounts", nargs="+", help="such as '4 layers' [default: all of a case]")
+    parser.add_argument(
+        "--granularity", default="auto", help="sub-layer counts attention and feed-forward one by one"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scratch", type=Path, default=Path("decoder"), help="where the decoder is trained")
     parser.add_argument("--output", type=Path, default=Path("depth_pruning.jsonl"))
     parser.add_argument("--table", type=Path, help="write all results of --output as Markdown")
     parser.add_argument("--figure", type=Path, help="write all results of --output as a figure")
     options = parser.parse_args()
+    similarity = rt.AnalysisSettings(granularity=options.granularity)
     for case in cases(options.cases, options.cifar, options.scratch):
         labelled = case.calibration.labels(np.arange(1)) is not None
         criteria = options.criteria or [*CRITERIA, *(LABELLED if labelled else ()), *BASELINES]
-        for result in rows(case, criteria, options.repairs, options.amounts, options.threads):
+        for result in rows(case, criteria, options.repairs, options.amounts, similarity, options.threads):
             with options.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
             print(table([result]).splitlines()[-1], flush=True)

@@ -117,7 +117,7 @@ def test_all_that_see_other_values_or_only_those_in_front_of_gaps() -> None:
     told.clear()
     _, gaps = done(plan("r0", "r1"), effort=Effort(0), scope="gaps", progress=lambda *step: told.append(step))
     assert [item.operator for item in gaps] == ["node_p0"]
-    assert told == [(1, 1, "repairing")]
+    assert told == [(0, 1, "repairing"), (1, 1, "repairing")]
     assert {item.rounds for item in refits} == {0}
     assert all(item.unknowns == 4 and item.rows == COUNT for item in refits)
     assert [node.output[0] for node in model.graph.node] == ["p0", "r0", "p2", "r2", "p3", "y"]

@@ -86,6 +86,7 @@ def decided(
     failing: Sequence[str] = (),
     allows: Callable[[int], bool] = lambda k: True,
     offer: TrainingOffer | None = None,
+    answers: bool = False,
 ) -> tuple[Repair, list[str]]:
     """What is done where plain removal and the repairs have these losses, and which repairs were tried."""
     pairs = [loss if isinstance(loss, tuple) else (loss, loss) for loss in losses]
@@ -106,6 +107,7 @@ def decided(
     monkeypatch.setattr(module, "fit_to_original", fitted)
     monkeypatch.setattr(module, "distilled", trained)
     monkeypatch.setattr(module, "drop", lambda reference, result: result.loss)
+    monkeypatch.setattr(module, "counts_answers", lambda reference: answers)
     monkeypatch.setattr(Workbench, "evaluator", lambda self, indices=None: judge)
     monkeypatch.setattr(module, "require_training", lambda: None)
     found_offer = offer or TrainingOffer(1.0, True, False)
@@ -208,9 +210,31 @@ def test_distillation_follows_a_short_refit(monkeypatch: pytest.MonkeyPatch) -> 
     few, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.3)
     assert few.fitted_on == 50
     np.testing.assert_array_equal(fits[0].fit, bench().splits.fit[:50])
-    worse, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.5)
-    assert (worse.method, worse.loss) == ("refit", 0.5)
+
+
+@pytest.mark.parametrize(("whole", "loss"), [(0.45, 0.45), (0.5, 0.5), (0.6, 0.5)])
+def test_where_training_is_no_better_the_better_refit_is_given(
+    monkeypatch: pytest.MonkeyPatch, whole: float, loss: float
+) -> None:
+    worse, tried = decided(monkeypatch, "distil", 0.9, 0.5, 0.5, whole)
+    assert tried == ["distil", "training", "refit"]
+    assert (worse.method, worse.loss) == ("refit", loss)
     assert worse.training is not None
+    assert worse.fitted_on == (sizes()[0] if whole < 0.5 else min(sizes()[0], 768))
+    assert worse.refits == REFITS["refit" if whole < 0.5 else "distil"]
+
+
+def test_training_that_was_asked_for_stays_where_chance_explains_a_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chance = (0.5 * 0.5 / sizes()[1]) ** 0.5
+    found, tried = decided(monkeypatch, "distil", 0.9, 0.5, 0.499 + chance, answers=True)
+    assert (found.method, found.loss, tried) == ("distil", 0.499 + chance, ["distil", "training"])
+    found, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.501 + chance, 0.9, answers=True)
+    assert found.method == "refit"
+    accepted = TrainingOffer(1.0, True, True)
+    found, _ = decided(monkeypatch, "auto", 0.9, 0.5, 0.501, 0.9, offer=accepted, answers=True)
+    assert found.method == "refit"  # not asked for
 
 
 def test_nothing_is_repaired_where_nothing_is_to_be() -> None:
