@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.metrics.least_squares import RidgeFit, Rows
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, solved
-from redtest_onnx.metrics.ridge import RidgeFit, Rows, same_float
+from redtest_onnx.metrics.ridge import same_float
 
 Floats = npt.NDArray[Any]
 

@@ -10,121 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.metrics.least_squares import RidgeFit, Rows
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, explained, solved
 
-Rows = npt.NDArray[np.generic]
-
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _CHUNK = 4096  # rows whose products are summed in the precision of the rows
 _BAND = 256  # rows of a normal matrix that outer products are added to at a time
-
-
-@dataclass(frozen=True)
-class RidgeFit:
-    """Linear maps y ~ x W + b, one per group.
-
-    Attributes:
-        weight: [groups, p, q] float64.
-        bias: [groups, q] float64.
-        explained: [groups] share of the targets' energy that the map explains, on the rows it was fitted to.
-        penalty: [groups] what was added to the diagonal of the normal matrix.
-    """
-
-    weight: Float64s
-    bias: Float64s
-    explained: Float64s
-    penalty: Float64s
-
-
-class LeastSquares(Protocol):
-    """Equations y ~ x W + b that rows are added to."""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-
-    def add(self, x: Rows, y: Rows) -> None:
-        """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
-
-    def merged(self, other: Self) -> Self:
-        """These equations and others of the same kind and sizes."""
-
-    def residual(self, fit: RidgeFit) -> Float64s:
-        """[groups] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
-
-    def solve(self, ridge: float | Float64s, *, intercept: bool = True) -> RidgeFit:
-        """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
-        variance of x. With no rows at all the map is zero."""
-
-    def errors_on(self, check: Self, *, intercept: bool = True) -> Callable[[float], Float64s]:
-        """What gives `check.residual` [groups] of the solution of these equations for a penalty."""
-
-    def diagnose(self, fit: RidgeFit, *, intercept: bool = True) -> Diagnosis:
-        """How well a fit to these rows is determined."""
-
-
-Equations = TypeVar("Equations", bound=LeastSquares)
-
-
-def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> RidgeFit | None:
-    """Choose each group's penalty on rows that the fit does not see, then fit to all rows.
-
-    Args:
-        train: rows to fit to.
-        check: rows to judge the penalties on; they are fitted to in the end, too.
-        intercept: whether a bias is fitted.
-
-    Returns:
-        The fit, zero in groups where no penalty gives less error on `check` than no correction at all; None
-        where that is so in all of them.
-    """
-    errors = _held_out_errors(train, check, intercept)
-    chosen: Float64s = np.array(PENALTIES)[errors.argmin(axis=0)]
-    useful = errors.min(axis=0) < 1
-    if not useful.any():
-        return None
-    fit: RidgeFit = train.merged(check).solve(chosen, intercept=intercept)
-    if useful.all():
-        return fit
-    weight, bias = fit.weight * useful[:, None, None], fit.bias * useful[:, None]
-    return RidgeFit(weight, bias, fit.explained * useful, fit.penalty)
-
-
-def _held_out_errors(train: Equations, check: Equations, intercept: bool) -> Float64s:
-    """[penalties, groups] errors on `check` of fits to `train`; infinite where they needn't be known.
-
-    The error of one group falls with the penalty and rises again: from the middle it is followed downhill,
-    which finds the best of five with three or four factorisations.
-    """
-    middle = len(PENALTIES) // 2
-    error_of = train.errors_on(check, intercept=intercept)
-
-    def error(k: int) -> Float64s:
-        found = error_of(PENALTIES[k])
-        return np.where(np.isfinite(found), found, np.inf)
-
-    first = error(middle)
-    errors = np.full((len(PENALTIES), len(first)), np.inf)
-    errors[middle] = first
-    if len(first) > 1:
-        for k in {*range(len(PENALTIES))} - {middle}:
-            errors[k] = error(k)
-        return errors
-    for step in (-1, 1):
-        k = middle + step
-        while 0 <= k < len(PENALTIES):
-            errors[k] = error(k)
-            if errors[k, 0] >= errors[k - step, 0] and np.isfinite(errors[k, 0]):
-                break
-            k += step
-        if errors.min() < errors[middle, 0]:
-            break  # it rises to the other side
-    return errors
 
 
 class NormalEquations:

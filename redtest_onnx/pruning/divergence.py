@@ -104,7 +104,7 @@ def first_divergence(
 
 def _run(model: Model, known: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
     feeds = {spec.name: known[spec.name] for spec in model.inputs}
-    return Session(model, options, level="none", once=True).run(feeds)
+    return Session(model, options, level="none", use="once").run(feeds)
 
 
 def _bytes(shapes: Shapes, name: str) -> int:
@@ -117,7 +117,7 @@ def first_infinite(bench: Workbench) -> str | None:
     """The first tensor that is not finite on the first sample, and what makes it; None if all are."""
     index = index_of(bench.model)
     names = [name for node in index.nodes for name in node.output if name in index.input_dependent]
-    found = Session(expose(bench.model, names), bench.options, level="none", once=True).run(bench.sample)
+    found = Session(expose(bench.model, names), bench.options, level="none", use="once").run(bench.sample)
     for name in names:
         if not finite(found[name]):
             return f"{name!r}, made by {describe(index, index.producer[name])}"

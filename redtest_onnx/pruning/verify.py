@@ -50,14 +50,14 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
         raise InternalError("the rewritten model does not pass onnx.checker")
     feeds = bench.sample
     if is_large(bench.model):
-        reference = Session(bench.model, bench.options, once=True).run(feeds)
+        reference = Session(bench.model, bench.options, use="once").run(feeds)
     else:
         reference = bench.session().run(feeds)
     for level in LEVELS:
         # The fastest is used again; the others are for this alone.
         once = level != "all"
         session = (
-            Session(rewritten.model, rewritten.options, level=level, once=True)
+            Session(rewritten.model, rewritten.options, level=level, use="once")
             if once
             else rewritten.session()
         )

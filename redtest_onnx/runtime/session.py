@@ -41,6 +41,7 @@ from redtest_onnx.runtime.session_room import make_room
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 Level = Literal["none", "basic", "extended", "all"]
+Use = Literal["often", "once", "beside"]
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,9 @@ class Session:
             reduced, and keep no second set of buffers.
         deployed: run the model as its users will: on the providers that were asked for, and with a long
             search for the fastest kernels, which pays for sessions that run often.
-        once: for a single run: weights are read as they lie in their file, which takes less time and memory
-            to open and a little more to run.
-        pooled: keep a pool of memory, which grows to what the largest run takes and more; without it what is
-            freed serves other sessions and arrays, too.
+        use: "often" keeps a pool of memory, which grows to what the largest run takes and more. "once", for a
+            single run, also reads weights as they lie in their file, which takes less time and memory to open
+            and a little more to run. "beside" others has no pool, so that what is freed serves them, too.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it; the session is not run.
 
     Raises:
@@ -128,8 +128,7 @@ class Session:
         level: Level = "all",
         early_release: bool = False,
         deployed: bool = False,
-        once: bool = False,
-        pooled: bool = True,
+        use: Use = "often",
         save_optimised: Path | None = None,
     ) -> None:
         ort = onnxruntime()
@@ -142,10 +141,10 @@ class Session:
             level=level,
             early_release=early_release,
             deployed=deployed,
-            pooled=pooled,
+            use=use,
         )
         """Opens another session in the same way."""
-        self._pooled = pooled
+        self._pooled = use != "beside"
         self.label = model.label
         self.model = model
         self.options = options
@@ -156,9 +155,9 @@ class Session:
         settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if once or save_optimised is not None:
+        if use == "once" or save_optimised is not None:
             settings.add_session_config_entry("session.disable_prepacking", "1")
-        settings.enable_cpu_mem_arena = pooled
+        settings.enable_cpu_mem_arena = self._pooled
         if early_release:
             settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             # The pattern is one block for all activations, beside those of the run that it was learnt from.

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redtest_onnx.metrics.few_rows import FewRows
-from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations, best_fit
+from redtest_onnx.metrics.least_squares import PENALTIES, best_fit
+from redtest_onnx.metrics.ridge import NormalEquations
 
 
 def equations(x: np.ndarray, y: np.ndarray, batch: int = 7) -> NormalEquations:

@@ -11,8 +11,9 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES, gram_samples, h_centre, hsic_scale, u_centre
 from redtest_onnx.metrics.elimination import LinearReader, eliminate
 from redtest_onnx.metrics.grams import beyond_rounding, centre_gram, centred_norms, linear_gram, only_rounding
+from redtest_onnx.metrics.least_squares import PENALTIES, RidgeFit, _held_out_errors
 from redtest_onnx.metrics.packed import PackedGrams
-from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations, RidgeFit, _held_out_errors, same_float
+from redtest_onnx.metrics.ridge import NormalEquations, same_float
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null, standard_errors
 
 EPS = float(np.finfo(np.float32).eps)

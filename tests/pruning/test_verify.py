@@ -44,10 +44,10 @@ def test_the_same_model_passes_at_every_level(monkeypatch: pytest.MonkeyPatch) -
     levels: list[str] = []
 
     class Watched(Session):
-        def __init__(self, model: rt.Model, options: rt.RunOptions, *, level: str, once: bool) -> None:
+        def __init__(self, model: rt.Model, options: rt.RunOptions, *, level: str, use: str) -> None:
             levels.append(level)
-            assert once
-            super().__init__(model, options, level=level, once=once)  # type: ignore[arg-type]
+            assert use == "once"
+            super().__init__(model, options, level=level, use=use)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "Session", Watched)
     verify(bench(), changed(lambda proto: None))

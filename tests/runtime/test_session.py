@@ -15,7 +15,7 @@ from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import RuntimeUnavailableError
 from redtest_onnx.runtime.devices import cuda_available, resolve_device
 from redtest_onnx.runtime.latency import measure_latency
-from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session import Session, Use
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
 
@@ -48,15 +48,17 @@ def test_a_run_that_fails_names_the_inputs() -> None:
     assert "float32[1, 3]" in str(error.value)
 
 
-@pytest.mark.parametrize(("pooled", "borrowed"), [(True, False), (True, True), (False, False)])
-def test_outputs_do_not_hold_the_memory_of_their_session(pooled: bool, borrowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("use", "borrowed"), [("often", False), ("often", True), ("once", False), ("beside", False)]
+)
+def test_outputs_do_not_hold_the_memory_of_their_session(use: Use, borrowed: bool) -> None:
     """They would keep its weights and the largest run's activations alive."""
     values = np.ones((1 << 20, 2), np.float32)
-    session = Session(model(), CPU, pooled=pooled)
+    session = Session(model(), CPU, use=use)
     held = [session.run({"x": values[:2]}, borrowed=borrowed)["y"]]
     session.run({"x": values})
     np.testing.assert_array_equal(held[0], values[:2])
-    assert held[0].flags.owndata is (pooled and not borrowed)
+    assert held[0].flags.owndata is (use != "beside" and not borrowed)
 
 
 def test_cuda_is_not_replaced_silently() -> None:

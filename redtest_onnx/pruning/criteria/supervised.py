@@ -11,7 +11,8 @@ from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.metrics.ridge import PENALTIES, NormalEquations
+from redtest_onnx.metrics.least_squares import PENALTIES
+from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.criteria.modularity import NEIGHBOURS, modularity
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows

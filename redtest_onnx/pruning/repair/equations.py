@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from redtest_onnx.graph.linear_operators import Geometry, LinearOperator
 from redtest_onnx.metrics.few_rows import FewRows
+from redtest_onnx.metrics.least_squares import best_fit
 from redtest_onnx.metrics.penalised import Diagnosis
-from redtest_onnx.metrics.ridge import NormalEquations, best_fit
+from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions

@@ -204,7 +204,7 @@ class JointRefit:
     def _opened(self, model: Model, fed: Values) -> Session:
         options = for_size(self._options, [fed.nbytes])
         options = options if self._workers == 1 else replace(options, threads=1)
-        return Session(model, options, pooled=False)
+        return Session(model, options, use="beside")
 
     def _applied(self, run: int, inner: Values) -> Values:
         """The function between the operators, at other outputs of the first."""

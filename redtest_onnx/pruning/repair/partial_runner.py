@@ -168,7 +168,7 @@ class Part:
         known = {**runner._kept[0], **given}
         fed = [getattr(known.get(name), "nbytes", None) for name in self._fed]
         options, self.workers = spread(runner.options, fed, len(runner.counts))
-        self._session = Session(part, options, pooled=False) if computed else None
+        self._session = Session(part, options, use="beside") if computed else None
         self._from_data = any(n not in types for n in (*self._fed, *names) if n in inputs)
         if self._from_data or not computed:
             self.workers = 1  # files are read in turn

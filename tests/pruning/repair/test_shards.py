@@ -12,7 +12,7 @@ from nets import Net
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.engines.run import EngineOptions
-from redtest_onnx.metrics import ridge
+from redtest_onnx.metrics import least_squares
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.refit import Effort, refit
@@ -58,7 +58,7 @@ def test_the_sums_of_all_files_give_what_all_samples_give(
     whole: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other samples choose the penalty where files are read one by one; with one penalty all is the same.
-    monkeypatch.setattr(ridge, "PENALTIES", (1e-3,))
+    monkeypatch.setattr(least_squares, "PENALTIES", (1e-3,))
     plan = Plan("test", whole.digest, (Step("gap", "h1", "h2", "bypass", None, 0, 0),))
     pruned = apply_plan(whole, plan)
     before = sorted(tmp_path.iterdir())
