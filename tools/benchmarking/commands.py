@@ -175,7 +175,8 @@ def table(figures: Figures) -> str:
         "| command | CPU s | forward pass s | x forward | peak memory MB | x file |",
         "|---|---|---|---|---|---|",
     ]
-    for title, found in figures.items():
+    order = {job.title: k for k, job in enumerate(COMMANDS)}
+    for title, found in sorted(figures.items(), key=lambda item: order.get(item[0], len(order))):
         forward = found["forward_s"]
         times = [f"{forward:.2f}", f"{found['cpu_s'] / forward:.1f}"] if forward else ["", ""]
         peak = found["peak_bytes"]
