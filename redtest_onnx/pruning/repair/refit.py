@@ -132,7 +132,7 @@ def refit(
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
-    size = min(bench.samples_per_run, -(-len(indices) // CHECK_EVERY))
+    size = min(bench.samples_per_fit, -(-len(indices) // CHECK_EVERY))
     before, now = (
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )

@@ -106,7 +106,7 @@ class ShardSums:
         model = load(self.folder / f"{position}.onnx")
         operator = linear_operators(model)[position]
         indices = np.arange(len(bench.data), dtype=np.int64)
-        size = min(original.samples_per_run, -(-len(indices) // CHECK_EVERY))
+        size = min(original.samples_per_fit, -(-len(indices) // CHECK_EVERY))
         before, now = (
             PartialRunner(side, indices, size=size) for side in (original, original.successor(model))
         )

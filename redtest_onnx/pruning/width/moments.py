@@ -161,7 +161,7 @@ def width_readers(
         for width in widths
         if all(sizes.get(o.output) == sizes.get(o.target) for o in width.consumers)  # no sum that widens them
     ]
-    size = max(1, min(bench.samples_per_run, -(-len(indices) // _PARTS)))
+    size = max(1, min(bench.samples_per_fit, -(-len(indices) // _PARTS)))
     runner = PartialRunner(bench, indices, size=size)
     samples = max(runner.counts)
     for portion in portions(measurable, lambda width: _held(bench, width, samples), _RUN_BYTES):

@@ -91,7 +91,7 @@ class _Effects:
 
     def __init__(self, bench: Workbench, indices: Indices) -> None:
         self._bench, self._index = bench, bench.index
-        size = max(1, min(bench.samples_per_run, len(indices)))
+        size = max(1, min(bench.samples_per_fit, len(indices)))
         self._runner = PartialRunner(bench, indices, size=size)
         floats = [name for name in self._index.outputs if bench.shapes.is_float(name)]
         self._outputs = floats or list(self._index.outputs)
