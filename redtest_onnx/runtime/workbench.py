@@ -30,7 +30,7 @@ from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
 from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
-from redtest_onnx.runtime.outputs.arrange import samples_per_fit, samples_per_run
+from redtest_onnx.runtime.outputs.arrange import samples_per_run
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Level, RunOptions, Session, runs_elsewhere
@@ -293,12 +293,6 @@ class Workbench:
         """Samples of a run that needs little memory, where the model leaves their number open."""
         held = self.cost.peak_activation_bytes or 0
         return samples_per_run(self.outputs, self.shapes.sizes, self.resolved.batch, held)
-
-    @cached_property
-    def samples_per_fit(self) -> int:
-        """Samples of a run of a fit, likewise; for masked texts the same whatever they are padded to."""
-        held = self.cost.peak_activation_bytes or 0
-        return samples_per_fit(self.resolved.batch, held, masked=self.mask is not None)
 
     def evaluator(self, samples: Subset | Indices | None = None) -> Evaluator:
         """What holds other models against this one.

@@ -10,7 +10,7 @@ import redtest_onnx as rt
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import PruneSettings, prune
 from redtest_onnx.runtime import session_room
-from redtest_onnx.runtime.outputs.arrange import samples_per_fit, samples_per_run
+from redtest_onnx.runtime.outputs.arrange import samples_per_run
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -65,11 +65,3 @@ def test_a_run_holds_few_samples_where_each_needs_much_memory() -> None:
     assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 26) == 2  # activations of 128 MiB
     assert samples_per_run(outputs, {"y": (1, 10)}, 1, 1 << 40) == 1
     assert samples_per_run(outputs, {}, 1) == 64
-
-
-def test_a_fit_takes_as_many_masked_samples_whatever_they_are_padded_to() -> None:
-    assert samples_per_fit(1, 1 << 20, masked=False) == 64
-    assert samples_per_fit(2, 1 << 26, masked=False) == 4
-    assert samples_per_fit(1, 1 << 30, masked=False) == 1
-    assert {samples_per_fit(1, held, masked=True) for held in (1 << 20, 1 << 23, 1 << 25)} == {64}
-    assert samples_per_fit(1, 1 << 26, masked=True) == 32

@@ -14,14 +14,27 @@ from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import Fence, live, segment
 from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.devices import resolve_device
+from redtest_onnx.runtime.outputs.arrange import BATCH
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.threads import in_threads, thread_count
 from redtest_onnx.runtime.workbench import Workbench
 
+_RUN_BYTES = 1 << 27  # of the activations of one run
+_MASKED_BYTES = 1 << 31  # the same for texts, which may be padded
 _KEPT_BYTES = 1 << 29
 _TINY_RUN = 1 << 16  # bytes fed to a run that is over before another thread wakes
 _SMALL_RUN = 1 << 21  # bytes fed to a run that a second thread would not make faster
 _SPREAD_RUN = 1 << 25  # bytes up to which a run on each thread is better than one on all
+
+
+def samples_per_fit(bench: Workbench) -> int:
+    """How many samples a run of a fit takes; which of them choose a penalty follows from it.
+
+    So the length that masked texts are padded to has no part in it, as far as memory allows.
+    """
+    room = _MASKED_BYTES if bench.mask is not None else _RUN_BYTES
+    held = bench.cost.peak_activation_bytes or 0
+    return max(1, min(BATCH, room * bench.resolved.batch // max(held, 1)))
 
 
 class PartialRunner:

@@ -31,7 +31,7 @@ from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Corre
 from redtest_onnx.pruning.repair.joint import JointRefit
 from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.pairs import PairValues, upstream_operator
-from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session_room import SPARED, is_large, make_room, return_memory
@@ -132,7 +132,7 @@ def refit(
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.
     frontier = list(accumulate(reversed(starts), min))[::-1]
-    size = min(bench.samples_per_fit, -(-len(indices) // CHECK_EVERY))
+    size = min(samples_per_fit(bench), -(-len(indices) // CHECK_EVERY))
     before, now = (
         PartialRunner(side, indices, size=size) for side in (bench, bench.successor(working.model))
     )

@@ -26,7 +26,7 @@ from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Equations
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.refit import Refit, record
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
@@ -106,7 +106,7 @@ class ShardSums:
         model = load(self.folder / f"{position}.onnx")
         operator = linear_operators(model)[position]
         indices = np.arange(len(bench.data), dtype=np.int64)
-        size = min(original.samples_per_fit, -(-len(indices) // CHECK_EVERY))
+        size = min(samples_per_fit(original), -(-len(indices) // CHECK_EVERY))
         before, now = (
             PartialRunner(side, indices, size=size) for side in (original, original.successor(model))
         )

@@ -15,7 +15,7 @@ from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.elimination import LinearReader, fitted
 from redtest_onnx.pruning.repair.equations import operator_rows
 from redtest_onnx.pruning.repair.operator_models import effective_weight
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -161,7 +161,7 @@ def width_readers(
         for width in widths
         if all(sizes.get(o.output) == sizes.get(o.target) for o in width.consumers)  # no sum that widens them
     ]
-    size = max(1, min(bench.samples_per_fit, -(-len(indices) // _PARTS)))
+    size = max(1, min(samples_per_fit(bench), -(-len(indices) // _PARTS)))
     runner = PartialRunner(bench, indices, size=size)
     samples = max(runner.counts)
     for portion in portions(measurable, lambda width: _held(bench, width, samples), _RUN_BYTES):

@@ -13,7 +13,7 @@ from redtest_onnx.data.batching import Indices
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.metrics.elimination import Elimination, eliminate
 from redtest_onnx.pruning.criteria.gap_fits import GapFits
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.positions import silenced
 from redtest_onnx.pruning.width.moments import WidthReader, width_readers
 from redtest_onnx.runtime.workbench import Workbench
@@ -91,7 +91,7 @@ class _Effects:
 
     def __init__(self, bench: Workbench, indices: Indices) -> None:
         self._bench, self._index = bench, bench.index
-        size = max(1, min(bench.samples_per_fit, len(indices)))
+        size = max(1, min(samples_per_fit(bench), len(indices)))
         self._runner = PartialRunner(bench, indices, size=size)
         floats = [name for name in self._index.outputs if bench.shapes.is_float(name)]
         self._outputs = floats or list(self._index.outputs)

@@ -14,7 +14,6 @@ from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 BATCH = 64
 _BYTES = 1 << 26  # of the judged tensors of one run
 _RUN_BYTES = 1 << 27  # of the activations of one run
-_MASKED_BYTES = 1 << 31  # the same of a fit to texts, which may be padded
 
 
 def samples_per_run(
@@ -32,20 +31,6 @@ def samples_per_run(
     each = sum(4 * prod(sizes[name]) for name in judged if name in sizes) / batch
     run = _RUN_BYTES * batch // max(activations, 1)
     return max(1, min(BATCH, int(_BYTES / max(each, 1)), run))
-
-
-def samples_per_fit(batch: int, activations: int, *, masked: bool) -> int:
-    """How many samples a run of a fit takes; which of them choose a penalty follows from it.
-
-    So the length that texts are padded to has no part in it, as far as memory allows.
-
-    Args:
-        batch: samples that `activations` are for.
-        activations: bytes of activations that such a run holds at a time.
-        masked: whether positions of the samples may be padding.
-    """
-    room = _MASKED_BYTES if masked else _RUN_BYTES
-    return max(1, min(BATCH, room * batch // max(activations, 1)))
 
 
 def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
-from redtest_onnx.pruning.repair.partial_runner import PartialRunner, spread
+from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit, spread
 from redtest_onnx.runtime.session import Device, RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -158,3 +159,25 @@ def test_a_model_follows_another_up_to_where_they_part(limit: int) -> None:
     assert source._position == follower._position
     assert follower._position == (21 if limit > 1000 else 0)
     assert bool(ran) is (limit == 1000)
+
+
+@pytest.mark.parametrize(
+    ("batch", "held", "masked", "expected"),
+    [
+        (1, 1 << 20, False, 64),
+        (2, 1 << 26, False, 4),
+        (1, 1 << 30, False, 1),
+        (1, 1 << 20, True, 64),
+        (1, 1 << 25, True, 64),  # whatever texts are padded to
+        (1, 1 << 26, True, 32),
+    ],
+)
+def test_runs_of_fits_are_as_large_as_memory_allows(
+    batch: int, held: int, masked: bool, expected: int
+) -> None:
+    bench: Any = SimpleNamespace(
+        mask=object() if masked else None,
+        cost=SimpleNamespace(peak_activation_bytes=held),
+        resolved=SimpleNamespace(batch=batch),
+    )
+    assert samples_per_fit(bench) == expected
