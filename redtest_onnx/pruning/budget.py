@@ -12,7 +12,6 @@ from typing import Annotated, Any
 from redtest_onnx.checks import Between, Natural, Share, check, check_settings
 from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.metrics.agreement.classes import MEASURE as SAME_CLASS
 from redtest_onnx.pruning.criteria import base as criteria
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, SetChoice
 from redtest_onnx.pruning.halving import LeastLoss, Removals, Trial, longest, removed_parameters
@@ -111,14 +110,6 @@ def drop(reference: Evaluation, candidate: Evaluation) -> float:
         return reference.accuracy - candidate.accuracy
     agreement = candidate.agreement.value
     return float("inf") if agreement is None else 1.0 - agreement
-
-
-def counts_answers(reference: Evaluation) -> bool:
-    """Whether a `drop` is a share of samples with another answer, which a few samples tell roughly."""
-    if reference.accuracy_steers:
-        return True
-    outputs = [output for output in reference.agreement.outputs if output.steers]
-    return bool(outputs) and all(output.measure == SAME_CLASS for output in outputs)
 
 
 @dataclass(frozen=True)

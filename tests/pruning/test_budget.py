@@ -9,10 +9,8 @@ import pytest
 from criterion_contexts import criterion_context
 
 import redtest_onnx as rt
-from redtest_onnx.metrics.agreement.summary import Agreement, OutputAgreement
-from redtest_onnx.pruning.budget import Budget, counts_answers, make_plan
+from redtest_onnx.pruning.budget import Budget, make_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext
-from redtest_onnx.runtime.evaluate import Evaluation
 
 
 def undefined(*layers: int) -> CriterionContext:
@@ -64,25 +62,3 @@ def test_a_threshold_takes_what_scores_exactly_so_high() -> None:
     assert len(scores) > 2
     kept = make_plan(context, Budget(threshold=scores[1]), "redtest-adjacent").steps
     assert sorted(step.score for step in kept if step.score is not None) == scores[1:]
-
-
-@pytest.mark.parametrize(
-    ("steers", "measures", "expected"),
-    [
-        (True, [("values", True)], True),  # by labels
-        (False, [("same top class", True)], True),
-        (False, [("same top class", True), ("mean cosine", False)], True),  # which has no part
-        (False, [("same top class", True), ("mean cosine", True)], False),
-        (False, [("mean cosine", True)], False),
-        (False, [], False),
-    ],
-)
-def test_a_drop_is_a_share_of_answers_where_classes_or_labels_judge(
-    steers: bool, measures: list[tuple[str, bool]], expected: bool
-) -> None:
-    outputs = tuple(
-        OutputAgreement(f"o{k}", "classes", 1, measure, 0.9, steers=steers_too)
-        for k, (measure, steers_too) in enumerate(measures)
-    )
-    evaluation = Evaluation(Agreement(None, None, None, outputs), 0.5 if steers else None, 10, steers)
-    assert counts_answers(evaluation) is expected

@@ -36,7 +36,7 @@ def case(name: str) -> tuple[Workbench, rt.Model, Plan]:
     return bench, apply_plan(bench, plan), plan
 
 
-def test_training_is_kept_where_chance_explains_what_is_lost() -> None:
+def test_training_is_kept_where_held_out_samples_agree_more() -> None:
     bench, pruned, plan = case("vit")
     settings = RepairSettings("distil", distil=DistilSettings(steps=40, moment_samples=64))
     refitted, before = repair(bench, pruned, plan, replace(settings, method="refit"))

@@ -86,7 +86,6 @@ def decided(
     failing: Sequence[str] = (),
     allows: Callable[[int], bool] = lambda k: True,
     offer: TrainingOffer | None = None,
-    answers: bool = False,
 ) -> tuple[Repair, list[str]]:
     """What is done where plain removal and the repairs have these losses, and which repairs were tried."""
     pairs = [loss if isinstance(loss, tuple) else (loss, loss) for loss in losses]
@@ -107,7 +106,6 @@ def decided(
     monkeypatch.setattr(module, "fit_to_original", fitted)
     monkeypatch.setattr(module, "distilled", trained)
     monkeypatch.setattr(module, "drop", lambda reference, result: result.loss)
-    monkeypatch.setattr(module, "counts_answers", lambda reference: answers)
     monkeypatch.setattr(Workbench, "evaluator", lambda self, indices=None: judge)
     monkeypatch.setattr(module, "require_training", lambda: None)
     found_offer = offer or TrainingOffer(1.0, True, False)
@@ -222,19 +220,6 @@ def test_where_training_is_no_better_the_better_refit_is_given(
     assert worse.training is not None
     assert worse.fitted_on == (sizes()[0] if whole < 0.5 else min(sizes()[0], 768))
     assert worse.refits == REFITS["refit" if whole < 0.5 else "distil"]
-
-
-def test_training_that_was_asked_for_stays_where_chance_explains_a_loss(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    chance = (0.5 * 0.5 / sizes()[1]) ** 0.5
-    found, tried = decided(monkeypatch, "distil", 0.9, 0.5, 0.499 + chance, answers=True)
-    assert (found.method, found.loss, tried) == ("distil", 0.499 + chance, ["distil", "training"])
-    found, _ = decided(monkeypatch, "distil", 0.9, 0.5, 0.501 + chance, 0.9, answers=True)
-    assert found.method == "refit"
-    accepted = TrainingOffer(1.0, True, True)
-    found, _ = decided(monkeypatch, "auto", 0.9, 0.5, 0.501, 0.9, offer=accepted, answers=True)
-    assert found.method == "refit"  # not asked for
 
 
 def test_nothing_is_repaired_where_nothing_is_to_be() -> None:
