@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from redtest_onnx.metrics.least_squares import RidgeFit, Rows
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, explained, solved
+from redtest_onnx.metrics.symmetric import SymmetricSums, dense_total
 
 _CHUNK = 4096  # rows whose products are summed in the precision of the rows
 _BAND = 256  # rows of a normal matrix that outer products are added to at a time
@@ -25,8 +26,8 @@ _BAND = 256  # rows of a normal matrix that outer products are added to at a tim
 class NormalEquations:
     """Sums over rows that are all a least-squares fit needs.
 
-    Memory is that of groups x p x (p + q) numbers, whatever the number of rows; a solution takes as much once
-    more for one group at a time.
+    Memory is that of groups x p x (p / 2 + q) numbers for large p, whatever the number of rows; a solution
+    takes p x p for one group at a time.
 
     Args:
         inputs: p, size of x in one group.
@@ -38,22 +39,12 @@ class NormalEquations:
         self.rows = 0
         self.shift: npt.NDArray[Any] | None = None
         """[groups, p] what is taken off x before products are formed; all sums that are merged share it."""
-        self._terms: list[npt.NDArray[Any]] = [np.zeros((groups, inputs, inputs))]
+        self.products = [SymmetricSums.zeros(groups, inputs)]
+        """Of [groups, p, p], whose sum is that of the products of x, from the shift."""
         self.xy: npt.NDArray[Any] = np.zeros((groups, inputs, outputs))
         self.x: Float64s = np.zeros((groups, inputs))
         self.y: Float64s = np.zeros((groups, outputs))
         self.yy: Float64s = np.zeros(groups)
-
-    @property
-    def xx(self) -> npt.NDArray[Any]:
-        """[groups, p, p] products of x, from the shift."""
-        if len(self._terms) > 1:
-            self._terms = [sum(self._terms[1:], self._terms[0])]
-        return self._terms[0]
-
-    @xx.setter
-    def xx(self, values: npt.NDArray[Any]) -> None:
-        self._terms = [values]
 
     def add(self, x: Rows, y: Rows) -> None:
         """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
@@ -82,7 +73,7 @@ class NormalEquations:
         found.rows, found.shift = len(a), self.shift
         with np.errstate(over="ignore", invalid="ignore"):
             found._multiply(a, b, targets_only)
-            if not (np.isfinite(found.xx).all() and np.isfinite(found.xy).all()):
+            if not (found._finite and np.isfinite(found.xy).all()):
                 found._multiply(a.astype(np.float64), b.astype(np.float64), targets_only)
         return found
 
@@ -91,13 +82,10 @@ class NormalEquations:
         assert self.shift is not None
         a = np.ascontiguousarray((x - self.shift.astype(x.dtype)).transpose(1, 0, 2))
         b = np.ascontiguousarray(y.transpose(1, 0, 2))
-        across = a.transpose(0, 2, 1)
-        empty = np.zeros(0)
-        # One group: the product of a matrix with its own transpose takes half the work.
-        self.xx = empty if targets_only else (across[0] @ a[0])[None] if len(a) == 1 else across @ a
+        self.products = [] if targets_only else [SymmetricSums.of_rows(a)]
         ones = np.ones((1, a.shape[1]), a.dtype)
         self.x = np.zeros((0, 0)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
-        self.xy = across @ b
+        self.xy = a.transpose(0, 2, 1) @ b
         wide = b.astype(np.float64, copy=False)
         self.y = (np.ones((1, wide.shape[1])) @ wide)[:, 0]
         self.yy = np.array([np.vdot(part, part) for part in wide])
@@ -105,9 +93,9 @@ class NormalEquations:
     def include(self, part: NormalEquations) -> None:
         """Add the sums of further rows, which `sums` made."""
         self.shift = part.shift
-        if len(part.xx):
+        if part.products:
             self.rows += part.rows
-            self.xx += part.xx
+            self.products[0].add(part.products[0])
             self.x += part.x
         self.xy += part.xy
         self.y += part.y
@@ -115,8 +103,8 @@ class NormalEquations:
 
     def without_targets(self) -> NormalEquations:
         """The same rows of x, to which other targets can be added."""
-        found = NormalEquations(self.xx.shape[1], self.xy.shape[2], len(self.xx))
-        found.rows, found.shift, found.xx, found.x = self.rows, self.shift, self.xx, self.x
+        found = copy(self)
+        found.xy, found.y, found.yy = (np.zeros_like(total) for total in (self.xy, self.y, self.yy))
         return found
 
     def merged(self, other: Self) -> Self:
@@ -124,12 +112,17 @@ class NormalEquations:
         found = copy(self)
         found.shift = self.shift if self.shift is not None else other.shift
         found.rows = self.rows + other.rows
-        found._terms = [*self._terms, *other._terms]  # added up where they are needed
+        found.products = [*self.products, *other.products]  # added up where they are needed
         for name in ("xy", "x", "y", "yy"):
             setattr(found, name, getattr(self, name) + getattr(other, name))
         if other.rows and self.rows and not np.array_equal(self._offset, other._offset):
             found = self._shifted_together(other, found)
         return found
+
+    @property
+    def _finite(self) -> bool:
+        """Whether the products of x are; true where there are none."""
+        return all(term.finite for term in self.products)
 
     @property
     def _offset(self) -> Float64s:
@@ -142,9 +135,7 @@ class NormalEquations:
     def _shifted_together(self, other: Self, found: Self) -> Self:
         """Sums of both about the shift of the first."""
         d = other._offset - self._offset
-        cross = other.x[:, :, None] * d[:, None, :]
-        cross = cross + cross.transpose(0, 2, 1) + other.rows * d[:, :, None] * d[:, None, :]
-        found._terms.append(cross)
+        found.products.append(SymmetricSums.of_pairs(other.x + other.rows / 2 * d, d))
         found.xy += d[:, :, None] * other.y[:, None, :]
         found.x += other.rows * d
         return found
@@ -153,7 +144,8 @@ class NormalEquations:
         """[groups] |y - x W - b|^2 of a fit on these rows, relative to |y|^2; 1 without targets."""
         w = fit.weight
         b = fit.bias + _times(self._offset, w)
-        error = self.yy + (w * (self.xx @ w - 2 * self.xy)).sum(axis=(1, 2))
+        predicted = sum((term.times(w) for term in self.products), -2 * self.xy)
+        error = self.yy + (w * predicted).sum(axis=(1, 2))
         error += (b * (self.rows * b + 2 * (_times(self.x, w) - self.y))).sum(axis=1)
         return np.where(self.yy > 0, error / np.where(self.yy > 0, self.yy, 1), 1.0)
 
@@ -182,11 +174,11 @@ class NormalEquations:
             near = self.x / count  # from the shift
             xy = self.xy - self.x[:, :, None] * mean_y[:, None, :]
             shifts = [(self.x, -near)]
-            return _Centred(self._terms, shifts, xy, near + self._offset, mean_y)
+            return _Centred(self.products, shifts, xy, near + self._offset, mean_y)
         d = self._offset
         xy = self.xy + d[:, :, None] * self.y[:, None, :]
         shifts = [(self.x, d), (d, self.x), (self.rows * d, d)]
-        return _Centred(self._terms, shifts, xy, np.zeros_like(self.x), np.zeros_like(self.y))
+        return _Centred(self.products, shifts, xy, np.zeros_like(self.x), np.zeros_like(self.y))
 
 
 @dataclass(frozen=True)
@@ -194,14 +186,14 @@ class _Centred:
     """Equations about the means of x and y.
 
     Attributes:
-        terms: [groups, p, p] each; the normal matrix is their sum, and that of the outer products of
+        terms: of [groups, p, p] each; the normal matrix is their sum, and that of the outer products of
         shifts: pairs of [groups, p].
         xy: [groups, p, q] right-hand sides.
         mean_x: [groups, p].
         mean_y: [groups, q].
     """
 
-    terms: Sequence[Float64s]
+    terms: Sequence[SymmetricSums]
     shifts: Sequence[tuple[Float64s, Float64s]]
     xy: Float64s
     mean_x: Float64s
@@ -209,10 +201,7 @@ class _Centred:
 
     def matrix(self, group: int) -> Float64s:
         """[p, p] the normal matrix of a group, made anew: at most one is held at a time."""
-        first, *others = (term[group] for term in self.terms)
-        found: Float64s = np.array(first, np.float64, order="C")
-        for other in others:
-            found += other
+        found = dense_total(self.terms, group)
         for start in range(0, len(found), _BAND):
             band = slice(start, start + _BAND)
             for a, b in self.shifts:
@@ -221,7 +210,7 @@ class _Centred:
 
     def _scale(self) -> Float64s:
         """[groups] the mean variance of x, times the rows."""
-        diagonals = [np.diagonal(term, axis1=1, axis2=2) for term in self.terms]
+        diagonals = [term.diagonal for term in self.terms]
         total = np.sum([*diagonals, *(a * b for a, b in self.shifts)], axis=(0, 2))
         scale: Float64s = np.maximum(total / max(self.mean_x.shape[1], 1), 0)
         return scale

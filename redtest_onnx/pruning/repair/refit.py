@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from threading import Lock
 from typing import Literal, NamedTuple
@@ -114,9 +114,10 @@ def refit(
         The repaired model and what was done to each operator.
     """
     effort = effort or Effort()
+    known = effort.known or KnownValues()
+    effort = replace(effort, known=known)
     if large := is_large(bench.model, SPARED):
         make_room(bench.model, SPARED)
-    known = effort.known or KnownValues()
     working = WorkingModel(pruned.model)
     old_index, index = bench.index, working.index
     goals = gap_goals(old_index, plan, pruned.exits)
@@ -147,20 +148,13 @@ def refit(
         reached = _position(old_index, index, frontier[k])
         aim = goals.get(operator.target, operator.target)
         goal = _Goals(before, aim, reached, taken.get(aim), known)
-        values = PairValues()
-        front = _Front(now, frontier[k])
-        correction = _solve(front, operator, first, goal, values, effort)
-        if correction is not None:
-            working.correct(operator, correction.weight, correction.bias)
-            solved = 0
-            if first is not None and values.inner:
-                joint = JointRefit(now, working, (first, operator), values, goal, effort.density, known)
-                solved = joint.rounds(effort.rounds)
-                now.keep(first.target, values.inner)
+        found = _refit_one(_Front(now, frontier[k]), working, (first, operator), goal, effort)
+        if found is not None:
             name = index.nodes[operator.node].name or operator.output
-            done.append(record(name, correction, solved))
-            log.info("refit %s: %.1f %% of the error explained", name, 100 * correction.explained)
+            done.append(record(name, *found))
+            log.info("refit %s: %.1f %% of the error explained", name, 100 * found[0].explained)
         goal.hand_on()
+        del goal  # and what it keeps, before the next
         if large:
             return_memory()
         if progress:
@@ -241,6 +235,31 @@ class _Goals:
         if self._take is not None:
             return
         self._runner.keep(self._tensor, [self._kept[run] for run in sorted(self._kept)])
+
+
+def _refit_one(
+    front: _Front,
+    working: WorkingModel,
+    pair: tuple[LinearOperator | None, LinearOperator],
+    goal: _Goals,
+    effort: Effort,
+) -> tuple[Correction, int] | None:
+    """Solve an operator again, then together with the one in front of it, if there is one.
+
+    Returns:
+        The first correction, and how often both were solved together; None where nothing helps.
+    """
+    (first, operator), values = pair, PairValues()
+    correction = _solve(front, operator, first, goal, values, effort)
+    if correction is None:
+        return None
+    working.correct(operator, correction.weight, correction.bias)
+    if first is None or not values.inner:
+        return correction, 0
+    joint = JointRefit(front.runner, working, (first, operator), values, goal, effort.density, effort.known)
+    rounds = joint.rounds(effort.rounds)
+    front.runner.keep(first.target, values.inner)
+    return correction, rounds
 
 
 def _solve(

@@ -12,6 +12,7 @@ import redtest_onnx as rt
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.metrics.few_rows import FewRows
 from redtest_onnx.metrics.ridge import NormalEquations
+from redtest_onnx.metrics.symmetric import dense_total
 from redtest_onnx.pruning.repair.equations import (
     Equations,
     in_channel_order,
@@ -252,6 +253,6 @@ def test_blocks_of_rows_add_up(threads: int) -> None:
         assert part.shift is not None
         assert part.rows == len(x[rows])
         moved = x[rows].astype(np.float64) - part.shift
-        np.testing.assert_allclose(part.xx[0], moved.T @ moved, rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(dense_total(part.products, 0), moved.T @ moved, rtol=1e-4, atol=1e-2)
         np.testing.assert_allclose(part.xy[0], moved.T @ error[rows], rtol=1e-4, atol=1e-2)
         np.testing.assert_allclose(part.yy[0], np.square(error[rows].astype(np.float64)).sum(), rtol=1e-5)
