@@ -8,7 +8,6 @@ from typing import Literal
 
 from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.engines.base import Engine, JobResult, Result, Work
-from redtest_onnx.engines.local import Inline, Processes
 from redtest_onnx.engines.ray import RayEngine
 
 EngineName = Literal["local", "ray"]
@@ -39,6 +38,9 @@ class EngineOptions:
         """
         if self.engine == "ray":
             return RayEngine(work, self.address)
+        # Here, since most commands need no pool of processes, which is slow to import.
+        from redtest_onnx.engines.local import Inline, Processes
+
         return Processes(work, self.workers) if self.workers > 1 else Inline(work)
 
 

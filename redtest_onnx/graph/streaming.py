@@ -23,7 +23,7 @@ Proto = TypeVar("Proto", bound=Message)
 
 _LARGEST = (1 << 31) - 1  # bytes of a message of protobuf
 _LARGE_WEIGHT = 1 << 16  # bytes of a weight that is never copied to be counted
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20  # much larger ones would be allocated, and cleared by the system, anew each time
 _LENGTH = 2  # the type of a field that tells its length
 
 

@@ -19,7 +19,7 @@ from redtest_onnx.graph.scratch import make_scratch_folder
 _LARGE_MODEL = 32 << 20  # bytes of weights
 _LARGE_WEIGHT = 1 << 16  # bytes; no operator reads so many as a shape
 _PAGE = 4096
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 _NAME = "weights.bin"
 
 
