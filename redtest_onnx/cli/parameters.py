@@ -70,6 +70,24 @@ class Seconds(_ParamType):
         return seconds
 
 
+class ByteCount(_ParamType):
+    """A number of bytes, or one with KB, MB or GB (of 1,024 each) behind it."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the text."""
+        text = str(value).strip().upper().removesuffix("IB").removesuffix("B")
+        power = "KMGT".find(text[-1:]) + 1 if text else 0
+        try:
+            size = float(text[:-1] if power else text) * 1024**power
+        except ValueError:
+            size = -1.0
+        if not 0 <= size < float("inf"):
+            self.fail(f"{value!r} is not a size such as 512MB or 4GB", param, ctx)
+        return int(size)
+
+
 class DeviceName(_ParamType):
     """auto, cpu, cuda or cuda:N."""
 

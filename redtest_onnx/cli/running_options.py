@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from redtest_onnx.cli.parameters import DeviceName
+from redtest_onnx.cli.parameters import ByteCount, DeviceName
 from redtest_onnx.runtime.outputs.kinds import KINDS, parse_output_kind
 from redtest_onnx.runtime.providers import Provider, require
 from redtest_onnx.runtime.session import RunOptions
@@ -36,6 +36,14 @@ def run_options(function: Command) -> Command:
         function,
         device_option,
         click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (0: all cores)."),
+        click.option(
+            "--memory",
+            type=ByteCount(),
+            default="1GB",
+            show_default=True,
+            help="Samples and activations that are kept to be used again; what is beyond is read or computed "
+            "anew. Weights, runs and equations take memory besides.",
+        ),
         click.option(
             "--isolate",
             is_flag=True,
@@ -65,5 +73,7 @@ def run_options_of(values: dict[str, Any]) -> RunOptions:
     providers = tuple(map(Provider.parse, values.pop("providers", ())))
     require(providers)
     command = values.pop("latency_command", None)
-    device, threads, isolate = (values.pop(name) for name in ("device", "threads", "isolate"))
-    return RunOptions(device, threads, providers, command, kinds, isolate)
+    device, threads, isolate, memory = (
+        values.pop(name) for name in ("device", "threads", "isolate", "memory")
+    )
+    return RunOptions(device, threads, providers, command, kinds, isolate, memory)

@@ -122,9 +122,14 @@ class WithMask(_View):
 
 def keeps_sizes(data: Dataset) -> bool:
     """Whether a sample's arrays have the same sizes whatever samples it is read with; not so of texts."""
+    return not getattr(source_of(data), "padded_by_batch", False)
+
+
+def source_of(data: Dataset) -> Dataset:
+    """The data set that others were made from."""
     while isinstance(data, _View):
         data = data.data
-    return not getattr(data, "padded_by_batch", False)
+    return data
 
 
 def require_samples(data: Dataset) -> None:

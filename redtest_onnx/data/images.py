@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.data.dataset import Chosen, Feeds
+from redtest_onnx.data.decoded import DecodedImages
 from redtest_onnx.data.image_pipeline import ImageOptions as ImageOptions
-from redtest_onnx.data.image_pipeline import ImagePipeline
+from redtest_onnx.data.image_pipeline import ImagePipeline, Pixels
 from redtest_onnx.data.members import Members, open_members, with_suffix
 from redtest_onnx.data.pixels import SUFFIXES
 from redtest_onnx.errors import InputError
@@ -33,6 +34,7 @@ class ImageData:
         classes: [n]; None where nothing tells them.
         read: the bytes of an image.
         pipeline: what is done with each.
+        decoded: those that were decoded before.
     """
 
     source: str
@@ -41,6 +43,7 @@ class ImageData:
     read: Callable[[str], bytes]
     pipeline: ImagePipeline
     synthetic: bool = False
+    decoded: DecodedImages = field(default_factory=DecodedImages, repr=False, compare=False)
 
     @property
     def labelled(self) -> bool:
@@ -57,9 +60,12 @@ class ImageData:
 
     def inputs(self, indices: Chosen) -> Feeds:
         """The chosen images, decoded and normalised."""
-        names = [self.names[int(k)] for k in indices]
-        decoded = [self.pipeline.decode(self.read(name), f"{self.source}/{name}") for name in names]
-        return {self.pipeline.input.name: self.pipeline.batch(decoded, self.source)}
+
+        def decode(k: int, content: bytes) -> Pixels:
+            return self.pipeline.decode(content, f"{self.source}/{self.names[k]}")
+
+        images = self.decoded.get(indices, lambda k: self.read(self.names[k]), decode)
+        return {self.pipeline.input.name: self.pipeline.batch(images, self.source)}
 
     def labels(self, indices: Chosen) -> npt.NDArray[np.int64] | None:
         """Classes of the chosen images."""

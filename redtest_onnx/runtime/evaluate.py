@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 Candidate: TypeAlias = Model | Session | CandidateSession | Answers
 """What is held against a reference."""
 
-# Reference outputs up to this size are kept, so that many candidates can be held against them.
-_CACHE_BYTES = 1 << 28
+# Reference outputs up to this part of the memory are kept, so that many candidates can be held against them.
+_SHARE = 8
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -295,7 +295,7 @@ class Evaluator:
             return self._cache[batch]
         outputs = self._reference(self._batches[batch][0], feeds)
         size = sum(getattr(value, "nbytes", 0) for value in outputs.values())
-        if batch == len(self._cache) and size * (batch + 1) <= _CACHE_BYTES:
+        if batch == len(self._cache) and size * (batch + 1) <= self._options.memory // _SHARE:
             self._cache.append(outputs)
         return outputs
 

@@ -7,15 +7,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from redtest_onnx.data.batching import leading_indices
-from redtest_onnx.data.dataset import Dataset, Feeds
+from redtest_onnx.data.dataset import Dataset, Feeds, source_of
+from redtest_onnx.data.images import ImageData
 from redtest_onnx.data.synthetic import Synthetic
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reduced import with_weights_made_in_place
 from redtest_onnx.graph.signature import GUESSES, fixed_batch
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.threads import thread_count
 
 log = logging.getLogger(__name__)
+
+_PIXEL_SHARE = 8  # of the memory for what is kept, for each data set of images
+
+
+def keep_decoded(data: Dataset, options: RunOptions) -> Dataset:
+    """The data, whose images are decoded by the threads of the options and kept in their memory."""
+    source = source_of(data)
+    if isinstance(source, ImageData):
+        source.decoded.limit = options.memory // _PIXEL_SHARE
+        source.decoded.threads = thread_count(options.threads)
+    return data
 
 
 def fit_inputs(model: Model, data: Dataset, options: RunOptions) -> tuple[Model, Dataset]:
@@ -26,11 +39,11 @@ def fit_inputs(model: Model, data: Dataset, options: RunOptions) -> tuple[Model,
 
     Args:
         model: the model.
-        data: samples; anything but synthetic ones is returned as it is.
+        data: samples; anything but synthetic ones is returned as it is, see `keep_decoded`.
         options: device and threads.
     """
     if not isinstance(data, Synthetic):
-        return model, data
+        return model, keep_decoded(data, options)
     sized = model.with_sizes({name: size for name, size in data.sizes.items() if name not in model.sizes})
     if data.settled or not data.guessed_sizes:
         return sized, data

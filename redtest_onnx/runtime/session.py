@@ -73,9 +73,11 @@ class RunOptions:
         output_kinds: what the user says of outputs, by name; what is not said is found from the graph.
         isolate: run each model once in a process of its own first, so that a crash of ONNX Runtime becomes
             an error.
+        memory: bytes of samples and activations that are kept to be used again; what is beyond is read or
+            computed anew. A run, and the equations of one operator, take theirs besides.
 
     Raises:
-        InputError: no such device, or a negative number of threads.
+        InputError: no such device, or a negative number of threads or bytes.
     """
 
     device: Device = "auto"
@@ -84,6 +86,7 @@ class RunOptions:
     latency_command: str | None = None
     output_kinds: tuple[tuple[str, OutputKind], ...] = ()
     isolate: bool = False
+    memory: Natural = 1 << 30
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -29,7 +29,7 @@ from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.first_run import survive_first_run
 from redtest_onnx.runtime.guesses import may_be_ours, sizes_note
-from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try
+from redtest_onnx.runtime.inputs import fit_inputs, inputs_to_try, keep_decoded
 from redtest_onnx.runtime.outputs.arrange import samples_per_run
 from redtest_onnx.runtime.outputs.find import find_outputs
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
@@ -78,7 +78,7 @@ class Workbench:
             model.facts["survived"] = True
         self.model, self.data = model, data
         self.seed = seed
-        self.evaluation = evaluation
+        self.evaluation = evaluation and keep_decoded(evaluation, self.options)
         self.answers: Answers | None = None  # to the samples of `judging`, by the pass that measured
         self._splits = splits
         self._source = model

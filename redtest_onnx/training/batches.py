@@ -16,8 +16,8 @@ from redtest_onnx.data.dataset import Dataset, Feeds, keeps_sizes
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.training.positions import counted_positions
 
-# Decoded samples up to this size are kept for the next epoch.
-_KEPT_BYTES = 1 << 30
+KEPT_BYTES = 1 << 30
+"""Samples up to this size are kept for the next epoch, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Batch:
 
 
 class Samples:
-    """Some samples of a data set, decoded once if they fit into a gigabyte.
+    """Some samples of a data set, decoded once if they fit into a limit.
 
     Args:
         data: the data set.
@@ -67,6 +67,7 @@ class Samples:
         batch_size: samples per step of training.
         fixed: the only number of samples the model takes at once; None if any.
         mask: which positions of sequences count; None where all do.
+        limit: bytes of samples to keep.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Samples:
         batch_size: int,
         fixed: int | None = None,
         mask: Mask | None = None,
+        limit: int = KEPT_BYTES,
     ) -> None:
         self.data = data
         self.mask = mask
         self.indices = indices
+        self._limit = limit
         self.batch_size = batch_size if fixed else min(batch_size, len(indices))
         self.fixed = fixed
         self._keep = keeps_sizes(data)
@@ -183,7 +186,7 @@ class Samples:
             return False
         if self._kept is not None:
             return all(values.shape[1:] == self._kept[name].shape[1:] for name, values in feeds.items())
-        return sum(values.nbytes for values in feeds.values()) / count * len(self) <= _KEPT_BYTES
+        return sum(values.nbytes for values in feeds.values()) / count * len(self) <= self._limit
 
 
 def _part(value: Tensor | None, cut: slice) -> Tensor | None:

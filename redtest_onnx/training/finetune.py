@@ -264,7 +264,7 @@ class _Run:
         fixed = self.bench.fixed_batch
         whole = (fixed or 1) * world
         size = max(1, self.settings.batch_size // whole) * whole
-        return Samples(data, indices, size, fixed, self.bench.mask)
+        return Samples(data, indices, size, fixed, self.bench.mask, self.bench.options.memory)
 
     def _features(self) -> tuple[str, ...]:
         """Outputs of layers that both models have."""

@@ -16,8 +16,8 @@ from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 Values = npt.NDArray[Any]
 
 _SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
-HELD_BYTES = 1 << 29
-"""Inputs and outputs of a first operator up to this size are held; of larger ones, those of fewer samples."""
+HELD_SHARE = 4
+"""Part of the memory for what is kept that inputs and outputs of a first operator may take."""
 
 
 def upstream_operator(
@@ -59,11 +59,13 @@ class PairValues:
     """What the first operator of a pair reads and gives, run by run.
 
     Attributes:
+        limit: bytes to hold; of larger ones, those of fewer samples are.
         inputs: arrays per run.
         inner: its target per run, replaced as its weights move.
         full: whether further runs are left out.
     """
 
+    limit: int = 1 << 28
     inputs: list[Values] = field(default_factory=list)
     inner: list[Values] = field(default_factory=list)
     full: bool = False
@@ -77,7 +79,7 @@ class PairValues:
         last fit takes all samples: fewer of them cost ResNet56 a point where many layers went.
         """
         self._held += inputs.nbytes + inner.nbytes
-        self.full = self.full or self._held > HELD_BYTES
+        self.full = self.full or self._held > self.limit
         if self.full:
             return
         self.inputs.append(inputs)

@@ -21,7 +21,7 @@ from redtest_onnx.runtime.workbench import Workbench
 
 _RUN_BYTES = 1 << 27  # of the activations of one run
 _MASKED_BYTES = 1 << 31  # the same for texts, which may be padded
-_KEPT_BYTES = 1 << 29
+_SHARE = 4  # of the memory for what is kept, for each of two models
 _TINY_RUN = 1 << 16  # bytes fed to a run that is over before another thread wakes
 _SMALL_RUN = 1 << 21  # bytes fed to a run that a second thread would not make faster
 _SPREAD_RUN = 1 << 25  # bytes up to which a run on each thread is better than one on all
@@ -40,14 +40,14 @@ def samples_per_fit(bench: Workbench) -> int:
 class PartialRunner:
     """A model on fixed samples, with the tensors in front of one of its nodes kept.
 
-    Later tensors are computed from those; what would take more than half a GiB is not kept, and earlier
+    Later tensors are computed from those; what would take more than the limit is not kept, and earlier
     tensors serve. So the memory does not grow with the number of samples beyond that.
 
     Args:
         bench: the model and samples. The weights behind the kept tensors may change in place at any time.
         indices: which of the samples.
         size: samples per run, where the model doesn't fix that.
-        limit: bytes to keep.
+        limit: bytes to keep; a quarter of `RunOptions.memory` if None.
 
     Attributes:
         counts: how many of the samples of each run count.
@@ -59,7 +59,7 @@ class PartialRunner:
         indices: Indices,
         *,
         size: int,
-        limit: int = _KEPT_BYTES,
+        limit: int | None = None,
     ) -> None:
         self.model = bench.model
         self.options = bench.options
@@ -68,7 +68,7 @@ class PartialRunner:
         self._mask = bench.mask
         fixed = bench.fixed_batch
         self._runs = list(batches(indices, fixed or size, fixed=fixed is not None))
-        self._limit = limit
+        self._limit = bench.options.memory // _SHARE if limit is None else limit
         self._kept: list[dict[str, Any]] = [{} for _ in self._runs]
         self._position = 0
         self.counts = tuple(count for _, count in self._runs)

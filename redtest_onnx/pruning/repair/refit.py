@@ -30,7 +30,7 @@ from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Correction, Equations
 from redtest_onnx.pruning.repair.joint import JointRefit
 from redtest_onnx.pruning.repair.known import KnownValues
-from redtest_onnx.pruning.repair.pairs import PairValues, upstream_operator
+from redtest_onnx.pruning.repair.pairs import HELD_SHARE, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
@@ -45,7 +45,7 @@ Scope = Literal["all", "gaps"]
 log = logging.getLogger(__name__)
 
 ROUNDS = 3  # of solving two operators together; more gain little
-_GOAL_BYTES = 1 << 28  # goals up to this size are kept, larger ones computed anew in every round
+_GOAL_SHARE = 8  # of the memory for what is kept; larger goals are computed anew in every round
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class _Goals:
                 self._known.keep(self._tensor, run, goal)
             goal = goal if self._take is None else self._take(goal)
             self._size += goal.nbytes
-            if self._size <= _GOAL_BYTES:
+            if self._size <= self._runner.options.memory // _GOAL_SHARE:
                 self._kept[run] = goal
         return goal[: self._counts[run]]
 
@@ -249,7 +249,8 @@ def _refit_one(
     Returns:
         The first correction, and how often both were solved together; None where nothing helps.
     """
-    (first, operator), values = pair, PairValues()
+    first, operator = pair
+    values = PairValues(front.runner.options.memory // HELD_SHARE)
     correction = _solve(front, operator, first, goal, values, effort)
     if correction is None:
         return None

@@ -14,8 +14,6 @@ from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.training.positions import fitted_to, holds_positions
 
-_KEPT_BYTES = 1 << 30
-
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -32,7 +30,7 @@ class Teacher:
     def __init__(self, original: Model, names: tuple[str, ...], options: RunOptions, samples: int) -> None:
         self._session = Session(expose(original, names), options, level="all")
         self._names = names
-        self._samples = samples
+        self._samples, self._limit = samples, options.memory
         self._kept: dict[str, dict[int, Tensor]] = {name: {} for name in names}
         self._by_position: set[str] = set()
 
@@ -69,4 +67,4 @@ class Teacher:
         if not all(len(values) == count for values in found.values()):
             return False
         each = sum(values.nbytes for values in found.values()) / max(count, 1)
-        return each * self._samples <= _KEPT_BYTES
+        return each * self._samples <= self._limit

@@ -66,9 +66,10 @@ class MaskedTraining:
         fixed = bench.fixed_batch
         size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
         self._model, self._settings, self._group = model, settings, group
+        limit = bench.options.memory
         self.task = TrainingTask(
-            Samples(data, np.setdiff1d(np.arange(len(data)), judged), size, fixed),
-            Samples(data, judged, size, fixed),
+            Samples(data, np.setdiff1d(np.arange(len(data)), judged), size, fixed, None, limit),
+            Samples(data, judged, size, fixed, None, limit),
             make_objective(model, settings, labelled=True, teacher=None, features=()),
             None,
             augmentation(model, settings.augment),

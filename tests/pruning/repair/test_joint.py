@@ -7,7 +7,6 @@ import pytest
 from nets import Net
 
 from redtest_onnx.graph.linear_operators import linear_operators
-from redtest_onnx.pruning.repair import pairs
 from redtest_onnx.pruning.repair.pairs import PairValues
 
 
@@ -32,12 +31,11 @@ def test_no_more_is_held_than_a_fit_needs(density: int, size: int, expected: int
     assert sum(map(len, values.inner)) == 4 * expected
 
 
-def test_nothing_is_held_beyond_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_held_beyond_the_limit() -> None:
     net = Net(x=[None, 6])
     operator = linear_operators(net.model(net("MatMul", "x", net.weight(6, 6))))[0]
     one = np.zeros((5, 6), np.float32)
-    monkeypatch.setattr(pairs, "HELD_BYTES", 4 * one.nbytes)
-    values = PairValues()
+    values = PairValues(4 * one.nbytes)
     for _ in range(5):
         values.hold(one, one, operator, 10**6)
     assert values.full

@@ -18,7 +18,6 @@ from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.metrics.penalised import Diagnosis
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.pruning.repair import refit as module
 from redtest_onnx.pruning.repair.equations import Correction
 from redtest_onnx.pruning.repair.pairs import PairValues
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
@@ -44,8 +43,9 @@ def bench() -> Workbench:
     return Workbench(model, ArrayData.in_memory("drawn", {"x": values}), CPU)
 
 
-def runner(size: int = 8) -> PartialRunner:
-    return PartialRunner(bench(), np.arange(COUNT), size=size)
+def runner(size: int = 8, memory: int = 1 << 30) -> PartialRunner:
+    source = Workbench(bench().model, bench().data, rt.RunOptions("cpu", 1, memory=memory))
+    return PartialRunner(source, np.arange(COUNT), size=size)
 
 
 def whole(name: str) -> np.ndarray[Any, Any]:
@@ -61,21 +61,17 @@ def test_runs_count_their_samples() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2, 0)])
 @pytest.mark.parametrize("limit", [1 << 28, 90, 0])
-def test_goals_are_the_originals_values_in_any_order(
-    order: tuple[int, ...], limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_GOAL_BYTES", limit)
-    goals = _Goals(runner(), "p1", 0)
+def test_goals_are_the_originals_values_in_any_order(order: tuple[int, ...], limit: int) -> None:
+    goals = _Goals(runner(memory=8 * limit), "p1", 0)
     expected = whole("p1")
     for run in order:
         np.testing.assert_allclose(goals(run), expected[8 * run : 8 * run + 8], rtol=1e-5, atol=1e-6)
     assert len(goals._kept) == (3 if limit > 90 else 0)
 
 
-def test_goals_are_kept_up_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goals_are_kept_up_to_an_eighth_of_the_memory() -> None:
     one = 8 * 4 * 4
-    monkeypatch.setattr(module, "_GOAL_BYTES", 2 * one)
-    goals = _Goals(runner(), "p1", 0)
+    goals = _Goals(runner(memory=8 * 2 * one), "p1", 0)
     for run in range(3):
         goals(run)
     assert sorted(goals._kept) == [0, 1]
