@@ -83,7 +83,7 @@ def first_divergence(
     common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
     parts = list(portions(common, lambda name: _bytes(bench.shapes, name), _HELD))
     wanted = [*made, *(parts[0] if parts else ())]
-    first = _run(expose(rewritten, wanted), feeds, options) if wanted else {}
+    first = _run(expose(rewritten, wanted), feeds, options)
     handed_on = {**feeds, **{name: first[name] for name in made}}
     given = {name: handed_on[source] for name, source in stand_ins.items()}
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}

@@ -30,7 +30,7 @@ from redtest_onnx.pruning.repair.repair import Repair, RepairSettings, repair
 from redtest_onnx.pruning.settings import PruneSettings as PruneSettings
 from redtest_onnx.pruning.targets import Targets
 from redtest_onnx.pruning.units import removed_of
-from redtest_onnx.pruning.verify import verify, verify_generation, verify_removal
+from redtest_onnx.pruning.verify import LEVELS, verify, verify_generation, verify_removal
 from redtest_onnx.pruning.width.choose import plan_with_widths, require_width
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.provider_check import ProviderReport, check_provider
@@ -243,7 +243,7 @@ def rewrite(
             progress=progress,
         )
     closed = closed_up(best)
-    verify(bench, closed)
+    verify(bench, closed, levels=LEVELS[1:] if closed.model is pruned and not chosen.widths else LEVELS)
     verify_generation(bench, closed)
     return closed, repaired
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from redtest_onnx.runtime.workbench import Workbench
 LEVELS: tuple[Level, ...] = ("none", "basic", "extended", "all")
 
 
-def verify(bench: Workbench, rewritten: Workbench) -> None:
+def verify(bench: Workbench, rewritten: Workbench, *, levels: Sequence[Level] = LEVELS) -> None:
     """Check a rewritten model against what it came from.
 
     Same inputs and outputs but for the caches of removed layers, see `check_signature`; same operator sets,
@@ -38,6 +38,7 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
     Args:
         bench: the original.
         rewritten: what became of it.
+        levels: at which it has not run yet.
 
     Raises:
         InternalError: the contract is broken. That is a bug of ours; the model must not be written.
@@ -50,7 +51,7 @@ def verify(bench: Workbench, rewritten: Workbench) -> None:
     if _passes(bench.model) and not _passes(rewritten.model):
         raise InternalError("the rewritten model does not pass onnx.checker")
     feeds = bench.sample
-    for level in LEVELS:
+    for level in levels:
         # The fastest is used again; the others are for this alone.
         once = level != "all"
         session = (
@@ -134,6 +135,8 @@ def check_signature(original: Model, rewritten: Model) -> tuple[SignatureChange,
 
 def verify_removal(bench: Workbench, rewritten: Model, plan: Plan) -> None:
     """Check that removing layers changed nothing else: what lies behind a gap follows from what it hands on.
+
+    To see that, the model runs at the optimisation level "none".
 
     Args:
         bench: the model before, with its branches inlined.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from redtest_onnx.runtime.workbench import Workbench
 from tests.decoders import plain_decoder
 
 CPU = rt.RunOptions("cpu", 1)
+MODELS = Path(__file__).parents[2] / "models"
 
 
 @cache
@@ -184,3 +186,26 @@ def test_a_decoder_that_never_did_is_not_held_against_it(
     monkeypatch.setattr(module, "generate", other)
     verify_generation(*sides)
     assert asked == [6]
+
+
+@pytest.mark.parametrize(
+    ("repair", "expected"),
+    [("none", ["basic", "extended"]), ("refit", ["none", "basic", "extended"])],
+)
+def test_a_removal_that_has_run_does_not_run_at_that_level_again(
+    repair: Any, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = rt.load(MODELS / "resnet_digits.onnx")
+    whole = Workbench(model, rt.open_data(MODELS / "digits.npz", model), CPU)
+    layer = next(layer for layer in whole.layers("block") if layer.action == "bypass")
+    chosen = rt.Plan("given", whole.digest, (Step.of(layer),))
+    levels: list[str] = []
+
+    class Watched(Session):
+        def __init__(self, model: rt.Model, options: rt.RunOptions, *, level: Any, use: Any) -> None:
+            levels.append(level)
+            super().__init__(model, options, level=level, use=use)
+
+    monkeypatch.setattr(module, "Session", Watched)
+    rewrite(whole, chosen, rt.PruneSettings(repair=repair))
+    assert levels == expected
