@@ -12,8 +12,8 @@ Writes --output; the documentation's page is made with `--output docs/benchmark.
 Needs Linux and torch. The peers live in an environment of their own; without it their rows say so:
 
     python -m venv peers
-    peers/bin/pip install torch numpy pytorch-cka==1.1.3 torch_cka==0.21 \\
-        --extra-index-url https://download.pytorch.org/whl/cpu
+    peers/bin/pip install torch numpy pytorch-cka==1.1.3 torch_cka==0.21 onnxslim onnxsim==0.8.1 onnx-tool \\
+        onnxruntime --extra-index-url https://download.pytorch.org/whl/cpu
 
 Figures are kept beside it (benchmark.json); jobs that are not run again keep theirs.
 """
@@ -26,8 +26,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +35,7 @@ import numpy as np
 from benchmarking.commands import run_commands
 from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS, REFERENCES
 from benchmarking.jobs import JOBS, Job, write_job, write_network
+from benchmarking.load import busy
 from benchmarking.onnx_networks import NETWORKS
 from benchmarking.tables import COMMANDS_KEY, render
 
@@ -99,20 +98,6 @@ def _circumstances(arguments: argparse.Namespace) -> list[str]:
     threads = [f"{arguments.threads} threads"] if arguments.threads != 1 else []
     load = [f"beside {arguments.load}"] if arguments.load else []
     return [*([] if arguments.device == "cpu" else [arguments.device]), *threads, *load]
-
-
-@contextmanager
-def busy(processes: int) -> Iterator[None]:
-    """Let other processes multiply matrices meanwhile."""
-    work = "import numpy as np\na = np.ones((512, 512), np.float32)\nwhile True: a @ a"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    others = [subprocess.Popen([sys.executable, "-c", work], env=environment) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
 
 
 def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
+from benchmarking.load import busy
 from benchmarking.onnx_networks import NETWORKS, samples
 
 ROOT = Path(__file__).parents[2]
+_PEERS = Path(__file__).parent / "peer_commands"
+_CORES = len(os.sched_getaffinity(0))
 Figures = dict[str, Any]
 
 # A process counts the memory of the one it was forked from as its own, which must be a small one.
@@ -58,21 +61,36 @@ class CommandJob:
         network: one of `onnx_networks.NETWORKS`, or "digits" for the network of the repository.
         samples: number of samples; 0 for a command without data.
         arguments: the command and its options; the model, the data and the output are filled in.
-        peer: whether it is a tool of the peers' environment.
+        peer: whether it is a module, or a script of `peer_commands`, for the peers' environment.
+        threads: instead of those of the benchmark; 0 leaves them to the command, as users do.
+        busy: whether another process multiplies matrices on each core meanwhile.
     """
 
     network: str
     samples: int
     arguments: tuple[str, ...]
-    peer: bool = False
+    peer: Literal["", "module", "script"] = ""
+    threads: int | None = None
+    busy: bool = False
 
     @property
     def title(self) -> str:
         """What the table calls it."""
-        return f"{self.network}: {' '.join(self.arguments)}"
+        return f"{self.network}: {' '.join(self.arguments)}{self.circumstances}"
+
+    @property
+    def circumstances(self) -> str:
+        """Threads and load, where they are said."""
+        if self.threads is None:
+            return ""
+        threads = f"{self.threads} thread(s)" if self.threads else "threads by default"
+        return f" ({threads}{', beside busy processes' if self.busy else ''})"
 
 
 _PLAIN = ("prune", "--remove", "4", "--repair", "none")
+_REFIT = ("prune", "--remove", "4", "--repair", "refit")
+_DIGITS = CommandJob("digits", 397, ("prune",), threads=0)
+_RESNET56 = ("prune", "--remove", "8", "--repair", "refit")
 COMMANDS: tuple[CommandJob, ...] = (
     CommandJob("digits", 0, ("inspect",)),
     CommandJob("digits", 397, ("prune",)),
@@ -82,16 +100,32 @@ COMMANDS: tuple[CommandJob, ...] = (
     CommandJob("blocks200", 48, _PLAIN),
     CommandJob("blocks600", 48, _PLAIN),
     CommandJob("resnet50", 0, ("inspect",)),
-    CommandJob("resnet50", 0, ("onnxslim", "--inspect"), peer=True),
+    CommandJob("resnet50", 0, ("onnxslim", "--inspect"), peer="module"),
+    CommandJob("resnet50", 0, ("onnx_tool_profile.py",), peer="script"),
     CommandJob("resnet50", 0, ("audit", "--no-latency")),
     CommandJob("resnet50", 64, _PLAIN),
-    CommandJob("resnet50", 64, ("prune", "--remove", "4", "--repair", "refit")),
+    CommandJob("resnet50", 64, _REFIT),
     CommandJob("resnet50", 256, ("prune",)),
     CommandJob("encoder", 0, ("inspect",)),
-    CommandJob("encoder", 0, ("onnxslim", "--inspect"), peer=True),
+    CommandJob("encoder", 0, ("onnxslim", "--inspect"), peer="module"),
     CommandJob("encoder", 64, ("prune", "--remove", "2", "--repair", "none")),
     CommandJob("minilm", 384, ("prune", "--remove", "2", "--repair", "refit")),
+    CommandJob("resnet56", 768, ("prune",)),
+    CommandJob("resnet56", 768, _RESNET56),
+    CommandJob("vit_b", 32, ("inspect",)),
+    CommandJob("vit_b", 32, ("prune", "--granularity", "block", "--remove", "2", "--repair", "none")),
+    CommandJob("vit_b", 32, ("prune", "--granularity", "block", "--remove", "2", "--repair", "refit")),
+    CommandJob("vit_b", 32, ("onnxsim_blocks.py", "2"), peer="script"),
+    CommandJob("vit_b", 32, ("replaceme_like.py", "2"), peer="script"),
 )
+THREADS: tuple[tuple[CommandJob, CommandJob], ...] = (
+    (_DIGITS, replace(_DIGITS, busy=True)),
+    *(
+        (CommandJob(*job, threads=1), CommandJob(*job, threads=2))
+        for job in (("resnet56", 768, _RESNET56), ("resnet50", 64, _REFIT))
+    ),
+)
+"""Pairs of the same command: alone and beside other work, and with one thread and two."""
 
 
 def run_commands(
@@ -107,12 +141,14 @@ def run_commands(
         peers: python of the peers' environment.
     """
     found: Figures = {}
-    for job in COMMANDS:
+    for job in (*COMMANDS, *(job for pair in THREADS for job in pair)):
         if job.network not in networks or (job.peer and peers is None):
             continue
         model, data = _files(job, folder)
+        own = threads if job.threads is None else job.threads
         forward = _forward(model, data, job, threads) if data else None
-        runs = [_run(_command(job, model, data, folder, threads, peers), threads) for _ in range(repeats)]
+        with busy(_CORES if job.busy else 0):
+            runs = [_run(_command(job, model, data, folder, own, peers), own) for _ in range(repeats)]
         found[job.title] = {name: median(run[name] for run in runs) for name in runs[0]} | {
             "forward_s": forward,
             "file_bytes": model.stat().st_size,
@@ -137,18 +173,24 @@ def _files(job: CommandJob, folder: Path) -> tuple[Path, Path | None]:
 def _command(
     job: CommandJob, model: Path, data: Path | None, folder: Path, threads: int, peers: Path | None
 ) -> list[str]:
-    if job.peer:
-        return [str(peers), "-m", job.arguments[0], *job.arguments[1:], str(model)]
     command, *options = job.arguments
-    written = ["-o", str(folder / "pruned.onnx"), "--force"] if command == "prune" else []
+    written = str(folder / "pruned.onnx")
+    if job.peer == "module":
+        return [str(peers), "-m", command, *options, str(model)]
+    if job.peer == "script":
+        files = [str(model), *([str(data), written] if data else [])]
+        return [str(peers), str(_PEERS / command), *files, *options]
+    made = ["-o", written, "--force"] if command == "prune" else []
     given = ["--data", str(data)] if data else []
-    ours = [sys.executable, "-m", "redtest_onnx", command, str(model), "-q", "--threads", str(threads)]
-    return [*ours, *options, *given, *written]
+    ours = [sys.executable, "-m", "redtest_onnx", command, str(model), "-q"]
+    return [*ours, *(["--threads", str(threads)] if threads else []), *options, *given, *made]
 
 
 def _run(command: list[str], threads: int) -> Figures:
     """CPU seconds, wall time and peak memory of a process, as the system counts them."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in pools}
+    environment |= dict.fromkeys(pools, str(threads)) if threads else {}
     launcher = [sys.executable, "-S", "-c", _LAUNCH, *command]
     result = subprocess.run(
         launcher, stdout=subprocess.PIPE, env=environment, cwd=ROOT, check=True, text=True
@@ -175,11 +217,26 @@ def table(figures: Figures) -> str:
         "| command | CPU s | forward pass s | x forward | peak memory MB | x file |",
         "|---|---|---|---|---|---|",
     ]
-    order = {job.title: k for k, job in enumerate(COMMANDS)}
-    for title, found in sorted(figures.items(), key=lambda item: order.get(item[0], len(order))):
+    for title in (job.title for job in COMMANDS if job.title in figures):
+        found = figures[title]
         forward = found["forward_s"]
         times = [f"{forward:.2f}", f"{found['cpu_s'] / forward:.1f}"] if forward else ["", ""]
         peak = found["peak_bytes"]
         memory = [f"{peak / 1e6:.0f}", f"{peak / found['file_bytes']:.1f}"]
         lines.append(f"| `{title}` | {found['cpu_s']:.1f} | {' | '.join([*times, *memory])} |")
+    return "\n".join(lines)
+
+
+def threads_table(figures: Figures) -> str:
+    """Pairs of the same command as Markdown."""
+    lines = ["| command | CPU s | wall s | x CPU | x wall |", "|---|---|---|---|---|"]
+    for pair in THREADS:
+        found = [figures.get(job.title) for job in pair]
+        if None in found:
+            continue
+        for job, one in zip(pair, found, strict=True):
+            ratios = [f"{one[what] / found[0][what]:.2f}" for what in ("cpu_s", "wall_s")]
+            lines.append(
+                f"| `{job.title}` | {one['cpu_s']:.1f} | {one['wall_s']:.1f} | {' | '.join(ratios)} |"
+            )
     return "\n".join(lines)

@@ -28,6 +28,8 @@ class Job:
         threads: for all.
         device: "cpu" or "cuda".
         folded: whether PyTorch runs the network without batch normalisation, as ONNX Runtime does.
+        channels_last: whether PyTorch keeps images with channels last.
+        bfloat16: whether PyTorch runs under autocast.
     """
 
     folder: Path
@@ -37,6 +39,8 @@ class Job:
     threads: int
     device: Literal["cpu", "cuda"]
     folded: bool = False
+    channels_last: bool = False
+    bfloat16: bool = False
 
     @property
     def inputs(self) -> np.ndarray:
@@ -61,7 +65,8 @@ class Job:
         network = NETWORKS[self.network][0]()
         network.load_state_dict(torch.load(self.folder / "weights.pt", weights_only=True))
         network.eval()
-        return (fold(network) if self.folded else network).to(self.device)
+        network = (fold(network) if self.folded else network).to(self.device)
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network
 
     def torch_inputs(self) -> Any:
         """The inputs where the network is."""
@@ -112,13 +117,17 @@ def flattened(job: Job) -> Call:
 
 def pytorch_cka(job: Job) -> Call:
     """Package pytorch-cka; its matrix has the order of `layers`."""
+    import torch
     from cka import compute_cka
 
     network, batches = job.torch_network(), _batches(job)
 
     def call() -> np.ndarray:
-        found = compute_cka(network, network, batches, layers=job.modules, device=job.device, progress=False)
-        return found[0].cpu().numpy()
+        with torch.autocast(job.device, torch.bfloat16, enabled=job.bfloat16):
+            found = compute_cka(
+                network, network, batches, layers=job.modules, device=job.device, progress=False
+            )
+        return found[0].float().cpu().numpy()
 
     return call
 
@@ -126,6 +135,16 @@ def pytorch_cka(job: Job) -> Call:
 def pytorch_cka_folded(job: Job) -> Call:
     """The same for a user who folds batch normalisation first."""
     return pytorch_cka(replace(job, folded=True))
+
+
+def pytorch_cka_channels_last(job: Job) -> Call:
+    """The same for one who keeps channels last, too."""
+    return pytorch_cka(replace(job, folded=True, channels_last=True))
+
+
+def pytorch_cka_bfloat16(job: Job) -> Call:
+    """The same for one who lets PyTorch run in bfloat16, with its error."""
+    return pytorch_cka(replace(job, folded=True, channels_last=True, bfloat16=True))
 
 
 def torch_cka(job: Job) -> Call:
@@ -250,6 +269,8 @@ CONTENDERS: dict[str, Callable[[Job], Call]] = {
     "ours, flattened": flattened,
     "pytorch-cka": pytorch_cka,
     "pytorch-cka, folded": pytorch_cka_folded,
+    "pytorch-cka, channels last": pytorch_cka_channels_last,
+    "pytorch-cka, bfloat16": pytorch_cka_bfloat16,
     "torch_cka": torch_cka,
     "keep everything": keep_all,
     "per pair": per_pair,
@@ -260,13 +281,18 @@ CONTENDERS: dict[str, Callable[[Job], Call]] = {
 REFERENCES = {
     "ours, flattened": "reference, ONNX Runtime",
     "pytorch-cka, folded": "reference, folded",
+    "pytorch-cka, channels last": "reference, folded",
+    "pytorch-cka, bfloat16": "reference, folded",
     "pytorch-cka": "reference",
     "torch_cka": "reference",
     "keep everything": "reference",
     "per pair": "reference",
 }
 """What the error of a contender is measured against: float64 behind the same forward pass."""
-PEERS = ("pytorch-cka", "pytorch-cka, folded", "torch_cka")
+PEERS = (
+    *("pytorch-cka", "pytorch-cka, folded", "pytorch-cka, channels last", "pytorch-cka, bfloat16"),
+    "torch_cka",
+)
 ON_CPU_ONLY = ("plain, less memory",)
 
 
@@ -298,6 +324,8 @@ def _batches(job: Job) -> Any:
     from torch.utils.data import DataLoader, TensorDataset
 
     inputs = torch.from_numpy(job.inputs)
+    if job.channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
     return DataLoader(TensorDataset(inputs), batch_size=len(inputs))
 
 

@@ -36,27 +36,34 @@ class Job:
 
 
 _FAST = ("plain forward", "plain, less memory", "ours, pooled", "ours, flattened", "pytorch-cka")
-_FOLDED = "pytorch-cka, folded"
+_BFLOAT16 = "pytorch-cka, bfloat16"
+_FOLDED = ("pytorch-cka, folded", "pytorch-cka, channels last", _BFLOAT16)
 _SLOW = ("keep everything", "torch_cka", "per pair")
 
 JOBS: dict[str, Job] = {
     "resnet56-blocks": Job(
-        "ResNet56, stem and 27 blocks", "resnet56", 256, "blocks", (*_FAST, _FOLDED, *_SLOW), _SLOW
+        "ResNet56, stem and 27 blocks", "resnet56", 256, "blocks", (*_FAST, *_FOLDED, *_SLOW), _SLOW
     ),
     "resnet56-convs": Job(
-        "ResNet56, all convolutions", "resnet56", 256, "convs", (*_FAST, _FOLDED, *_SLOW[:2]), _SLOW
+        "ResNet56, all convolutions", "resnet56", 256, "convs", (*_FAST, *_FOLDED, *_SLOW[:2]), _SLOW
     ),
-    "resnet56-all": Job("ResNet56, everything", "resnet56", 256, "all", (*_FAST, _FOLDED, *_SLOW[:1]), _SLOW),
+    "resnet56-all": Job(
+        "ResNet56, everything", "resnet56", 256, "all", (*_FAST, *_FOLDED, *_SLOW[:1]), _SLOW
+    ),
     "resnet50-blocks": Job(
-        "ResNet50, stem and 16 blocks", "resnet50", 64, "blocks", (*_FAST, _FOLDED, *_SLOW[:2]), _SLOW
+        "ResNet50, stem and 16 blocks", "resnet50", 64, "blocks", (*_FAST, *_FOLDED, *_SLOW[:2]), _SLOW
     ),
     "resnet50-activations": Job(
-        "ResNet50, all convolutions, ReLU and sums", "resnet50", 64, "activations", (*_FAST, _FOLDED)
+        "ResNet50, all convolutions, ReLU and sums", "resnet50", 64, "activations", (*_FAST, *_FOLDED)
     ),
-    "vit-blocks": Job("ViT-B, patches and 12 blocks", "vit_b", 64, "blocks", (*_FAST, *_SLOW[:1]), _SLOW),
-    "vit-activations": Job("ViT-B, all linear operators and sums", "vit_b", 64, "activations", _FAST),
+    "vit-blocks": Job(
+        "ViT-B, patches and 12 blocks", "vit_b", 64, "blocks", (*_FAST, _BFLOAT16, *_SLOW[:1]), _SLOW
+    ),
+    "vit-activations": Job(
+        "ViT-B, all linear operators and sums", "vit_b", 64, "activations", (*_FAST, _BFLOAT16)
+    ),
     "resnet1202-blocks": Job(
-        "ResNet1202, stem and 600 blocks", "resnet1202", 256, "blocks", (*_FAST, _FOLDED), (*_FAST, _FOLDED)
+        "ResNet1202, stem and 600 blocks", "resnet1202", 256, "blocks", (*_FAST, *_FOLDED), (*_FAST, *_FOLDED)
     ),
 }
 

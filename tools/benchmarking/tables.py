@@ -7,13 +7,13 @@ from math import prod
 from statistics import median
 from typing import Any
 
-from benchmarking.commands import table
+from benchmarking.commands import table, threads_table
 
 Figures = dict[str, Any]
 
 PLAIN = "plain forward"
 OURS = "ours, flattened"
-PEERS = ("pytorch-cka", "pytorch-cka, folded")
+PEERS = ("pytorch-cka", "pytorch-cka, folded", "pytorch-cka, channels last", "pytorch-cka, bfloat16")
 
 
 def render(results: dict[str, Figures]) -> str:
@@ -44,10 +44,20 @@ Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --co
 {known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
 for `digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images, `encoder`
 is as large as a BERT-base (436 MB), `minilm` an encoder of six layers and 22.6 million values. Passes are
-over 397 samples of `digits`, 48 of `blocksN`, 64 of `encoder`, 384 of `minilm` (32 tokens each) and 64 images
-of 224 x 224 pixels (`prune` alone: 256).
+over 397 samples of `digits`, 48 of `blocksN`, 64 of `encoder`, 384 of `minilm` (32 tokens each), 768 of
+`resnet56` (32 x 32 pixels), 32 of `vit_b`, and 64 images of 224 x 224 pixels for `resnet50` (`prune` alone:
+256). Beside ours: onnxslim's summary, onnx-tool's profile, onnxsim 0.8 (`onnxsim_blocks.py`: it drops blocks
+of transformers by 8 samples, its default, and leaves their weights in the file; its refit of single layers
+was not done after four minutes), and one linear map in place of blocks as ReplaceMe has it
+(`replaceme_like.py`, ours in NumPy). None of these measures the similarity of all layers, verifies what it
+writes, or times it.
 
 {table(known["figures"])}
+
+Threads: the README's command as it stands, alone and beside one busy process per core; repairs with one
+thread and with two on the same two cores. "x" is the ratio to the line above.
+
+{threads_table(known["figures"])}
 
 The machine may have been busy: compare columns, not runs.
 """
@@ -70,6 +80,7 @@ two runtimes, or two ways to normalise, round differently, and in a network of 1
   keeps beside the buffers of that run; the measurement goes without it, too
 * *ours*: all of `analyze`'s measuring with its statistics, pooled (mean over positions) or flattened
 * *pytorch-cka, folded*: for a user who folds the batch normalisation first (`fuse_conv_bn_eval`)
+* *pytorch-cka, channels last* and *bfloat16*: folded, and images with channels last; then under autocast, too
 * *keep everything*: forward hooks, then one Gram a layer and one HSIC a pair, in PyTorch
 * *per pair*: both Grams and three HSICs for every pair, as the reference implementation of RedTest does
 """
@@ -85,9 +96,11 @@ def _summaries(results: list[Figures]) -> Iterable[str]:
         lines = [
             f"\n## In short: {'CPU' if device == 'cpu' else 'GPU'}\n",
             'Medians; "x faster": ours, flattened, than pytorch-cka; "folded": than that on a network whose '
-            "batch normalisation was folded first, as it is where there is none.\n",
-            "| job | pooled, x plain | flattened, x plain | memory, x plain | x faster | folded | error |",
-            "|---|---|---|---|---|---|---|",
+            "batch normalisation was folded first, as it is where there is none; then with channels last "
+            "besides, and under autocast to bfloat16, whose error stands below.\n",
+            "| job | pooled, x plain | flattened, x plain | memory, x plain | x faster | folded "
+            "| channels last | bfloat16 | error |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         speeds: dict[str, list[float]] = {peer: [] for peer in PEERS}
         for result in chosen:
