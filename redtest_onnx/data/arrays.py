@@ -55,11 +55,11 @@ class InputArray:
         """The chosen samples in the type of the input."""
         if self.lifted:
             one = self.values.take(np.asarray(indices[:1]), 0)[0]
-            return np.asarray(one, self.dtype).copy(order="C")
+            return np.asarray(one, self.dtype, order="C")
         if self.axis is None:
             return np.array(self.values, self.dtype, order="C")
         chosen = self.values.take(np.asarray(indices), self.axis)
-        return np.asarray(chosen, self.dtype).copy(order="C")
+        return np.asarray(chosen, self.dtype, order="C")  # `take` has made a copy
 
 
 @dataclass(frozen=True)
