@@ -14,7 +14,7 @@ from redtest_onnx.metrics.penalised import Diagnosis, Float64s
 Rows = npt.NDArray[np.generic]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_NEAR = 1.001  # of the least error: up to there, the larger penalty is taken
+_NEAR = 1e-3  # of the least error: so much more is taken for the sake of a larger penalty
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,6 @@ def _chosen_penalties(train: Equations, check: Equations, intercept: bool) -> tu
             break
         errors.append(found)
     seen: Float64s = np.stack(errors)  # [penalties, groups]
-    first = (seen <= seen.min(axis=0) * _NEAR).argmax(axis=0)
+    least = seen.min(axis=0)  # below zero by rounding, where all is explained
+    first = (seen <= least + _NEAR * np.abs(least)).argmax(axis=0)
     return np.array(penalties)[first], np.take_along_axis(seen, first[None], axis=0)[0]

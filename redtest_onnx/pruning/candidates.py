@@ -23,7 +23,8 @@ from redtest_onnx.pruning.repair.partial_runner import for_size
 from redtest_onnx.pruning.repair.refit import Effort
 from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, fit_to_original
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
-from redtest_onnx.runtime.session import Session
+from redtest_onnx.runtime.session import Session, Use
+from redtest_onnx.runtime.session_room import SPARED, is_large
 from redtest_onnx.runtime.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ class Candidates:
         self._looks = self._prepared()
         held = bench.cost.peak_activation_bytes
         self._options = for_size(bench.options, [None if held is None else held * _LOOK])
+        # No second pool of memory beside the one of the reference.
+        self._use: Use = "beside" if is_large(bench.model, SPARED) else "often"
 
     def loss(self, plan: Plan) -> float:
         """What a plan loses, plainly applied; infinite if that is surely above the limit."""
@@ -79,7 +82,7 @@ class Candidates:
 
     def _loss(self, plan: Plan, make: Callable[[], Model]) -> float:
         try:
-            session = Session(make(), self._options)
+            session = Session(make(), self._options, use=self._use)
             if self._hopeless(session):
                 return float("inf")
             return drop(self._evaluator.reference, self._evaluator.evaluate(session, self._floor))

@@ -351,3 +351,16 @@ def test_blocks_of_the_normal_matrix_change_nothing_but_rounding(
     monkeypatch.setattr("redtest_onnx.metrics.symmetric._BLOCK", 4)
     for one, other in zip(whole, fitted(), strict=True):
         np.testing.assert_allclose(other, one, rtol=2e-4)
+
+
+def test_where_all_is_explained_the_smallest_penalty_is_taken() -> None:
+    """The error there may be less than nothing by rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3)).astype(np.float32)
+    y = x @ rng.normal(size=(3, 2))
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(400)
+        train, check = (equations(x[part], y[part]) for part in (order[:300], order[300:]))
+        fit = best_fit(train, check)
+        assert fit is not None
+        np.testing.assert_allclose(fit.penalty, train.merged(check).solve(PENALTIES[0]).penalty)

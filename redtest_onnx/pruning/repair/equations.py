@@ -19,6 +19,7 @@ from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.runtime.session_room import return_memory
 from redtest_onnx.runtime.threads import Beside
 
 Values = npt.NDArray[np.generic]
@@ -30,6 +31,7 @@ Kind = TypeVar("Kind", NormalEquations, FewRows)
 # Rows per unknown: far fewer than a last fit is worth tell good plans from bad.
 RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
 _SMALLEST_SCALE = 1e-6
+_WIDE = 2048  # unknowns whose matrix takes 32 MiB
 _BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
 CHECK_EVERY = 4
 """One sample in so many, of single samples one run in so many, chooses the penalty."""
@@ -193,6 +195,8 @@ class Equations:
             return None
         if isinstance(self._pair[0], FewRows):
             return self._solved(*self._pair, diagnose=diagnose)
+        if self._pair[0].xy.shape[1] >= _WIDE:
+            return_memory()  # of rows that were gathered: the matrices that come take much of it
         return self._solved(*self._pair, diagnose=diagnose)
 
     def _solved(self, train: Kind, check: Kind, *, diagnose: bool) -> Correction | None:
