@@ -11,7 +11,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES, gram_samples, h_centre, hsic_scale, u_centre
 from redtest_onnx.metrics.elimination import LinearReader, eliminate
 from redtest_onnx.metrics.grams import beyond_rounding, centre_gram, centred_norms, linear_gram, only_rounding
-from redtest_onnx.metrics.least_squares import PENALTIES, RidgeFit, _held_out_errors
+from redtest_onnx.metrics.least_squares import PENALTIES, RidgeFit, _chosen_penalties
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.ridge import NormalEquations, same_float
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null, standard_errors
@@ -242,21 +242,27 @@ class Counted(NormalEquations):
 @pytest.mark.parametrize(
     ("errors", "asked", "best"),
     [
-        ([5, 4, 3, 4, 5], [2, 1, 3], 2),
-        ([1, 2, 3, 4, 5], [2, 1, 0], 0),
-        ([5, 4, 3, 2, 1], [2, 1, 3, 4], 4),
-        ([5, 2, 3, 1, 1], [2, 1, 0], 1),  # downhill on one side: the other is not looked at
-        ([3, 3, 3, 3, 3], [2, 1, 3], 1),  # of equal ones the smaller
-        ([5, np.inf, 3, 4, 5], [2, 1, 0, 3], 2),  # of a fit that failed nothing follows
-        ([np.nan, 9, np.nan, 4, 5], [2, 1, 0], 1),
+        ([5, 4, 3, 4, 5], [4, 3, 2, 1], 2),
+        ([1, 2, 3, 4, 5], [4, 3, 2, 1, 0], 0),
+        ([5, 4, 3, 2, 1], [4, 3], 4),
+        ([0, 2, 3, 2, 1], [4, 3], 4),  # a second minimum is not looked for
+        ([3, 3, 3, 3, 3], [4, 3], 4),  # of equal ones the larger
+        ([1.0, 1.0005, 1.002, 1.1, 1.2], [4, 3, 2, 1, 0], 1),  # of nearly equal ones, too
+        ([-2e-9, -1e-9, 0.1, 0.2, 0.3], [4, 3, 2, 1, 0], 0),
+        ([5, np.inf, 3, 4, 5], [4, 3, 2, 1], 2),
+        ([np.nan, 9, np.nan, 4, 5], [4, 3, 2], 3),
+        ([1, 2, 3, 4, np.nan], [4, 3, 2, 1, 0], 0),  # of a fit that failed nothing follows
     ],
 )
-def test_penalties_are_followed_downhill(errors: list[float], asked: list[int], best: int) -> None:
+def test_penalties_are_lowered_while_the_error_falls(
+    errors: list[float], asked: list[int], best: int
+) -> None:
     train = Counted(2, 1)
     train.errors, train.asked = dict(zip(PENALTIES, map(float, errors), strict=True)), []
-    found = _held_out_errors(train, Counted(2, 1), True)
+    penalties, found = _chosen_penalties(train, Counted(2, 1), True)
     assert [PENALTIES.index(ridge) for ridge in train.asked] == asked
-    assert int(found[:, 0].argmin()) == best
+    assert penalties.tolist() == [PENALTIES[best]]
+    assert found.tolist() == [errors[best]]
 
 
 def test_residuals_are_those_of_the_rows_with_any_shift_of_the_mean() -> None:

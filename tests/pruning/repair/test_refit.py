@@ -119,7 +119,7 @@ def test_rounds_end_where_they_bring_nothing_more(
     least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joint, "_LEAST_GAIN", least)
-    model, data = residual_net(tmp_path, noise(600, 6))
+    model, data = residual_net(tmp_path, noise(3000, 6))
     plan = Plan("test", model.sha256, (Step("gap", "h1", "h2", "bypass", None, 0, 0),))
     bench = Workbench(model, data, CPU)
     pruned = AdapterInsertion(apply_plan(bench, plan))
