@@ -49,7 +49,7 @@ class WorkingModel:
         self.model = model.edited(proto)
         self.index = index_of(self.model)
         self.operators = linear_operators(self.model)
-        self._changed: dict[tuple[int, str], npt.NDArray[np.generic]] = {}
+        self._changed: set[tuple[int, int]] = set()
 
     def weight(self, operator: LinearOperator) -> npt.NDArray[Any]:
         """An operator's weights as they are now, in the layout of the file."""
@@ -72,12 +72,19 @@ class WorkingModel:
 
     def result(self) -> Model:
         """The model given at first with all changes; operators that shared weights have their own now."""
-        return change_operands(self._source, self._changed) if self._changed else self._source
+        changes = {
+            (node, self._original_names[node, position]): self.model.value(self._stored(node, position))
+            for node, position in sorted(self._changed)
+        }
+        return change_operands(self._source, changes) if changes else self._source
 
     def _store(self, node: int, position: int, values: npt.NDArray[np.generic]) -> None:
-        tensor = self.model.initializers[self.model.graph.node[node].input[position]]
+        tensor = self._stored(node, position)
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
-        self._changed[node, self._original_names[node, position]] = values
+        self._changed.add((node, position))
+
+    def _stored(self, node: int, position: int) -> onnx.TensorProto:
+        return self.model.initializers[self.model.graph.node[node].input[position]]
 
 
 def _operands(operator: LinearOperator) -> list[tuple[int, int]]:
