@@ -33,7 +33,8 @@ SECTIONS: dict[str, frozenset[str]] = {
         | {"output_kind", "layer_latency", "seed"}
     ),
     RUNNING: frozenset(
-        {"device", "threads", "isolate", "providers", "latency_command", "engine", "workers", "address"}
+        {"device", "threads", "memory", "isolate", "providers", "latency_command"}
+        | {"engine", "workers", "address"}
     ),
     OUTPUT: frozenset(
         {
