@@ -64,6 +64,7 @@ class CommandJob:
         peer: whether it is a module, or a script of `peer_commands`, for the peers' environment.
         threads: instead of those of the benchmark; 0 leaves them to the command, as users do.
         busy: whether another process multiplies matrices on each core meanwhile.
+        note: what else tells it from others.
     """
 
     network: str
@@ -72,6 +73,7 @@ class CommandJob:
     peer: Literal["", "module", "script"] = ""
     threads: int | None = None
     busy: bool = False
+    note: str = ""
 
     @property
     def title(self) -> str:
@@ -81,10 +83,11 @@ class CommandJob:
     @property
     def circumstances(self) -> str:
         """Threads and load, where they are said."""
-        if self.threads is None:
-            return ""
-        threads = f"{self.threads} thread(s)" if self.threads else "threads by default"
-        return f" ({threads}{', beside busy processes' if self.busy else ''})"
+        said = [self.note] if self.note else []
+        if self.threads is not None:
+            said.append(f"{self.threads} thread(s)" if self.threads else "threads by default")
+        said += ["beside busy processes"] if self.busy else []
+        return f" ({', '.join(said)})" if said else ""
 
 
 _PLAIN = ("prune", "--remove", "4", "--repair", "none")
@@ -99,6 +102,7 @@ COMMANDS: tuple[CommandJob, ...] = (
     CommandJob("blocks99", 48, _PLAIN),
     CommandJob("blocks200", 48, _PLAIN),
     CommandJob("blocks600", 48, _PLAIN),
+    CommandJob("blocks600", 768, _PLAIN, note="768 samples"),
     CommandJob("resnet50", 0, ("inspect",)),
     CommandJob("resnet50", 0, ("onnxslim", "--inspect"), peer="module"),
     CommandJob("resnet50", 0, ("onnx_tool_profile.py",), peer="script"),
