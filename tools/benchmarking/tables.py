@@ -43,14 +43,15 @@ memory as the system counts them, beside the CPU seconds of one plain ONNX Runti
 Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --commands NAME ...`,
 {known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
 for `digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images, `encoder`
-is as large as a BERT-base (436 MB), `minilm` an encoder of six layers and 22.6 million values. Passes are
-over 397 samples of `digits`, 48 of `blocksN` (768 where that is said), 64 of `encoder`, 384 of `minilm` (32 tokens each), 768 of
-`resnet56` (32 x 32 pixels), 32 of `vit_b`, and 64 images of 224 x 224 pixels for `resnet50` (`prune` alone:
-256). Beside ours: onnxslim's summary, onnx-tool's profile, onnxsim 0.8 (`onnxsim_blocks.py`: it drops blocks
-of transformers by 8 samples, its default, and leaves their weights in the file; its refit of single layers
-was not done after four minutes), and one linear map in place of blocks as ReplaceMe has it
-(`replaceme_like.py`, ours in NumPy). None of these measures the similarity of all layers, verifies what it
-writes, or times it.
+is as large as a BERT-base (436 MB), `minilm` an encoder of six layers and 22.6 million values, `vit_b` a
+vision transformer of ViT-B's sizes (346 MB). Passes are over 397 samples of `digits`, 48 of `blocksN` (or as
+many as said), 64 of `encoder`, 384 of `minilm` (32 tokens each), 768 of `resnet56` (32 x 32 pixels), 32 of
+`vit_b`, and 64 of `resnet50` (256 for `prune` alone), both 224 x 224 pixels.
+
+Beside ours: onnxslim's summary, onnx-tool's profile, onnxsim 0.8 (`onnxsim_blocks.py`: it drops blocks of
+transformers by 8 samples, its default, and leaves their weights in the file; its refit of single layers was
+not done after four minutes), and one linear map in place of blocks as ReplaceMe has it (`replaceme_like.py`,
+ours in NumPy). None of these measures the similarity of all layers, verifies what it writes, or times it.
 
 {table(known["figures"])}
 
