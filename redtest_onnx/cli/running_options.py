@@ -39,7 +39,7 @@ def run_options(function: Command) -> Command:
         click.option(
             "--memory",
             type=ByteCount(),
-            default="1GB",
+            default="1.5GB",
             show_default=True,
             help="Samples and activations that are kept to be used again; what is beyond is read or computed "
             "anew. Weights, runs and equations take memory besides.",

@@ -35,7 +35,7 @@ Candidate: TypeAlias = Model | Session | CandidateSession | Answers
 """What is held against a reference."""
 
 # Reference outputs up to this part of the memory are kept, so that many candidates can be held against them.
-_SHARE = 8
+_SHARE = 12
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )

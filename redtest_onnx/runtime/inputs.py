@@ -19,7 +19,7 @@ from redtest_onnx.runtime.threads import thread_count
 
 log = logging.getLogger(__name__)
 
-_PIXEL_SHARE = 8  # of the memory for what is kept, for each data set of images
+_PIXEL_SHARE = 12  # of the memory for what is kept, for each data set of images
 
 
 def keep_decoded(data: Dataset, options: RunOptions) -> Dataset:

@@ -86,7 +86,7 @@ class RunOptions:
     latency_command: str | None = None
     output_kinds: tuple[tuple[str, OutputKind], ...] = ()
     isolate: bool = False
-    memory: Natural = 1 << 30
+    memory: Natural = 3 << 29
 
     def __post_init__(self) -> None:
         check_settings(self)

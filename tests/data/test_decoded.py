@@ -92,11 +92,11 @@ def test_a_workbench_says_how_much_is_kept_and_by_how_many(folder: Path, subset:
     assert isinstance(judged, ImageData)
     before = data.inputs(np.arange(COUNT))["x"]
     given = Subset(data, np.arange(1, COUNT)) if subset else data
-    memory = 8 * 5 * 6 * 6 * 3
+    memory = 12 * 5 * 6 * 6 * 3
     Workbench(model(), given, rt.RunOptions("cpu", 2, memory=memory), evaluation=judged)
     for side in (data, judged):
         assert side.decoded.threads == 2
-        assert side.decoded.limit == memory // 8
+        assert side.decoded.limit == memory // 12
         np.testing.assert_array_equal(side.inputs(np.arange(COUNT))["x"], before)
     assert len(judged.decoded._kept) == 5
     np.testing.assert_array_equal(judged.inputs([11, 0, 4])["x"], before[[11, 0, 4]])

@@ -16,7 +16,7 @@ from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 Values = npt.NDArray[Any]
 
 _SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
-HELD_SHARE = 4
+HELD_SHARE = 3
 """Part of the memory for what is kept that inputs and outputs of a first operator may take."""
 
 
@@ -65,7 +65,7 @@ class PairValues:
         full: whether further runs are left out.
     """
 
-    limit: int = 1 << 28
+    limit: int = 1 << 29
     inputs: list[Values] = field(default_factory=list)
     inner: list[Values] = field(default_factory=list)
     full: bool = False

@@ -21,7 +21,7 @@ from redtest_onnx.runtime.workbench import Workbench
 
 _RUN_BYTES = 1 << 27  # of the activations of one run
 _MASKED_BYTES = 1 << 31  # the same for texts, which may be padded
-_SHARE = 4  # of the memory for what is kept, for each of two models
+_SHARE = 6  # of the memory for what is kept, for each of two models
 _TINY_RUN = 1 << 16  # bytes fed to a run that is over before another thread wakes
 _SMALL_RUN = 1 << 21  # bytes fed to a run that a second thread would not make faster
 _SPREAD_RUN = 1 << 25  # bytes up to which a run on each thread is better than one on all
@@ -47,7 +47,7 @@ class PartialRunner:
         bench: the model and samples. The weights behind the kept tensors may change in place at any time.
         indices: which of the samples.
         size: samples per run, where the model doesn't fix that.
-        limit: bytes to keep; a quarter of `RunOptions.memory` if None.
+        limit: bytes to keep; a sixth of `RunOptions.memory` if None.
 
     Attributes:
         counts: how many of the samples of each run count.

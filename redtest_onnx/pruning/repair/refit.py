@@ -45,7 +45,7 @@ Scope = Literal["all", "gaps"]
 log = logging.getLogger(__name__)
 
 ROUNDS = 3  # of solving two operators together; more gain little
-_GOAL_SHARE = 8  # of the memory for what is kept; larger goals are computed anew in every round
+_GOAL_SHARE = 12  # of the memory for what is kept; larger goals are computed anew in every round
 
 
 @dataclass(frozen=True)

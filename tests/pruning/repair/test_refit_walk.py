@@ -62,16 +62,16 @@ def test_runs_count_their_samples() -> None:
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2, 0)])
 @pytest.mark.parametrize("limit", [1 << 28, 90, 0])
 def test_goals_are_the_originals_values_in_any_order(order: tuple[int, ...], limit: int) -> None:
-    goals = _Goals(runner(memory=8 * limit), "p1", 0)
+    goals = _Goals(runner(memory=12 * limit), "p1", 0)
     expected = whole("p1")
     for run in order:
         np.testing.assert_allclose(goals(run), expected[8 * run : 8 * run + 8], rtol=1e-5, atol=1e-6)
     assert len(goals._kept) == (3 if limit > 90 else 0)
 
 
-def test_goals_are_kept_up_to_an_eighth_of_the_memory() -> None:
+def test_goals_are_kept_up_to_a_twelfth_of_the_memory() -> None:
     one = 8 * 4 * 4
-    goals = _Goals(runner(memory=8 * 2 * one), "p1", 0)
+    goals = _Goals(runner(memory=12 * 2 * one), "p1", 0)
     for run in range(3):
         goals(run)
     assert sorted(goals._kept) == [0, 1]
