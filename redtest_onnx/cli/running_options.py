@@ -42,7 +42,8 @@ def run_options(function: Command) -> Command:
             default="1.5GB",
             show_default=True,
             help="Samples and activations that are kept to be used again; what is beyond is read or computed "
-            "anew. Weights, runs and equations take memory besides.",
+            "anew, and operators that are refitted in pairs see fewer samples. Weights, runs and equations "
+            "take memory besides.",
         ),
         click.option(
             "--isolate",

@@ -74,7 +74,8 @@ class RunOptions:
         isolate: run each model once in a process of its own first, so that a crash of ONNX Runtime becomes
             an error.
         memory: bytes of samples and activations that are kept to be used again; what is beyond is read or
-            computed anew. A run, and the equations of one operator, take theirs besides.
+            computed anew, and operators that are refitted in pairs see fewer samples. A run, and the
+            equations of one operator, take theirs besides.
 
     Raises:
         InputError: no such device, or a negative number of threads or bytes.
