@@ -81,7 +81,8 @@ two runtimes, or two ways to normalise, round differently, and in a network of 1
   keeps beside the buffers of that run; the measurement goes without it, too
 * *ours*: all of `analyze`'s measuring with its statistics, pooled (mean over positions) or flattened
 * *pytorch-cka, folded*: for a user who folds the batch normalisation first (`fuse_conv_bn_eval`)
-* *pytorch-cka, channels last* and *bfloat16*: folded, and images with channels last; then under autocast, too
+* *pytorch-cka, channels last* and *bfloat16*: folded, and images with channels last; then under autocast,
+  too, which is faster than ours where similarities of deep layers may be off by a quarter and more
 * *keep everything*: forward hooks, then one Gram a layer and one HSIC a pair, in PyTorch
 * *per pair*: both Grams and three HSICs for every pair, as the reference implementation of RedTest does
 """
