@@ -116,7 +116,7 @@ COMMANDS: tuple[CommandJob, ...] = (
     CommandJob("minilm", 384, ("prune", "--remove", "2", "--repair", "refit")),
     CommandJob("resnet56", 768, ("prune",)),
     CommandJob("resnet56", 768, _RESNET56),
-    CommandJob("vit_b", 32, ("inspect",)),
+    CommandJob("vit_b", 0, ("inspect",)),
     CommandJob("vit_b", 32, ("prune", "--granularity", "block", "--remove", "2", "--repair", "none")),
     CommandJob("vit_b", 32, ("prune", "--granularity", "block", "--remove", "2", "--repair", "refit")),
     CommandJob("vit_b", 32, ("onnxsim_blocks.py", "2"), peer="script"),

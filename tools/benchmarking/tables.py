@@ -40,7 +40,8 @@ def _commands(known: Figures) -> str:
 
 Whole commands, from start to end with all imports, each in a process of its own: CPU seconds and peak
 memory as the system counts them, beside the CPU seconds of one plain ONNX Runtime pass over the same samples.
-Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --commands NAME ...`,
+Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --commands NAME ...`
+(the networks up to 200 blocks with `--repeats 3`),
 {known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
 for `digits`, the one of the README; `blocksN` are residual networks of N blocks on 16x16 images, `encoder`
 is as large as a BERT-base (436 MB), `minilm` an encoder of six layers and 22.6 million values, `vit_b` a
