@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 
 from redtest_onnx.documents.base import Document
 from redtest_onnx.errors import InputError
@@ -158,6 +157,8 @@ def _valid(kind: type[Kind], value: Any) -> Kind:
     Raises:
         ValueError: it is something else.
     """
+    from pydantic import TypeAdapter  # here, since few commands read an analysis back
+
     return TypeAdapter(kind).validate_python(value)
 
 
