@@ -28,7 +28,7 @@ from redtest_onnx.runtime.workbench import Workbench
 _TOLERANCE = 1e-4
 _HALF: dict[int, float] = {onnx.TensorProto.FLOAT16: 2e-2, onnx.TensorProto.BFLOAT16: 1e-1}
 
-_HELD = 1 << 29  # bytes of tensors at a time
+_HELD = 1 << 27  # bytes of tensors at a time
 _UNKNOWN = 1 << 18  # elements, where the shape is unknown
 
 
@@ -64,8 +64,8 @@ def first_divergence(
     """Run both models side by side, the original with what the gaps of the rewritten one hand on.
 
     The exit of every removed layer is fed to the original as the tensor that took its place, so that all that
-    lies behind must come out the same; how the graph was rewired is not looked at. No more than half a GiB of
-    tensors is held at a time.
+    lies behind must come out the same; how the graph was rewired is not looked at. No more than 128 MiB of
+    tensors of either is held at a time.
 
     Args:
         bench: the model before, with its branches inlined; run on its first sample.

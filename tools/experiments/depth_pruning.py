@@ -246,8 +246,17 @@ def figure(results: Sequence[dict[str, Any]], path: Path) -> None:
             axis.yaxis.set_minor_formatter("{x:.0f}")
             axis.yaxis.set_major_formatter("{x:.0f}")
         axis.set(title=name, xlabel="parameters left", ylabel=own[0]["unit"])
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="repair", loc="lower center", ncols=len(REPAIRS), fontsize=9)
+    pairs = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes.flat)
+    by_label = {label: handle for panel in pairs for handle, label in panel}
+    shown = [repair for repair in REPAIRS if repair in by_label]
+    figure.legend(
+        [by_label[repair] for repair in shown],
+        shown,
+        title="repair",
+        loc="lower center",
+        ncols=len(shown),
+        fontsize=9,
+    )
     figure.tight_layout(rect=(0, 0.09 if lines > 1 else 0.16, 1, 1))
     figure.savefig(path, dpi=110)
 
