@@ -91,9 +91,8 @@ def _chosen_penalties(train: Equations, check: Equations, intercept: bool) -> tu
     """[groups] penalties, and the errors on `check` of fits to `train` with them.
 
     From the largest on they are lowered as long as the error falls; of those, the largest is taken whose
-    error is within a thousandth of the least. The error may have a second minimum at small penalties, which
-    few unseen rows can't tell from the first: to take that one cost whole networks up to two points of
-    accuracy.
+    error is within a thousandth of the least. The error may have a second minimum at small penalties, near
+    the first or a per cent below it: to take that one cost whole networks up to two points of accuracy.
     """
     error_of = train.errors_on(check, intercept=intercept)
     penalties = PENALTIES[::-1]
