@@ -9,7 +9,7 @@ from redtest_onnx.data.dataset import Chosen
 from redtest_onnx.data.image_pipeline import Pixels
 
 KEPT_BYTES = 1 << 27
-"""Pixels kept where nobody says otherwise; what is beyond is decoded anew in every pass."""
+"""Bytes of pixels that are kept without a workbench, which sets its own limit."""
 _FEW = 4  # images that are not worth waking threads for
 
 
@@ -38,7 +38,7 @@ class DecodedImages:
             decode: makes pixels of the bytes; called on several threads.
 
         Raises:
-            InputError: as `read` and `decode`, of the first image that fails.
+            InputError: as `read` and `decode`; of several that can't be decoded, the first.
         """
         wanted = [int(number) for number in numbers]
         missing = [number for number in dict.fromkeys(wanted) if number not in self._kept]

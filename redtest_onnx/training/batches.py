@@ -17,7 +17,7 @@ from redtest_onnx.graph.masks import Mask
 from redtest_onnx.training.positions import counted_positions
 
 KEPT_BYTES = 1 << 30
-"""Samples up to this size are kept for the next epoch, where nobody says otherwise."""
+"""Bytes of samples that are kept for the next epoch by default."""
 
 
 @dataclass(frozen=True)

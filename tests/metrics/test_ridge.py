@@ -23,6 +23,13 @@ def filled(sums: Any, x: np.ndarray, y: np.ndarray, batch: int = 7) -> Any:
     return sums
 
 
+def assert_chosen(train: Any, check: Any, penalty: float) -> None:
+    """That the best fit is the one with this penalty."""
+    fit = best_fit(train, check)
+    assert fit is not None
+    np.testing.assert_allclose(fit.penalty, train.merged(check).solve(penalty).penalty, rtol=1e-9)
+
+
 @pytest.fixture
 def problem() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
@@ -193,10 +200,7 @@ def test_the_largest_penalty_near_the_least_error_is_taken(kind: Any, noise: flo
     train, check = (filled(kind(80, 40), x[part], y[part]) for part in (slice(40), slice(40, 60)))
     errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
     assert errors[best] <= 1.001 * min(errors) < min([np.inf, *errors[best + 1 :]])
-    fit = best_fit(train, check)
-    assert fit is not None
-    expected = train.merged(check).solve(PENALTIES[best])
-    np.testing.assert_allclose(fit.penalty, expected.penalty, rtol=1e-9)
+    assert_chosen(train, check, PENALTIES[best])
 
 
 def test_a_second_minimum_at_small_penalties_is_left_alone() -> None:
@@ -207,10 +211,7 @@ def test_a_second_minimum_at_small_penalties_is_left_alone() -> None:
     train, check = (filled(NormalEquations(40, 1), x[part], y[part]) for part in (slice(60), slice(60, 400)))
     errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
     assert errors[0] < errors[4] < errors[1]
-    fit = best_fit(train, check)
-    assert fit is not None
-    expected = train.merged(check).solve(PENALTIES[4])
-    np.testing.assert_allclose(fit.penalty, expected.penalty, rtol=1e-9)
+    assert_chosen(train, check, PENALTIES[4])
 
 
 def test_a_slow_fall_at_large_penalties_is_no_minimum() -> None:
@@ -224,10 +225,7 @@ def test_a_slow_fall_at_large_penalties_is_no_minimum() -> None:
     errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
     assert errors[3] > 0.999 * errors[4]
     assert errors[0] < 0.9
-    fit = best_fit(train, check)
-    assert fit is not None
-    expected = train.merged(check).solve(PENALTIES[0])
-    np.testing.assert_allclose(fit.penalty, expected.penalty, rtol=1e-9)
+    assert_chosen(train, check, PENALTIES[0])
 
 
 def test_groups_have_each_a_penalty_of_their_own() -> None:
@@ -361,6 +359,4 @@ def test_where_all_is_explained_the_smallest_penalty_is_taken() -> None:
     for seed in range(20):
         order = np.random.default_rng(seed).permutation(400)
         train, check = (equations(x[part], y[part]) for part in (order[:300], order[300:]))
-        fit = best_fit(train, check)
-        assert fit is not None
-        np.testing.assert_allclose(fit.penalty, train.merged(check).solve(PENALTIES[0]).penalty)
+        assert_chosen(train, check, PENALTIES[0])

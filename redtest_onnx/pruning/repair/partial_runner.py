@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -197,14 +198,12 @@ class Part:
         return {name: found[name] if name in found else known[name] for name in self._names}
 
 
-def for_size(options: RunOptions, fed: Iterable[int | None]) -> RunOptions:
+def for_size(options: RunOptions, fed: Iterable[float | None]) -> RunOptions:
     """The options for a run that is fed so many bytes; None: unknown. Small ones stay on their thread.
 
     Waking a second one takes longer, and a session opens sooner without.
     """
-    sizes = list(fed)
-    small = None not in sizes and sum(size or 0 for size in sizes) <= _SMALL_RUN
-    return replace(options, threads=1) if small else options
+    return replace(options, threads=1) if _total(fed) <= _SMALL_RUN else options
 
 
 def spread(options: RunOptions, fed: Iterable[int | None], runs: int) -> tuple[RunOptions, int]:
@@ -217,15 +216,16 @@ def spread(options: RunOptions, fed: Iterable[int | None], runs: int) -> tuple[R
         fed: bytes of the arrays of a run; None: unknown.
         runs: how many there are.
     """
-    sizes = list(fed)
-    if (
-        None in sizes
-        or sum(size or 0 for size in sizes) > _SPREAD_RUN
-        or runs < thread_count(options.threads)
-    ):
-        return for_size(options, sizes), 1
-    beside = sum(size or 0 for size in sizes) > _TINY_RUN and resolve_device(options.device) == "cpu"
+    total = _total(fed)
+    if total > _SPREAD_RUN or runs < thread_count(options.threads):
+        return for_size(options, [total]), 1
+    beside = total > _TINY_RUN and resolve_device(options.device) == "cpu"
     return replace(options, threads=1), options.threads if beside else 1
+
+
+def _total(fed: Iterable[float | None]) -> float:
+    """Bytes in all; infinite where some are unknown."""
+    return sum(inf if size is None else size for size in fed)
 
 
 def _are_arrays(values: Iterable[Any]) -> bool:
