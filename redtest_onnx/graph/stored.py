@@ -27,9 +27,8 @@ def loadable(model: Model) -> str | bytes:
     found = model.facts.get("loadable")
     if found is None:
         content = model.proto.SerializeToString(deterministic=True)
-        elsewhere = model.weights_in is not None or bool(model.external_files)
-        small = len(content) <= _IN_MEMORY or elsewhere
-        found = model.facts["loadable"] = content if small else _on_disk(model, content)
+        in_memory = len(content) <= _IN_MEMORY or model.weights_in is not None or model.external_files
+        found = model.facts["loadable"] = content if in_memory else _on_disk(model, content)
     assert isinstance(found, str | bytes)
     return found
 

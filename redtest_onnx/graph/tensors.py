@@ -8,6 +8,19 @@ from functools import cache
 import numpy as np
 import onnx
 
+_STANDARD = ("", "ai.onnx")
+_TYPES = onnx.defs.OpSchema.AttrType
+_HOLDING = frozenset(
+    (
+        _TYPES.TENSOR,
+        _TYPES.TENSORS,
+        _TYPES.GRAPH,
+        _TYPES.GRAPHS,
+        _TYPES.SPARSE_TENSOR,
+        _TYPES.SPARSE_TENSORS,
+    )
+)
+
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """All stored tensors of a graph and its subgraphs: initializers and tensor attributes."""
@@ -31,7 +44,7 @@ def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     while graphs or nodes:
         yield from (tensor for graph in graphs for tensor in graph.sparse_initializer)
-        for attribute in (attribute for node in nodes for attribute in node.attribute):
+        for attribute in _telling_attributes(nodes):
             if attribute.HasField("sparse_tensor"):
                 yield attribute.sparse_tensor
             yield from attribute.sparse_tensors
@@ -40,22 +53,36 @@ def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
 
 
 def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+    for attribute in _telling_attributes(nodes):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
     for child in subgraphs(nodes):
         yield from tensors(child)
 
 
 def subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     """The graphs directly inside the given nodes (branches of If, bodies of Loop and Scan)."""
+    for attribute in _telling_attributes(nodes):
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _telling_attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.AttributeProto]:
+    """The attributes of the nodes that may hold tensors or graphs in them: a few of many."""
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+        if _may_hold(node.domain, node.op_type):
+            yield from node.attribute
+
+
+@cache
+def _may_hold(domain: str, op_type: str) -> bool:
+    """Whether attributes of an operator may be tensors or graphs: of ONNX's own, as it is defined."""
+    if domain not in _STANDARD or not onnx.defs.has(op_type):
+        return True
+    attributes = onnx.defs.get_schema(op_type).attributes.values()
+    return any(attribute.type in _HOLDING for attribute in attributes)
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:

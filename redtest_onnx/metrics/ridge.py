@@ -60,26 +60,25 @@ class NormalEquations:
             targets_only: leave out what depends on x alone.
         """
         a, b = same_float(x), same_float(y)
-        suspect = not (np.isfinite(_column_sums(a)).all() and np.isfinite(_column_sums(b)).all())
-        if suspect:
-            finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
-            a, b = a[finite], b[finite]
         if self.shift is None:
+            a, b = _finite_rows(a, b)
             sums = _column_sums(a)
             if not np.isfinite(sums).all():  # of values near the end of single precision
                 sums = _column_sums(a.astype(np.float64))
             self.shift = sums.reshape(a.shape[1:]) / max(len(a), 1)
         found = object.__new__(NormalEquations)
-        found.rows, found.shift = len(a), self.shift
+        found.shift = self.shift
         with np.errstate(over="ignore", invalid="ignore"):
             found._multiply(a, b, targets_only)
-            if not (found._finite and np.isfinite(found.xy).all()):
+            if not found._finite:  # which is found here, so that rows are not scanned for it
+                a, b = _finite_rows(a, b)
                 found._multiply(a.astype(np.float64), b.astype(np.float64), targets_only)
         return found
 
     def _multiply(self, x: npt.NDArray[Any], y: npt.NDArray[Any], targets_only: bool) -> None:
         """Set the sums to those of these rows, with products in their precision."""
         assert self.shift is not None
+        self.rows = len(x)
         a = np.ascontiguousarray((x - self.shift.astype(x.dtype)).transpose(1, 0, 2))
         b = np.ascontiguousarray(y.transpose(1, 0, 2))
         self.products = [] if targets_only else [SymmetricSums.of_rows(a)]
@@ -121,8 +120,8 @@ class NormalEquations:
 
     @property
     def _finite(self) -> bool:
-        """Whether the products of x are; true where there are none."""
-        return all(term.finite for term in self.products)
+        """Whether all rows and the sums of their products are."""
+        return bool(np.isfinite(self.xy).all()) and all(term.finite for term in self.products)
 
     @property
     def _offset(self) -> Float64s:
@@ -228,6 +227,14 @@ def _times(x: Float64s, w: Float64s) -> Float64s:
     """[groups, q] products of x [groups, p] and w [groups, p, q]."""
     found: Float64s = (x[:, None] @ w)[:, 0]
     return found
+
+
+def _finite_rows(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Rows [n, groups, p] and [n, groups, q] without those with values that are not finite."""
+    if np.isfinite(_column_sums(x)).all() and np.isfinite(_column_sums(y)).all():
+        return x, y
+    finite = np.isfinite(x).all(axis=(1, 2)) & np.isfinite(y).all(axis=(1, 2))
+    return x[finite], y[finite]
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -60,8 +60,8 @@ class SymmetricSums:
 
     @property
     def finite(self) -> bool:
-        """Whether all entries are."""
-        return all(bool(np.isfinite(block).all()) for block in self._blocks.values())
+        """Whether all entries of x' x are: none exceeds the largest one of the diagonal."""
+        return bool(np.isfinite(self.diagonal).all())
 
     @property
     def diagonal(self) -> Floats:

@@ -59,7 +59,7 @@ class Latency:
     error: float = 0.0
 
 
-def measure_latency(benches: Sequence[Workbench], *, seconds: float = 2.0) -> list[Latency]:
+def measure_latency(benches: Sequence[Workbench], *, seconds: float = 1.0) -> list[Latency]:
     """Time models in turns on the same sample, so that other load on the machine hits all alike.
 
     Large models are timed one after the other instead, so that the weights of one at a time are in memory.

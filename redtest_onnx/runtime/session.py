@@ -114,9 +114,10 @@ class Session:
             reduced, and keep no second set of buffers.
         deployed: run the model as its users will: on the providers that were asked for, and with a long
             search for the fastest kernels, which pays for sessions that run often.
-        use: "often" keeps a pool of memory, which grows to what the largest run takes and more. "once", for a
-            single run, also reads weights as they lie in their file, which takes less time and memory to open
-            and a little more to run. "beside" others has no pool, so that what is freed serves them, too.
+        use: "often" keeps a pool of memory, which grows to what the largest run takes and more. "beside"
+            others there is none, so that what is freed serves them, too. "once", for a single run, there is
+            none either, and weights are read as they lie in their file, which takes less time and memory to
+            open and a little more to run.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it; the session is not run.
 
     Raises:
@@ -148,7 +149,7 @@ class Session:
             use=use,
         )
         """Opens another session in the same way."""
-        self._pooled = use != "beside"
+        self._pooled = use == "often"
         self.label = model.label
         self.model = model
         self.options = options

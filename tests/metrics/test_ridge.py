@@ -99,15 +99,26 @@ def test_degenerate_rows_give_finite_values(kind: str) -> None:
     assert np.isfinite(sums.diagnose(fit).condition)
 
 
-def test_rows_that_are_not_finite_are_left_out(problem: tuple[np.ndarray, np.ndarray]) -> None:
-    x, y = problem
-    broken = x.copy()
-    broken[3, 0], broken[50, 2] = np.nan, np.inf
-    keep = np.isfinite(broken).all(axis=1)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("whole", ["x", "y", "neither"])
+@pytest.mark.parametrize("batch", [4, 1000])
+def test_rows_that_are_not_finite_are_left_out(
+    problem: tuple[np.ndarray, np.ndarray], dtype: type, whole: str, batch: int
+) -> None:
+    x, y = (values.astype(dtype) for values in problem)
+    broken, also = x.copy(), y.copy()
+    if whole != "x":
+        broken[3, 0], broken[50, 2] = np.nan, -np.inf
+    if whole != "y":
+        also[7, 1], also[51, 0] = np.inf, np.nan
+    keep = np.isfinite(broken).all(axis=1) & np.isfinite(also).all(axis=1)
     expected = equations(x[keep], y[keep]).solve(0.1)
-    found = equations(broken, y)
+    found = equations(broken, also, batch=batch)
     assert found.rows == keep.sum()
-    np.testing.assert_allclose(found.solve(0.1).weight, expected.weight)
+    close = 1e-7 if dtype is np.float64 else 1e-4
+    np.testing.assert_allclose(found.solve(0.1).weight, expected.weight, rtol=close, atol=close)
+    rows = found.sums(broken[:, None], also[:, None], targets_only=True)
+    np.testing.assert_allclose(rows.y[0], y[keep].sum(axis=0), rtol=close, atol=close)
 
 
 def test_rows_whose_sum_leaves_single_precision_are_fitted() -> None:

@@ -9,6 +9,7 @@ Interval: TypeAlias = tuple[float, float]
 """Lower and upper end; shares between 0 and 1."""
 
 _Z = 1.959963984540054  # quantile of the normal distribution for 95 %
+_CLOSE_TO_NORMAL = 10  # degrees of freedom
 
 
 def share_interval(share: float, samples: int) -> Interval | None:
@@ -40,9 +41,7 @@ def mean_interval(mean: float, variance: float, samples: int) -> Interval | None
     """
     if samples < 2 or not isfinite(mean + variance):
         return None
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(samples - 1, 0.975)) * sqrt(max(variance, 0.0) / samples)
+    half = _student(samples - 1) * sqrt(max(variance, 0.0) / samples)
     return _cut(mean - half), _cut(mean + half)
 
 
@@ -58,6 +57,27 @@ def correlation_interval(correlation: float, samples: int) -> Interval | None:
         return 1.0, 1.0
     centre, half = atanh(max(correlation, -0.999999)), _Z * sqrt(1.06 / (samples - 3))
     return _cut(tanh(centre - half)), _cut(tanh(centre + half))
+
+
+def _student(freedom: int) -> float:
+    """The quantile of Student's distribution that leaves 2.5 % above it, to 4e-6 of it.
+
+    By the expansion about the normal distribution (Abramowitz and Stegun, 26.7.5) where it is close: SciPy's
+    functions take a quarter of a second to load.
+    """
+    if freedom < _CLOSE_TO_NORMAL:
+        from scipy.special import stdtrit
+
+        return float(stdtrit(freedom, 0.975))
+    z, n = _Z, 4 * freedom
+    terms = (
+        z,
+        (z**3 + z) / n,
+        (5 * z**5 + 16 * z**3 + 3 * z) / (6 * n**2),
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (6 * n**3),
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (360 * n**4),
+    )
+    return sum(terms)
 
 
 def _cut(value: float) -> float:

@@ -31,11 +31,16 @@ def test_no_samples_tell_nothing() -> None:
     assert correlation_interval(0.5, 4) is None
 
 
-def test_means_have_students_interval() -> None:
-    values = np.random.default_rng(0).uniform(0.3, 0.7, 12)
-    found = mean_interval(values.mean(), values.var(ddof=1), len(values))
-    expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
-    assert found == pytest.approx(expected)
+@pytest.mark.parametrize("samples", [2, 4, 10, 11, 12, 40, 1000])
+def test_means_have_students_interval(samples: int) -> None:
+    mean, variance = 0.5, 1e-4
+    found = mean_interval(mean, variance, samples)
+    expected = stats.t.interval(0.95, samples - 1, 0, np.sqrt(variance / samples))
+    assert found is not None
+    np.testing.assert_allclose(np.subtract(found, mean), expected, rtol=4e-6)
+
+
+def test_intervals_of_means_end_at_0_and_1() -> None:
     assert mean_interval(-4.0, 0.1, 8) == (0.0, 0.0)
 
 
