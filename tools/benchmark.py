@@ -56,6 +56,9 @@ def main() -> None:
         default=[],
         help="networks to run whole commands on",
     )
+    parser.add_argument(
+        "--own", type=Path, help="a folder: `prune` runs on its NAME.onnx with the N samples of NAME-N.npz"
+    )
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="[default: the job's]")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -67,7 +70,7 @@ def main() -> None:
     stored = arguments.output.with_suffix(".json")
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
     with TemporaryDirectory(prefix="redtest-onnx-") as folder:
-        if arguments.commands:
+        if arguments.commands or arguments.own:
             with busy(arguments.load):
                 figures = run_commands(
                     Path(folder),
@@ -75,6 +78,7 @@ def main() -> None:
                     arguments.threads,
                     arguments.repeats,
                     arguments.peers_python,
+                    arguments.own,
                 )
             known = results.setdefault(COMMANDS_KEY, {"figures": {}})
             known["figures"].update(figures)

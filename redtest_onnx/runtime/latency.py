@@ -26,6 +26,7 @@ _TURN = 5  # runs in a row
 _SLOW_TURN, _SLOW_MS = 2, 10.0  # of models whose one run makes up for waking the cache again
 _SLOWEST_MS = 40.0  # of one run that is a turn by itself
 _TURNS, _MOST = 5, 400
+_SLOWEST_TURNS = 3  # of the slowest models, where they agree
 _PRECISE, _CLOSE = 0.01, 0.02  # standard error of a ratio that more runs needn't lower; of the slowest models
 _PATIENCE = 4  # times the seconds that may pass until it is as low as that; once for the slowest
 _BUSY = 1.2  # times the processor's time that the clock may show
@@ -202,8 +203,8 @@ def _more(times: Sequence[_Times], passed: float, seconds: float) -> bool:
     """Whether more runs are needed: on a busy machine few tell nothing, on a quiet one they do."""
     turns, runs = len(times[0].turns), len(times[0].clock)
     slowest = turns == runs  # each turn is one run, which costs more than the last per cent is worth
-    enough = _TURNS if slowest else _TURNS * _TURN
-    if turns < _TURNS or (runs < enough and passed < seconds / 2):
+    least, enough = (_SLOWEST_TURNS, _SLOWEST_TURNS) if slowest else (_TURNS, _TURNS * _TURN)
+    if turns < least or (runs < enough and passed < seconds / 2):
         return True
     if runs >= _MOST or passed >= (1 if slowest else _PATIENCE) * seconds:
         return False

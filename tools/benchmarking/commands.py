@@ -43,7 +43,8 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 options.intra_op_num_threads = int(sys.argv[3])
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-x = np.load(sys.argv[2])[sys.argv[4]]
+arrays = np.load(sys.argv[2])
+x = arrays[sys.argv[4] if sys.argv[4] in arrays else arrays.files[0]]
 name = session.get_inputs()[0].name
 session.run(None, {name: x[:4]})
 start = process_time()
@@ -58,7 +59,8 @@ class CommandJob:
     """One command.
 
     Attributes:
-        network: one of `onnx_networks.NETWORKS`, or "digits" for the network of the repository.
+        network: one of `onnx_networks.NETWORKS`, "digits" for the network of the repository, or the name of
+            a file of the user's.
         samples: number of samples; 0 for a command without data.
         arguments: the command and its options; the model, the data and the output are filled in.
         peer: whether it is a module, or a script of `peer_commands`, for the peers' environment.
@@ -132,8 +134,22 @@ THREADS: tuple[tuple[CommandJob, CommandJob], ...] = (
 """Pairs of the same command: alone and beside other work, and with one thread and two."""
 
 
+def own_jobs(folder: Path) -> tuple[CommandJob, ...]:
+    """Default `prune` of each network NAME.onnx in a folder, on the N samples of NAME-N.npz beside it."""
+    found = []
+    for model in sorted(folder.glob("*.onnx")):
+        for data in sorted(folder.glob(f"{model.stem}-*.npz")):
+            found.append(CommandJob(model.stem, int(data.stem.removeprefix(f"{model.stem}-")), ("prune",)))
+    return tuple(found)
+
+
 def run_commands(
-    folder: Path, networks: list[str], threads: int, repeats: int, peers: Path | None
+    folder: Path,
+    networks: list[str],
+    threads: int,
+    repeats: int,
+    peers: Path | None,
+    own: Path | None = None,
 ) -> Figures:
     """Figures of all commands on some networks.
 
@@ -143,16 +159,19 @@ def run_commands(
         threads: of each command.
         repeats: runs of each; medians are kept.
         peers: python of the peers' environment.
+        own: a folder with networks of the user's, see `own_jobs`.
     """
     found: Figures = {}
-    for job in (*COMMANDS, *(job for pair in THREADS for job in pair)):
-        if job.network not in networks or (job.peer and peers is None):
+    theirs = own_jobs(own) if own else ()
+    for job in (*COMMANDS, *(job for pair in THREADS for job in pair), *theirs):
+        if (job.network not in networks and job not in theirs) or (job.peer and peers is None):
             continue
-        model, data = _files(job, folder)
-        own = threads if job.threads is None else job.threads
+        model, data = _files(job, own if own and job in theirs else folder)
+        count = threads if job.threads is None else job.threads
         forward = _forward(model, data, job, threads) if data else None
         with busy(_CORES if job.busy else 0):
-            runs = [_run(_command(job, model, data, folder, own, peers), own) for _ in range(repeats)]
+            command = _command(job, model, data, folder, count, peers)
+            runs = [_run(command, count) for _ in range(repeats)]
         found[job.title] = {name: median(run[name] for run in runs) for name in runs[0]} | {
             "forward_s": forward,
             "file_bytes": model.stat().st_size,
@@ -221,7 +240,10 @@ def table(figures: Figures) -> str:
         "| command | CPU s | forward pass s | x forward | peak memory MB | x file |",
         "|---|---|---|---|---|---|",
     ]
-    for title in (job.title for job in COMMANDS if job.title in figures):
+    in_pairs = {job.title for pair in THREADS for job in pair}
+    ours = [job.title for job in COMMANDS if job.title in figures]
+    theirs = [title for title in figures if title not in in_pairs and title not in ours]
+    for title in (*ours, *theirs):
         found = figures[title]
         forward = found["forward_s"]
         times = [f"{forward:.2f}", f"{found['cpu_s'] / forward:.1f}"] if forward else ["", ""]
