@@ -210,7 +210,7 @@ from redtest_onnx.pruning.plan import load_plan
 
 model = rt.load(sys.argv[1])
 bench = rt.open_workbench(model, shapes={"tokens": (1, int(sys.argv[4]))})
-plan = load_plan(__import__("pathlib").Path(sys.argv[2]), model, bench.layers())
+plan = load_plan(__import__("pathlib").Path(sys.argv[2]), model, bench.layers("block"))
 rt.save(apply_plan(bench, plan), sys.argv[3])
 """
 
@@ -283,6 +283,8 @@ def steps(model: Path, inputs: Path, folder: Path) -> Iterator[tuple[str, list[s
     rewrite = [str(model), str(plan), str(pruned), str(TOKENS)]
     yield "rewrite and save", [sys.executable, "-c", REWRITE, *rewrite]
     yield "inspect the pruned model", [*tool, "inspect", str(pruned), "--quiet"]
+    how = ["--remove", "4", "--repair", "none", "--output", str(pruned), "--force", "--threads", "1"]
+    yield "prune by four layers, checked and compared", [*tool, "prune", str(model), *data, *how]
 
 
 def main() -> None:

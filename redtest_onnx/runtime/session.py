@@ -41,7 +41,7 @@ from redtest_onnx.runtime.session_room import make_room
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 Level = Literal["none", "basic", "extended", "all"]
-Use = Literal["often", "once", "beside"]
+Use = Literal["often", "seldom", "once", "beside"]
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +114,10 @@ class Session:
             reduced, and keep no second set of buffers.
         deployed: run the model as its users will: on the providers that were asked for, and with a long
             search for the fastest kernels, which pays for sessions that run often.
-        use: "often" keeps a pool of memory, which grows to what the largest run takes and more. "beside"
-            others there is none, so that what is freed serves them, too. "once", for a single run, there is
-            none either, and weights are read as they lie in their file, which takes less time and memory to
-            open and a little more to run.
+        use: "often" keeps a pool of memory, which grows to what the largest run takes and more. "seldom" does
+            so, too, but weights are read as they lie in their file, which takes less time and memory to open
+            and a little more to run. "beside" others there is no pool, so that what is freed serves them,
+            too; "once" there is neither.
         save_optimised: where the graph goes as ONNX Runtime has rewritten it; the session is not run.
 
     Raises:
@@ -149,7 +149,7 @@ class Session:
             use=use,
         )
         """Opens another session in the same way."""
-        self._pooled = use == "often"
+        self._pooled = use in ("often", "seldom")
         self.label = model.label
         self.model = model
         self.options = options
@@ -160,7 +160,7 @@ class Session:
         settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         # Spinning threads starve whatever else shares the machine, our own linear algebra first of all.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if use == "once" or save_optimised is not None:
+        if use in ("once", "seldom") or save_optimised is not None:
             settings.add_session_config_entry("session.disable_prepacking", "1")
         settings.enable_cpu_mem_arena = self._pooled
         if early_release:

@@ -16,7 +16,7 @@ from redtest_onnx.graph.probe.taps import build_probe
 from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.graph.weights_file import sharing_weights
 from redtest_onnx.runtime.devices import resolve_device
-from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.runtime.session import RunOptions, Session, Use
 
 # Rewriting stores the weights once more for a moment. Where they are larger than this, the operators are
 # large, too, and gain little from it.
@@ -26,7 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def open_probe(
-    model: Model, taps: Sequence[Tap], options: RunOptions, seed: int = 0, kept: Sequence[str] = ()
+    model: Model,
+    taps: Sequence[Tap],
+    options: RunOptions,
+    seed: int = 0,
+    kept: Sequence[str] = (),
+    use: Use = "often",
 ) -> Session:
     """A session that returns the reduced activations.
 
@@ -40,6 +45,7 @@ def open_probe(
         options: device and threads.
         seed: as in `build_probe`.
         kept: tensors that leave the graph as they are, too.
+        use: as in `Session`.
 
     Raises:
         InputError: ONNX Runtime refuses the model.
@@ -62,10 +68,9 @@ def open_probe(
                     onnx.save(proto, path)
                     rewritten = Model(onnx.ModelProto(), path, renamed=model.renamed)
                 del proto
-                return _named(Session(rewritten, options, level="none", early_release=True), model)
-    return _named(
-        Session(build_probe(model, taps, seed, kept), options, level="basic", early_release=True), model
-    )
+                return _named(Session(rewritten, options, level="none", early_release=True, use=use), model)
+    probe = build_probe(model, taps, seed, kept)
+    return _named(Session(probe, options, level="basic", early_release=True, use=use), model)
 
 
 def _named(session: Session, model: Model) -> Session:

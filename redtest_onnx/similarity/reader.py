@@ -11,14 +11,14 @@ import numpy as np
 
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.graph.masks import Mask
-from redtest_onnx.graph.model import FLOAT
+from redtest_onnx.graph.model import FLOAT, Model, tensor_bytes
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram, only_rounding
 from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.devices import resolve_device
-from redtest_onnx.runtime.session_room import is_large
+from redtest_onnx.runtime.session_room import SPARED, is_large
 from redtest_onnx.runtime.shapes import WHOLE, ResolvedShapes
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.probe_session import open_probe
@@ -27,8 +27,11 @@ _CACHED = 64
 """Samples in a run that may be cut: the tensors of more no longer fit the processor's caches."""
 _RUN_BYTES = 1 << 27
 """Activations that such a run may hold: long recordings and large images are cut into smaller runs."""
-_RUN_BYTES_LARGE = 1 << 24
+_RUN_BYTES_LARGE = 3 << 23
 """As much beside weights that take most of the memory."""
+_FEW_RUNS = 6
+"""Runs up to which weights aren't laid out for products before: that costs as much as doing it in ten."""
+_LARGE_WEIGHT = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,10 @@ class GramReader:
         ]
         self._answers = answers
         kept = answers.names if answers is not None else ()
-        self._session = open_probe(model, self._taps, bench.options, seed, kept)
+        few = -(-len(bench.data) // self._per_run) <= _FEW_RUNS and _is_costly_to_pack(model)
+        self._session = open_probe(
+            model, self._taps, bench.options, seed, kept, use="seldom" if few else "often"
+        )
         self._data = bench.data
         self.source = bench.data.source
         self.features: tuple[int, ...] = tuple(tap.features for tap in self._taps)
@@ -167,6 +173,12 @@ class GramReader:
             if self._answers is not None:
                 self._answers.record(chosen, feeds, found)
             yield found
+
+
+def _is_costly_to_pack(model: Model) -> bool:
+    """Whether a model has much that ONNX Runtime would lay out anew; kernels of few bits can't do without."""
+    packed = all(t.data_type == FLOAT for t in model.graph.initializer if tensor_bytes(t) > _LARGE_WEIGHT)
+    return packed and is_large(model, SPARED)
 
 
 def _joined(xp: ModuleType, parts: Iterable[Array], n: int) -> Array:

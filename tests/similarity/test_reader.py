@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from nets import Net
@@ -31,3 +33,39 @@ def test_runs_hold_as_many_samples_as_there_is_room_for(
     assert GramReader(bench.opened, targets, 24, "mean")._per_run == samples
     cut = analyze(bench, AnalysisSettings(samples=24, batches=1))
     np.testing.assert_allclose(cut.similarity, whole.similarity, atol=1e-6)
+
+
+def dense(dtype: type) -> rt.Model:
+    """Products with weights that ONNX Runtime lays out anew."""
+    net, x = Net(x=["N", 160]), "x"
+    for _ in range(3):
+        stored = net.store(np.random.default_rng(0).normal(0, 0.05, (160, 160)), dtype)
+        x = net("Relu", net("MatMul", x, net("Cast", stored, to=1) if dtype != np.float32 else stored))
+    return net.model(net("MatMul", x, net.weight(160, 3)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "samples", "limit", "use"),
+    [
+        (np.float32, 24, 0, "seldom"),
+        (np.float32, 64 * 6 + 1, 0, "often"),  # what is saved once costs more in the end
+        (np.float32, 24, 1 << 26, "often"),  # little is saved
+        (np.int8, 24, 0, "often"),
+    ],
+)
+def test_weights_of_large_models_are_laid_out_where_that_pays(
+    dtype: type, samples: int, limit: int, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_LARGE_WEIGHT", 1 << 12)
+    monkeypatch.setattr(reader, "SPARED", limit)
+    bench = rt.Workbench(
+        dense(dtype), rt.open_data(None, dense(dtype), count=samples), rt.RunOptions("cpu", 1)
+    )
+    opened = GramReader(bench.opened, targets_of(bench.layers(), bench), 24, "mean")._session.opener
+    assert isinstance(opened, partial)
+    assert opened.keywords["use"] == use
+    found = analyze(bench, AnalysisSettings(samples=24, batches=1))
+    monkeypatch.setattr(reader, "SPARED", 1 << 26)
+    np.testing.assert_allclose(
+        found.similarity, analyze(bench, AnalysisSettings(samples=24, batches=1)).similarity, atol=1e-6
+    )
