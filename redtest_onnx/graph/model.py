@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.reading import file_stamp
+from redtest_onnx.graph.reading import file_stamp, in_parts
 from redtest_onnx.graph.tensors import dtype_name as dtype_name
 from redtest_onnx.graph.tensors import element_bits as element_bits
 from redtest_onnx.graph.tensors import external_location as external_location
@@ -31,8 +31,6 @@ Dim: TypeAlias = int | str | None
 """A dimension as the file declares it: a size, a symbol, or nothing."""
 
 FLOAT: int = onnx.TensorProto.FLOAT
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -218,8 +216,8 @@ class Model:
                 digest.update(part)
         else:
             with self.path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+                for part in in_parts(file):
+                    digest.update(part)
         return digest.hexdigest()
 
     @cached_property

@@ -1,16 +1,18 @@
-"""Small files from anywhere, read whole: text and JSON, of bounded size."""
+"""Files from anywhere: text and JSON of bounded size, read whole, and large ones read in parts."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from redtest_onnx.errors import InputError
 
 _LARGEST = 1 << 28  # bytes; an analysis of a thousand layers takes a tenth of that
+_PART = 1 << 18  # bytes; larger ones are allocated, and cleared by the system, anew each time
 
 
 def require_file(path: Path) -> None:
@@ -29,6 +31,15 @@ def require_file(path: Path) -> None:
         raise InputError("is a folder", where=str(path), hint="name a file inside it")
     if not stat.S_ISREG(mode):
         raise InputError("is a device, a pipe or a socket", where=str(path), hint="write it to a file first")
+
+
+def in_parts(file: BinaryIO, length: int | None = None) -> Iterator[bytes]:
+    """What a file holds from where it stands on, in parts; so many bytes of it, or all."""
+    left = length
+    while part := file.read(_PART if left is None else min(_PART, left)):
+        yield part
+        if left is not None:
+            left -= len(part)
 
 
 def file_stamp(path: Path) -> tuple[int, ...] | None:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from redtest_onnx.errors import OutputError
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.tensors import is_external, tensor_bytes
 from redtest_onnx.graph.wire import varint
@@ -23,7 +24,6 @@ Proto = TypeVar("Proto", bound=Message)
 
 _LARGEST = (1 << 31) - 1  # bytes of a message of protobuf
 _LARGE_WEIGHT = 1 << 16  # bytes of a weight that is never copied to be counted
-_CHUNK = 1 << 20  # much larger ones would be allocated, and cleared by the system, anew each time
 _LENGTH = 2  # the type of a field that tells its length
 
 
@@ -103,8 +103,7 @@ def _values(path: Path, tensor: onnx.TensorProto) -> Iterator[bytes]:
     start = int(next(entry.value for entry in tensor.external_data if entry.key == "offset"))
     with path.open("rb") as file:
         file.seek(start)
-        for done in range(0, tensor_bytes(tensor), _CHUNK):
-            yield file.read(min(_CHUNK, tensor_bytes(tensor) - done))
+        yield from in_parts(file, tensor_bytes(tensor))
 
 
 def _split(message: Proto, field: str) -> tuple[bytes, bytes]:

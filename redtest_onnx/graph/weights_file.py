@@ -13,13 +13,13 @@ from dataclasses import replace
 import onnx
 
 from redtest_onnx.graph.model import Model, is_external, tensor_bytes
+from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.scratch import make_scratch_folder
 
 _LARGE_MODEL = 32 << 20  # bytes of weights
 _LARGE_WEIGHT = 1 << 16  # bytes; no operator reads so many as a shape
 _PAGE = 4096
-_CHUNK = 1 << 20
 _NAME = "weights.bin"
 
 
@@ -63,11 +63,13 @@ class WeightsFile:
             return False
         with self._file.open("rb") as file:
             file.seek(offset)
-            # Slices of bytes are compared as blocks of memory, views element by element.
-            return all(
-                file.read(min(_CHUNK, length - start)) == content[start : start + _CHUNK]
-                for start in range(0, length, _CHUNK)
-            )
+            start = 0
+            for part in in_parts(file, length):
+                # Slices of bytes are compared as blocks of memory, views element by element.
+                if part != content[start : start + len(part)]:
+                    return False
+                start += len(part)
+        return start == length
 
 
 def sharing_weights(model: Model) -> Model:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from redtest_onnx.errors import OutputError
+from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.graph.scratch import note_renames, scratch_folder
 
 # Names of what this process has open; the shell's >(...) is one, too.
@@ -123,8 +124,8 @@ def _check_kind(path: Path) -> None:
 
 def _copy(source: Path, stream: Path) -> None:
     with source.open("rb") as content, stream.open("wb") as sink:
-        while chunk := content.read(1 << 20):
-            sink.write(chunk)
+        for part in in_parts(content):
+            sink.write(part)
 
 
 def to_disk(path: Path) -> None:

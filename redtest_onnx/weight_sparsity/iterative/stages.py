@@ -10,12 +10,11 @@ import numpy as np
 
 from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.metrics.agreement.intervals import Interval
 from redtest_onnx.runtime.latency import Latency, measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.weight_sparsity.weights import find_weights
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -95,5 +94,4 @@ def _content(model: Model) -> Iterator[bytes]:
     yield model.serialised()
     for path in model.external_files:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
+            yield from in_parts(file)
