@@ -16,6 +16,7 @@ from benchmarking.onnx_networks import NETWORKS, samples
 
 ROOT = Path(__file__).parents[2]
 _PEERS = Path(__file__).parent / "peer_commands"
+_IMPORTS = Path(__file__).parent / "imports.py"
 _CORES = len(os.sched_getaffinity(0))
 Figures = dict[str, Any]
 
@@ -67,6 +68,7 @@ class CommandJob:
         threads: instead of those of the benchmark; 0 leaves them to the command, as users do.
         busy: whether another process multiplies matrices on each core meanwhile.
         note: what else tells it from others.
+        imports: whether only what the command imports is loaded.
     """
 
     network: str
@@ -76,6 +78,7 @@ class CommandJob:
     threads: int | None = None
     busy: bool = False
     note: str = ""
+    imports: bool = False
 
     @property
     def title(self) -> str:
@@ -89,6 +92,7 @@ class CommandJob:
         if self.threads is not None:
             said.append(f"{self.threads} thread(s)" if self.threads else "threads by default")
         said += ["beside busy processes"] if self.busy else []
+        said += ["its imports alone"] if self.imports else []
         return f" ({', '.join(said)})" if said else ""
 
 
@@ -99,6 +103,7 @@ _RESNET56 = ("prune", "--remove", "8", "--repair", "refit")
 COMMANDS: tuple[CommandJob, ...] = (
     CommandJob("digits", 0, ("inspect",)),
     CommandJob("digits", 397, ("prune",)),
+    CommandJob("digits", 397, ("prune",), imports=True),
     CommandJob("digits", 397, ("prune", "--target", "params=0.5")),
     CommandJob("blocks24", 48, _PLAIN),
     CommandJob("blocks99", 48, _PLAIN),
@@ -168,7 +173,7 @@ def run_commands(
             continue
         model, data = _files(job, own if own and job in theirs else folder)
         count = threads if job.threads is None else job.threads
-        forward = _forward(model, data, job, threads) if data else None
+        forward = _forward(model, data, job, threads) if data and not job.imports else None
         with busy(_CORES if job.busy else 0):
             command = _command(job, model, data, folder, count, peers)
             runs = [_run(command, count) for _ in range(repeats)]
@@ -205,8 +210,13 @@ def _command(
         return [str(peers), str(_PEERS / command), *files, *options]
     made = ["-o", written, "--force"] if command == "prune" else []
     given = ["--data", str(data)] if data else []
-    ours = [sys.executable, "-m", "redtest_onnx", command, str(model), "-q"]
-    return [*ours, *(["--threads", str(threads)] if threads else []), *options, *given, *made]
+    ours = [command, str(model), "-q", *(["--threads", str(threads)] if threads else [])]
+    ours += [*options, *given, *made]
+    if job.imports:
+        listing = [sys.executable, str(_IMPORTS), str(folder / "imports.json")]
+        subprocess.run([*listing, *ours], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
+        return listing
+    return [sys.executable, "-m", "redtest_onnx", *ours]
 
 
 def _run(command: list[str], threads: int) -> Figures:

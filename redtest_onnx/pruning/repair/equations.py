@@ -33,6 +33,7 @@ RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
 _SMALLEST_SCALE = 1e-6
 _WIDE = 2048  # unknowns whose matrix takes 32 MiB
 _BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
+_WORTH_A_THREAD = 10**8  # operations of such a product; to hand a smaller one over takes longer
 CHECK_EVERY = 4
 """One sample in so many, of single samples one run in so many, chooses the penalty."""
 
@@ -66,11 +67,13 @@ class OperatorRows:
         gather: gives rows x [n, groups, p] and errors [n, groups, q] of a block.
         blocks: parts of the samples or rows, small enough for one product.
         per_sample: rows that one sample gives.
+        rows: of all blocks.
     """
 
     gather: Callable[[slice], Gathered]
     blocks: list[slice]
     per_sample: int
+    rows: int
 
 
 class Equations:
@@ -97,7 +100,8 @@ class Equations:
         self._density, self._seed = density, seed
         self._rng = np.random.default_rng(seed)
         self._pair: tuple[NormalEquations, NormalEquations] | tuple[FewRows, FewRows] | None = None
-        self._sums: Beside[NormalEquations] = Beside(options.threads)
+        self._threads = options.threads
+        self._sums: Beside[NormalEquations] = Beside(1)
         self._runs = 0
         self._inputs_known = False
 
@@ -135,6 +139,9 @@ class Equations:
             few = operator.groups == 1 and run.per_sample * self._samples < unknowns
             size = unknowns, len(operator.scale) // operator.groups, operator.groups
             self._pair = (FewRows(), FewRows()) if few else (NormalEquations(*size), NormalEquations(*size))
+            p, q, groups = size
+            if min(run.rows, _BLOCK) * p * (p + 2 * q) * groups >= _WORTH_A_THREAD:
+                self._sums = Beside(self._threads)
         part = self._pair[check]
         if isinstance(part, FewRows):
             for block in run.blocks:
@@ -267,8 +274,16 @@ def _token_rows(
     if count > wanted * len(x):
         chosen = np.sort(rng.choice(count, wanted * len(x), replace=False))
         count = len(chosen)
-        return OperatorRows(lambda block: (a[chosen[block]], b[chosen[block]]), _blocks(count, 1), per_sample)
-    return OperatorRows(lambda block: (a[block], b[block]), _blocks(count, 1), per_sample)
+
+        def gather(block: slice) -> Gathered:
+            return a[chosen[block]], b[chosen[block]]
+
+    else:
+
+        def gather(block: slice) -> Gathered:
+            return a[block], b[block]
+
+    return OperatorRows(gather, _blocks(count, 1), per_sample, count)
 
 
 def _image_rows(
@@ -292,7 +307,7 @@ def _image_rows(
         errors = values_at(error[block], rows, columns)
         return grouped.reshape(len(found), groups, -1), errors.reshape(len(errors), groups, -1)
 
-    return OperatorRows(gather, _blocks(len(x), len(places)), len(places))
+    return OperatorRows(gather, _blocks(len(x), len(places)), len(places), len(x) * len(places))
 
 
 def _blocks(count: int, rows: int) -> list[slice]:

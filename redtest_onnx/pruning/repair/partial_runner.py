@@ -23,7 +23,7 @@ from redtest_onnx.runtime.workbench import Workbench
 _RUN_BYTES = 1 << 27  # of the activations of one run
 _MASKED_BYTES = 1 << 31  # the same for texts, which may be padded
 _SHARE = 6  # of the memory for what is kept, for each of two models
-_TINY_RUN = 1 << 16  # bytes fed to a run that is over before another thread wakes
+_TINY_RUN = 1 << 20  # bytes fed to a run that is over before another thread has taken it over
 _SMALL_RUN = 1 << 21  # bytes fed to a run that a second thread would not make faster
 _SPREAD_RUN = 1 << 25  # bytes up to which a run on each thread is better than one on all
 

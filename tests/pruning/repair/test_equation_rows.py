@@ -13,6 +13,7 @@ from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.metrics.few_rows import FewRows
 from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.metrics.symmetric import dense_total
+from redtest_onnx.pruning.repair import equations as equations_module
 from redtest_onnx.pruning.repair.equations import (
     Equations,
     in_channel_order,
@@ -239,13 +240,17 @@ def test_few_rows_start_again_from_nothing() -> None:
     assert equations.solve() is None
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_of_rows_add_up(threads: int) -> None:
+@pytest.mark.parametrize(("threads", "least", "beside"), [(1, 0, 1), (2, 0, 2), (2, 10**8, 1)])
+def test_blocks_of_rows_add_up(
+    threads: int, least: int, beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(equations_module, "_WORTH_A_THREAD", least)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(9000, 3)).astype(np.float32)
     error = (x @ rng.normal(size=(3, 2)) + rng.normal(size=(9000, 2))).astype(np.float32)
     equations = Equations(product(), 9000, rt.RunOptions("cpu", threads))
     assert equations.add(x, error)
+    assert equations._sums._count == beside  # what is small stays on the thread that adds it
     equations.finish()
     assert equations._pair is not None
     for part, rows in zip(equations._pair, (slice(0, 6750), slice(6750, None)), strict=True):

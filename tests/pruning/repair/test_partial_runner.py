@@ -11,6 +11,7 @@ import redtest_onnx as rt
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.probe.taps import expose
+from redtest_onnx.pruning.repair import partial_runner
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit, spread
 from redtest_onnx.runtime.session import Device, RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
@@ -112,11 +113,11 @@ def test_tensors_in_the_middle_can_be_given() -> None:
 @pytest.mark.parametrize(
     ("device", "threads", "fed", "runs", "each", "beside"),
     [
-        ("cpu", 2, [1 << 20], 8, 1, 2),
-        ("cpu", 1, [1 << 20], 8, 1, 1),
-        ("cpu", 2, [1 << 20, None], 8, 2, 1),  # of unknown size
+        ("cpu", 2, [1 << 21], 8, 1, 2),
+        ("cpu", 1, [1 << 21], 8, 1, 1),
+        ("cpu", 2, [1 << 21, None], 8, 2, 1),  # of unknown size
         ("cpu", 2, [1 << 24, (1 << 24) + 1], 8, 2, 1),  # too large for two at a time
-        ("cpu", 2, [1 << 15, 1 << 15], 8, 1, 1),  # over before another thread wakes
+        ("cpu", 2, [1 << 19, 1 << 19], 8, 1, 1),  # over before another thread has taken it over
         ("cpu", 8, [1 << 20], 4, 1, 1),  # fewer than threads: small ones in turn,
         ("cpu", 8, [1 << 22], 4, 8, 1),  # others on all threads
     ],
@@ -129,7 +130,11 @@ def test_runs_are_spread_over_threads_by_their_size(
 
 
 @pytest.mark.parametrize("name", ["resnet", "vgg"])
-def test_values_are_the_same_whichever_thread_computes_them(name: str) -> None:
+def test_values_are_the_same_whichever_thread_computes_them(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_runner, "_TINY_RUN", 0)
+
     def values(threads: int) -> list[np.ndarray]:
         model = rt.load(MODELS / f"{name}_digits.onnx")
         data = rt.open_data(MODELS / "digits.npz", model)
