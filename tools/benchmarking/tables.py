@@ -48,8 +48,8 @@ the repository: `--own FOLDER` runs any network); `blocksN` are residual network
 images, `encoder` is as large as a BERT-base (436 MB), `minilm` an encoder of six layers and 22.6 million
 values, `vit_b` a vision transformer of ViT-B's sizes (346 MB). Passes are over 397 samples of `digits`, 48 of
 `blocksN` (or as many as said), 64 of `encoder`, 384 of `minilm` (32 tokens each), 768 of both ResNet56 (32 x
-32 pixels), 32 of `vit_b`, and 64 of `resnet50` (256 for `prune` alone), both 224 x 224 pixels. Eight layers of
-`resnet56` go after repairs, which take most of its time; of the trained one none goes, which is told soon.
+32 pixels), 32 of `vit_b`, and 64 of `resnet50` (256 for `prune` alone), both 224 x 224 pixels. Eight layers
+of `resnet56` go after repairs, which take most of its time; of the trained one none goes, as is told soon.
 
 Beside ours: onnxslim's summary, onnx-tool's profile, onnxsim 0.8 (`onnxsim_blocks.py`: it drops blocks of
 transformers by 8 samples, its default, and leaves their weights in the file; its refit of single layers was
