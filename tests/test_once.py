@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from redtest_onnx.cli.main import run
-from redtest_onnx.graph import files, reduced, stored, streaming, validity, weights_file
+from redtest_onnx.graph import files, reduced, stored, tensors, validity, weights_file
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.model import Model
 from redtest_onnx.layers import layer
@@ -82,8 +82,8 @@ def test_pruning_finds_every_fact_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_large_model_is_serialised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As one of hundreds of MB: its weights are mapped from files, and serialised for the result alone.
     monkeypatch.setattr(weights_file, "_LARGE_MODEL", 1 << 10)
-    for module in (weights_file, reduced, streaming):
-        monkeypatch.setattr(module, "_LARGE_WEIGHT", 1 << 10)
+    monkeypatch.setattr(reduced, "_LARGE_WEIGHT", 1 << 10)
+    monkeypatch.setattr(tensors, "LARGE_WEIGHT", 1 << 10)
     sizes: list[int] = []
 
     def watch(frame: FrameType, event: str, function: Any) -> None:

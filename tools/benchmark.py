@@ -32,7 +32,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from benchmarking.commands import run_commands
+from benchmarking.commands import own_jobs, run_commands
 from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS, REFERENCES
 from benchmarking.jobs import JOBS, Job, write_job, write_network
 from benchmarking.load import busy
@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--peers-python", type=Path, help="python of the peers' environment")
     parser.add_argument("--output", type=Path, default=Path("benchmark.md"))
     arguments = parser.parse_args()
+    if arguments.own and not own_jobs(arguments.own):
+        parser.error(f"{arguments.own} holds no NAME.onnx with a NAME-N.npz beside it")
     stored = arguments.output.with_suffix(".json")
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
     with TemporaryDirectory(prefix="redtest-onnx-") as folder:

@@ -284,7 +284,7 @@ def steps(model: Path, inputs: Path, folder: Path) -> Iterator[tuple[str, list[s
     yield "rewrite and save", [sys.executable, "-c", REWRITE, *rewrite]
     yield "inspect the pruned model", [*tool, "inspect", str(pruned), "--quiet"]
     how = ["--remove", "4", "--repair", "none", "--output", str(pruned), "--force", "--threads", "1"]
-    yield "prune by four layers, checked and compared", [*tool, "prune", str(model), *data, *how]
+    yield "prune by four blocks, checked and compared", [*tool, "prune", str(model), *data, *how]
 
 
 def main() -> None:

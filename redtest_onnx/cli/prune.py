@@ -9,6 +9,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
 from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.fit_options import ShardOpening, fit_options, shards_of
 from redtest_onnx.cli.help import Command
@@ -179,8 +180,6 @@ def command(model: Path, form: TableFormat, verbose: int, quiet: bool, **values:
     shards = shards_of(request.fit_data, ShardOpening(model, source, run), engine)
     settings = request.settings(AnalysisSettings(**rest), shards)
     if request.several and request.curve:
-        from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
-
         work = CurveOfModel(model, request.curve, source, request.eval_data, run, settings, request.budget)
         return curve_folder(work, engine, screen, request.json_path)
     loaded = load(model)

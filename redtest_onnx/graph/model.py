@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.graph.reading import file_stamp, in_parts
+from redtest_onnx.graph.reading import file_stamp
 from redtest_onnx.graph.tensors import dtype_name as dtype_name
 from redtest_onnx.graph.tensors import element_bits as element_bits
 from redtest_onnx.graph.tensors import external_location as external_location
@@ -216,8 +216,7 @@ class Model:
                 digest.update(part)
         else:
             with self.path.open("rb") as file:
-                for part in in_parts(file):
-                    digest.update(part)
+                digest = hashlib.file_digest(file, "sha256")
         return digest.hexdigest()
 
     @cached_property

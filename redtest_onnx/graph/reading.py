@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 from redtest_onnx.errors import InputError
 
 _LARGEST = 1 << 28  # bytes; an analysis of a thousand layers takes a tenth of that
-_PART = 1 << 18  # bytes; larger ones are allocated, and cleared by the system, anew each time
+_PART = 1 << 18  # bytes; parts of some MiB are allocated, and cleared by the system, anew each time
 
 
 def require_file(path: Path) -> None:
@@ -33,13 +34,11 @@ def require_file(path: Path) -> None:
         raise InputError("is a device, a pipe or a socket", where=str(path), hint="write it to a file first")
 
 
-def in_parts(file: BinaryIO, length: int | None = None) -> Iterator[bytes]:
-    """What a file holds from where it stands on, in parts; so many bytes of it, or all."""
-    left = length
-    while part := file.read(_PART if left is None else min(_PART, left)):
+def in_parts(file: BinaryIO, length: int = sys.maxsize) -> Iterator[bytes]:
+    """What a file holds from where it stands on, in parts; at most so many bytes of it."""
+    while part := file.read(min(_PART, length)):
         yield part
-        if left is not None:
-            left -= len(part)
+        length -= len(part)
 
 
 def file_stamp(path: Path) -> tuple[int, ...] | None:

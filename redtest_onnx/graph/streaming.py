@@ -17,13 +17,12 @@ from redtest_onnx.errors import OutputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.graph.reduced import copied_without
-from redtest_onnx.graph.tensors import is_external, tensor_bytes
+from redtest_onnx.graph.tensors import holds_much, is_external, tensor_bytes
 from redtest_onnx.graph.wire import varint
 
 Proto = TypeVar("Proto", bound=Message)
 
 _LARGEST = (1 << 31) - 1  # bytes of a message of protobuf
-_LARGE_WEIGHT = 1 << 16  # bytes of a weight that is never copied to be counted
 _LENGTH = 2  # the type of a field that tells its length
 
 
@@ -71,7 +70,7 @@ def serialised_size(model: Model) -> int:
     light.graph.CopyFrom(copied_without(model.graph, {"initializer"}))
     outside = model.weights_in is None
     for tensor in model.graph.initializer:
-        if (is_external(tensor) and not outside) or _holds_much(tensor):
+        if (is_external(tensor) and not outside) or holds_much(tensor):
             taken += _field(_tensor_size(tensor))
         else:
             light.graph.initializer.append(tensor)
@@ -79,13 +78,9 @@ def serialised_size(model: Model) -> int:
     return int(light.ByteSize() - _field(small) + _field(small + taken))
 
 
-def _holds_much(tensor: onnx.TensorProto) -> bool:
-    return tensor.HasField("raw_data") and tensor_bytes(tensor) > _LARGE_WEIGHT and not is_external(tensor)
-
-
 def _tensor_size(tensor: onnx.TensorProto) -> int:
     """Bytes of a weight as a message of the model's own file."""
-    if not is_external(tensor) and not _holds_much(tensor):
+    if not is_external(tensor) and not holds_much(tensor):
         return int(tensor.ByteSize())
     rest = _without_place(tensor) if is_external(tensor) else copied_without(tensor, {"raw_data"})
     return int(rest.ByteSize()) + _field(tensor_bytes(tensor))

@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 import onnx
 
+LARGE_WEIGHT = 1 << 16
+"""Bytes of a weight from which on it is worth not to be copied; no operator reads so many as a shape."""
 _STANDARD = ("", "ai.onnx")
 _TYPES = onnx.defs.OpSchema.AttrType
 _HOLDING = frozenset(
@@ -44,7 +46,7 @@ def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     while graphs or nodes:
         yield from (tensor for graph in graphs for tensor in graph.sparse_initializer)
-        for attribute in _telling_attributes(nodes):
+        for attribute in _holding_attributes(nodes):
             if attribute.HasField("sparse_tensor"):
                 yield attribute.sparse_tensor
             yield from attribute.sparse_tensors
@@ -53,7 +55,7 @@ def sparse_tensors(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
 
 
 def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for attribute in _telling_attributes(nodes):
+    for attribute in _holding_attributes(nodes):
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
@@ -63,21 +65,21 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
 
 def subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     """The graphs directly inside the given nodes (branches of If, bodies of Loop and Scan)."""
-    for attribute in _telling_attributes(nodes):
+    for attribute in _holding_attributes(nodes):
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def _telling_attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.AttributeProto]:
-    """The attributes of the nodes that may hold tensors or graphs in them: a few of many."""
+def _holding_attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.AttributeProto]:
+    """The attributes of those nodes that may hold tensors or graphs in them, which are few."""
     for node in nodes:
-        if _may_hold(node.domain, node.op_type):
+        if may_hold(node.domain, node.op_type):
             yield from node.attribute
 
 
 @cache
-def _may_hold(domain: str, op_type: str) -> bool:
+def may_hold(domain: str, op_type: str) -> bool:
     """Whether attributes of an operator may be tensors or graphs: of ONNX's own, as it is defined."""
     if domain not in _STANDARD or not onnx.defs.has(op_type):
         return True
@@ -93,6 +95,11 @@ def is_external(tensor: onnx.TensorProto) -> bool:
 def external_location(tensor: onnx.TensorProto) -> str:
     """The file that holds an external tensor's values, as the model names it."""
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def holds_much(tensor: onnx.TensorProto) -> bool:
+    """Whether a large weight lies in the model itself."""
+    return tensor.HasField("raw_data") and tensor_bytes(tensor) > LARGE_WEIGHT and not is_external(tensor)
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:

@@ -16,9 +16,9 @@ from redtest_onnx.graph.model import Model, is_external, tensor_bytes
 from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.scratch import make_scratch_folder
+from redtest_onnx.graph.tensors import holds_much
 
 _LARGE_MODEL = 32 << 20  # bytes of weights
-_LARGE_WEIGHT = 1 << 16  # bytes; no operator reads so many as a shape
 _PAGE = 4096
 _NAME = "weights.bin"
 
@@ -63,13 +63,12 @@ class WeightsFile:
             return False
         with self._file.open("rb") as file:
             file.seek(offset)
-            start = 0
+            done = 0
             for part in in_parts(file, length):
-                # Slices of bytes are compared as blocks of memory, views element by element.
-                if part != content[start : start + len(part)]:
+                if not content.startswith(part, done):
                     return False
-                start += len(part)
-        return start == length
+                done += len(part)
+        return done == length
 
 
 def sharing_weights(model: Model) -> Model:
@@ -105,7 +104,7 @@ def model_of(source: Model, proto: onnx.ModelProto, weights: Iterable[onnx.Tenso
     # A model that was read never changes; the weights of others are held against the file.
     known: dict[str, onnx.TensorProto] = source.facts.setdefault("references", {}) if source.path else {}
     for tensor in weights:
-        if _is_large_weight(tensor):
+        if holds_much(tensor):
             tensor = known.get(tensor.name) or known.setdefault(tensor.name, file.reference(tensor))
         proto.graph.initializer.append(tensor)
     return replace(source.edited(proto), data_folder=file.folder)
@@ -124,14 +123,10 @@ def is_large(proto: onnx.ModelProto) -> bool:
 
 
 def _are_large(weights: Iterable[onnx.TensorProto]) -> bool:
-    return sum(tensor_bytes(t) for t in weights if _is_large_weight(t)) > _LARGE_MODEL
+    return sum(tensor_bytes(t) for t in weights if holds_much(t)) > _LARGE_MODEL
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     light = copied_without(proto, {"graph"})
     light.graph.CopyFrom(copied_without(proto.graph, {"initializer"}))
     return light
-
-
-def _is_large_weight(tensor: onnx.TensorProto) -> bool:
-    return tensor.HasField("raw_data") and tensor_bytes(tensor) > _LARGE_WEIGHT and not is_external(tensor)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from redtest_onnx.errors import OutputError
-from redtest_onnx.graph.reading import in_parts
 from redtest_onnx.graph.scratch import note_renames, scratch_folder
 
 # Names of what this process has open; the shell's >(...) is one, too.
@@ -124,8 +124,7 @@ def _check_kind(path: Path) -> None:
 
 def _copy(source: Path, stream: Path) -> None:
     with source.open("rb") as content, stream.open("wb") as sink:
-        for part in in_parts(content):
-            sink.write(part)
+        shutil.copyfileobj(content, sink)
 
 
 def to_disk(path: Path) -> None:

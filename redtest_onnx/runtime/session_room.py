@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from redtest_onnx.graph.model import Model, stored_tensors, tensor_bytes
+from redtest_onnx.graph.tensors import may_hold
 
 LARGE = 1 << 28
 """Bytes of weights above which no second session is kept open; each session holds the weights once more."""
 SPARED = 1 << 26
 """Bytes of weights above which sessions that are kept open are closed before a fit, which needs memory."""
 _WIDEST = 16  # bytes of a value: complex numbers in double precision
-_HOLDING = frozenset({"Constant", "If", "Loop", "Scan"})  # operators that may hold weights themselves
 
 
 class SessionHolder(Protocol):
@@ -46,7 +46,7 @@ def is_large(model: Model, limit: int | None = None) -> bool:
 
 def _surely_small(model: Model, limit: int) -> bool:
     """Whether a bound that is found fast says so; protobuf serialises the whole for `ByteSize`."""
-    if any(node.op_type in _HOLDING for node in model.graph.node):
+    if any(may_hold(node.domain, node.op_type) for node in model.graph.node):
         return False
     values = 0
     for tensor in model.graph.initializer:

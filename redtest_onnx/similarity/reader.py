@@ -14,6 +14,7 @@ from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import FLOAT, Model, tensor_bytes
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
 from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph.tensors import LARGE_WEIGHT
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.grams import linear_gram, only_rounding
 from redtest_onnx.runtime.answers import Answers
@@ -30,8 +31,7 @@ _RUN_BYTES = 1 << 27
 _RUN_BYTES_LARGE = 3 << 23
 """As much beside weights that take most of the memory."""
 _FEW_RUNS = 6
-"""Runs up to which weights aren't laid out for products before: that costs as much as doing it in ten."""
-_LARGE_WEIGHT = 1 << 16  # bytes
+"""Runs up to which weights aren't laid out for products before: that takes as long as in seven runs."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class GramReader:
 
 def _is_costly_to_pack(model: Model) -> bool:
     """Whether a model has much that ONNX Runtime would lay out anew; kernels of few bits can't do without."""
-    packed = all(t.data_type == FLOAT for t in model.graph.initializer if tensor_bytes(t) > _LARGE_WEIGHT)
+    packed = all(t.data_type == FLOAT for t in model.graph.initializer if tensor_bytes(t) > LARGE_WEIGHT)
     return packed and is_large(model, SPARED)
 
 

@@ -8,7 +8,7 @@ import pytest
 from nets import Net
 
 import redtest_onnx as rt
-from redtest_onnx.graph import weights_file
+from redtest_onnx.graph import tensors, weights_file
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.streaming import serialised_size
 from redtest_onnx.graph.weights_file import sharing_weights
@@ -20,7 +20,7 @@ CPU = RunOptions(device="cpu", threads=1)
 @pytest.fixture(autouse=True)
 def small_models_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights_file, "_LARGE_MODEL", 1 << 9)
-    monkeypatch.setattr(weights_file, "_LARGE_WEIGHT", 1 << 8)
+    monkeypatch.setattr(tensors, "LARGE_WEIGHT", 1 << 8)
 
 
 def two_products() -> rt.Model:

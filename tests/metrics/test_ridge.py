@@ -1,40 +1,21 @@
-from __future__ import annotations
+"""Sums over rows, and the ridge solutions that they give."""
 
-from typing import Any
+from __future__ import annotations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from least_squares_problems import equations, linear_problem, ridge_by_spectrum
 
-from redtest_onnx.metrics.few_rows import FewRows
-from redtest_onnx.metrics.least_squares import PENALTIES, best_fit
+from redtest_onnx.metrics.least_squares import best_fit
 from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.metrics.symmetric import dense_total
 
 
-def equations(x: np.ndarray, y: np.ndarray, batch: int = 7) -> NormalEquations:
-    return filled(NormalEquations(x.shape[1], y.shape[1]), x, y, batch)
-
-
-def filled(sums: Any, x: np.ndarray, y: np.ndarray, batch: int = 7) -> Any:
-    for start in range(0, len(x), batch):
-        sums.add(x[start : start + batch, None], y[start : start + batch, None])
-    return sums
-
-
-def assert_chosen(train: Any, check: Any, penalty: float) -> None:
-    """That the best fit is the one with this penalty."""
-    fit = best_fit(train, check)
-    assert fit is not None
-    np.testing.assert_allclose(fit.penalty, train.merged(check).solve(penalty).penalty, rtol=1e-9)
-
-
 @pytest.fixture
 def problem() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 5)) + 3
-    return x, x @ rng.normal(size=(5, 2)) + [1.0, -2.0] + rng.normal(scale=0.1, size=(200, 2))
+    return linear_problem()
 
 
 def test_fit_is_the_least_squares_solution(problem: tuple[np.ndarray, np.ndarray]) -> None:
@@ -134,19 +115,6 @@ def test_rows_whose_sum_leaves_single_precision_are_fitted() -> None:
     np.testing.assert_allclose(found.solve(1e-6).weight, expected.solve(1e-6).weight, rtol=1e-3)
 
 
-def test_best_fit_refuses_noise() -> None:
-    rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(40, 30)), rng.normal(size=(40, 1))
-    assert best_fit(equations(x[:20], y[:20]), equations(x[20:] * 3, -y[20:] - 5), intercept=False) is None
-
-
-def test_best_fit_uses_all_rows(problem: tuple[np.ndarray, np.ndarray]) -> None:
-    x, y = problem
-    fit = best_fit(equations(x[:150], y[:150]), equations(x[150:], y[150:]))
-    assert fit is not None
-    np.testing.assert_allclose(fit.weight[0], equations(x, y).solve(1e-4).weight[0], rtol=1e-9)
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**31), st.floats(1e-4, 1.0))
 def test_sums_do_not_depend_on_batches(p: int, q: int, seed: int, ridge: float) -> None:
@@ -154,111 +122,6 @@ def test_sums_do_not_depend_on_batches(p: int, q: int, seed: int, ridge: float) 
     x, y = rng.normal(size=(30, p)), rng.normal(size=(30, q))
     one, many = equations(x, y, 30).solve(ridge), equations(x, y, 4).solve(ridge)
     np.testing.assert_allclose(one.weight, many.weight, rtol=1e-6, atol=1e-9)
-
-
-def reference(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """By the spectrum of the centred normal matrix, in float64."""
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    a, b = x - x.mean(0), y - y.mean(0)
-    values, vectors = np.linalg.eigh(a.T @ a)
-    penalty = ridge * values.mean()
-    weight = vectors @ ((vectors.T @ (a.T @ b)) / (np.maximum(values, 0) + penalty)[:, None])
-    return weight, y.mean(0) - x.mean(0) @ weight
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(2, 40), st.integers(1, 60), st.integers(0, 2**31), st.floats(1e-4, 0.9))
-def test_few_rows_give_the_solution_of_the_normal_equations(
-    rows: int, p: int, seed: int, ridge: float
-) -> None:
-    rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=(rows, p)) + 2, rng.normal(size=(rows, 3))
-    weight, bias = reference(x, y, ridge)
-    few, many = filled(FewRows(), x, y), equations(x, y)
-    for kind in (few, many):
-        fit = kind.solve(ridge)
-        np.testing.assert_allclose(fit.weight[0], weight, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(fit.bias[0], bias, rtol=1e-5, atol=1e-7)
-    for intercept in (True, False):
-        one, other = (kind.solve(ridge, intercept=intercept) for kind in (few, many))
-        np.testing.assert_allclose(one.weight, other.weight, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(one.explained, other.explained, rtol=1e-5, atol=1e-9)
-        np.testing.assert_allclose(few.residual(one), many.residual(other), rtol=1e-5, atol=1e-9)
-        found = [kind.diagnose(one, intercept=intercept) for kind in (few, many)]
-        assert found[0].rank == found[1].rank
-        held_out = filled(FewRows(), x[::-1] * 2 - 1, y + 1)
-        error = few.errors_on(held_out, intercept=intercept)(ridge)
-        np.testing.assert_allclose(error, held_out.residual(one), rtol=1e-6, atol=1e-9)
-
-
-def test_the_error_on_few_rows_is_that_of_these_rows() -> None:
-    """Whichever other rows were asked for before."""
-    rng = np.random.default_rng(3)
-    few = filled(FewRows(), rng.normal(size=(9, 20)), rng.normal(size=(9, 2)))
-    for _ in range(3):
-        check = filled(FewRows(), rng.normal(size=(5, 20)) + 1, rng.normal(size=(5, 2)))
-        np.testing.assert_allclose(few.errors_on(check)(0.1), check.residual(few.solve(0.1)), rtol=1e-9)
-    np.testing.assert_array_equal(few.errors_on(FewRows())(0.1), [1.0])
-
-
-@pytest.mark.parametrize("kind", [lambda p, q: FewRows(), NormalEquations])
-@pytest.mark.parametrize(("noise", "best"), [(0.0, 1), (0.12, 1), (0.4, 2), (1.3, 3), (5.0, 4)])
-def test_the_largest_penalty_near_the_least_error_is_taken(kind: Any, noise: float, best: int) -> None:
-    """Wherever that lies; what a smaller one brings may be less than a thousandth."""
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=(60, 80)) * np.geomspace(1, 0.05, 80)
-    y = x @ rng.normal(size=(80, 40)) + noise * rng.normal(size=(60, 40))
-    train, check = (filled(kind(80, 40), x[part], y[part]) for part in (slice(40), slice(40, 60)))
-    errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
-    assert errors[best] <= 1.001 * min(errors) < min([np.inf, *errors[best + 1 :]])
-    assert_chosen(train, check, PENALTIES[best])
-
-
-def test_a_second_minimum_at_small_penalties_is_left_alone() -> None:
-    """A large direction of x says something of y, and a tiny one, too; the noise of others lies between."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(400, 40)) * np.concatenate([[10.0], np.full(38, 1.0), [0.02]])
-    y = 0.1 * x[:, :1] + 60.0 * x[:, -1:] + rng.normal(size=(400, 1)) * 0.35
-    train, check = (filled(NormalEquations(40, 1), x[part], y[part]) for part in (slice(60), slice(60, 400)))
-    errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
-    assert errors[0] < errors[4] < errors[1]
-    assert_chosen(train, check, PENALTIES[4])
-
-
-def test_a_slow_fall_at_large_penalties_is_no_minimum() -> None:
-    """A few directions of x are huge and say nothing: only small penalties show the others."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(900, 20)) * np.concatenate([[1000.0], np.ones(19)])
-    y = x[:, 1:] @ rng.normal(size=(19, 3))
-    train, check = (
-        filled(NormalEquations(20, 3), x[part], y[part]) for part in (slice(600), slice(600, 900))
-    )
-    errors = [float(check.residual(train.solve(ridge))[0]) for ridge in PENALTIES]
-    assert errors[3] > 0.999 * errors[4]
-    assert errors[0] < 0.9
-    assert_chosen(train, check, PENALTIES[0])
-
-
-def test_groups_have_each_a_penalty_of_their_own() -> None:
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=(60, 2, 80)) * np.geomspace(1, 0.05, 80)
-    noise = np.array([0.12, 5.0])[:, None] * rng.normal(size=(60, 2, 40))
-    y = x @ rng.normal(size=(80, 40)) + noise
-    train, check = NormalEquations(80, 40, 2), NormalEquations(80, 40, 2)
-    train.add(x[:40], y[:40])
-    check.add(x[40:], y[40:])
-    both = best_fit(train, check)
-    assert both is not None
-    ratios = []
-    for g in range(2):
-        alone = [
-            filled(NormalEquations(80, 40), x[part, g], y[part, g]) for part in (slice(40), slice(40, 60))
-        ]
-        fit = best_fit(*alone)
-        assert fit is not None
-        np.testing.assert_allclose(both.penalty[g], fit.penalty[0], rtol=1e-6)
-        ratios.append(fit.penalty[0])
-    assert ratios[1] > 100 * ratios[0]
 
 
 def test_what_is_solved_is_a_copy(problem: tuple[np.ndarray, np.ndarray]) -> None:
@@ -314,27 +177,12 @@ def test_single_precision_products_lose_nothing_on_other_rows(mean: float) -> No
     y = (x @ rng.normal(size=(120, 8)) * 0.1 + rng.normal(size=(9000, 8))).astype(np.float32)
     for ridge in (1e-4, 1e-2):
         fit = equations(x[:6000], y[:6000], 500).solve(ridge)
-        weight, bias = reference(x[:6000], y[:6000], ridge)
+        weight, bias = ridge_by_spectrum(x[:6000], y[:6000], ridge)
         errors = [
             float(np.square(y[6000:].astype(np.float64) - x[6000:].astype(np.float64) @ w - b).sum())
             for w, b in ((fit.weight[0], fit.bias[0]), (weight, bias))
         ]
         assert errors[0] == pytest.approx(errors[1], rel=1e-5)
-
-
-def test_groups_are_independent_problems() -> None:
-    rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(90, 3, 4)), rng.normal(size=(90, 3, 2))
-    y[:, 1] += x[:, 1, :2] * 3
-    train, check = (NormalEquations(4, 2, 3) for _ in range(2))
-    train.add(x[:60], y[:60])
-    check.add(x[60:], y[60:])
-    fit = best_fit(train, check)
-    assert fit is not None
-    for g in range(3):
-        alone = best_fit(equations(x[:60, g], y[:60, g]), equations(x[60:, g], y[60:, g]))
-        expected = np.zeros((4, 2)) if alone is None else alone.weight[0]
-        np.testing.assert_allclose(fit.weight[g], expected, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -360,14 +208,3 @@ def test_blocks_of_the_normal_matrix_change_nothing_but_rounding(
     monkeypatch.setattr("redtest_onnx.metrics.symmetric._BLOCK", 4)
     for one, other in zip(whole, fitted(), strict=True):
         np.testing.assert_allclose(other, one, rtol=2e-4)
-
-
-def test_where_all_is_explained_the_smallest_penalty_is_taken() -> None:
-    """The error there may be less than nothing by rounding."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 3)).astype(np.float32)
-    y = x @ rng.normal(size=(3, 2))
-    for seed in range(20):
-        order = np.random.default_rng(seed).permutation(400)
-        train, check = (equations(x[part], y[part]) for part in (order[:300], order[300:]))
-        assert_chosen(train, check, PENALTIES[0])

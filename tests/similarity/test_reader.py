@@ -56,7 +56,7 @@ def dense(dtype: type) -> rt.Model:
 def test_weights_of_large_models_are_laid_out_where_that_pays(
     dtype: type, samples: int, limit: int, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_LARGE_WEIGHT", 1 << 12)
+    monkeypatch.setattr(reader, "LARGE_WEIGHT", 1 << 12)
     monkeypatch.setattr(reader, "SPARED", limit)
     bench = rt.Workbench(
         dense(dtype), rt.open_data(None, dense(dtype), count=samples), rt.RunOptions("cpu", 1)

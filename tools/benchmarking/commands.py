@@ -44,9 +44,8 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 options.intra_op_num_threads = int(sys.argv[3])
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-arrays = np.load(sys.argv[2])
-x = arrays[sys.argv[4] if sys.argv[4] in arrays else arrays.files[0]]
 name = session.get_inputs()[0].name
+x = np.load(sys.argv[2])[sys.argv[4] or name]
 session.run(None, {name: x[:4]})
 start = process_time()
 for k in range(0, len(x), 16):
@@ -144,7 +143,9 @@ def own_jobs(folder: Path) -> tuple[CommandJob, ...]:
     found = []
     for model in sorted(folder.glob("*.onnx")):
         for data in sorted(folder.glob(f"{model.stem}-*.npz")):
-            found.append(CommandJob(model.stem, int(data.stem.removeprefix(f"{model.stem}-")), ("prune",)))
+            samples = data.stem.removeprefix(f"{model.stem}-")
+            if samples.isdecimal():
+                found.append(CommandJob(model.stem, int(samples), ("prune",)))
     return tuple(found)
 
 
@@ -236,7 +237,7 @@ def _run(command: list[str], threads: int) -> Figures:
 
 def _forward(model: Path, data: Path, job: CommandJob, threads: int) -> float:
     """CPU seconds of one pass over the samples."""
-    name = "calibration/input" if job.network == "digits" else "x"
+    name = "calibration/input" if job.network == "digits" else ""  # else that of the model's input
     arguments = [str(model), str(data), str(threads), name]
     result = subprocess.run(
         [sys.executable, "-c", _FORWARD, *arguments], stdout=subprocess.PIPE, check=True, text=True

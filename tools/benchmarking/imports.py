@@ -19,5 +19,5 @@ if command:
     names.write_text(json.dumps([name for name in sys.modules if name not in before]))
     sys.exit(code)
 for name in json.loads(names.read_text()):
-    with suppress(ImportError):  # modules that others make, and of tests of this machine
+    with suppress(ImportError):  # some are made by other modules, and none by themselves
         import_module(name)

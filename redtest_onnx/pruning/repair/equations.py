@@ -67,13 +67,11 @@ class OperatorRows:
         gather: gives rows x [n, groups, p] and errors [n, groups, q] of a block.
         blocks: parts of the samples or rows, small enough for one product.
         per_sample: rows that one sample gives.
-        rows: of all blocks.
     """
 
     gather: Callable[[slice], Gathered]
     blocks: list[slice]
     per_sample: int
-    rows: int
 
 
 class Equations:
@@ -140,7 +138,7 @@ class Equations:
             size = unknowns, len(operator.scale) // operator.groups, operator.groups
             self._pair = (FewRows(), FewRows()) if few else (NormalEquations(*size), NormalEquations(*size))
             p, q, groups = size
-            if min(run.rows, _BLOCK) * p * (p + 2 * q) * groups >= _WORTH_A_THREAD:
+            if min(run.per_sample * len(x), _BLOCK) * p * (p + 2 * q) * groups >= _WORTH_A_THREAD:
                 self._sums = Beside(self._threads)
         part = self._pair[check]
         if isinstance(part, FewRows):
@@ -274,16 +272,8 @@ def _token_rows(
     if count > wanted * len(x):
         chosen = np.sort(rng.choice(count, wanted * len(x), replace=False))
         count = len(chosen)
-
-        def gather(block: slice) -> Gathered:
-            return a[chosen[block]], b[chosen[block]]
-
-    else:
-
-        def gather(block: slice) -> Gathered:
-            return a[block], b[block]
-
-    return OperatorRows(gather, _blocks(count, 1), per_sample, count)
+        return OperatorRows(lambda block: (a[chosen[block]], b[chosen[block]]), _blocks(count, 1), per_sample)
+    return OperatorRows(lambda block: (a[block], b[block]), _blocks(count, 1), per_sample)
 
 
 def _image_rows(
@@ -307,7 +297,7 @@ def _image_rows(
         errors = values_at(error[block], rows, columns)
         return grouped.reshape(len(found), groups, -1), errors.reshape(len(errors), groups, -1)
 
-    return OperatorRows(gather, _blocks(len(x), len(places)), len(places), len(x) * len(places))
+    return OperatorRows(gather, _blocks(len(x), len(places)), len(places))
 
 
 def _blocks(count: int, rows: int) -> list[slice]:
