@@ -15,7 +15,7 @@ from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.model import Model, external_location, is_external, stored_tensors
 from redtest_onnx.graph.model_folder import open_folder
 from redtest_onnx.graph.parsing import read_outline, read_proto
-from redtest_onnx.graph.reading import file_stamp, in_parts, require_file
+from redtest_onnx.graph.reading import copy_part, file_stamp, require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
 from redtest_onnx.graph.streaming import serialised_parts
 from redtest_onnx.graph.tensor_checks import external_range
@@ -200,9 +200,7 @@ def copy_external(folder: Path, used: list[onnx.TensorProto], target: Path, name
                 b"\0" * (position - sink.tell())
             )  # page-aligned, so that runtimes can map large weights
             with (folder / external_location(tensor)).open("rb") as source:
-                source.seek(offset)
-                for part in in_parts(source, length):
-                    sink.write(part)
+                copy_part(source, offset, length, sink)
             del tensor.external_data[:]
             for key, value in (("location", name), ("offset", position), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))
