@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from least_squares_problems import equations, filled, ridge_by_spectrum
 
+from redtest_onnx.metrics import few_rows
 from redtest_onnx.metrics.few_rows import FewRows
+from redtest_onnx.metrics.least_squares import best_fit
 
 
 @settings(max_examples=25, deadline=None)
@@ -43,3 +46,63 @@ def test_the_error_on_few_rows_is_that_of_these_rows() -> None:
         check = filled(FewRows(), rng.normal(size=(5, 20)) + 1, rng.normal(size=(5, 2)))
         np.testing.assert_allclose(few.errors_on(check)(0.1), check.residual(few.solve(0.1)), rtol=1e-9)
     np.testing.assert_array_equal(few.errors_on(FewRows())(0.1), [1.0])
+
+
+def problem(rows: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, p)) + 3 * rng.normal(size=p)
+    return x, x @ rng.normal(size=(p, 2)) + rng.normal(size=(rows, 2))
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_other_targets_of_known_rows_give_the_fit_of_new_ones(
+    intercept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, first = problem(24, 40, 1)
+    second = np.random.default_rng(2).normal(size=first.shape) + x[:, :2]
+    train, check = filled(FewRows(), x[:18], first[:18]), filled(FewRows(), x[18:], first[18:])
+    best_fit(train, check, intercept=intercept)
+    again = [
+        filled(known.without_targets(), np.full_like(x[part], np.nan), second[part])
+        for known, part in ((train, slice(18)), (check, slice(18, None)))
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(few_rows, "gram", None)  # no product is formed again
+        found = best_fit(*again, intercept=intercept)
+    parts = [filled(FewRows(), x[part], second[part]) for part in (slice(18), slice(18, None))]
+    expected = best_fit(*parts, intercept=intercept)
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_array_equal(found.weight, expected.weight)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+    np.testing.assert_array_equal(found.penalty, expected.penalty)
+
+
+def test_rows_are_left_out_whose_other_targets_are_not_finite() -> None:
+    x, y = problem(20, 30, 3)
+    known = filled(FewRows(), x, y)
+    known.solve(0.1)
+    broken = y.copy()
+    broken[[4, 11]] = np.inf, np.nan
+    found = filled(known.without_targets(), x, broken).solve(0.1)
+    rest = np.isfinite(broken).all(axis=1)
+    expected = filled(FewRows(), x[rest], y[rest]).solve(0.1)
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(known.solve(0.1).weight, filled(FewRows(), x, y).solve(0.1).weight, rtol=1e-9)
+
+
+def test_rows_of_single_precision_far_from_zero_are_solved_as_exactly_as_they_are() -> None:
+    x, y = problem(40, 60, 4)
+    x, y = (x + 100).astype(np.float32), y.astype(np.float32)
+    for ridge in (1e-4, 1e-1):
+        weight, bias = ridge_by_spectrum(x, y, ridge)
+        fit = filled(FewRows(), x, y).solve(ridge)
+        np.testing.assert_allclose(fit.weight[0], weight, atol=1e-5 * np.abs(weight).max())
+        np.testing.assert_allclose(fit.bias[0], bias, rtol=1e-4, atol=1e-2)
+
+
+def test_values_near_the_end_of_single_precision_are_multiplied_in_double() -> None:
+    x, y = problem(8, 12, 5)
+    found = filled(FewRows(), (x * 1e25).astype(np.float32), y).solve(0.1)
+    expected = filled(FewRows(), x, y).solve(0.1)
+    np.testing.assert_allclose(found.weight * 1e25, expected.weight, rtol=1e-4, atol=1e-6)

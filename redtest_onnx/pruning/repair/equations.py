@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,15 @@ from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.session_room import return_memory
-from redtest_onnx.runtime.threads import Beside
+from redtest_onnx.runtime.threads import Beside, in_threads
 
 Values = npt.NDArray[np.generic]
 Float64s = npt.NDArray[np.float64]
 Gathered = tuple[Values, Values]
 Number = TypeVar("Number", bound=np.generic)
 Kind = TypeVar("Kind", NormalEquations, FewRows)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Rows per unknown: far fewer than a last fit is worth tell good plans from bad.
 RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
@@ -136,7 +138,11 @@ class Equations:
         if self._pair is None:
             few = operator.groups == 1 and run.per_sample * self._samples < unknowns
             size = unknowns, len(operator.scale) // operator.groups, operator.groups
-            self._pair = (FewRows(), FewRows()) if few else (NormalEquations(*size), NormalEquations(*size))
+            self._pair = (
+                (FewRows(self._each), FewRows(self._each))
+                if few
+                else (NormalEquations(*size), NormalEquations(*size))
+            )
             p, q, groups = size
             if min(run.per_sample * len(x), _BLOCK) * p * (p + 2 * q) * groups >= _WORTH_A_THREAD:
                 self._sums = Beside(self._threads)
@@ -161,6 +167,9 @@ class Equations:
         for block in blocks:
             self._sums.do(partial(summed, block), part.include)
 
+    def _each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        return in_threads(function, items, self._threads)
+
     def finish(self) -> None:
         """Wait until all that was added is summed up; `solve`, `merged` and `start_again` do so, too."""
         self._sums.finish()
@@ -182,12 +191,11 @@ class Equations:
         self.finish()
         self._rng = np.random.default_rng(self._seed)
         self._runs = 0
-        if self._pair is not None and isinstance(self._pair[0], NormalEquations):
+        if self._pair is not None:
             train, check = self._pair
-            assert isinstance(check, NormalEquations)
-            self._pair, self._inputs_known = (train.without_targets(), check.without_targets()), True
-        else:
-            self._pair = None
+            # Both are of one kind.
+            self._pair = (train.without_targets(), check.without_targets())  # type: ignore[assignment]
+            self._inputs_known = True
 
     def solve(self, *, diagnose: bool = False) -> Correction | None:
         """The correction; None where none helps on the rows that check it.

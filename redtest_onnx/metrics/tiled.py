@@ -1,0 +1,71 @@
+"""Large products in tiles that threads can work on.
+
+Tiles are of one size, and each is computed by one call, whatever the number of threads: so is every bit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Float64s = npt.NDArray[np.float64]
+
+_TILE = 512  # rows and columns: smaller ones multiply slower
+_DEPTH = 4096  # columns whose products are summed in the precision of the rows
+
+
+class Each(Protocol):
+    """Applies a function to items, on one thread or on several; gives the results in order."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+        """Results of the function."""
+
+
+def in_turn(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+    """On the calling thread, one after another."""
+    return map(function, items)
+
+
+def gram(rows: npt.NDArray[Any], each: Each = in_turn) -> Float64s:
+    """[n, n] inner products of rows [n, p], in their precision; those of long ones are sums of parts."""
+    found = np.empty((len(rows), len(rows)))
+    first, *others = _cuts(rows.shape[1], _DEPTH) or [slice(0, 0)]
+
+    def fill(place: tuple[slice, slice]) -> None:
+        a, b = (rows[part] for part in place)
+        block = found[place]
+        block[...] = a[:, first] @ b[:, first].T
+        for part in others:
+            block += a[:, part] @ b[:, part].T
+        found[place[1], place[0]] = block.T
+
+    cuts = _cuts(len(rows), _TILE)
+    _done(each(fill, [(one, other) for k, one in enumerate(cuts) for other in cuts[: k + 1]]))
+    return found
+
+
+def transposed_product(left: npt.NDArray[Any], right: Float64s, each: Each = in_turn) -> Float64s:
+    """[p, q] left' right of [n, p] in any precision and [n, q], in float64."""
+    found = np.empty((left.shape[1], right.shape[1]))
+
+    def fill(columns: slice) -> None:
+        found[columns] = left[:, columns].astype(np.float64, copy=False).T @ right
+
+    _done(each(fill, _cuts(left.shape[1], _TILE)))
+    return found
+
+
+def _cuts(size: int, length: int) -> list[slice]:
+    """Consecutive parts of so many."""
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
+
+
+def _done(calls: Iterator[None]) -> None:
+    """Wait for all calls."""
+    deque(calls, maxlen=0)
