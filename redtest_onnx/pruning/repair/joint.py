@@ -195,6 +195,11 @@ class JointRefit:
     def _slopes(self, run: int) -> Float32s:
         """Slope of the function at the first operator's outputs, by central differences."""
         inner, ends = self._values.inner[run], []
+        if self._rectifies and inner.dtype.kind == "f":  # a ramp from 0 to 1 as wide as the difference
+            ramp = inner.astype(np.float32)
+            ramp += np.float32(_SLOPE_STEP)
+            ramp /= np.float32(2 * _SLOPE_STEP)
+            return np.clip(ramp, 0, 1, out=ramp)
         for shift in (_SLOPE_STEP, -_SLOPE_STEP):
             moved = (inner.astype(np.float32) + np.float32(shift)).astype(inner.dtype)
             ends.append(self._applied(run, moved).astype(np.float32))
@@ -208,8 +213,6 @@ class JointRefit:
 
     def _applied(self, run: int, inner: Values) -> Values:
         """The function between the operators, at other outputs of the first."""
-        if self._rectifies and inner.dtype.kind == "f":
-            return np.maximum(inner, np.zeros((), inner.dtype))
         with self._opening:
             if self._function is None:
                 self._function = self._runner.part([self._second.input], self._given(0))

@@ -46,12 +46,12 @@ class Pair:
         return float(np.square(self.goals - np.tanh(self.x @ first + bias) @ second).sum())
 
 
-def pair(noise: float = 0.5) -> Pair:
+def pair(noise: float = 0.5, function: str = "Tanh") -> Pair:
     rng = np.random.default_rng(0)
     net = Net(x=("n", 4))
     weights = rng.normal(size=(4, 5)) / 2, rng.normal(size=5) / 4, rng.normal(size=(5, 3))
     first = net("Add", net("MatMul", "x", net.store(weights[0])), net.store(weights[1]), name="first")
-    net("MatMul", net("Tanh", first, name="bent"), net.store(weights[2]), name="second")
+    net("MatMul", net(function, first, name="bent"), net.store(weights[2]), name="second")
     model = net.model("second")
     x = rng.normal(size=(COUNT, 4)).astype(np.float32)
     other = [weight + noise * rng.normal(size=weight.shape) for weight in weights]
@@ -76,6 +76,15 @@ def test_slopes_are_those_of_the_function() -> None:
         part = slice(SIZE * run, SIZE * run + SIZE)
         expected = 1 - np.tanh(made.x[part] @ first + bias) ** 2
         np.testing.assert_allclose(made.refit._slopes(run), expected, atol=2e-4)
+
+
+def test_slopes_of_a_rectifier_need_no_run() -> None:
+    made = pair(function="Relu")
+    made.values.inner[0][:2] = [[0.005, -0.005, 0.0, 0.02, -0.02], [0.009, -0.011, 1.0, -1.0, 0.01]]
+    found = made.refit._slopes(0)
+    made.refit._rectifies = False
+    np.testing.assert_allclose(found, made.refit._slopes(0), atol=1e-5)
+    np.testing.assert_allclose(found[0], [0.75, 0.25, 0.5, 1.0, 0.0], atol=1e-6)
 
 
 def test_a_move_is_what_a_step_adds_to_the_first_operator() -> None:
