@@ -3,79 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import prod
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-_AT_ONCE = 2 << 30  # bytes of activations
-
-Call = Callable[[], Any]
-"""Returns the similarity matrix, or nothing where only the network runs."""
+from benchmarking.exact import normalised, reference, reference_folded, reference_onnx, u_centred
+from benchmarking.prepared import Call, Prepared
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to measure.
-
-    Attributes:
-        folder: has model.onnx, weights.pt and inputs.npy.
-        network: which of `NETWORKS` it is.
-        modules: names of the PyTorch modules to measure.
-        tensors: the same layers in the ONNX graph.
-        threads: for all.
-        device: "cpu" or "cuda".
-        folded: whether PyTorch runs the network without batch normalisation, as ONNX Runtime does.
-        channels_last: whether PyTorch keeps images with channels last.
-        bfloat16: whether PyTorch runs under autocast.
-    """
-
-    folder: Path
-    network: str
-    modules: list[str]
-    tensors: list[str]
-    threads: int
-    device: Literal["cpu", "cuda"]
-    folded: bool = False
-    channels_last: bool = False
-    bfloat16: bool = False
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """[n, 3, h, w] float32."""
-        return np.load(self.folder / "inputs.npy")
-
-    @property
-    def options(self) -> Any:
-        """How our sessions run."""
-        import redtest_onnx as rt
-
-        return rt.RunOptions(self.device, self.threads)
-
-    def torch_network(self) -> Any:
-        """The network with its weights, in evaluation mode."""
-        import torch
-
-        from benchmarking.networks import NETWORKS, fold
-
-        torch.set_num_threads(self.threads)
-        torch.backends.cudnn.allow_tf32 = False  # as in our sessions
-        network = NETWORKS[self.network][0]()
-        network.load_state_dict(torch.load(self.folder / "weights.pt", weights_only=True))
-        network.eval()
-        network = (fold(network) if self.folded else network).to(self.device)
-        return network.to(memory_format=torch.channels_last) if self.channels_last else network
-
-    def torch_inputs(self) -> Any:
-        """The inputs where the network is."""
-        import torch
-
-        return torch.from_numpy(self.inputs).to(self.device)
-
-
-def plain(job: Job) -> Call:
+def plain(job: Prepared) -> Call:
     """ONNX Runtime alone, with everything it can optimise."""
     import redtest_onnx as rt
     from redtest_onnx.runtime.session import Session
@@ -89,7 +26,7 @@ def plain(job: Job) -> Call:
     return call
 
 
-def plain_small(job: Job) -> Call:
+def plain_small(job: Prepared) -> Call:
     """The same without the block of memory that it plans after a first run."""
     import onnxruntime as ort
 
@@ -105,17 +42,17 @@ def plain_small(job: Job) -> Call:
     return call
 
 
-def pooled(job: Job) -> Call:
+def pooled(job: Prepared) -> Call:
     """Ours, averaged over positions."""
     return _ours(job, "mean")
 
 
-def flattened(job: Job) -> Call:
+def flattened(job: Prepared) -> Call:
     """Ours, all values."""
     return _ours(job, "none")
 
 
-def pytorch_cka(job: Job) -> Call:
+def pytorch_cka(job: Prepared) -> Call:
     """Package pytorch-cka; its matrix has the order of `layers`."""
     import torch
     from cka import compute_cka
@@ -132,22 +69,22 @@ def pytorch_cka(job: Job) -> Call:
     return call
 
 
-def pytorch_cka_folded(job: Job) -> Call:
+def pytorch_cka_folded(job: Prepared) -> Call:
     """The same for a user who folds batch normalisation first."""
     return pytorch_cka(replace(job, folded=True))
 
 
-def pytorch_cka_channels_last(job: Job) -> Call:
+def pytorch_cka_channels_last(job: Prepared) -> Call:
     """The same for one who keeps channels last, too."""
     return pytorch_cka(replace(job, folded=True, channels_last=True))
 
 
-def pytorch_cka_bfloat16(job: Job) -> Call:
+def pytorch_cka_bfloat16(job: Prepared) -> Call:
     """The same for one who lets PyTorch run in bfloat16, with its error."""
     return pytorch_cka(replace(job, folded=True, channels_last=True, bfloat16=True))
 
 
-def torch_cka(job: Job) -> Call:
+def torch_cka(job: Prepared) -> Call:
     """Package torch_cka, without the gradients that it would keep; its matrix has the order of execution."""
     import torch
     from torch_cka import CKA
@@ -163,7 +100,7 @@ def torch_cka(job: Job) -> Call:
     return call
 
 
-def keep_all(job: Job) -> Call:
+def keep_all(job: Prepared) -> Call:
     """What most people write: hooks keep every activation, then one Gram a layer and one HSIC a pair."""
     import torch
 
@@ -177,15 +114,15 @@ def keep_all(job: Job) -> Call:
             for name in job.modules:
                 flat = activations[name].flatten(1)
                 flat = flat - flat.mean(0)
-                grams.append(_u_centred((flat @ flat.T).double()))
+                grams.append(u_centred((flat @ flat.T).double()))
             hsic = torch.stack([torch.stack([(a * b).sum() for b in grams]) for a in grams])
         activations.clear()
-        return _normalised(hsic.cpu().numpy())
+        return normalised(hsic.cpu().numpy())
 
     return call
 
 
-def per_pair(job: Job) -> Call:
+def per_pair(job: Prepared) -> Call:
     """As the reference implementation of RedTest goes: for each pair of layers both Grams and three HSICs."""
     import torch
 
@@ -193,7 +130,7 @@ def per_pair(job: Job) -> Call:
     activations = _hooked(network, job.modules)
 
     def hsic(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        a, b = _u_centred(a @ a.T), _u_centred(b @ b.T)
+        a, b = u_centred(a @ a.T), u_centred(b @ b.T)
         return (a * b).sum()
 
     def call() -> np.ndarray:
@@ -212,57 +149,7 @@ def per_pair(job: Job) -> Call:
     return call
 
 
-def reference(job: Job) -> Call:
-    """Everything behind the network in float64: what the others' errors are measured against."""
-    network, inputs = job.torch_network(), job.torch_inputs()
-    grams: dict[str, np.ndarray] = {}
-    for name in job.modules:
-        network.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: grams.update({name: _exact_gram(output.cpu().numpy())})
-        )
-
-    def call() -> np.ndarray:
-        import torch
-
-        with torch.no_grad():
-            network(inputs)
-        return _exact_cka([grams[name] for name in job.modules])
-
-    return call
-
-
-def reference_folded(job: Job) -> Call:
-    """The same behind a network without batch normalisation, which rounds in other places."""
-    return reference(replace(job, folded=True))
-
-
-def reference_onnx(job: Job) -> Call:
-    """The same behind ONNX Runtime, which rounds in yet other places."""
-    import redtest_onnx as rt
-    from redtest_onnx.graph.probe.taps import expose
-    from redtest_onnx.runtime.session import Session
-    from redtest_onnx.runtime.workbench import Workbench
-
-    model = rt.load(job.folder / "model.onnx")
-    inputs = job.inputs
-    data = rt.open_data(job.folder / "inputs.npy", model)
-    bench = Workbench(model, data, job.options)
-    seen = bench.resolved
-    each = [4 * len(inputs) * prod(seen.shapes.sizes[tensor][1:]) for tensor in job.tensors]
-    parts = np.cumsum(each) // _AT_ONCE
-
-    def call() -> np.ndarray:
-        grams = []
-        for part in np.unique(parts):
-            names = [name for name, own in zip(job.tensors, parts, strict=True) if own == part]
-            found = Session(expose(model, names), job.options).run({"x": inputs})
-            grams += [_exact_gram(found.pop(name)) for name in names]
-        return _exact_cka(grams)
-
-    return call
-
-
-CONTENDERS: dict[str, Callable[[Job], Call]] = {
+CONTENDERS: dict[str, Callable[[Prepared], Call]] = {
     "plain forward": plain,
     "plain, less memory": plain_small,
     "ours, pooled": pooled,
@@ -296,7 +183,7 @@ PEERS = (
 ON_CPU_ONLY = ("plain, less memory",)
 
 
-def _ours(job: Job, pooling: Any) -> Call:
+def _ours(job: Prepared, pooling: Any) -> Call:
     import redtest_onnx as rt
     from redtest_onnx.metrics.cka import cka
     from redtest_onnx.runtime.workbench import Workbench
@@ -319,7 +206,7 @@ def _ours(job: Job, pooling: Any) -> Call:
     return call
 
 
-def _batches(job: Job) -> Any:
+def _batches(job: Prepared) -> Any:
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -329,22 +216,6 @@ def _batches(job: Job) -> Any:
     return DataLoader(TensorDataset(inputs), batch_size=len(inputs))
 
 
-def _exact_gram(activation: np.ndarray) -> np.ndarray:
-    """[n, ...] -> the centred Gram, [n * n] float64."""
-    flat = activation.reshape(len(activation), -1)
-    gram = np.zeros((len(flat), len(flat)))
-    for start in range(0, flat.shape[1], 4096):  # a float64 copy of all would not fit
-        part = flat[:, start : start + 4096].astype(np.float64)
-        part -= part.mean(0)
-        gram += part @ part.T
-    return np.asarray(_u_centred(gram)).ravel()
-
-
-def _exact_cka(grams: list[np.ndarray]) -> np.ndarray:
-    stacked = np.stack(grams)
-    return _normalised(stacked @ stacked.T)
-
-
 def _hooked(network: Any, names: list[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name in names:
@@ -352,22 +223,3 @@ def _hooked(network: Any, names: list[str]) -> dict[str, Any]:
             lambda _, __, output, name=name: kept.update({name: output})
         )
     return kept
-
-
-def _u_centred(gram: Any) -> Any:
-    """Of NumPy or PyTorch."""
-    n = len(gram)
-    diagonal = range(n)
-    gram = gram + 0
-    gram[diagonal, diagonal] = 0
-    rows = gram.sum(0)
-    gram -= rows[:, None] / (n - 2)
-    gram -= rows[None, :] / (n - 2)
-    gram += rows.sum() / ((n - 1) * (n - 2))
-    gram[diagonal, diagonal] = 0
-    return gram
-
-
-def _normalised(hsic: np.ndarray) -> np.ndarray:
-    scale = np.sqrt(hsic.diagonal())
-    return hsic / scale[:, None] / scale

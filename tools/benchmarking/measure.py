@@ -15,7 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarking.contenders import CONTENDERS, REFERENCES, Job
+from benchmarking.contenders import CONTENDERS, REFERENCES
+from benchmarking.prepared import Prepared
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     name, path = sys.argv[1], Path(sys.argv[2])
     told = json.loads(path.read_text())
     chosen = {key: told[key] for key in ("network", "modules", "tensors", "threads", "device")}
-    job = Job(path.parent, **chosen)
+    job = Prepared(path.parent, **chosen)
     memory = _DeviceMemory() if job.device == "cuda" else _Memory()
     start = _cpu_seconds()
     call = CONTENDERS[name](job)
