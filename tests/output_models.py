@@ -196,6 +196,16 @@ def decoder(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(floats("logits"), floats("present.0.key"))
 
 
+def causal_decoder(seed: int, batch: int | str = "N") -> rt.Model:
+    """Without a cache; ids are looked up as rows of six, as T5 and OPT do it."""
+    g = Graph(seed, batch)
+    ids = g("Reshape", g.feed("input_ids", 6, dtype=TensorProto.INT64), g.store([-1, 6], np.int64))
+    h = g("Gather", g.matrix(20, 8), ids)
+    past = g("Trilu", g.store(np.full((6, 6), 1 / 6)), upper=0)
+    g.dense(g("Tanh", g("Add", h, g("MatMul", past, h))), 8, 20, to="logits")
+    return g.model(floats("logits"))
+
+
 def tagger(seed: int, batch: int | str = "N") -> rt.Model:
     """Classes per token; a mask leaves positions out."""
     g = Graph(seed, batch)
@@ -289,6 +299,7 @@ CASES: dict[str, Case] = {
     "tokens, softmax": Case(sequence(softmax(2)), "tokens", 2, SHARE),
     "masked tokens": Case(tagger, "tokens", 2, SHARE),
     "decoder": Case(decoder, "next-token", 2, SHARE),
+    "decoder without cache": Case(causal_decoder, "next-token", 2, SHARE),
     "unit length": Case(vector(unit_length, 12), "embedding", None, 0.3),
     "unit length, clipped": Case(vector(unit_length_clipped, 12), "embedding", None, 0.3),
     "normalised by batch": Case(vector(batch_norm(12), 12), "embedding", None, 0.3),

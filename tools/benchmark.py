@@ -37,7 +37,7 @@ from benchmarking.contenders import CONTENDERS, ON_CPU_ONLY, PEERS, REFERENCES
 from benchmarking.jobs import JOBS, Job, write_job, write_network
 from benchmarking.load import busy
 from benchmarking.onnx_networks import NETWORKS
-from benchmarking.tables import COMMANDS_KEY, render
+from benchmarking.tables import COMMANDS_KEY, PLAIN, render
 
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).parent / "benchmarking" / "measure.py"
@@ -112,7 +112,7 @@ def run(job: Job, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
     if not place.exists():
         write_network(job.network, job.samples, place)
     path = write_job(job, place, arguments.threads, arguments.device)
-    asked = arguments.contenders or job.contenders
+    asked = dict.fromkeys([PLAIN, *(arguments.contenders or job.contenders)])  # all are compared with it
     fitting = [name for name in asked if arguments.device == "cpu" or name not in ON_CPU_ONLY]
     there = [name for name in fitting if name not in PEERS or arguments.peers_python]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in there}

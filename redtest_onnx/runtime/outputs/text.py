@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _LENGTH = re.compile(r"len(gth)?s?($|[_./])", re.IGNORECASE)
 _CAUSAL = frozenset({"Trilu", "com.microsoft:GroupQueryAttention"})
+_SAME_IDS = {"Cast", "Identity"} | ops.RESHAPES
 _PADDED = 64  # tables are rounded up to multiples of this
 
 
@@ -78,7 +79,7 @@ def _tables(graph: OutputGraph) -> list[int]:
         if node.op_type != "Gather" or (stored := index.initializers.get(node.input[0])) is None:
             continue
         name = node.input[1]
-        while name in index.producer and index.nodes[index.producer[name]].op_type in ("Cast", "Identity"):
+        while name in index.producer and index.nodes[index.producer[name]].op_type in _SAME_IDS:
             name = index.nodes[index.producer[name]].input[0]
         if name in ids and len(stored.dims) == 2:
             found.append(int(stored.dims[0]))
