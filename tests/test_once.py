@@ -46,7 +46,7 @@ def test_pruning_finds_every_fact_once(tmp_path: Path, monkeypatch: pytest.Monke
     written: list[int] = []
     copied: list[int] = []
     kept: dict[int, Model] = {}  # an id is given again once its model is gone
-    build, start, write = GraphIndex.__init__, session.Session.__init__, files.serialised_parts
+    build, start, write = GraphIndex.__init__, session.Session.__init__, files.write_serialised
     index = watched(indices, build, lambda self, graph, *_: digest(graph))
     monkeypatch.setattr(GraphIndex, "__init__", index)
     monkeypatch.setattr(
@@ -55,7 +55,7 @@ def test_pruning_finds_every_fact_once(tmp_path: Path, monkeypatch: pytest.Monke
     copy = watched(copied, stored.loadable, lambda model: id(kept.setdefault(id(model), model)))
     for module in (session, validity):
         monkeypatch.setattr(module, "loadable", copy)
-    monkeypatch.setattr(files, "serialised_parts", watched(written, write, lambda model: id(model)))
+    monkeypatch.setattr(files, "write_serialised", watched(written, write, lambda model, target: id(model)))
     find = watched(layers, layer.find_layers, lambda index, *_: id(index))
     monkeypatch.setattr(workbench, "find_layers", find)
     resolve = watched(resolved, shapes.resolve_shapes, lambda model, *_: digest(model.graph))

@@ -17,7 +17,7 @@ from redtest_onnx.graph.model_folder import open_folder
 from redtest_onnx.graph.parsing import read_outline, read_proto
 from redtest_onnx.graph.reading import copy_part, file_stamp, require_file
 from redtest_onnx.graph.scratch import is_data_of, mentions
-from redtest_onnx.graph.streaming import serialised_parts
+from redtest_onnx.graph.streaming import write_serialised
 from redtest_onnx.graph.tensor_checks import external_range
 from redtest_onnx.graph.tolerance import tolerate
 from redtest_onnx.graph.validity import check, check_structure
@@ -157,16 +157,10 @@ def save(model: Model, path: str | os.PathLike[str], *, force: bool = False) -> 
     elif source is not None:
         write_together({path: lambda target: shutil.copyfile(source, target)}, old=_data_names(path)[1])
     else:
-        write_together({path: lambda target: _write_parts(model, target)}, old=_data_names(path)[1])
+        write_together({path: lambda target: write_serialised(model, target)}, old=_data_names(path)[1])
     if is_stream(path):
         return model
     return Model(proto, path) if model.weights_in is None else _read(path)
-
-
-def _write_parts(model: Model, target: Path) -> None:
-    with target.open("wb") as sink:
-        for part in serialised_parts(model):
-            sink.write(part)
 
 
 def _data_names(path: Path) -> tuple[str, list[str]]:

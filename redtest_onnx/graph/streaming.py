@@ -7,6 +7,7 @@ is serialised by protobuf itself, and these are copied from where they lie.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 
 from redtest_onnx.errors import OutputError
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.reading import in_parts
+from redtest_onnx.graph.reading import copy_part, in_parts
 from redtest_onnx.graph.reduced import copied_without
 from redtest_onnx.graph.tensors import holds_much, is_external, tensor_bytes
 from redtest_onnx.graph.wire import varint
@@ -24,6 +25,15 @@ Proto = TypeVar("Proto", bound=Message)
 
 _LARGEST = (1 << 31) - 1  # bytes of a message of protobuf
 _LENGTH = 2  # the type of a field that tells its length
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A weight's values where they lie: so many bytes of a file, from an offset on."""
+
+    path: Path
+    offset: int
+    length: int
 
 
 def serialised_parts(model: Model) -> Iterator[bytes]:
@@ -36,6 +46,32 @@ def serialised_parts(model: Model) -> Iterator[bytes]:
         InputError: that file was changed since it was read.
         OutputError: a file of ONNX can't hold so much.
     """
+    for piece in _pieces(model):
+        if isinstance(piece, bytes):
+            yield piece
+            continue
+        with piece.path.open("rb") as file:
+            file.seek(piece.offset)
+            yield from in_parts(file, piece.length)
+
+
+def write_serialised(model: Model, target: Path) -> None:
+    """Write these bytes to a file; what lies in another one is copied, not read.
+
+    Raises:
+        InputError: as `serialised_parts`.
+        OutputError: likewise.
+    """
+    with target.open("wb") as sink:
+        for piece in _pieces(model):
+            if isinstance(piece, bytes):
+                sink.write(piece)
+                continue
+            with piece.path.open("rb") as source:
+                copy_part(source, piece.offset, piece.length, sink)
+
+
+def _pieces(model: Model) -> Iterator[bytes | _Stored]:
     if model.weights_in is None:
         yield model.proto.SerializeToString(deterministic=True)
         return
@@ -57,7 +93,7 @@ def serialised_parts(model: Model) -> Iterator[bytes]:
             continue
         header = _split(_without_place(tensor), "raw_data")
         yield header[0] + _head(onnx.TensorProto, "raw_data", tensor_bytes(tensor))
-        yield from _values(model.weights_in, tensor)
+        yield _stored(model.weights_in, tensor)
         yield header[1]
     yield graph[1]
     yield whole[1]
@@ -94,11 +130,9 @@ def _without_place(tensor: onnx.TensorProto) -> onnx.TensorProto:
     return rest
 
 
-def _values(path: Path, tensor: onnx.TensorProto) -> Iterator[bytes]:
+def _stored(path: Path, tensor: onnx.TensorProto) -> _Stored:
     start = int(next(entry.value for entry in tensor.external_data if entry.key == "offset"))
-    with path.open("rb") as file:
-        file.seek(start)
-        yield from in_parts(file, tensor_bytes(tensor))
+    return _Stored(path, start, tensor_bytes(tensor))
 
 
 def _split(message: Proto, field: str) -> tuple[bytes, bytes]:
