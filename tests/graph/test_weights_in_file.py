@@ -20,7 +20,7 @@ from redtest_onnx.graph import files
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model, is_external
 from redtest_onnx.graph.parsing import read_outline
-from redtest_onnx.graph.streaming import serialised_size
+from redtest_onnx.graph.streaming import serialised_size, write_serialised
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.weight_sparsity.apply import apply_masks, chosen_weights, full_masks
 
@@ -38,7 +38,7 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_file_is_put_together_again(path: Path) -> None:
+def test_a_file_is_put_together_again(path: Path, tmp_path: Path) -> None:
     whole = onnx.load(path, load_external_data=False)
     proto = read_outline(path, least=64)
     if proto is None:
@@ -47,6 +47,8 @@ def test_a_file_is_put_together_again(path: Path) -> None:
     model = Model(proto, None, path.parent, weights_in=path)
     content = whole.SerializeToString(deterministic=True)
     assert model.serialised() == content
+    write_serialised(model, tmp_path / "written.onnx")
+    assert (tmp_path / "written.onnx").read_bytes() == content
     assert serialised_size(model) == model.file_bytes == len(content)
     assert model.sha256 == hashlib.sha256(content).hexdigest()
     assert model.external_files == ()
