@@ -130,8 +130,12 @@ class PruneJob:
             unfinished.analysis = None if self.saved else analysis
             unfinished.plan = None if request.plan_path else plan
             if request.epochs is None:
-                targets = request.budget.targets
-                pruning = prune(bench, plan, analysis, self.settings, targets=targets, progress=progress)
+                pruning = prune(
+                    *(bench, plan, analysis, self.settings),
+                    targets=request.budget.targets,
+                    max_drop=None if request.plan_path else request.budget.max_drop,
+                    progress=progress,
+                )
                 return pruning, ()
             from redtest_onnx.pruning.rounds import RoundTraining, prune_in_rounds
             from redtest_onnx.training.loop import Watch

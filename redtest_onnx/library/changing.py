@@ -105,13 +105,16 @@ def prune(
     from redtest_onnx.pruning import prune as pruning
 
     budget, how = _budget(limits, plan)
+    max_drop = budget.max_drop if plan is None else None  # a plan that is given is not held to any
     bench = open_workbench(model, data, **_seeded(how, settings))
     chosen = settings or pruning.PruneSettings()
     if plan is None:
         plan, analysis = pruning.plan(bench, budget, chosen, analysis=analysis, progress=progress)
     if analysis is None:
         analysis = measure_layers(bench, _of_plan(plan, bench, chosen.similarity), progress)
-    return pruning.prune(bench, plan, analysis, chosen, targets=budget.targets, progress=progress)
+    return pruning.prune(
+        *(bench, plan, analysis, chosen), targets=budget.targets, max_drop=max_drop, progress=progress
+    )
 
 
 class Training(Opening, total=False):

@@ -17,11 +17,9 @@ from redtest_onnx.metrics.agreement.classes import MEASURE
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Losses, drop
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
 from redtest_onnx.pruning.repair.known import GOAL_BYTES, KnownValues
 from redtest_onnx.pruning.repair.partial_runner import for_size
-from redtest_onnx.pruning.repair.refit import Effort
-from redtest_onnx.pruning.repair.repair import FitSettings, Fitted, Method, fit_to_original
+from redtest_onnx.pruning.repair.repair import FitSettings, Method, fit_to_original, short_fit
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Session, Use
 from redtest_onnx.runtime.session_room import SPARED, is_large
@@ -32,7 +30,6 @@ log = logging.getLogger(__name__)
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
 _ROUNDING = 1e-9
-_FITTED = 256  # samples, enough to tell a good plan from a bad one
 _SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
@@ -140,9 +137,7 @@ def losses_within(bench: Workbench, max_drop: float, method: Method) -> Losses:
     candidates = Candidates(bench, max_drop)
     if method == "none" or bench.data.synthetic:
         return Losses(candidates.loss)
-    fitted: Fitted = "adapter" if method == "adapter" else "refit"
-    effort = Effort(1, SEARCHING_ROWS, KnownValues(GOAL_BYTES), diagnose=False)
-    quick = FitSettings(fitted, bench.splits.fit[:_FITTED], effort=effort)
+    quick = short_fit(method, bench.splits.fit, KnownValues(GOAL_BYTES))
     return Losses(candidates.loss, lambda plan: candidates.repaired_loss(plan, quick))
 
 

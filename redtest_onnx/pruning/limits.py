@@ -21,10 +21,12 @@ class Limits:
     Attributes:
         original: the model before any pruning, and samples for sizes and timings.
         targets: quantities with the share that may stay, see `Budget`.
+        max_drop: largest loss on held-out samples; None: any.
     """
 
     original: Workbench
     targets: Targets = ()
+    max_drop: float | None = None
 
     def left(self, quantity: Quantity, pruned: Workbench) -> float:
         """The share of a quantity of the original that a model has, all it holds included.

@@ -176,6 +176,7 @@ def prune(
     settings: PruneSettings | None = None,
     *,
     targets: Targets = (),
+    max_drop: float | None = None,
     progress: Progress | None = None,
 ) -> Pruning:
     """Take the plan's layers out of the model, verify the result and measure both.
@@ -186,14 +187,20 @@ def prune(
         analysis: of the model.
         settings: how to repair what is left.
         targets: quantities with the share that may stay of them, repairs included.
+        max_drop: the loss on held-out samples that the plan was chosen by.
         progress: called as work is done.
 
     Raises:
         InternalError: the rewritten model doesn't verify; nothing is returned.
         NegativeVerdictError: the result misses a target, or would be larger than the original.
     """
-    limits = Limits(bench, targets)
+    limits = Limits(bench, targets, max_drop)
     pruned, repaired = rewrite(bench, chosen, settings, limits=limits, progress=progress)
+    if max_drop is not None and repaired.loss is not None and repaired.loss > max_drop:
+        log.warning(
+            "on held-out samples %.1f points are lost, and %.3g may be: fewer layers (@remove) lose less",
+            *(100 * repaired.loss, 100 * max_drop),
+        )
     limits.require(pruned, chosen.steps)
     return compare(bench, pruned, chosen, analysis, repaired, progress=progress)
 
@@ -235,7 +242,7 @@ def rewrite(
         model = close_with_twin(bench, candidate.model, chosen)
         return candidate if opened is bench and model is candidate.model else bench.successor(model)
 
-    how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards)
+    how = RepairSettings(settings.repair, settings.kernel, settings.distil, settings.shards, kept.max_drop)
     with one_blas_thread(solvers=how.method != "none"):
         best, repaired = repair(
             *(opened, pruned, chosen, how),

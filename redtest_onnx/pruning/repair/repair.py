@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from redtest_onnx.checks import check_settings
+from redtest_onnx.checks import Share, check_settings
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, first_line
@@ -26,6 +26,8 @@ from redtest_onnx.pruning.repair.distilled import (
     require_training,
     training_offer,
 )
+from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
+from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.refit import Effort, Refit, refit
 from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 Method = Literal["none", "adapter", "refit", "distil", "reinit", "auto"]
 Fitted = Literal["adapter", "refit", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
+_TRIED_ON = 256  # samples, enough to tell a good plan from a bad one
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,14 @@ class RepairSettings:
         kernel: size of the convolutions of fitted adapters.
         distil: how "distil" trains.
         shards: samples that "refit" is fitted to, summed by many workers; those of the bench if None.
+        max_drop: largest loss on held-out samples behind a `short_fit`, where one was found to keep to it.
     """
 
     method: Method = "auto"
     kernel: Literal[1, 3] = 1
     distil: DistilSettings = field(default_factory=DistilSettings)
     shards: FitShards | None = None
+    max_drop: Share | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -105,6 +110,18 @@ class FitSettings:
     fit: Indices
     kernel: int = 1
     effort: Effort = field(default_factory=Effort)
+
+
+def short_fit(method: Method, fit: Indices, known: KnownValues | None = None) -> FitSettings:
+    """The fit that plans are tried with: of few samples, and far fewer rows than a last one.
+
+    Args:
+        method: how the result will be repaired.
+        fit: samples, of which the first are taken.
+        known: what other fits to them have found.
+    """
+    effort = Effort(1, SEARCHING_ROWS, known, diagnose=False)
+    return FitSettings("adapter" if method == "adapter" else "refit", fit[:_TRIED_ON], effort=effort)
 
 
 def repair(
@@ -204,6 +221,13 @@ def repair(
             if found.method == "distil":
                 return fitted, found
             training = found.training
+    if tried and method != "distil" and settings.max_drop is not None and tried[0][0][0] > settings.max_drop:
+        # A last fit may lose more on held-out samples than the short one that the plan was chosen by.
+        short = short_fit(method, fit)
+        model, refits = fit_to_original(bench, pruned, plan, short, progress)
+        loss = judged(fitted := bench.successor(model))
+        if loss[0] <= settings.max_drop and allows(fitted):
+            return fitted, Repair(short.method, refits, len(short.fit), sizes[1], plain[0], loss[0])
     if not tried:
         return unrepaired, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
     loss, name, kept, refits = tried[0]
