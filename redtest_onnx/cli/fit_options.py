@@ -48,13 +48,15 @@ def shards_of(files: tuple[Path, ...], opening: ShardOpening, engine: EngineOpti
     """The shards that were named; None without any.
 
     Raises:
-        InputError: one is not there, or is named twice.
+        InputError: one is not there, is named twice, or does not fit the model.
     """
     for file in files:
         if not file.exists():
             raise InputError("no such file", where=str(file), hint="--fit-data names files of samples")
     if len({file.resolve() for file in files}) < len(files):
         raise InputError("--fit-data names a file twice", hint="name each once")
+    for file in files:
+        opening(str(file))  # what can't be read is told before any work
     return FitShards(tuple(map(str, files)), opening, engine) if files else None
 
 

@@ -80,25 +80,35 @@ def open_data(
         reading: `images`, `sample_rate`, `preprocess`, `text`: how files become inputs, see `Reading`.
 
     Raises:
-        InputError: nothing there, not a kind of file we know, or it does not fit the model's inputs.
+        InputError: nothing there, no samples in it, not a kind of file we know, or it does not fit the
+            model's inputs.
         RuntimeUnavailableError: the package that reads this kind is not installed.
         TypeError: a keyword is none of these.
     """
+    if unknown := reading.keys() - Reading.__annotations__.keys():
+        raise TypeError(f"open_data() got an unexpected keyword argument {min(unknown)!r}")
+    if data is None:
+        from redtest_onnx.data.synthetic import Synthetic
+
+        return Synthetic(model, seed, count, shapes or {})
+    found = _opened(data, model, split, reading)
+    if not len(found):
+        raise InputError("holds no samples", where=found.source, hint="one at least is needed")
+    return found
+
+
+def _opened(data: DataLike, model: Model, split: str | None, reading: Reading) -> Dataset:
+    """Samples that exist; see `open_data`."""
     from redtest_onnx.data.archives import open_archive
     from redtest_onnx.data.arrays import open_npy, open_npz
     from redtest_onnx.data.held import from_held
     from redtest_onnx.data.per_sample import holds_samples, open_per_sample
-    from redtest_onnx.data.synthetic import Synthetic
     from redtest_onnx.data.tables import TABLES, open_table
     from redtest_onnx.data.text import holds_text, open_texts
     from redtest_onnx.data.user_code import call_function, names_function
 
-    if unknown := reading.keys() - Reading.__annotations__.keys():
-        raise TypeError(f"open_data() got an unexpected keyword argument {min(unknown)!r}")
     text, images = reading.get("text"), reading.get("images")
     preprocess = reading.get("preprocess")
-    if data is None:
-        return Synthetic(model, seed, count, shapes or {})
     if not isinstance(data, str | os.PathLike):
         return from_held(data, model, _image_options(model, images, preprocess))
     if names_function(os.fspath(data)):

@@ -286,17 +286,18 @@ class _Run:
 
 def _check_labels(trainer: Trainer, model: Model) -> None:
     """Refuse labels beyond the model's classes before any step."""
-    objective, samples = trainer.task.objective, trainer.task.samples
+    objective = trainer.task.objective
     if not objective.labelled:
         return
-    labels = samples.data.labels(samples.indices)
     classes = _classes(trainer, objective, model)
-    if labels is not None and (labels.max() >= classes or labels.min() < 0):
-        raise InputError(
-            f"its labels go from {labels.min()} to {labels.max()}, the model has {classes} classes",
-            where=samples.data.source,
-            hint="number the classes from 0 as the model does",
-        )
+    for samples in (trainer.task.samples, trainer.task.validation):
+        labels = samples.data.labels(samples.indices)
+        if labels is not None and (labels.max() >= classes or labels.min() < 0):
+            raise InputError(
+                f"its labels go from {labels.min()} to {labels.max()}, the model has {classes} classes",
+                where=samples.data.source,
+                hint="number the classes from 0 as the model does",
+            )
 
 
 def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.caches import find_caches, role_of
-from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.training.objective import TappedModule
 
 
@@ -45,8 +45,17 @@ def cache_sources(teacher: Model, student: Model) -> dict[str, str]:
     """The student's input that each input which only the teacher has is fed like: a cache of the same kind.
 
     Raises:
-        InputError: the inputs differ by something else.
+        InputError: the inputs differ by something else, or in their sizes or types.
     """
+    specs = {spec.name: spec for spec in student.inputs}
+    for spec in teacher.inputs:
+        own = specs.get(spec.name)
+        if own is not None and not _alike(own, spec):
+            raise InputError(
+                f"the teacher takes {spec.name!r} as {spec}, the model as {own}",
+                where=teacher.label,
+                hint="the teacher is the original model",
+            )
     ours, theirs = ([spec.name for spec in model.inputs] for model in (student, teacher))
     if ours == theirs:
         return {}
@@ -60,3 +69,12 @@ def cache_sources(teacher: Model, student: Model) -> dict[str, str]:
             hint="the teacher is the original model",
         )
     return found
+
+
+def _alike(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether two inputs can be fed the same values; batches may be of different sizes."""
+    if one.dtype != other.dtype or one.shape is None or other.shape is None:
+        return one.dtype == other.dtype
+    pairs = list(zip(one.shape, other.shape, strict=False))[1:]
+    fixed = all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs)
+    return fixed and len(one.shape) == len(other.shape)

@@ -42,6 +42,21 @@ def npy(sizes: tuple[int, ...], content: bytes = bytes(64)) -> bytes:
     return file.getvalue() + content
 
 
+def test_data_without_samples(tmp_path: Path) -> None:
+    nothing = np.zeros((0, 4), np.float32)
+    np.save(tmp_path / "d.npy", nothing)
+    np.savez(tmp_path / "d.npz", x=nothing, labels=np.zeros(0, np.int64))
+    np.savez(tmp_path / "s.npz", **{"test/x": nothing, "train/x": np.ones((2, 4), np.float32)})
+    for data, split in (
+        (tmp_path / "d.npy", None),
+        (tmp_path / "d.npz", None),
+        (tmp_path / "s.npz", "test"),
+        ({"x": nothing}, None),
+    ):
+        with pytest.raises(rt.InputError, match="no samples"):
+            rt.open_data(data, model("n", 4), split=split)
+
+
 @pytest.mark.parametrize("sizes", [(-1, 4), (4, -4), (-2, -2), (2**40, 2**40), (5, 4), (2**63, 4)])
 def test_sizes_that_can_not_be(sizes: tuple[int, ...], tmp_path: Path) -> None:
     (tmp_path / "d.npy").write_bytes(npy(sizes))

@@ -116,6 +116,24 @@ def test_labels_beyond_the_classes_are_refused(damaged: rt.Model, tmp_path: Path
         finetune(Workbench(damaged, rt.open_data(tmp_path / "d.npz", damaged), ONE))
 
 
+def test_validation_labels_beyond_the_classes_are_refused(damaged: rt.Model) -> None:
+    data = rt.open_data(DATA, damaged, split="train")
+    inputs = {"input": np.zeros((20, 1, 8, 8), np.float32), "labels": np.arange(20)}
+    others = ValidationData(validation=rt.open_data(inputs, damaged))
+    with pytest.raises(rt.InputError, match="labels go from 0 to 19, the model has 10 classes"):
+        finetune(Workbench(damaged, data, ONE), others=others)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 8, 8), 1), ((1, 8), 1), ((1, 8, 8), 10)])
+def test_a_teacher_of_other_inputs_is_refused(damaged: rt.Model, shape: tuple[int, ...], dtype: int) -> None:
+    net = Net()
+    net.add_input("input", dtype, ["n", *shape])
+    teacher = net.model(net("Flatten", "input"))
+    data = rt.open_data(DATA, damaged, split="train")
+    with pytest.raises(rt.InputError, match="the teacher takes 'input' as"):
+        finetune(Workbench(damaged, data, ONE), teacher=teacher)
+
+
 def test_statistics_that_an_exporter_merged_are_refused_unless_they_are_frozen() -> None:
     net = Net(x=["n", 2, 4, 4])
     ones, zeros = net.store(np.ones(2)), net.store(np.zeros(2))
