@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from redtest_onnx.auditing.profile import load_profile, shipped
+from redtest_onnx.auditing.profile_file import load_profile, shipped
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.cli.main import COMMANDS, cli
 from redtest_onnx.documents.schemas import schemas

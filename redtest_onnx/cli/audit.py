@@ -14,7 +14,7 @@ from rich.text import Text
 
 from redtest_onnx.auditing.baseline import Change, Known, compare, known_of, read_baseline
 from redtest_onnx.auditing.documents import audit_document
-from redtest_onnx.auditing.profile import DEFAULT, load_profile, shipped
+from redtest_onnx.auditing.profile_file import DEFAULT, load_profile, shipped
 from redtest_onnx.auditing.reduced_build import write_config
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.run import Audit, FailOn, audit

@@ -95,8 +95,9 @@ class LogLines:
             return ""
         # A step that is under way takes as long as those before it, unless it has lasted longer already.
         usual, lasted = (self._reached - self._began) / self._done, (now - self._began) / (self._done + 1)
-        left = max(usual, lasted) * (self._total - self._done) - (now - self._reached)
-        return f", about {_words(left)} left"
+        step = max(usual, lasted)
+        left = step * (self._total - self._done - 1) + max(step - (now - self._reached), 0.0)
+        return f", about {_words(left)} left" if left >= 1 else ""
 
     def _end(self) -> None:
         took = self._now() - self._began

@@ -219,9 +219,10 @@ def command(
     else:
         settings = search_settings_of({**values, "benchmark_data": benchmark_data}, ranking)
     outputs.spare(*(Path(place) for place in (settings.data, settings.metrics, settings.benchmark) if place))
-    space = settings.make_space()
+    space, evaluation = settings.make_space(), settings.evaluation()
     if not settings.complete:
         require_torch()
+        evaluation.check()  # before there is a file
     if not resume:
         store = context.with_resource(Store.create(path, settings.as_json(), force=given.force))
     rows = len(space.names) if isinstance(space, RowSpace) else None
@@ -232,7 +233,7 @@ def command(
         tracked.parameters(settings.as_json())
         with screen.progress() as progress:
             found = search(
-                settings.evaluation(),
+                evaluation,
                 SearchProblem(space, settings.make_strategy(), settings.fitness(), settings.window),
                 store,
                 SearchBudget(evaluations if rows is None else min(evaluations, rows), asked.seconds),

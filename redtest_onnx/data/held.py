@@ -69,7 +69,16 @@ def from_held(source: Any, model: Model, images: ImageOptions, name: str = "data
 def _in_memory(arrays: Mapping[str, Any], model: Model, kind: str) -> dict[str, npt.NDArray[Any]]:
     """NumPy arrays by name, the labels under `labels`."""
     names = {key: LABELS[0] if key in LABELS and not _is_input(key, model) else key for key in arrays}
+    names |= dict.fromkeys(_only_input(arrays, model), model.inputs[0].name)
     return {names[key]: _array(value, f"{kind}[{key!r}]") for key, value in arrays.items()}
+
+
+def _only_input(values: Mapping[str, Any], model: Model) -> list[str]:
+    """The only entry beside labels, which is a model's only input whatever its name; none if it is named."""
+    if len(model.inputs) != 1 or model.inputs[0].name in values:
+        return []
+    others = [key for key in values if key not in LABELS]
+    return others if len(others) == 1 else []
 
 
 def _by_index(source: Any, model: Model, images: ImageOptions, kind: str) -> RecordData:
@@ -133,10 +142,8 @@ def _named(sample: Any, model: Model, kind: str) -> tuple[dict[str, Any], Any]:
     if isinstance(sample, Mapping):
         values = dict(sample)
         label = next((values[key] for key in LABELS if key in values and key not in names), None)
-        if len(names) == 1 and names[0] not in values:
-            others = [key for key in values if key not in LABELS]
-            if len(others) == 1:
-                values[names[0]] = values[others[0]]
+        for key in _only_input(values, model):
+            values[names[0]] = values[key]
         check_names(values, model, kind)
         return values, label
     if isinstance(sample, tuple | list) and not _is_number_list(sample):

@@ -233,7 +233,8 @@ def audit(
     Raises:
         InputError: no such profile, or it names something that is not there.
     """
-    from redtest_onnx.auditing.profile import Profile, load_profile
+    from redtest_onnx.auditing.profile import Profile
+    from redtest_onnx.auditing.profile_file import load_profile
     from redtest_onnx.auditing.run import audit as check_model
 
     target = profile if isinstance(profile, Profile) else load_profile(profile)

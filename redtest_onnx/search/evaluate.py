@@ -89,6 +89,15 @@ class CandidateEvaluation:
     models: Path | None = None
     device: Device = "cpu"
 
+    def check(self) -> None:
+        """Read the images, which all candidates share, before the first one is built.
+
+        Raises:
+            InputError: they can't be read, have no labels, or are too few.
+        """
+        if self.data is not None:
+            _training_data(self.data, self.images, self.seed)
+
     def __call__(self, architecture: str) -> MeasuredCandidate:
         """Look one architecture up, and build and measure it for what is not known of it.
 

@@ -19,6 +19,7 @@ from redtest_onnx.search.space import ImageTask
 
 INPUT = "input"
 _VALIDATION_SPLITS = ("validation", "valid", "val", "calibration")
+_ARRAYS = (".npz", ".npy")
 _HELD_OUT = 0.2
 
 
@@ -85,7 +86,7 @@ def open_training_data(path: Path, *, options: ImageOptions | None = None, seed:
 
 def _read(path: Path, split: str | None, options: ImageOptions | None) -> LabelledImages:
     options = options or ImageOptions()
-    if path.suffix.lower() != ".npz":
+    if path.suffix.lower() not in _ARRAYS:
         options = replace(options, size=options.size or (32, 32))
     data: Dataset = open_data(path, _signature(path, options), split=split, images=options)
     indices = np.arange(len(data))
@@ -105,7 +106,7 @@ def _read(path: Path, split: str | None, options: ImageOptions | None) -> Labell
 
 def _signature(path: Path, options: ImageOptions) -> Model:
     """A model that takes these images, for the readers that fit data to a model's inputs."""
-    files = path.suffix.lower() != ".npz"
+    files = path.suffix.lower() not in _ARRAYS
     sizes: list[int | str] = ["n", 3, *(options.size or (32, 32))] if files else ["n", "c", "h", "w"]
     info = onnx.helper.make_tensor_value_info(INPUT, FLOAT, sizes)
     return Model(onnx.helper.make_model(onnx.helper.make_graph([], "training data", [info], [])))

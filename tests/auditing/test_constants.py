@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.auditing.profile import load_profile
+from redtest_onnx.auditing.profile_file import load_profile
 from redtest_onnx.auditing.rules.weights import channels_lost
 from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run

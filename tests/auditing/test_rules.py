@@ -31,7 +31,8 @@ from nets import Net
 from onnx import numpy_helper
 
 import redtest_onnx as rt
-from redtest_onnx.auditing.profile import Profile, load_profile, shipped
+from redtest_onnx.auditing.profile import Profile
+from redtest_onnx.auditing.profile_file import load_profile, shipped
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.rules.weights import int8_decibels
 from redtest_onnx.auditing.run import audit

@@ -46,8 +46,12 @@ def test_an_estimate_falls_while_a_usual_step_runs_and_rises_with_one_that_takes
     assert [line.rpartition(", ")[2] for line in lines[1:]] == [
         "about 4 min 50 s left",  # three more of 100 s, but for 10
         "about 4 min 20 s left",
-        "about 4 min 10 s left",  # two of 150 s now, but for 200
+        "about 5 min left",  # two more of 150 s now, behind the one that is overdue
     ]
+    log.report(3, 4, "fitting")
+    clock.seconds = 1000.0  # the last step takes longer than all before
+    log.tick()
+    assert lines[-1] == "fitting: 3 of 4, 16 min 40 s"
 
 
 def test_the_last_stage_is_told_when_the_work_ends_and_a_short_one_is_not() -> None:

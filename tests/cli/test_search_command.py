@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from redtest_onnx.cli.main import run
@@ -102,6 +103,30 @@ def test_what_can_not_work_is_refused_at_once(tmp_path: Path, capsys: pytest.Cap
         assert call("search", *options, "--output", output) == 2
         assert why in capsys.readouterr().err
         assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "message"),
+    [
+        ("d.npy", {}, "has no labels to train with"),
+        ("d.npz", {"input": 20}, "has no labels to train with"),
+        ("d.npz", {"input": 4, "labels": 4}, "too few to train with"),
+        ("d.npz", {"input": 20, "labels": 3}, "labels"),
+    ],
+)
+def test_data_to_train_with_is_read_before_there_is_a_file(
+    name: str, arrays: dict[str, int], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.zeros((20, 1, 8, 8), np.float32)
+    made = {"input": images, "labels": np.arange(20) % 2}
+    if arrays:
+        np.savez(tmp_path / name, **{key: made[key][:count] for key, count in arrays.items()})
+    else:
+        np.save(tmp_path / name, images)
+    output = tmp_path / "s.sqlite"
+    assert call("search", *QUICK[:2], "--data", tmp_path / name, "--epochs", 1, "--output", output) == 2
+    assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("option", ["data", "metrics", "benchmark", "models"])

@@ -55,6 +55,7 @@ def batched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 HELD: dict[str, Callable[[], Any]] = {
     "mapping": lambda: {"x": VECTORS, "labels": LABELS},
+    "mapping by another name": lambda: {"pixels": VECTORS, "label": LABELS},
     "pair": lambda: (VECTORS, LABELS),
     "list of samples": lambda: [(VECTORS[k], int(LABELS[k])) for k in range(COUNT)],
     "list of mappings": lambda: [{"x": VECTORS[k], "label": LABELS[k]} for k in range(COUNT)],
@@ -131,7 +132,7 @@ def test_a_python_file_alone_runs_nothing(tmp_path: Path) -> None:
         ([], "holds no samples"),
         ("nothing.npz", "no such file"),
         (3, "holds no samples"),
-        ({"y": VECTORS}, "has no array 'x'|has no 'x'"),
+        ({"y": VECTORS, "z": VECTORS}, "has no array 'x'|has no 'x'"),
         ([(VECTORS[0], 1, 2)], "gives 3 values at a time"),
         ([{"x": object()}] * 4, "holds no numbers"),
         (iter([VECTORS[:4], VECTORS[:4, :3]]), r"a sample, was"),

@@ -17,7 +17,8 @@ from onnx import helper
 
 import redtest_onnx as rt
 from redtest_onnx.auditing.documents import audit_document
-from redtest_onnx.auditing.profile import Profile, Suppression, load_profile
+from redtest_onnx.auditing.profile import Profile, Suppression
+from redtest_onnx.auditing.profile_file import load_profile
 from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run
 from redtest_onnx.report.audit_ci import audit_github, audit_gitlab, audit_junit

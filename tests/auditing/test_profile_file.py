@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import redtest_onnx as rt
-from redtest_onnx.auditing.profile import load_profile, shipped
+from redtest_onnx.auditing.profile_file import load_profile, shipped
 from redtest_onnx.auditing.reduced_build import missing, read_config, write_config
 from redtest_onnx.auditing.support import supported
 
@@ -40,6 +40,8 @@ WRONG = {
         "suppress.1.rule",
     ),
     'name = "x"\n[severities]\nRT001 = "fatal"\n': (3, "severities.RT001"),
+    'name = "x"\n[severities]\nRT001 = "off"\nRT999 = "off"\n': (4, "severities: there is no rule RT999"),
+    'name = "x"\n[[suppress]]\nrule = "RT998"\nreason = "r"\n': (3, "suppress: there is no rule RT998"),
 }
 
 
