@@ -48,7 +48,7 @@ def interval95(interval: Interval | None) -> str:
     """A confidence interval of a share; nothing where it is unknown, or no wider than a point."""
     if interval is None or interval[1] - interval[0] <= _SURE:
         return ""
-    return f"{interval[0]:.1%} to {interval[1]:.1%}"
+    return f"{100 * interval[0]:.1f} to {interval[1]:.1%}"
 
 
 def similarity(value: float | None) -> str:
