@@ -47,10 +47,13 @@ def fit_indices(data: Dataset, seed: int) -> Indices:
 
 
 def holdout_indices(data: Dataset, seed: int) -> Indices:
-    """Samples that judge candidates: the end of the seeded order, a third of few samples, a fifth of many."""
+    """Samples that judge candidates: the end of the seeded order, a third of few samples, a fifth of many.
+
+    Of fewer than eight, half of them.
+    """
     order: Indices = sample_indices(data, len(data), seed)
     count = max(len(order) // 5, min(len(order) // 3, _MOST_HOLDOUT // 2), 4)
-    return order[-min(_MOST_HOLDOUT, count) :]
+    return order[-min(_MOST_HOLDOUT, count, max(len(order) // 2, 1)) :]
 
 
 def without_holdout(data: Dataset, seed: int) -> Dataset:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from redtest_onnx.metrics.least_squares import RidgeFit, Rows
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, solved
-from redtest_onnx.metrics.ridge import same_float
+from redtest_onnx.metrics.ridge import NormalEquations, same_float
 from redtest_onnx.metrics.tiled import Each, gram, in_turn, transposed_product
 
 Floats = npt.NDArray[Any]
@@ -69,6 +69,9 @@ class FewRows:
         if not finite.all():
             place = len(self._y)
             self._x = [*self._x[:place], self._x[place][finite], *self._x[place + 1 :]]
+            left = self._finite[place].copy()
+            left[left] = finite
+            self._finite = [*self._finite[:place], left, *self._finite[place + 1 :]]
             self._own = self._joint = None
         self._y.append(y[finite])
 
@@ -84,6 +87,12 @@ class FewRows:
         found._x, found._y = [*self._x, *other._x], [*self._y, *other._y]
         found._own = self._known_beside(other)
         return found
+
+    def added_to(self, equations: NormalEquations) -> NormalEquations:
+        """Normal equations with these rows added."""
+        for x, y in zip(self._x, self._y, strict=True):
+            equations.add(x[:, None], y[:, None])
+        return equations
 
     def _known_beside(self, other: Self) -> _Products | None:
         """The products of these rows and others behind them, if they were formed already."""

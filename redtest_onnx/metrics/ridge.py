@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -239,7 +240,7 @@ def _finite_rows(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[npt.NDArray[
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[columns] sums over the rows of [n, ...]; not finite where a value or, in this dtype, a sum isn't."""
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), prod(values.shape[1:]))  # of no rows, too
     with np.errstate(over="ignore", invalid="ignore"):
         sums: npt.NDArray[Any] = np.ones(len(flat), flat.dtype) @ flat
     return sums

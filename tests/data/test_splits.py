@@ -19,6 +19,7 @@ def samples(count: int) -> rt.Dataset:
 @pytest.mark.parametrize(
     ("count", "held_out"),
     [
+        (4, 2),  # half of the fewest
         (12, 4),  # no fewer than four
         (300, 100),  # a third of few
         (1000, 256),  # no more of few than half of the most

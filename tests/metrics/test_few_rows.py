@@ -88,6 +88,9 @@ def test_rows_are_left_out_whose_other_targets_are_not_finite() -> None:
     rest = np.isfinite(broken).all(axis=1)
     expected = filled(FewRows(), x[rest], y[rest]).solve(0.1)
     np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-9, atol=1e-12)
+    once = filled(known.without_targets(), x, broken)
+    again = filled(once.without_targets(), x, y).solve(0.1)  # rows that were left out stay so
+    np.testing.assert_allclose(again.weight, expected.weight, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(known.solve(0.1).weight, filled(FewRows(), x, y).solve(0.1).weight, rtol=1e-9)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from least_squares_problems import equations, linear_problem, ridge_by_spectrum
+from least_squares_problems import equations, filled, linear_problem, ridge_by_spectrum
 
 from redtest_onnx.metrics.least_squares import best_fit
 from redtest_onnx.metrics.ridge import NormalEquations
@@ -208,3 +208,13 @@ def test_blocks_of_the_normal_matrix_change_nothing_but_rounding(
     monkeypatch.setattr("redtest_onnx.metrics.symmetric._BLOCK", 4)
     for one, other in zip(whole, fitted(), strict=True):
         np.testing.assert_allclose(other, one, rtol=2e-4)
+
+
+def test_rows_of_which_none_is_finite_add_nothing() -> None:
+    x, y = linear_problem()
+    expected, found = equations(x, y), NormalEquations(x.shape[1], y.shape[1])
+    for rows in (x[:0], np.full_like(x[:9], np.nan)):
+        found.add(rows[:, None], y[: len(rows), None])
+    filled(found, x, y)
+    assert found.rows == len(x)
+    np.testing.assert_allclose(found.solve(0.1).weight, expected.solve(0.1).weight, rtol=1e-9)

@@ -27,6 +27,7 @@ Float64s = npt.NDArray[np.float64]
 Gathered = tuple[Values, Values]
 Number = TypeVar("Number", bound=np.generic)
 Kind = TypeVar("Kind", NormalEquations, FewRows)
+Pair = tuple[NormalEquations, NormalEquations] | tuple[FewRows, FewRows]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -99,7 +100,8 @@ class Equations:
         self._operator, self._samples = operator, samples
         self._density, self._seed = density, seed
         self._rng = np.random.default_rng(seed)
-        self._pair: tuple[NormalEquations, NormalEquations] | tuple[FewRows, FewRows] | None = None
+        self._pair: Pair | None = None
+        self._sizes = (0, 0, 0)
         self._threads = options.threads
         self._sums: Beside[NormalEquations] = Beside(1)
         self._runs = 0
@@ -137,7 +139,7 @@ class Equations:
             return False
         if self._pair is None:
             few = operator.groups == 1 and run.per_sample * self._samples < unknowns
-            size = unknowns, len(operator.scale) // operator.groups, operator.groups
+            self._sizes = size = unknowns, len(operator.scale) // operator.groups, operator.groups
             self._pair = (
                 (FewRows(self._each), FewRows(self._each))
                 if few
@@ -181,10 +183,21 @@ class Equations:
         if self._pair is None or other._pair is None:
             return other if self._pair is None else self
         found = copy(self)
-        # Both are of one kind: that follows from the operator and the number of samples.
         mine, more = self._pair, other._pair
-        found._pair = (mine[0].merged(more[0]), mine[1].merged(more[1]))  # type: ignore[arg-type,assignment]
+        if isinstance(mine[0], FewRows) and isinstance(more[0], FewRows):
+            found._pair = (mine[0].merged(more[0]), mine[1].merged(more[1]))
+        else:  # texts of other lengths may give enough rows where the others don't
+            mine, more = self._normal(mine), self._normal(more)
+            found._pair = (mine[0].merged(more[0]), mine[1].merged(more[1]))
         return found
+
+    def _normal(self, pair: Pair) -> tuple[NormalEquations, NormalEquations]:
+        """The same rows as normal equations."""
+        train, check = (
+            part.added_to(NormalEquations(*self._sizes)) if isinstance(part, FewRows) else part
+            for part in pair
+        )
+        return train, check
 
     def start_again(self) -> None:
         """Forget the errors; the same inputs, to be added again in the same order, are taken as known."""

@@ -11,7 +11,7 @@ memory and moved along, so that neither it nor anything in front of it runs agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, TypeVar
@@ -82,8 +82,7 @@ class JointRefit:
         self._equations = Equations(self._first, self._samples, runner.options, density=density, seed=1)
         self._function: Part | None = None
         self._rectifies = is_rectifier(runner.model, self._first.target, self._second.input)
-        self._forward: Session | None = None
-        self._backward: Session | None = None
+        self._sessions: dict[tuple[Hashable, ...], Session] = {}
         self._workers = 1
         self._opening = Lock()  # of sessions, by the first run that needs them
 
@@ -170,7 +169,8 @@ class JointRefit:
         error = (self._goal(run).astype(np.float32) - now[second.target][:count]).astype(np.float32)
         error = silenced(error, counted)
         slopes = self._slopes(run)[:count]
-        wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
+        with np.errstate(invalid="ignore"):  # rows whose wish is not finite are left out
+            wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
         channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
         kept = None if second.geometry else counted_rows(channels, counted)
         rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
@@ -178,19 +178,25 @@ class JointRefit:
 
     def _back(self, error: Float32s, kernel: Float32s, between: Values) -> Float32s:
         """The error behind the second operator, sent back through it."""
-        size: tuple[int, ...] = ()
+        size = out = ()
         if self._second.geometry is not None:
             error, size = spatial(error), spatial(between).shape[2:]
-        with self._opening:
-            if self._backward is None:
-                out = error.shape[2:] if size else ()
-                self._backward = self._known.session(
-                    ("backward", self._second.geometry, self._second.groups, size, out),
-                    error.nbytes + between.nbytes,
-                    lambda: self._opened(backward_model(self._second, size, out), error),
-                )
-        found: Float32s = self._backward.run({SOURCE: error, WEIGHT: kernel})[RESULT]
+            out = error.shape[2:]
+        session = self._session(
+            ("backward", self._second.geometry, self._second.groups, size, out),
+            error.nbytes + between.nbytes,
+            lambda: self._opened(backward_model(self._second, size, out), error),
+        )
+        found: Float32s = session.run({SOURCE: error, WEIGHT: kernel})[RESULT]
         return found
+
+    def _session(self, key: tuple[Hashable, ...], size: int, make: Callable[[], Session]) -> Session:
+        """That of an operator for images or texts of one size; runs may be of several."""
+        with self._opening:
+            found = self._sessions.get(key)
+            if found is None:
+                found = self._sessions[key] = self._known.session(key, size, make)
+            return found
 
     def _slopes(self, run: int) -> Float32s:
         """Slope of the function at the first operator's outputs, by central differences."""
@@ -228,14 +234,12 @@ class JointRefit:
         if geometry is not None:
             x, size, out = spatial(x), spatial(x).shape[2:], spatial(inner).shape[2:]
             kernel = kernel.reshape(len(kernel), -1, *geometry.kernel)
-        with self._opening:
-            if self._forward is None:
-                self._forward = self._known.session(
-                    ("forward", geometry, self._first.groups, size, out),
-                    x.nbytes + inner.nbytes,
-                    lambda: self._opened(forward_model(self._first, size, out), x),
-                )
-        found: Float32s = self._forward.run({SOURCE: x, WEIGHT: kernel})[RESULT]
+        session = self._session(
+            ("forward", geometry, self._first.groups, size, out),
+            x.nbytes + inner.nbytes,
+            lambda: self._opened(forward_model(self._first, size, out), x),
+        )
+        found: Float32s = session.run({SOURCE: x, WEIGHT: kernel})[RESULT]
         found += bias.astype(np.float32).reshape(-1, *[1] * len(out))
         return found.reshape(inner.shape)
 

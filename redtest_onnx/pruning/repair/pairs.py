@@ -51,6 +51,8 @@ def upstream_operator(
     readers = {reader for name in between for reader in index.readers.get(name, ())}
     if readers - inside != {second.node} or not between.isdisjoint(index.outputs):
         return None  # other nodes read what the first operator makes
+    if (first.geometry is None) != (second.geometry is None):
+        return None  # channels lie along axis 1 for a convolution, along the last one for a product
     return first
 
 

@@ -173,7 +173,7 @@ class Part:
         *,
         fence: Fence | None = None,
     ) -> None:
-        self._runner, self._names = runner, names
+        self._runner, self._names, self._kept = runner, names, runner._kept
         types = {name: element_type(value) for name, value in {**runner._kept[0], **given}.items()}
         inputs = {spec.name for spec in runner.model.inputs}
         computed = [n for n in dict.fromkeys(names) if n not in types and n not in inputs]
@@ -190,7 +190,7 @@ class Part:
     def __call__(self, run: int, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Arrays by name of one run, from what is kept and what is given for it."""
         runner = self._runner
-        known = {**runner._kept[run], **(given or {})}
+        known = {**self._kept[run], **(given or {})}  # the runner may have moved on
         if self._from_data:
             known = {**runner._data.inputs(runner._runs[run][0]), **known}
         fed = {name: known[name] for name in self._fed}

@@ -58,3 +58,21 @@ def test_equations_of_several_workers_are_those_of_one() -> None:
     assert expected is not None
     np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.bias, expected.bias, rtol=1e-4, atol=1e-6)
+
+
+def test_workers_whose_samples_give_few_rows_and_many_are_added_up() -> None:
+    """Texts of other lengths: the kind of equations follows from the first run of each worker."""
+    operator, rng = product(inputs=30), np.random.default_rng(2)
+    true = rng.normal(size=(30, 2))
+    parts = [rng.normal(size=(12, positions, 30)).astype(np.float32) for positions in (1, 20)]
+    workers = [Equations(operator, 24, CPU, seed=k) for k in range(2)]
+    whole = Equations(operator, 24, CPU)
+    for x, one in zip(parts, workers, strict=True):
+        assert one.add(x, (x @ true).astype(np.float32))
+        assert whole.add(x, (x @ true).astype(np.float32))
+    assert {type(one._pair[0]).__name__ for one in workers if one._pair} == {"FewRows", "NormalEquations"}
+    for order in (workers, workers[::-1]):
+        found = order[0].merged(order[1]).solve()
+        assert found is not None
+        assert found.rows == 12 + 12 * 20
+        np.testing.assert_allclose(found.weight, true.T, atol=0.02)

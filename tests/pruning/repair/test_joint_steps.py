@@ -59,6 +59,17 @@ def test_a_gate_of_one_operator_makes_a_pair_and_of_two_none() -> None:
     assert pair(net, "second") is None
 
 
+@pytest.mark.parametrize("convolution_first", [True, False])
+def test_a_convolution_and_a_product_work_along_other_axes_and_make_no_pair(convolution_first: bool) -> None:
+    net = Net(x=("n", 4, 4))
+    first = (
+        net("Conv", "x", net.weight(4, 4, 1)) if convolution_first else net("MatMul", "x", net.weight(4, 4))
+    )
+    bent, weight = net("Relu", first), net.weight(4, 4) if convolution_first else net.weight(4, 4, 1)
+    net("MatMul" if convolution_first else "Conv", bent, weight, name="second")
+    assert pair(net, "second") is None
+
+
 @pytest.mark.parametrize("read", ["first", "f0"])
 def test_what_others_read_makes_no_pair(read: str) -> None:
     net, _ = chain("Relu", "Tanh")

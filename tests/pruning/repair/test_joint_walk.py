@@ -12,12 +12,14 @@ from nets import Net
 import redtest_onnx as rt
 from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.graph.linear_operators import LinearOperator
+from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.pruning.repair import joint as module
 from redtest_onnx.pruning.repair.joint import JointRefit
 from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.pairs import PairValues
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner
 from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 
 CPU = rt.RunOptions("cpu", 1)
@@ -203,3 +205,30 @@ def test_only_some_samples_choose_the_length(
     )
     np.testing.assert_allclose(curvature, (second @ second.T) * moments, rtol=1e-2, atol=1e-4)
     assert fit.weight.shape == (5, 4)
+
+
+def test_sessions_of_runs_of_other_sizes_are_their_own() -> None:
+    """Texts of several lengths: each size is padded in another way."""
+    rng = np.random.default_rng(0)
+    net = Net(x=("n", 4, "t"))
+    first = net("Conv", "x", net.weight(5, 4, 3), pads=[1, 1], name="first")
+    net("Conv", net("Relu", first), net.weight(3, 5, 3), pads=[1, 1], name="second")
+    model = net.model("second")
+    working = WorkingModel(model)
+    bench = Workbench(model, ArrayData.in_memory("drawn", {"x": np.zeros((8, 4, 6), np.float32)}), CPU)
+    runner = PartialRunner(bench.successor(working.model), np.arange(8), size=4)
+    values = PairValues()
+    for length in (6, 9):
+        x = rng.normal(size=(4, 4, length)).astype(np.float32)
+        values.inputs.append(x)
+        values.inner.append(Session(expose(model, ["first"]), CPU).run({"x": x})["first"])
+    operators = working.operators[0], working.operators[1]
+    refit = JointRefit(runner, working, operators, values, lambda run: values.inner[run], 300, KnownValues())
+    weight = rng.normal(size=(5, 12))
+    kernel = weight.astype(np.float32).reshape(5, 4, 3)
+    for run in (0, 1, 0):
+        x = values.inputs[run]
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=2)
+        expected = np.einsum("nctk,ock->not", windows, kernel)
+        np.testing.assert_allclose(refit._moved(run, weight, np.zeros(5)), expected, rtol=1e-4, atol=1e-5)

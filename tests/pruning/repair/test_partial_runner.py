@@ -186,3 +186,14 @@ def test_runs_of_fits_are_as_large_as_memory_allows(
         resolved=SimpleNamespace(batch=batch),
     )
     assert samples_per_fit(bench) == expected
+
+
+def test_a_part_computes_from_what_was_kept_when_it_was_made() -> None:
+    source, model, _ = replay("vgg")
+    name = model.outputs[0].name
+    expected = collect(source, name)
+    advance(source, 6)
+    part = source.part([name])
+    advance(source, 12)
+    found = np.concatenate([part(run)[name][:count] for run, count in enumerate(source.counts)])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
