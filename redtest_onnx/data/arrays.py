@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -121,7 +121,8 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
         InputError: unreadable, no such split, or arrays that don't fit the model's inputs.
     """
     file = _open(path)
-    found = _splits(file)
+    inputs = [spec.name for spec in model.inputs]
+    found = _splits(file, inputs)
     if split is None and CALIBRATION in found:
         split = CALIBRATION
     if split is not None and split not in found:
@@ -130,9 +131,9 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
         )
     prefix = f"{split}/" if split else ""
     inside = [name.removeprefix(prefix) for name in file.names if name.startswith(prefix)]
-    names = [name for name in inside if "/" not in name]
+    names = [name for name in inside if "/" not in name or name in inputs]
     source = f"{path}:{split}" if split else str(path)
-    _wanted(model, names, source)
+    _wanted(model, names, source, () if split else found)
     axes, one = batch_axes(model), takes_one_sample(model)
     try:
         arrays = {
@@ -233,14 +234,16 @@ def open_npy(path: Path, model: Model) -> ArrayData:
     return ArrayData(str(path), arrays, None, count_samples(arrays, str(path)))
 
 
-def _wanted(model: Model, names: Sequence[str], source: str) -> list[str]:
+def _wanted(model: Model, names: Sequence[str], source: str, splits: Sequence[str] = ()) -> list[str]:
     """Names of the model's inputs, after a check that there is an array for each."""
     wanted = [spec.name for spec in model.inputs]
     if missing := [name for name in wanted if name not in names]:
+        holds = ", ".join(names) or ("nothing" if not splits else f"splits alone: {', '.join(splits)}")
         raise InputError(
-            f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(names) or 'nothing'}",
+            f"has no array {', '.join(map(repr, missing))}; it holds {holds}",
             where=source,
-            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}",
+            hint=f"name the arrays like the model's inputs: {', '.join(wanted)}"
+            + (f", or a split {CALIBRATION!r}" if splits else ""),
         )
     if unused := [name for name in names if name not in (*wanted, LABELS)]:
         log.warning("%s: no input is called %s; not used", source, ", ".join(map(repr, unused)))
@@ -255,8 +258,17 @@ def _open(path: Path) -> Npz:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
 
 
-def _splits(file: Npz) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.split("/")[0] for name in file.names if "/" in name))
+def _splits(file: Npz, inputs: Collection[str] = ()) -> tuple[str, ...]:
+    """What stands in front of the names of arrays; inputs may have slashes of their own."""
+    return tuple(
+        dict.fromkeys(_split_of(name, inputs) for name in file.names if "/" in name and name not in inputs)
+    )
+
+
+def _split_of(name: str, inputs: Collection[str]) -> str:
+    ends = (one for one in (*inputs, LABELS) if name.endswith(f"/{one}"))
+    end = max(ends, key=len, default=None)
+    return name.split("/")[0] if end is None else name[: -len(end) - 1]
 
 
 def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:

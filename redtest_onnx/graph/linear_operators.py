@@ -126,7 +126,7 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         return None
     transposed = kind == "Gemm" and ops.attribute(node, "transB", 0) == 1
     outputs = weight.dims[0] if kind == "Conv" or transposed else weight.dims[1]
-    own = len(node.input) > 2 and _size(index, node.input[2]) == outputs
+    own = len(node.input) > 2 and _is_bias(index, node.input[2], outputs)
     bias: Pair | None = (i, 2) if own else None
     scale, bias_scale = np.ones(outputs), np.ones(outputs)
     target = node.output[0]
@@ -207,6 +207,14 @@ def _affine_step(model: Model, index: GraphIndex, tensor: str, outputs: int, beh
 def _adds(index: GraphIndex, step: _Affine) -> int:
     """How many values the constant of an affine operator has."""
     return 0 if step.constant is None else _size(index, index.nodes[step.node].input[step.constant])
+
+
+def _is_bias(index: GraphIndex, name: str, outputs: int) -> bool:
+    """Whether an initializer holds a value per channel of the last axis, and one for all samples."""
+    stored = index.initializers.get(name)
+    if stored is None or _size(index, name) != outputs:
+        return False
+    return not stored.dims or stored.dims[-1] == outputs
 
 
 def _size(index: GraphIndex, name: str) -> int:

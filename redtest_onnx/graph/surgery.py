@@ -8,6 +8,7 @@ they read now, and which nodes are new. All else is the original proto, field fo
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,11 @@ def _edited(model: Model, edit: Callable[[gs.Graph], None]) -> onnx.ModelProto:
 def adapter_output(exit_: str, step: int) -> str:
     """Name of what an operator of the adapter in front of `exit_` gives; its node is called alike."""
     return f"{exit_}/adapter{step}"
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a node of this name is an operator of an adapter."""
+    return re.search(r"/adapter\d+$", name) is not None
 
 
 def _remove(model: Model, graph: gs.Graph, removals: Sequence[Removal]) -> None:
@@ -254,12 +260,15 @@ def drop_unused(graph: onnx.GraphProto) -> None:
     """Drop initializers, declared shapes and annotations of tensors that are gone."""
     used = {name for node in graph.node for name in reads(node)} | {v.name for v in graph.output}
     made = {name for node in graph.node for name in node.output}
+    _keep(graph.quantization_annotation, lambda note: note.tensor_name in used or note.tensor_name in made)
+    used |= {
+        entry.value for note in graph.quantization_annotation for entry in note.quant_parameter_tensor_names
+    }
     stored = {t.name for t in graph.initializer}
     _keep(graph.initializer, lambda tensor: tensor.name in used)
     _keep(graph.sparse_initializer, lambda tensor: tensor.values.name in used)
     _keep(graph.input, lambda value: value.name not in stored or value.name in used)
     _keep(graph.value_info, lambda value: value.name in used or value.name in made)
-    _keep(graph.quantization_annotation, lambda note: note.tensor_name in used or note.tensor_name in made)
 
 
 def _keep(items: MutableSequence[Item], wanted: Callable[[Item], bool]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redtest_onnx.errors import with_arguments
+from redtest_onnx.graph.surgery import is_adapter
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.prune import Pruning
@@ -76,15 +77,17 @@ def repair_words(repair: Repair) -> str:
         lost = "" if repair.loss is None else f" until then {repair.loss * 100:.1f} points are lost"
         names = ", ".join(repair.redrawn)
         return f"Resized and drew anew, to be trained with `finetune`;{lost}: {names}."
-    what = "adapter" if repair.method == "adapter" else "operator"
+    adapters = sum(is_adapter(refit.operator) for refit in repair.refits)
+    fitted = f"Refitted {plural(len(repair.refits) - adapters, 'operator')}"
+    if adapters:
+        fitted = f"Fitted {plural(adapters, 'adapter')} and refitted {fitted.removeprefix('Refitted ')}"
     lost = ""
     if repair.loss_plain is not None and repair.loss is not None:
         lost = (
             f"; on {plural(repair.held_out, 'held-out sample')} {repair.loss_plain * 100:.1f} points are "
             f"lost without that, {repair.loss * 100:.1f} with it"
         )
-    words = f"{'Refitted' if what == 'operator' else 'Fitted'} {plural(len(repair.refits), what)} on "
-    words += f"{plural(repair.fitted_on, 'sample')}{lost}."
+    words = f"{fitted} on {plural(repair.fitted_on, 'sample')}{lost}."
     poor = [f for f in repair.refits if (f.rank or 0) < f.unknowns and f.rows < 2 * f.unknowns]
     if poor:
         words += (

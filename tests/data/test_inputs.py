@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from nets import Net
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -95,6 +96,25 @@ def test_images_for_two_inputs_are_refused(tmp_path: Path) -> None:
     two = model(("x", TensorProto.FLOAT, ["n", 3, 4, 4]), ("z", TensorProto.FLOAT, ["n", 2]))
     with pytest.raises(rt.InputError, match="images feed one input"):
         rt.open_data(tmp_path, two)
+
+
+def test_inputs_with_slashes_in_their_names(tmp_path: Path) -> None:
+    net = Net()
+    for name in ("enc/a:0", "enc/b:0"):
+        net.add_input(name, TensorProto.FLOAT, ["n", 4])
+    model = net.model(net("Add", "enc/a:0", "enc/b:0"))
+    one, two = (np.full((3, 4), value, np.float32) for value in (1, 2))
+    np.savez(tmp_path / "d.npz", **{"enc/a:0": one, "enc/b:0": two, "labels": np.arange(3)})
+    found = rt.open_data(tmp_path / "d.npz", model)
+    np.testing.assert_array_equal(found.inputs([0])["enc/b:0"], two[:1])
+    splits = {f"{split}/{name}": one for split in ("train", "test") for name in ("enc/a:0", "enc/b:0")}
+    np.savez(tmp_path / "s.npz", **splits, **{"test/labels": np.arange(3)})
+    test = rt.open_data(tmp_path / "s.npz", model, split="test")
+    assert test.labelled
+    np.testing.assert_array_equal(test.inputs([0])["enc/a:0"], one[:1])
+    with pytest.raises(rt.InputError, match="it holds splits alone: train, test") as caught:
+        rt.open_data(tmp_path / "s.npz", model)
+    assert "a split 'calibration'" in str(caught.value)
 
 
 def test_splits(tmp_path: Path) -> None:

@@ -140,6 +140,17 @@ def test_what_an_export_would_drop_stays() -> None:
     assert found == expected
 
 
+def test_annotations_keep_what_they_name_and_go_with_their_tensor() -> None:
+    model = relu_chain()
+    for tensor in ("a", "b"):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(1), f"{tensor}_scale"))
+        note = model.graph.quantization_annotation.add(tensor_name=tensor)
+        note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value=f"{tensor}_scale")
+    found = remove_regions(model, [Removal("a", "b")]).graph
+    assert [note.tensor_name for note in found.quantization_annotation] == ["c", "a"]
+    assert [tensor.name for tensor in found.initializer] == ["w4", "scale", "a_scale"]
+
+
 def test_an_output_keeps_its_name() -> None:
     model = relu_chain()
     found = remove_regions(model, [Removal("b", "y")])

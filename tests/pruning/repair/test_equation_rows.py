@@ -261,3 +261,13 @@ def test_blocks_of_rows_add_up(
         np.testing.assert_allclose(dense_total(part.products, 0), moved.T @ moved, rtol=1e-4, atol=1e-2)
         np.testing.assert_allclose(part.xy[0], moved.T @ error[rows], rtol=1e-4, atol=1e-2)
         np.testing.assert_allclose(part.yy[0], np.square(error[rows].astype(np.float64)).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dims", "own"), [((3,), True), ((1, 3), True), ((3, 1), False), ((3, 3), False)])
+def test_a_constant_per_sample_is_no_bias(dims: tuple[int, ...], own: bool) -> None:
+    """Of a fixed batch that is as large as the number of outputs."""
+    net = Net(x=[3, 4])
+    assert (
+        linear_operators(net.model(net("Gemm", "x", net.weight(4, 3), net.store(np.ones(dims)))))[0].bias
+        is not None
+    ) == own
