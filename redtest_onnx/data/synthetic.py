@@ -14,6 +14,7 @@ from redtest_onnx.data.affordable import affordable_samples
 from redtest_onnx.data.dataset import Chosen, Dataset, Feeds
 from redtest_onnx.data.ids import InputValues
 from redtest_onnx.graph.axes import Axis, axes_of
+from redtest_onnx.graph.masks import find_mask
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.graph.signature import (
@@ -86,6 +87,12 @@ class Synthetic:
         return found
 
     @cached_property
+    def _padding_mask(self) -> str | None:
+        """The input whose ones mark padding, of which there is none."""
+        mask = find_mask(self.model)
+        return mask.input if mask is not None and mask.inverted else None
+
+    @cached_property
     def guessed_sizes(self) -> dict[str, Shape]:
         """Sizes for one sample of inputs some of whose sizes are guesses."""
         return {plan.name: plan.shape for plan in self._plan(1) if plan.chosen_axes}
@@ -116,6 +123,8 @@ class Synthetic:
         constant = self._compared[plan.name]
         if constant is not None and (np.prod(plan.shape) == 1 or not self._bounds[plan.name]):
             return np.full(shape, constant, dtype)
+        if plan.name == self._padding_mask:
+            return np.zeros(shape, dtype)
         if dtype.kind == "b" or _MASK.search(plan.name):
             return np.ones(shape, dtype)
         if plan.name in self._states - self._cross:

@@ -132,7 +132,8 @@ class Texts:
         self.pad, self.mask = pad, mask
         self._length = length
         found = find_mask(model, mask, pad)
-        self._mask = found.input if found is not None and found.pad is None else None
+        self._mask = found.input if found is not None and not found.of_ids else None
+        self._inverted = found is not None and found.inverted
         self._ids = _ids_input(model, self._mask)
         fixed = self._ids.shape[1] if self._ids.shape and len(self._ids.shape) == 2 else None
         if isinstance(fixed, int):
@@ -189,7 +190,8 @@ class Texts:
                 1,
             )
         positions = np.maximum(counted.cumsum(1) - 1, 0)
-        by_role = {"ids": ids, "mask": counted, "types": types, "positions": positions}
+        mask = 1 - counted if self._inverted else counted
+        by_role = {"ids": ids, "mask": mask, "types": types, "positions": positions}
         feeds: Feeds = {}
         for plan in plan_inputs(self._model, len(samples)):
             spec = next(spec for spec in self._model.inputs if spec.name == plan.name)

@@ -14,11 +14,13 @@ import onnx
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex, index_of
+from redtest_onnx.graph.mask_polarity import marks_padding
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.size_origins import constant
 
 _NAME = re.compile(r"mask", re.IGNORECASE)
 _OTHER = re.compile(r"masked|causal|loss|head_mask|bbox|image|pixel|global", re.IGNORECASE)
+_PADDING = re.compile(r"pad(ding)?_?mask|mask_?pad", re.IGNORECASE)
 _INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.INT8)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 # Operator -> input positions that take a mask, or the lengths made of one.
@@ -41,10 +43,17 @@ class Mask:
             positions are those of the current run.
         pad: the value that marks padding, where the input holds token ids; None where everything but 0 (or
             false) counts.
+        inverted: whether the input is a mask whose 1 or true marks padding; then that is `pad`.
     """
 
     input: str
     pad: int | None = None
+    inverted: bool = False
+
+    @property
+    def of_ids(self) -> bool:
+        """Whether the input holds token ids, and is no mask itself."""
+        return self.pad is not None and not self.inverted
 
     def counted(
         self, feeds: Mapping[str, npt.NDArray[Any]], positions: int | None = None
@@ -92,18 +101,26 @@ def find_mask(model: Model, name: str | None = None, pad: int | None = None) -> 
     candidates = [spec for spec in model.inputs if _may_be_mask(spec)]
     named = [spec for spec in candidates if _NAME.search(spec.name) and not _OTHER.search(spec.name)]
     own = [spec for spec in named if not spec.name.startswith("encoder_")] or named
-    if own:
-        return Mask(own[0].name)
     index = index_of(model)
+    if own:
+        return as_mask(model, index, own[0])
     masking = [spec for spec in candidates if spec.dtype in _INTEGERS and masks_attention(index, spec.name)]
     if masking:
-        return Mask(masking[0].name)
+        return as_mask(model, index, masking[0])
     ids = [spec for spec in candidates if spec.dtype in _INTEGERS]
     for spec in ids:
         found = pad if pad is not None else _compared_with(model, index, spec.name)
         if found is not None:
             return Mask(spec.name, found)
     return None
+
+
+def as_mask(model: Model, index: GraphIndex, spec: TensorSpec) -> Mask:
+    """An input as a mask, whichever way round it is."""
+    inverted = marks_padding(model, index, spec.name)
+    if inverted is None:
+        inverted = spec.dtype == onnx.TensorProto.BOOL and _PADDING.search(spec.name) is not None
+    return Mask(spec.name, 1, inverted=True) if inverted else Mask(spec.name)
 
 
 def masks_attention(index: GraphIndex, name: str) -> bool:
@@ -174,7 +191,8 @@ def _asked_for(model: Model, name: str, pad: int | None) -> Mask:
             f"the input {name!r} can't be the mask: it is {spec}, not [samples, positions]",
             where=model.label,
         )
-    return Mask(name, pad if _looked_up(index_of(model), name) else None)
+    index = index_of(model)
+    return Mask(name, pad) if _looked_up(index, name) else as_mask(model, index, spec)
 
 
 def _looked_up(index: GraphIndex, name: str) -> bool:

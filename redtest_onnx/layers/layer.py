@@ -15,7 +15,7 @@ from redtest_onnx.layers.adaptation import adaptable, adapter_cost
 from redtest_onnx.layers.claims import claimed
 from redtest_onnx.layers.granularity import GRANULARITIES, Granularity, joined_runs, regroup
 from redtest_onnx.layers.kinds import BLOCKS, kind_of
-from redtest_onnx.layers.layout import channels_first, channels_last
+from redtest_onnx.layers.layout import channels_first, channels_last, sequence_channels_first
 from redtest_onnx.layers.names import layer_names
 from redtest_onnx.layers.regions import Region, escaping_tensor, find_regions
 
@@ -42,7 +42,7 @@ class Layer:
         name: the exporter's scope or the tensor's name; unique in the series.
         kind: operator, or what an indivisible block does.
         operators: number of operators on the way to `tensor`; 1 for a plain operator.
-        convolutional: whether convolutions, which keep channels in front, are among them.
+        channels_first: whether it gives sequences [N, C, T], as convolutions do, and not [N, T, C].
         channels_last: whether it gives images [N, H, W, C], their channels behind their positions.
         input: the activation it starts from; None at the model's inputs.
         tensor: the activation measured.
@@ -63,7 +63,7 @@ class Layer:
     name: str
     kind: str
     operators: int
-    convolutional: bool
+    channels_first: bool
     input: str | None
     tensor: str
     exit: str
@@ -114,7 +114,9 @@ def find_layers(
             name=name,
             kind=granularity if region in joined and len(region.core) > 1 else kind_of(index, region),
             operators=len(region.core),
-            convolutional=any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in region.core),
+            channels_first=sequence_channels_first(
+                index, region.tensor, len(shapes.sizes.get(region.tensor, ())), region.core
+            ),
             input=region.entry,
             tensor=region.tensor,
             exit=region.exit,
@@ -201,7 +203,7 @@ def every_activation(index: GraphIndex, shapes: Shapes, series: Iterable[Layer])
                 name=name,
                 kind=ops.qualified(node),
                 operators=1,
-                convolutional=ops.qualified(node) in ops.CONVOLUTION,
+                channels_first=sequence_channels_first(index, name, len(shapes.sizes.get(name, ())), [i]),
                 input=next(iter(index.activation_inputs(i)), None),
                 tensor=name,
                 exit=name,

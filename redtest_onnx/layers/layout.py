@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 
@@ -29,11 +31,16 @@ def channel_axis(index: GraphIndex, tensor: str, rank: int) -> int | None:
 
 
 def _by_maker(index: GraphIndex, tensor: str, rank: int) -> int | None:
-    orders: list[list[int]] = []  # permutations between the tensor and where we are
-    for _ in range(_FAR):
-        producer = index.producer.get(tensor)
-        if producer is None:
-            return None
+    # Tensors to look at, each with the permutations between the first one and it; of two that are added, the
+    # first one's makers go first.
+    stack: list[tuple[str, tuple[list[int], ...]]] = [(tensor, ())]
+    seen: set[str] = set()
+    while stack and len(seen) < _FAR:
+        name, orders = stack.pop()
+        producer = index.producer.get(name)
+        if name in seen or producer is None:
+            continue
+        seen.add(name)
         node = index.nodes[producer]
         kind = ops.qualified(node)
         if kind in _FRONT or kind in _LAST:
@@ -43,15 +50,10 @@ def _by_maker(index: GraphIndex, tensor: str, rank: int) -> int | None:
             return axis
         if kind == "Transpose":
             perm = ops.attribute(node, "perm")
-            if not isinstance(perm, list) or len(perm) != rank:
-                return None
-            orders.append([int(k) for k in perm])
-            tensor = node.input[0]
-            continue
-        sources = index.activation_inputs(producer)
-        if kind not in _ALIKE or not sources:
-            return None
-        tensor = sources[0]
+            if isinstance(perm, list) and len(perm) == rank:
+                stack.append((node.input[0], (*orders, [int(k) for k in perm])))
+        elif kind in _ALIKE:
+            stack.extend((source, orders) for source in reversed(index.activation_inputs(producer)))
     return None
 
 
@@ -80,5 +82,20 @@ def channels_first(index: GraphIndex, entry: str, exit_: str, rank: int) -> bool
     """Whether values of a region are [N, C, positions...]: images, and what convolutions pass on."""
     if rank >= 4:
         return not (channels_last(index, entry, rank) and channels_last(index, exit_, rank))
-    kinds = {ops.qualified(index.nodes[i]) for i in index.between(entry, exit_)}
-    return rank > 2 and not kinds.isdisjoint(ops.CONVOLUTION)
+    if rank < 3:
+        return False
+    known = {channel_axis(index, name, rank) for name in (entry, exit_)} - {None}
+    return known == {1} if known else _convolves(index, index.between(entry, exit_))
+
+
+def sequence_channels_first(index: GraphIndex, tensor: str, rank: int, nodes: Iterable[int]) -> bool:
+    """Whether a tensor of sequences is [N, C, T], as a convolution among the nodes gives it, not [N, T, C].
+
+    A convolution between two transpositions gives neither.
+    """
+    axis = channel_axis(index, tensor, rank) if rank == 3 else None
+    return _convolves(index, nodes) if axis is None else axis == 1
+
+
+def _convolves(index: GraphIndex, nodes: Iterable[int]) -> bool:
+    return any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in nodes)

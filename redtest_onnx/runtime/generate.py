@@ -48,15 +48,17 @@ def find_decoder(model: Model) -> Decoder | None:
     known = {cache.input for cache in caches}
     rest = [spec for spec in model.inputs if spec.name not in known]
     mask = find_mask(model)
+    if mask is not None and mask.inverted:
+        return None
     flags = [spec.name for spec in rest if "use_cache" in spec.name]
     positions = next((spec.name for spec in rest if "position" in spec.name), None)
-    named = {positions, *flags, mask.input if mask and mask.pad is None else None}
+    named = {positions, *flags, mask.input if mask and not mask.of_ids else None}
     ids = [spec for spec in rest if spec.name not in named]
     given = {cache.output for cache in caches}
     scores = [spec for spec in model.outputs if spec.name not in given]
     if len(ids) != 1 or ids[0].dtype not in (6, 7) or len(scores) != 1:
         return None
-    own = mask.input if mask is not None and mask.pad is None else None
+    own = mask.input if mask is not None and not mask.of_ids else None
     return Decoder(ids[0].name, own, positions, tuple(flags), scores[0].name, caches)
 
 

@@ -138,7 +138,7 @@ def targets_of(layers: tuple[Layer, ...], bench: Workbench) -> list[TapTarget]:
     found = []
     for layer in layers:
         fits = mask is not None and mask.fits(bench.sample, seen.shapes.sizes[layer.tensor])
-        target = TapTarget.seen(layer.tensor, seen, layer.convolutional, mask if fits else None)
+        target = TapTarget.seen(layer.tensor, seen, layer.channels_first, mask if fits else None)
         found.append(replace(target, channels_last=layer.channels_last and not target.lifted))
     return found
 

@@ -182,8 +182,8 @@ def test_every_activation_says_what_it_belongs_to() -> None:
     assert by_tensor["one"].reason == "it is a part of block"
     assert by_tensor["inner"].reason == "it is a part of block"
     assert (by_tensor["one"].parameters, by_tensor["one"].macs) == (4 * 4 * 9, 4 * 4 * 9 * 36)
-    assert (by_tensor["one"].kind, by_tensor["one"].convolutional) == ("Conv", True)
-    assert (by_tensor["inner"].kind, by_tensor["inner"].convolutional) == ("Relu", False)
+    assert (by_tensor["one"].kind, by_tensor["one"].channels_first) == ("Conv", True)
+    assert (by_tensor["inner"].kind, by_tensor["inner"].channels_first) == ("Relu", False)
     assert (by_tensor["inner"].input, by_tensor["inner"].exit) == ("one", "inner")
     assert (by_tensor["inner"].operators, by_tensor["inner"].action) == (1, None)
     assert by_tensor["inner"].shape == (1, 4, 6, 6)

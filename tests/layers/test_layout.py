@@ -7,9 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from nets import Net
+from onnx import TensorProto
 
+import redtest_onnx as rt
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.layers.layout import channel_axis, channels_first, channels_last
+from redtest_onnx.graph.shapes import Shapes
+from redtest_onnx.layers.layout import (
+    channel_axis,
+    channels_first,
+    channels_last,
+    sequence_channels_first,
+)
 
 
 def axis(write: Callable[[Net], object], tensor: str = "t", rank: int = 4) -> int | None:
@@ -135,3 +143,35 @@ def test_lines_have_their_channels_in_front_where_convolutions_lie_between(
     assert not channels_last(index, "b", rank)  # only images are stored otherwise
     assert channels_first(index, "a", "b", rank) is expected
     assert not channels_first(index, "a", "b", 2)
+
+
+def turned_convolution(inputs: int, outputs: int) -> tuple[GraphIndex, Shapes]:
+    """ids -> [n, t, C] -> Transpose, Conv, Transpose beside a product, as Conformers have it."""
+    net = Net()
+    ids = net.add_input("ids", TensorProto.INT64, [2, 7])
+    entry = net("Gather", net.weight(9, inputs), ids, name="entry")
+    front = net("Transpose", entry, perm=[0, 2, 1])
+    made = net("Conv", front, net.weight(outputs, inputs, 3), pads=[1, 1], name="inner")
+    back = net("Transpose", made, perm=[0, 2, 1])
+    beside = net("MatMul", entry, net.weight(inputs, outputs))
+    net("Add", net("Identity", beside), back, name="exit")
+    model = net.model("exit")
+    return GraphIndex(model.graph), rt.open_workbench(model).shapes
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(7, 7), (4, 6)])
+def test_a_convolution_between_transpositions_keeps_channels_behind(inputs: int, outputs: int) -> None:
+    """Also where there are as many positions as channels, which sizes can't tell apart."""
+    index, shapes = turned_convolution(inputs, outputs)
+    assert shapes.sizes["exit"] == (2, 7, outputs)
+    assert not channels_first(index, "entry", "exit", 3)
+    nodes = index.between("entry", "exit")
+    assert [sequence_channels_first(index, name, 3, nodes) for name in ("exit", "inner")] == [False, True]
+
+
+def test_of_two_that_are_added_the_second_may_tell() -> None:
+    net = Net()
+    ids = net.add_input("ids", TensorProto.INT64, [2, 7])
+    silent = net("Gather", net.weight(9, 4), ids)
+    net("Add", silent, net("MatMul", silent, net.weight(4, 4)), name="t")
+    assert channel_axis(GraphIndex(net.model("t").graph), "t", 3) == 2

@@ -29,7 +29,7 @@ def sample_analysis(
             name=name.format(stage=int(stages[k]), k=k),
             kind="residual block" if k % 3 else "Conv",
             operators=3,
-            convolutional=True,
+            channels_first=True,
             input="x",
             tensor=f"t{k}",
             exit=f"t{k}",

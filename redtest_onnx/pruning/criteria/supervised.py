@@ -104,7 +104,7 @@ def _pooled(values: npt.NDArray[np.generic], samples: int, layer: Layer, counted
     x = values.astype(np.float32)
     if x.shape[0] != samples:
         x = x.reshape(samples, -1, x.shape[-1])
-    channels_last = x.ndim == 3 and not layer.convolutional
+    channels_last = x.ndim == 3 and not layer.channels_first
     rows = counted_rows(x, counted) if channels_last else None
     if rows is not None and rows.ndim == 2:
         weights = rows[:, :, None].astype(np.float32)

@@ -9,7 +9,7 @@ import onnx
 
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
-from redtest_onnx.graph.masks import Mask
+from redtest_onnx.graph.masks import Mask, as_mask
 from redtest_onnx.graph.signature import state_inputs
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def position_mask(graph: OutputGraph, tensor: str, axis: int | None) -> Mask | N
         if by_mask or by_length:
             depends = depends or _sources(graph.index, tensor)
             if spec.name in depends:
-                return known if own else Mask(spec.name)
+                return known if own else as_mask(graph.model, graph.index, spec)
     return None
 
 
