@@ -118,6 +118,11 @@ def schemas_page() -> str:
         parts.append(
             f"| `{name}` | `{title}` | [{name}.schema.json](../schemas/{name}.schema.json) | {fields} |"
         )
+    parts.append(
+        "\nFolders and two more commands write documents of their own, which have no schema yet: "
+        "`redtest-onnx/analyze-folder/1` (`analyze FOLDER`), `redtest-onnx/curve-folder/1` (`prune FOLDER "
+        "--curve`), `redtest-onnx/expose/1` and `redtest-onnx/finetune/1`."
+    )
     return "\n".join(parts) + "\n"
 
 

@@ -19,6 +19,7 @@ from redtest_onnx.report.feature_maps import save_feature_maps
 from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
+from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.layers import analysis_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.sweeps import proposal_words, save_sweep_figure, sweep_table
@@ -153,6 +154,7 @@ def summary(analysis: Analysis) -> list[str]:
     ]
     if similar:
         lines.append(
-            f"{len(similar)} removable layers are that similar to the one before: see `redtest-onnx prune`."
+            f"{plural(len(similar), 'removable layer is', 'removable layers are')} that similar to the one "
+            "before: see `redtest-onnx prune`."
         )
     return [*lines, *cautions(analysis)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+from click.core import ParameterSource
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
@@ -177,6 +178,13 @@ def command(
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
+    context = click.get_current_context()
+    for name in ("samples", "batches"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(
+                f"--{name} does nothing here: of saved activations, all samples are compared at once",
+                hint="save fewer with `expose --save`",
+            )
     if not holds_activations(second):
         raise InputError(
             f"activations can't be compared with {second.name}",

@@ -131,7 +131,7 @@ class Screen:
         if data.synthetic:
             self._err.print(
                 Text("Synthetic (random) inputs:", style="bold yellow").append(
-                    " no --data was given. Similarities on noise say little about "
+                    " no --data was given. What is measured on noise says little about "
                     "real inputs; give some hundred real samples before you act on this.",
                     style="not bold default",
                 ),

@@ -25,7 +25,7 @@ COMMANDS = {
     "inspect": "List the layers, what they cost, and which can be removed or why not.",
     "analyze": "Measure the similarity of all layers and the redundancy score.",
     "audit": "Check a model before it ships: valid, supported, within budgets, sound in its numbers.",
-    "compare": "Measure the similarity of two models, or of one on two data sets.",
+    "compare": "Hold two models, or one on two data sets, against each other.",
     "sparsity": "Measure the PQ Index of all weights: how sparse they are, how many are needed.",
     "rank": "Put trained models in order by accuracy, cost and redundancy.",
     "search": "Search a space of architectures for accuracy at low cost and redundancy.",

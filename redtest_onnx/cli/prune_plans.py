@@ -50,7 +50,8 @@ def show_plan(
         screen.explain(f"Nothing is removed and nothing is written: {reason}.")
         return
     removed = removal_words(plan, analysis.layers)
-    screen.show(f"{removed} are removed (criterion {plan.criterion}):")
+    one = len(plan.steps) == 1 and not plan.widths
+    screen.show(f"{removed} {'is' if one else 'are'} removed (criterion {plan.criterion}):")
     for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
         if table is not None:
             (screen.show if alone else screen.detail)(table)

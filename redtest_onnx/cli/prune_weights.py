@@ -141,5 +141,6 @@ def _without_layers(screen: Screen, bench: Workbench, values: dict[str, Any]) ->
         chosen, analysis = plan(bench, Budget(remove=values["remove_layers"]), progress=progress)
         pruned = prune(bench, chosen, analysis, progress=progress)
     names = ", ".join(step.region for step in chosen.steps)
-    screen.show(f"{removed_of(chosen, analysis.layers)} are removed: {names}.")
+    verb = "is" if len(chosen.steps) == 1 else "are"
+    screen.show(f"{removed_of(chosen, analysis.layers)} {verb} removed: {names}.")
     return pruned.model

@@ -140,7 +140,7 @@ def require_samples(data: Dataset) -> None:
     """
     if len(data) < _FEWEST:
         raise InputError(
-            f"has {len(data)} samples, at least {_FEWEST} are needed",
+            f"has {len(data)} sample{'s' * (len(data) != 1)}, at least {_FEWEST} are needed",
             where=data.source,
             hint="give more data; some hundred samples make similarities reliable",
         )

@@ -20,7 +20,7 @@ from redtest_onnx.graph.signature import takes_one_sample
 
 KNOWN = (
     ".npz, .npy, .txt, a folder, .zip or .tar of images, sounds or arrays, .parquet, .arrow, .feather, "
-    ".jsonl, .csv, or FILE.py:FUNCTION"
+    ".jsonl, .csv, texts in a .tsv (with @text_column), or FILE.py:FUNCTION"
 )
 
 DataLike: TypeAlias = (

@@ -18,7 +18,7 @@ from redtest_onnx.pruning.halving import LeastLoss, Removals, Trial, longest, re
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.set_search import SetSearch
 from redtest_onnx.pruning.targets import Quantities, Quantity, TargetSearch, plan_of
-from redtest_onnx.pruning.units import too_many, unfitted
+from redtest_onnx.pruning.units import kept_by, too_many, unfitted
 from redtest_onnx.runtime.evaluate import Evaluation
 from redtest_onnx.similarity.analyze import Analysis, Progress
 
@@ -168,6 +168,7 @@ def make_plan(
         chosen = list(islice(ranking, budget.remove))
         if budget.remove > len(chosen):
             why = f"{unfitted(analysis.layers, asked)}{_undefined(criterion, analysis)}"
+            why += kept_by(analysis.layers, protected)
             raise too_many(bench, budget.remove, len(chosen), analysis.layers, why)
     elif budget.targets:
         chosen = search.run(ranking)

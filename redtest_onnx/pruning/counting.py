@@ -13,7 +13,7 @@ from redtest_onnx.pruning.budget import Budget, protected_by
 from redtest_onnx.pruning.judging import analyze_and_answer
 from redtest_onnx.pruning.repair.repair import Method
 from redtest_onnx.pruning.settings import PruneSettings
-from redtest_onnx.pruning.units import too_many, unfitted
+from redtest_onnx.pruning.units import kept_by, too_many, unfitted
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, Progress
 from redtest_onnx.similarity.rescore import restricted
@@ -124,4 +124,5 @@ def _require_count(
     protected = protected_by(layers, budget.protect)
     possible = sum(layer.removable and allowed(layer) and protected(layer) for layer in layers)
     if budget.remove is not None and budget.remove > possible:
-        raise too_many(bench, budget.remove, possible, layers, unfitted(layers, allowed))
+        why = f"{unfitted(layers, allowed)}{kept_by(layers, protected)}"
+        raise too_many(bench, budget.remove, possible, layers, why)

@@ -58,3 +58,9 @@ def unfitted(layers: Sequence[Layer], allowed: Callable[[Layer], bool]) -> str:
         return ""
     need = "1 needs" if count == 1 else f"{count} need"
     return f"; {need} an adapter: give samples to fit it to (@data), or say @repair=adapter"
+
+
+def kept_by(layers: Sequence[Layer], protected: Callable[[Layer], bool]) -> str:
+    """Words for the layers that could go if the user did not keep them."""
+    count = sum(layer.removable and not protected(layer) for layer in layers)
+    return f"; @protect keeps {count} that could go" if count else ""

@@ -234,7 +234,8 @@ class _Run:
         model, data, settings, teacher = self.bench.model, self.bench.data, self.settings, self.teacher
         if len(data) < _FEWEST:
             raise InputError(
-                f"has {len(data)} samples, at least {_FEWEST} are needed to train", where=data.source
+                f"has {len(data)} sample{'s' * (len(data) != 1)}, at least {_FEWEST} are needed to train",
+                where=data.source,
             )
         order = sample_indices(data, len(data), settings.seed)
         chosen, judged = order, self.others.validation

@@ -120,6 +120,15 @@ def test_a_command_that_is_advised_clears_the_finding(
     assert id_ not in found(again)
 
 
+def test_advice_names_the_samples_that_were_given() -> None:
+    data = MODELS / "digits.npz"
+    profile = Profile.model_validate({"name": "small", **budget(file_mb=0.5)})
+    result = rt.audit(MODELS / "resnet_digits.onnx", data, profile=profile, timed=False)
+    (finding,) = (one for one in result.findings if one.rule == "RT050")
+    words = shlex.split(finding.fix)
+    assert words[words.index("--data") + 1] == str(data)
+
+
 def test_weights_are_taken_from_the_inputs_by_the_advised_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,8 @@ def test_commands_read_them(saved: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert len(document["layers"]) == len(read_activations(saved).arrays)
     assert document["msrs"]["value"] > 0
     assert run(["compare", str(saved), str(saved), "--json", str(tmp_path / "c.json"), "-q"]) == 0
+    assert run(["compare", str(saved), str(saved), "--samples", "8"]) == 2
+    assert "--samples does nothing here" in capsys.readouterr().err
     cka = np.array(json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["cka"])
     np.testing.assert_allclose(np.diag(cka), 1, atol=1e-6)
     capsys.readouterr()

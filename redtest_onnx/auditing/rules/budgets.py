@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from math import floor
+from pathlib import Path
 
 from redtest_onnx.auditing.findings import Problem
 from redtest_onnx.auditing.registry import rule
@@ -183,4 +184,11 @@ def _over(subject: Subject, quantity: str, found: float, limit: float | None, un
 
 
 def _prune(subject: Subject, *how: str) -> str:
-    return shlex.join(["redtest-onnx", "prune", subject.label, *how, "-o", subject.beside("pruned")])
+    data = [] if subject.data.synthetic else ["--data", _path_of(subject.data.source)]
+    return shlex.join(["redtest-onnx", "prune", subject.label, *data, *how, "-o", subject.beside("pruned")])
+
+
+def _path_of(source: str) -> str:
+    """The file that samples come from, without the split behind its name."""
+    file, _, _ = source.rpartition(":")
+    return file if file and not Path(source).exists() and Path(file).exists() else source
