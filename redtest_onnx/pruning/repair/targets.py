@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+import numpy.typing as npt
+import onnx
+
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import adapter_output
+from redtest_onnx.graph.tensors import is_external
 from redtest_onnx.pruning.plan import Plan
 
+_SAME_SLOPES = 0.25  # mean difference of slopes that a goal may ignore
 _ADAPTER_LENGTH = 2  # a convolution with its bias, or a product with the bias behind it
 
 
@@ -38,9 +44,35 @@ def gap_goals(index: GraphIndex, plan: Plan, adapted: frozenset[str] = frozenset
         if any(reader not in gap for reader in index.readers.get(start, ())):
             continue  # other nodes still read the old values
         (before, first), (behind, last) = before_activation(index, start), before_activation(index, end)
-        if first == last:
+        if first == last and _bend_alike(index, start, end):
             goals[before] = behind
     return goals
+
+
+def _bend_alike(index: GraphIndex, start: str, end: str) -> bool:
+    """Whether leaky rectifiers at both ends have about the same slopes; true of other functions.
+
+    What one is given is no goal for another that makes something else of it: of slopes 0.05 and 0.9, refits
+    with such a goal lost twice as much as those without.
+    """
+    own, other = _slopes(index, start), _slopes(index, end)
+    if own is None or other is None or (len(own) != len(other) and 1 not in (len(own), len(other))):
+        return True
+    return float(np.abs(own - other).mean()) < _SAME_SLOPES
+
+
+def _slopes(index: GraphIndex, tensor: str) -> npt.NDArray[np.float64] | None:
+    """Slopes for negative values of a leaky rectifier, one or one per channel; None of anything else."""
+    node = index.nodes[index.producer[tensor]] if tensor in index.producer else None
+    if node is None or ops.qualified(node) not in ("LeakyRelu", "PRelu"):
+        return None
+    if node.op_type == "LeakyRelu":
+        alpha = ops.attribute(node, "alpha", 0.01)
+        return np.array([alpha], np.float64)
+    stored = index.initializers.get(node.input[1])
+    if stored is None or is_external(stored):
+        return None
+    return onnx.numpy_helper.to_array(stored).astype(np.float64).reshape(-1)
 
 
 def before_activation(index: GraphIndex, tensor: str) -> tuple[str, tuple[str, ...]]:

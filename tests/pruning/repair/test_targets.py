@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 from nets import Net
 
@@ -66,6 +67,23 @@ def test_where_others_read_the_old_values_there_is_no_goal() -> None:
     second = net("Relu", net("MatMul", first, net.weight(4, 4), name="p1"), name="r1")
     model = net.model(net("Add", second, first, name="y"))
     assert gap_goals(GraphIndex(model.graph), plan(("r0", "r1"))) == {}
+
+
+@pytest.mark.parametrize("kind", ["LeakyRelu", "PRelu"])
+@pytest.mark.parametrize(
+    ("first", "second", "alike"), [(0.1, 0.1, True), (0.2, 0.3, True), (0.05, 0.9, False)]
+)
+def test_rectifiers_of_other_slopes_make_no_goal(kind: str, first: float, second: float, alike: bool) -> None:
+    net = Net(x=("n", 4))
+    source = "x"
+    for k, slope in enumerate((first, second)):
+        product = net("MatMul", source, net.weight(4, 4), name=f"p{k}")
+        if kind == "LeakyRelu":
+            source = net(kind, product, name=f"r{k}", alpha=slope)
+        else:
+            source = net(kind, product, net.store(np.full(4, slope)), name=f"r{k}")
+    graph = GraphIndex(net.model(net("MatMul", source, net.weight(4, 4), name="y")).graph)
+    assert gap_goals(graph, plan(("r0", "r1"))) == ({"p0": "p1"} if alike else {})
 
 
 def test_activations_are_looked_behind_in_their_order() -> None:
