@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -111,7 +111,7 @@ class ArrayData:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits in an .npz whose arrays are called SPLIT/NAME."""
-    return _splits(_open(path))
+    return _open(path).splits()
 
 
 def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
@@ -122,7 +122,7 @@ def open_npz(path: Path, model: Model, split: str | None = None) -> ArrayData:
     """
     file = _open(path)
     inputs = [spec.name for spec in model.inputs]
-    found = _splits(file, inputs)
+    found = file.splits((*inputs, LABELS))
     if split is None and CALIBRATION in found:
         split = CALIBRATION
     if split is not None and split not in found:
@@ -256,19 +256,6 @@ def _open(path: Path) -> Npz:
         return Npz(path)
     except UNREADABLE as error:
         raise InputError(f"is not a readable .npz file ({error})", where=str(path)) from error
-
-
-def _splits(file: Npz, inputs: Collection[str] = ()) -> tuple[str, ...]:
-    """What stands in front of the names of arrays; inputs may have slashes of their own."""
-    return tuple(
-        dict.fromkeys(_split_of(name, inputs) for name in file.names if "/" in name and name not in inputs)
-    )
-
-
-def _split_of(name: str, inputs: Collection[str]) -> str:
-    ends = (one for one in (*inputs, LABELS) if name.endswith(f"/{one}"))
-    end = max(ends, key=len, default=None)
-    return name.split("/")[0] if end is None else name[: -len(end) - 1]
 
 
 def count_samples(arrays: Mapping[str, InputArray], source: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -65,6 +66,15 @@ class Npz:
                 return values.reshape(header.shape, order="F" if header.fortran else "C")
         return self._mapped(info, header)
 
+    def splits(self, inputs: Sequence[str] = ()) -> tuple[str, ...]:
+        """What stands in front of a slash in the names of arrays, each once.
+
+        Args:
+            inputs: names of arrays that may have slashes themselves.
+        """
+        found = (_split_of(name, inputs) for name in self.names if "/" in name and name not in inputs)
+        return tuple(dict.fromkeys(found))
+
     def _mapped(self, info: zipfile.ZipInfo, header: NpyHeader) -> npt.NDArray[Any]:
         """The member in place.
 
@@ -79,3 +89,8 @@ class Npz:
                 raise ValueError("its members are not where it says")
         order: Any = "F" if header.fortran else "C"
         return np.memmap(self._path, header.dtype, "r", offset=start, shape=header.shape, order=order)
+
+
+def _split_of(name: str, inputs: Sequence[str]) -> str:
+    end = max((one for one in inputs if name.endswith(f"/{one}")), key=len, default=None)
+    return name.split("/")[0] if end is None else name[: -len(end) - 1]

@@ -117,7 +117,7 @@ def test_a_plan_is_saved_edited_and_loaded(folder: Path, tmp_path: Path) -> None
 
 def test_arrays_that_do_not_fit_are_refused(folder: Path) -> None:
     with pytest.raises(rt.InputError, match="has no array 'x'"):
-        rt.analyze(folder / "m.onnx", {"z": np.zeros((8, 6), np.float32)})
+        rt.analyze(folder / "m.onnx", {"z": np.zeros((8, 6), np.float32), "q": np.zeros(8)})
     with pytest.raises(rt.InputError, match="the data is float32"):
         rt.analyze(folder / "m.onnx", np.zeros((8, 7), np.float32))
 

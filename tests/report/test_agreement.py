@@ -28,7 +28,7 @@ def test_outputs_that_are_not_shown_are_said_to_agree_as_they_do(values: list[fl
     assert cell.text == said
 
 
-@pytest.mark.parametrize(("samples", "said"), [(3, "43.9% to 100.0%"), (40, "91.2% to 100.0%"), (4000, None)])
+@pytest.mark.parametrize(("samples", "said"), [(3, "43.9 to 100.0%"), (40, "91.2 to 100.0%"), (4000, None)])
 def test_what_few_samples_tell_is_said(samples: int, said: str | None) -> None:
     part = OutputAgreement("y", "classes", 1, "same top class", 1.0, interval=share_interval(1.0, samples))
     rows = agreement_rows(Agreement(1.0, 1.0, 0.0, (part,)), samples)

@@ -169,7 +169,7 @@ class JointRefit:
         error = (self._goal(run).astype(np.float32) - now[second.target][:count]).astype(np.float32)
         error = silenced(error, counted)
         slopes = self._slopes(run)[:count]
-        with np.errstate(invalid="ignore"):  # rows whose wish is not finite are left out
+        with np.errstate(over="ignore", invalid="ignore"):  # rows whose wish is not finite are left out
             wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
         channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
         kept = None if second.geometry else counted_rows(channels, counted)
@@ -204,8 +204,9 @@ class JointRefit:
         if self._rectifies and inner.dtype.kind == "f":  # a ramp from 0 to 1 as wide as the difference
             ramp = inner.astype(np.float32)
             ramp += np.float32(_SLOPE_STEP)
+            np.clip(ramp, 0, np.float32(2 * _SLOPE_STEP), out=ramp)
             ramp /= np.float32(2 * _SLOPE_STEP)
-            return np.clip(ramp, 0, 1, out=ramp)
+            return ramp
         for shift in (_SLOPE_STEP, -_SLOPE_STEP):
             moved = (inner.astype(np.float32) + np.float32(shift)).astype(inner.dtype)
             ends.append(self._applied(run, moved).astype(np.float32))
