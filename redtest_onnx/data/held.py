@@ -69,7 +69,8 @@ def from_held(source: Any, model: Model, images: ImageOptions, name: str = "data
 def _in_memory(arrays: Mapping[str, Any], model: Model, kind: str) -> dict[str, npt.NDArray[Any]]:
     """NumPy arrays by name, the labels under `labels`."""
     names = {key: LABELS[0] if key in LABELS and not _is_input(key, model) else key for key in arrays}
-    names |= dict.fromkeys(_only_input(arrays, model), model.inputs[0].name)
+    for key in _only_input(arrays, model):
+        names[key] = model.inputs[0].name
     return {names[key]: _array(value, f"{kind}[{key!r}]") for key, value in arrays.items()}
 
 
