@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from redtest_onnx.auditing.profile import Profile
+from redtest_onnx.auditing.profile import Budgets, DeploymentTarget, Operators, Profile, Suppression
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.reading import read_text
@@ -57,7 +59,9 @@ def _parse(text: str, label: str, folder: Path | None) -> Profile:
         place = ".".join(str(part) for part in first["loc"])
         line = _line_of(text, first["loc"])
         where = label if line is None else f"{label}, line {line}"
-        raise InputError(f"{place or 'the profile'}: {first['msg']}", where=where) from error
+        raise InputError(
+            f"{place or 'the profile'}: {first['msg']}", where=where, hint=_nearest(first)
+        ) from error
     _check_rules(profile, text, label)
     required = profile.target.required_operators
     if required is not None:
@@ -65,6 +69,16 @@ def _parse(text: str, label: str, folder: Path | None) -> Profile:
         absolute = profile.target.model_copy(update={"required_operators": str(path)})
         profile = profile.model_copy(update={"target": absolute})
     return profile
+
+
+def _nearest(mistake: ErrorDetails) -> str | None:
+    """The name that was meant by one that doesn't exist."""
+    if mistake["type"] != "extra_forbidden":
+        return None
+    parts = (Profile, DeploymentTarget, Budgets, Operators, Suppression)
+    names = sorted({name for part in parts for name in part.model_fields})
+    near = get_close_matches(str(mistake["loc"][-1]), names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
 
 
 def _check_rules(profile: Profile, text: str, label: str) -> None:

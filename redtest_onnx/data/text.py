@@ -84,6 +84,7 @@ def open_texts(path: Path, model: Model, options: TextOptions | None = None) -> 
         RuntimeUnavailableError: the package `tokenizers` is not installed.
     """
     options = options or TextOptions()
+    _ids_input(model, options.mask)  # first: without ids no tokenizer is of use
     rows = read_texts(path, options.text_column, options.pair_column, options.label_column)
     tokenizer = _Tokenizer.open(model, options)
     caches = find_caches(model)

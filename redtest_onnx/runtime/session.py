@@ -27,6 +27,7 @@ from redtest_onnx.runtime.device_arrays import array_taker, synchronise
 from redtest_onnx.runtime.devices import Device as Device
 from redtest_onnx.runtime.devices import check_device, execution_providers, resolve_device, resolve_place
 from redtest_onnx.runtime.interrupt import stoppable
+from redtest_onnx.runtime.latency_command import command_words
 from redtest_onnx.runtime.library import (
     failures,
     is_out_of_memory,
@@ -92,6 +93,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         check_settings(self)
         check_device(self.device)
+        if self.latency_command is not None:
+            command_words(self.latency_command)
 
 
 def runs_elsewhere(options: RunOptions) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,8 @@ import torch
 
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.graph.writing import write_atomic
+
+log = logging.getLogger(__name__)
 
 State = dict[str, Any]
 
@@ -117,7 +120,10 @@ class Checkpoint:
         Raises:
             InputError: no checkpoint, or one of another model, other data or other settings.
         """
-        if not (self.resume and self.path.exists()):
+        if not self.resume:
+            return None
+        if not self.path.exists():
+            log.warning("there is no checkpoint at %s: training starts from the beginning", self.path)
             return None
         with damage_reported(self.path):
             state = torch.load(self.path, map_location="cpu", weights_only=True)

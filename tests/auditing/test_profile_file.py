@@ -56,6 +56,13 @@ def test_mistakes_are_named_with_their_line(text: str, tmp_path: Path) -> None:
     assert place in str(error.value)
 
 
+def test_a_name_that_was_meant_is_told(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('name = "x"\n[budget]\nfile_mb = 1\n')
+    with pytest.raises(rt.InputError) as error:
+        load_profile(str(tmp_path / "p.toml"))
+    assert error.value.hint == "did you mean 'budgets'?"
+
+
 def test_what_is_no_toml_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "p.toml"
     path.write_text("name = \n")
