@@ -43,7 +43,7 @@ def in_parts(file: BinaryIO, length: int = sys.maxsize) -> Iterator[bytes]:
 
 
 def copy_part(source: BinaryIO, offset: int, length: int, sink: BinaryIO) -> None:
-    """Append a part of a file to another one, inside the system where it can: that takes a fifth of the time.
+    """Append a part of a file to another one, inside the system where it can, in a quarter of the time.
 
     Args:
         source: opened to be read; where it stands does not matter, and may change.

@@ -123,7 +123,7 @@ class Checkpoint:
         if not self.resume:
             return None
         if not self.path.exists():
-            log.warning("there is no checkpoint at %s: training starts from the beginning", self.path)
+            log.warning("no checkpoint at %s: training begins with the first epoch", self.path)
             return None
         with damage_reported(self.path):
             state = torch.load(self.path, map_location="cpu", weights_only=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _LENGTH = re.compile(r"len(gth)?s?($|[_./])", re.IGNORECASE)
 _CAUSAL = frozenset({"Trilu", "com.microsoft:GroupQueryAttention"})
-_SAME_IDS = {"Cast", "Identity"} | ops.RESHAPES
+_SAME_IDS = ops.CARRIERS | ops.RESHAPES
 _PADDED = 64  # tables are rounded up to multiples of this
 
 
