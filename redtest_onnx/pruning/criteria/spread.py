@@ -16,7 +16,7 @@ from redtest_onnx.pruning.criteria.gap_fits import GapFits
 from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet, cheapest_of_each_size
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.positions import silenced
-from redtest_onnx.pruning.repair.targets import before_activation
+from redtest_onnx.pruning.repair.targets import before_activation, bend_alike
 
 Values = npt.NDArray[Any]
 Runs = list[Values]
@@ -281,7 +281,8 @@ class StageSearch:
         first, last = self._ends[start], self._ends[start + gap]
         inside = self._index.between(first, last)
         alone = all(reader in inside for reader in self._index.readers.get(first, ()))
-        return alone and self._before[start][1] == self._before[start + gap][1]
+        same = self._before[start][1] == self._before[start + gap][1]
+        return alone and same and bend_alike(self._index, first, last)
 
     def _activated(self, position: int, values: Runs) -> Runs:
         name, end = self._before[position][0], self._ends[position]

@@ -44,12 +44,12 @@ def gap_goals(index: GraphIndex, plan: Plan, adapted: frozenset[str] = frozenset
         if any(reader not in gap for reader in index.readers.get(start, ())):
             continue  # other nodes still read the old values
         (before, first), (behind, last) = before_activation(index, start), before_activation(index, end)
-        if first == last and _bend_alike(index, start, end):
+        if first == last and bend_alike(index, start, end):
             goals[before] = behind
     return goals
 
 
-def _bend_alike(index: GraphIndex, start: str, end: str) -> bool:
+def bend_alike(index: GraphIndex, start: str, end: str) -> bool:
     """Whether leaky rectifiers at both ends have about the same slopes; true of other functions.
 
     What one is given is no goal for another that makes something else of it: of slopes 0.05 and 0.9, refits
