@@ -17,7 +17,7 @@ import numpy.typing as npt
 from redtest_onnx.metrics.least_squares import RidgeFit, Rows
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, solved
 from redtest_onnx.metrics.ridge import NormalEquations, same_float
-from redtest_onnx.metrics.tiled import Each, gram, in_turn, transposed_product
+from redtest_onnx.metrics.tiled import Each, gram, in_tiles, in_turn, transposed_product
 
 Floats = npt.NDArray[Any]
 
@@ -140,10 +140,11 @@ class FewRows:
         """As that of `NormalEquations`."""
         x = self._centred(intercept)
         y, mean_y = _about_mean(self._y, intercept)
-        dual, penalty = _dual(x.inner, y, ridge, len(x.mean))
+        dual, penalty = _dual(x.inner, y, ridge, len(x.mean), self._each)
         weight = x.transposed_times(dual, self._each)
         # Of W = X' D: <W, X' Y> + lambda |W|^2 in the space of the rows.
-        predicted = x.inner @ dual
+        predicted = np.empty_like(dual)
+        in_tiles(lambda part: np.matmul(x.inner[part], dual, out=predicted[part]), len(dual), self._each)
         explained = float(np.vdot(predicted, y)) + float(penalty[0]) * float(np.vdot(dual, predicted))
         energy = float(np.square(y).sum())
         share = np.array([explained / energy if energy > 0 else 0.0])
@@ -229,8 +230,11 @@ def _about_mean(parts: Sequence[Floats], intercept: bool) -> tuple[Float64s, Flo
     return y - mean, mean
 
 
-def _dual(inner: Float64s, y: Float64s, ridge: float | Float64s, unknowns: int) -> tuple[Float64s, Float64s]:
+def _dual(
+    inner: Float64s, y: Float64s, ridge: float | Float64s, unknowns: int, each: Each = in_turn
+) -> tuple[Float64s, Float64s]:
     """[n, q] D of W = X' D, and the penalty [1]."""
     scale = float(np.trace(inner)) / max(unknowns, 1)
     penalty = np.atleast_1d(np.asarray(ridge, np.float64)) * scale
-    return solved(lambda group: inner.copy(), penalty, y[None], np.array([scale > 0]))[0], penalty
+    found = solved(lambda group: inner.copy(), penalty, y[None], np.array([scale > 0]), each)
+    return found[0], penalty

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s
+from redtest_onnx.metrics.tiled import Each, in_turn
 
 Rows = npt.NDArray[np.generic]
 
@@ -64,19 +65,22 @@ class LeastSquares(Protocol):
 Equations = TypeVar("Equations", bound=LeastSquares)
 
 
-def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> RidgeFit | None:
+def best_fit(
+    train: Equations, check: Equations, *, intercept: bool = True, each: Each = in_turn
+) -> RidgeFit | None:
     """Choose each group's penalty on rows that the fit does not see, then fit to all rows.
 
     Args:
         train: rows to fit to.
         check: rows to judge the penalties on; they are fitted to in the end, too.
         intercept: whether a bias is fitted.
+        each: tries penalties, perhaps a few that turn out not to be needed.
 
     Returns:
         The fit, zero in groups where the penalty gives no less error on `check` than no correction at all;
         None where that is so in all of them.
     """
-    chosen, errors = _chosen_penalties(train, check, intercept)
+    chosen, errors = _chosen_penalties(train.errors_on(check, intercept=intercept), each)
     useful = errors < 1
     if not useful.any():
         return None
@@ -87,19 +91,17 @@ def best_fit(train: Equations, check: Equations, *, intercept: bool = True) -> R
     return RidgeFit(weight, bias, fit.explained * useful, fit.penalty)
 
 
-def _chosen_penalties(train: Equations, check: Equations, intercept: bool) -> tuple[Float64s, Float64s]:
-    """[groups] penalties, and the errors on `check` of fits to `train` with them.
+def _chosen_penalties(error_of: Callable[[float], Float64s], each: Each) -> tuple[Float64s, Float64s]:
+    """[groups] penalties, and the errors of fits with them.
 
     From the largest on they are lowered as long as the error falls; of those, the largest is taken whose
     error is within a thousandth of the least. The error may have a second minimum at small penalties, near
     the first or a per cent below it: to take that one cost whole networks up to two points of accuracy.
     """
-    error_of = train.errors_on(check, intercept=intercept)
     penalties = PENALTIES[::-1]
     errors: list[Float64s] = []
     falling = np.full(1, True)
-    for penalty in penalties:
-        found = error_of(penalty)
+    for found in each(error_of, penalties):
         found = np.where(np.isfinite(found), found, np.inf)
         if errors:
             falling = falling & ((found < errors[-1]) | np.isinf(errors[-1]))

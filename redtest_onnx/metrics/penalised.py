@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.metrics.lapack import factored, substitute
+from redtest_onnx.metrics.tiled import Each, in_tiles, in_turn
+
 Float64s = npt.NDArray[np.float64]
 Fresh = Callable[[int], Float64s]
 """Gives the symmetric matrix of a group, C-contiguous and new each time: it is overwritten."""
 
 _BLOCKED = 64  # columns that LDL' factors at a time
+_SIDES = 256  # right-hand sides that are solved for by one call
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,13 @@ class Diagnosis:
     rank: int
 
 
-def solved(matrix: Fresh, penalty: Float64s, right: Float64s, usable: npt.NDArray[np.bool_]) -> Float64s:
+def solved(
+    matrix: Fresh,
+    penalty: Float64s,
+    right: Float64s,
+    usable: npt.NDArray[np.bool_],
+    each: Each = in_turn,
+) -> Float64s:
     """(matrix + penalty I)^-1 right of every usable group by Cholesky's factors; zero in the others.
 
     Args:
@@ -37,19 +47,23 @@ def solved(matrix: Fresh, penalty: Float64s, right: Float64s, usable: npt.NDArra
         penalty: [groups].
         right: [groups, p, q].
         usable: [groups].
+        each: solves for some of the right-hand sides at a time.
     """
-    from scipy.linalg import lapack
-
     found = np.zeros_like(right)
     for group in map(int, np.flatnonzero(usable)):
         regular = _raised(matrix(group), float(penalty[group]))
-        # Symmetric: what LAPACK reads by columns is the same by rows, so that nothing is copied.
-        factor, info = lapack.dpotrf(regular.T, lower=1, clean=0, overwrite_a=1)
-        if info == 0:
-            found[group] = lapack.dpotrs(factor, right[group], lower=1)[0]
+        if factored(regular):
+            found[group] = _substituted(regular, right[group], each)
         else:
             found[group] = _by_spectrum(matrix(group), float(penalty[group]), right[group])
     return found
+
+
+def _substituted(factor: Float64s, right: Float64s, each: Each) -> Float64s:
+    """[p, q] solutions, by the factor of a matrix."""
+    found = right.T.copy()
+    in_tiles(lambda part: substitute(factor, found[part]), len(found), each, _SIDES)
+    return found.T
 
 
 def _raised(matrix: Float64s, penalty: float) -> Float64s:

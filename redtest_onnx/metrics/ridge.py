@@ -19,6 +19,7 @@ import numpy.typing as npt
 from redtest_onnx.metrics.least_squares import RidgeFit, Rows
 from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, explained, solved
 from redtest_onnx.metrics.symmetric import SymmetricSums, dense_total
+from redtest_onnx.metrics.tiled import Each, in_turn
 
 _CHUNK = 4096  # rows whose products are summed in the precision of the rows
 _BAND = 256  # rows of a normal matrix that outer products are added to at a time
@@ -34,10 +35,12 @@ class NormalEquations:
         inputs: p, size of x in one group.
         outputs: q, size of y in one group.
         groups: number of groups.
+        each: solves for some of the outputs at a time.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = 1, *, each: Each = in_turn) -> None:
         self.rows = 0
+        self._each = each
         self.shift: npt.NDArray[Any] | None = None
         """[groups, p] what is taken off x before products are formed; all sums that are merged share it."""
         self.products = [SymmetricSums.zeros(groups, inputs)]
@@ -52,6 +55,14 @@ class NormalEquations:
         for start in range(0, len(x), _CHUNK):
             self.include(self.sums(x[start : start + _CHUNK], y[start : start + _CHUNK]))
 
+    def choose_shift(self, x: Rows, y: Rows) -> None:
+        """Take the mean of the first rows of all as the value about which products are formed."""
+        a, _ = _finite_rows(same_float(x), same_float(y))
+        sums = _column_sums(a)
+        if not np.isfinite(sums).all():  # of values near the end of single precision
+            sums = _column_sums(a.astype(np.float64))
+        self.shift = sums.reshape(a.shape[1:]) / max(len(a), 1)
+
     def sums(self, x: Rows, y: Rows, *, targets_only: bool = False) -> NormalEquations:
         """The sums of some rows alone, in the precision of the rows; may run beside others in a thread.
 
@@ -60,13 +71,9 @@ class NormalEquations:
             y: [n, groups, q].
             targets_only: leave out what depends on x alone.
         """
-        a, b = same_float(x), same_float(y)
         if self.shift is None:
-            a, b = _finite_rows(a, b)
-            sums = _column_sums(a)
-            if not np.isfinite(sums).all():  # of values near the end of single precision
-                sums = _column_sums(a.astype(np.float64))
-            self.shift = sums.reshape(a.shape[1:]) / max(len(a), 1)
+            self.choose_shift(x, y)
+        a, b = same_float(x), same_float(y)
         found = object.__new__(NormalEquations)
         found.shift = self.shift
         with np.errstate(over="ignore", invalid="ignore"):
@@ -153,7 +160,7 @@ class NormalEquations:
         """Minimise |y - x W - b|^2 + lambda |W|^2 with lambda = `ridge` (one, or [groups]) times the mean
         variance of x. With no rows at all the map is zero."""
         centred = self._centred(intercept)
-        fit = centred.solve(ridge)
+        fit = centred.solve(ridge, self._each)
         energy = self.yy - max(self.rows, 1) * np.square(centred.mean_y).sum(axis=1)
         return replace(fit, explained=explained(fit.weight, centred.xy, fit.penalty, energy))
 
@@ -215,11 +222,11 @@ class _Centred:
         scale: Float64s = np.maximum(total / max(self.mean_x.shape[1], 1), 0)
         return scale
 
-    def solve(self, ridge: float | Float64s) -> RidgeFit:
+    def solve(self, ridge: float | Float64s, each: Each = in_turn) -> RidgeFit:
         """See `NormalEquations.solve`; what is explained is left unknown."""
         scale = self._scale()
         penalty: Float64s = np.broadcast_to(ridge * scale, scale.shape)
-        weight = solved(self.matrix, penalty, self.xy, scale > 0)
+        weight = solved(self.matrix, penalty, self.xy, scale > 0, each)
         bias = self.mean_y - _times(self.mean_x, weight)
         return RidgeFit(weight, bias, np.full(len(weight), np.nan), penalty)
 

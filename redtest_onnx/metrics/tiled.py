@@ -46,7 +46,7 @@ def gram(rows: npt.NDArray[Any], each: Each = in_turn) -> Float64s:
         found[place[1], place[0]] = block.T
 
     cuts = _cuts(len(rows), _TILE)
-    _done(each(fill, [(one, other) for k, one in enumerate(cuts) for other in cuts[: k + 1]]))
+    _apply(fill, [(one, other) for k, one in enumerate(cuts) for other in cuts[: k + 1]], each)
     return found
 
 
@@ -57,8 +57,15 @@ def transposed_product(left: npt.NDArray[Any], right: Float64s, each: Each = in_
     def fill(columns: slice) -> None:
         found[columns] = left[:, columns].astype(np.float64, copy=False).T @ right
 
-    _done(each(fill, _cuts(left.shape[1], _TILE)))
+    in_tiles(fill, left.shape[1], each)
     return found
+
+
+def in_tiles(
+    function: Callable[[slice], object], size: int, each: Each = in_turn, length: int | None = None
+) -> None:
+    """Apply a function to each tile, of the usual length or of another one, of an axis of some size."""
+    _apply(function, _cuts(size, length or _TILE), each)
 
 
 def _cuts(size: int, length: int) -> list[slice]:
@@ -66,6 +73,6 @@ def _cuts(size: int, length: int) -> list[slice]:
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
-def _done(calls: Iterator[None]) -> None:
-    """Wait for all calls."""
-    deque(calls, maxlen=0)
+def _apply(function: Callable[[Item], object], items: list[Item], each: Each) -> None:
+    """Call a function on all items; a single one isn't worth a thread."""
+    deque((each if len(items) > 1 else in_turn)(function, items), maxlen=0)

@@ -90,7 +90,8 @@ class Beside(Generic[Result]):
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Results of a function for each item, in order, computed on so many threads.
 
-    No more items are taken than threads work on, so that memory does not grow with their number.
+    No more items are taken than threads work on, so that memory does not grow with their number. Who stops
+    taking results has started a few too many.
 
     Args:
         function: what releases the interpreter lock for most of its time, and does not come back here.
@@ -102,12 +103,16 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
         yield from map(function, items)
         return
     waiting: deque[Future[Result]] = deque()
-    for item in items:
-        if len(waiting) == count:
+    try:
+        for item in items:
+            if len(waiting) == count:
+                yield waiting.popleft().result()
+            waiting.append(_workers(count).submit(function, item))
+        while waiting:
             yield waiting.popleft().result()
-        waiting.append(_workers(count).submit(function, item))
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from redtest_onnx.metrics.least_squares import PENALTIES, RidgeFit, _chosen_pena
 from redtest_onnx.metrics.packed import PackedGrams
 from redtest_onnx.metrics.ridge import NormalEquations, same_float
 from redtest_onnx.metrics.statistics import largest_samples, norm_shares, shuffled_null, standard_errors
+from redtest_onnx.metrics.tiled import in_turn
+from redtest_onnx.runtime.threads import in_threads
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -259,10 +262,21 @@ def test_penalties_are_lowered_while_the_error_falls(
 ) -> None:
     train = Counted(2, 1)
     train.errors, train.asked = dict(zip(PENALTIES, map(float, errors), strict=True)), []
-    penalties, found = _chosen_penalties(train, Counted(2, 1), True)
+    penalties, found = _chosen_penalties(train.errors_on(Counted(2, 1)), in_turn)
     assert [PENALTIES.index(ridge) for ridge in train.asked] == asked
     assert penalties.tolist() == [PENALTIES[best]]
     assert found.tolist() == [errors[best]]
+
+
+@pytest.mark.parametrize("errors", [[5, 4, 3, 4, 5], [1, 2, 3, 4, 5], [3, 3, 3, 3, 3]])
+def test_penalties_tried_on_threads_are_chosen_alike(errors: list[float]) -> None:
+    train = Counted(2, 1)
+    train.errors, train.asked = dict(zip(PENALTIES, map(float, errors), strict=True)), []
+    error_of = train.errors_on(Counted(2, 1))
+    alone, asked = _chosen_penalties(error_of, in_turn), len(train.asked)
+    together = _chosen_penalties(error_of, partial(in_threads, threads=3))
+    np.testing.assert_array_equal(alone, together)
+    assert len(train.asked) - asked <= asked + 2  # those that were under way when the choice was clear
 
 
 def test_residuals_are_those_of_the_rows_with_any_shift_of_the_mean() -> None:

@@ -13,7 +13,8 @@ import onnx
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.ridge import NormalEquations
-from redtest_onnx.pruning.repair.equations import in_channel_order, operator_rows, usable_scale
+from redtest_onnx.pruning.repair.equations import usable_scale
+from redtest_onnx.pruning.repair.operator_rows import in_channel_order, operator_rows
 from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.session import RunOptions, Session
 

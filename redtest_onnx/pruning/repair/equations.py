@@ -11,16 +11,23 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.graph.linear_operators import Geometry, LinearOperator
+from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.few_rows import FewRows
 from redtest_onnx.metrics.least_squares import best_fit
 from redtest_onnx.metrics.penalised import Diagnosis
 from redtest_onnx.metrics.ridge import NormalEquations
-from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
+from redtest_onnx.metrics.tiled import Each, in_turn
+from redtest_onnx.pruning.repair.operator_rows import (
+    BLOCK,
+    OperatorRows,
+    image_rows,
+    in_channel_order,
+    token_rows,
+)
 from redtest_onnx.pruning.repair.positions import Counted, counted_rows
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.session_room import return_memory
-from redtest_onnx.runtime.threads import Beside, in_threads
+from redtest_onnx.runtime.threads import Beside, in_threads, thread_count
 
 Values = npt.NDArray[np.generic]
 Float64s = npt.NDArray[np.float64]
@@ -35,8 +42,8 @@ Result = TypeVar("Result")
 RANKING_ROWS, SEARCHING_ROWS, FINAL_ROWS = 30, 50, 300
 _SMALLEST_SCALE = 1e-6
 _WIDE = 2048  # unknowns whose matrix takes 32 MiB
-_BLOCK = 4096  # rows that are gathered and multiplied at a time, by one thread
-_WORTH_A_THREAD = 10**8  # operations of such a product; to hand a smaller one over takes longer
+_WORTH_A_THREAD = 10**8  # operations of a product or solution; to hand a smaller one over takes longer
+_HELD = 1 << 28  # bytes of the matrices that are factored at a time
 CHECK_EVERY = 4
 """One sample in so many, of single samples one run in so many, chooses the penalty."""
 
@@ -60,21 +67,6 @@ class Correction:
     unknowns: int
     rows: int
     diagnosis: Diagnosis | None = None
-
-
-@dataclass(frozen=True)
-class OperatorRows:
-    """The rows of one run of the model.
-
-    Attributes:
-        gather: gives rows x [n, groups, p] and errors [n, groups, q] of a block.
-        blocks: parts of the samples or rows, small enough for one product.
-        per_sample: rows that one sample gives.
-    """
-
-    gather: Callable[[slice], Gathered]
-    blocks: list[slice]
-    per_sample: int
 
 
 class Equations:
@@ -132,9 +124,9 @@ class Equations:
         unknowns = operator.unknowns(x.shape)
         wanted = max(1, -(-self._density * unknowns // self._samples))
         if operator.geometry:
-            run = _image_rows(operator, x, error, wanted, self._rng)
+            run = image_rows(operator, x, error, wanted, self._rng)
         else:
-            run = _token_rows(x, error, counted, wanted, self._rng)
+            run = token_rows(x, error, counted, wanted, self._rng)
         if run is None:
             return False
         if self._pair is None:
@@ -143,10 +135,10 @@ class Equations:
             self._pair = (
                 (FewRows(self._each), FewRows(self._each))
                 if few
-                else (NormalEquations(*size), NormalEquations(*size))
+                else (NormalEquations(*size, each=self._each), NormalEquations(*size, each=self._each))
             )
             p, q, groups = size
-            if min(run.per_sample * len(x), _BLOCK) * p * (p + 2 * q) * groups >= _WORTH_A_THREAD:
+            if min(run.per_sample * len(x), BLOCK) * p * (p + 2 * q) * groups >= _WORTH_A_THREAD:
                 self._sums = Beside(self._threads)
         part = self._pair[check]
         if isinstance(part, FewRows):
@@ -162,15 +154,26 @@ class Equations:
 
         assert self._pair is not None
         assert isinstance(self._pair[0], NormalEquations)
-        part.shift = self._pair[0].shift  # the first rows of all tell about what value products are formed
+        part.shift = self._pair[0].shift  # one for all rows
         blocks = iter(run.blocks)
         if part.shift is None:
-            part.include(summed(next(blocks)))
+            rows = run.gather(next(blocks))
+            part.choose_shift(*rows)
+            self._sums.do(partial(part.sums, *rows, targets_only=self._inputs_known), part.include)
         for block in blocks:
             self._sums.do(partial(summed, block), part.include)
 
     def _each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         return in_threads(function, items, self._threads)
+
+    def _each_penalty(self, part: NormalEquations | FewRows) -> Each:
+        """Several penalties at a time where that is worth it, and their matrices are small enough."""
+        unknowns, targets, groups = self._sizes
+        size = min(part.rows, unknowns) if isinstance(part, FewRows) else unknowns
+        at_once = min(thread_count(self._threads), _HELD // max(8 * size * size, 1))
+        if at_once < 2 or size * size * (size + targets) * groups < _WORTH_A_THREAD:
+            return in_turn
+        return partial(in_threads, threads=at_once)
 
     def finish(self) -> None:
         """Wait until all that was added is summed up; `solve`, `merged` and `start_again` do so, too."""
@@ -227,7 +230,7 @@ class Equations:
 
     def _solved(self, train: Kind, check: Kind, *, diagnose: bool) -> Correction | None:
         intercept = self._operator.bias is not None
-        fit = best_fit(train, check, intercept=intercept)
+        fit = best_fit(train, check, intercept=intercept, each=self._each_penalty(train))
         if fit is None:
             return None
         known = train.merged(check).diagnose(fit, intercept=intercept) if diagnose else None
@@ -239,92 +242,6 @@ class Equations:
             train.rows + check.rows,
             known,
         )
-
-
-def in_channel_order(weight: Float64s, geometry: Geometry | None) -> Float64s:
-    """[M, p] rows of weights, from [groups, p, q] columns whose kernel elements come before the channels."""
-    groups, p, q = weight.shape
-    taps = geometry.kernel[0] * geometry.kernel[1] if geometry else 1
-    ordered = weight.reshape(groups, taps, p // taps, q).transpose(0, 3, 2, 1)
-    return ordered.reshape(groups * q, p)
-
-
-def operator_rows(
-    operator: LinearOperator,
-    x: Values,
-    error: Values,
-    wanted: int,
-    rng: np.random.Generator,
-    counted: Counted = None,
-) -> OperatorRows | None:
-    """The rows that an operator sees in one run; None if the shapes don't fit.
-
-    Args:
-        operator: the operator.
-        x: what it reads, samples first.
-        error: at its target; any multiple of its channels.
-        wanted: rows per sample, taken at random where there are more.
-        rng: chooses them.
-        counted: [n, positions] which positions of sequences are taken; all if None.
-    """
-    if operator.geometry:
-        return _image_rows(operator, x, error, wanted, rng)
-    return _token_rows(x, error, counted_rows(x, counted), wanted, rng)
-
-
-def spatial(images: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """[n, C, H, W] of images, or of lines [n, C, L] as images of height 1."""
-    return images[:, :, None] if images.ndim == 3 else images
-
-
-def _token_rows(
-    x: Values,
-    error: Values,
-    counted: npt.NDArray[np.bool_] | None,
-    wanted: int,
-    rng: np.random.Generator,
-) -> OperatorRows | None:
-    if x.shape[:-1] != error.shape[:-1]:
-        return None
-    a, b = x.reshape(-1, 1, x.shape[-1]), error.reshape(-1, 1, error.shape[-1])
-    if counted is not None and not counted.all():
-        a, b = a[counted.reshape(-1)], b[counted.reshape(-1)]
-    count, per_sample = len(a), min(len(a) // max(len(x), 1), wanted)
-    if count > wanted * len(x):
-        chosen = np.sort(rng.choice(count, wanted * len(x), replace=False))
-        count = len(chosen)
-        return OperatorRows(lambda block: (a[chosen[block]], b[chosen[block]]), _blocks(count, 1), per_sample)
-    return OperatorRows(lambda block: (a[block], b[block]), _blocks(count, 1), per_sample)
-
-
-def _image_rows(
-    operator: LinearOperator, x: Values, error: Values, wanted: int, rng: np.random.Generator
-) -> OperatorRows | None:
-    x, error = spatial(x), spatial(error)
-    if x.ndim != 4 or error.ndim != 4 or operator.geometry is None:
-        return None
-    geometry, groups = operator.geometry, operator.groups
-    height, width = error.shape[2:]
-    before = geometry.padding((x.shape[2], x.shape[3]), (height, width))
-    window = Window(geometry.kernel, geometry.strides, geometry.dilations, before)
-    places = np.arange(height * width)
-    if len(places) > wanted:
-        places = np.sort(rng.choice(places, wanted, replace=False))
-    rows, columns = np.divmod(places, width)
-
-    def gather(block: slice) -> Gathered:
-        found = patches(x[block], window, rows, columns)  # [n, taps, C]
-        grouped = found.reshape(*found.shape[:2], groups, -1).transpose(0, 2, 1, 3)
-        errors = values_at(error[block], rows, columns)
-        return grouped.reshape(len(found), groups, -1), errors.reshape(len(errors), groups, -1)
-
-    return OperatorRows(gather, _blocks(len(x), len(places)), len(places))
-
-
-def _blocks(count: int, rows: int) -> list[slice]:
-    """Consecutive parts of `count` items that give so many rows each."""
-    size = max(1, _BLOCK // max(rows, 1))
-    return [slice(start, start + size) for start in range(0, max(count, 1), size)]
 
 
 def usable_scale(scale: Float64s) -> npt.NDArray[np.bool_]:

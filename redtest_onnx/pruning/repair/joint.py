@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
-from redtest_onnx.pruning.repair.equations import Correction, Equations, inverse_scale, spatial
+from redtest_onnx.pruning.repair.equations import Correction, Equations, inverse_scale
 from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.operator_models import (
     RESULT,
@@ -32,6 +32,7 @@ from redtest_onnx.pruning.repair.operator_models import (
     forward_model,
     input_metric,
 )
+from redtest_onnx.pruning.repair.operator_rows import spatial
 from redtest_onnx.pruning.repair.pairs import PairValues, is_rectifier
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, for_size
 from redtest_onnx.pruning.repair.positions import counted_rows, silenced

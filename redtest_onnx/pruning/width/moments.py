@@ -13,8 +13,8 @@ from redtest_onnx.data.batching import Indices, portions
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.elimination import LinearReader, fitted
-from redtest_onnx.pruning.repair.equations import operator_rows
 from redtest_onnx.pruning.repair.operator_models import effective_weight
+from redtest_onnx.pruning.repair.operator_rows import operator_rows
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.workbench import Workbench

@@ -14,14 +14,8 @@ from redtest_onnx.metrics.few_rows import FewRows
 from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.metrics.symmetric import dense_total
 from redtest_onnx.pruning.repair import equations as equations_module
-from redtest_onnx.pruning.repair.equations import (
-    Equations,
-    in_channel_order,
-    inverse_scale,
-    operator_rows,
-    spatial,
-    usable_scale,
-)
+from redtest_onnx.pruning.repair.equations import Equations, inverse_scale, usable_scale
+from redtest_onnx.pruning.repair.operator_rows import in_channel_order, operator_rows, spatial
 
 CPU = rt.RunOptions("cpu", 1)
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -128,18 +122,18 @@ def test_images_need_four_axes_and_lines_three() -> None:
     assert spatial(np.ones((2, 3, 4, 5))).shape == (2, 3, 4, 5)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(4095, 1), (4096, 1), (4097, 2), (8192, 2), (8193, 3)])
-def test_blocks_hold_four_thousand_rows(count: int, expected: int) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(2047, 1), (2048, 1), (2049, 2), (4096, 2), (4097, 3)])
+def test_blocks_hold_two_thousand_rows(count: int, expected: int) -> None:
     rows = operator_rows(product(1, 1), np.ones((count, 1)), np.ones((count, 1)), 1, np.random.default_rng(0))
     assert rows is not None
     assert len(rows.blocks) == expected
-    assert [(b.start, b.stop) for b in rows.blocks] == [(4096 * k, 4096 * k + 4096) for k in range(expected)]
+    assert [(b.start, b.stop) for b in rows.blocks] == [(2048 * k, 2048 * k + 2048) for k in range(expected)]
     images = operator_rows(
         convolution(), np.ones((900, 4, 7, 6)), np.ones((900, 6, 4, 5)), 20, np.random.default_rng(0)
     )
     assert images is not None
-    assert images.blocks[0] == slice(0, 204)  # of twenty rows each
-    assert len(images.blocks) == 5
+    assert images.blocks[0] == slice(0, 102)  # of twenty rows each
+    assert len(images.blocks) == 9
 
 
 def test_weights_come_back_in_the_order_of_the_file() -> None:
