@@ -33,6 +33,8 @@ def count_macs(index: GraphIndex, shapes: Shapes, nodes: Iterable[int] | None = 
 def _node_macs(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int | None:
     rule = _RULES.get(ops.qualified(node))
     if rule is None:
+        if ops.qualified(node) in _MULTIPLY:
+            return None
         # What runs inside control flow, and how often, is not known before the run.
         return None if any(_multiplies(child) for child in subgraphs([node])) else 0
     try:
@@ -101,7 +103,15 @@ def _einsum(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
 def _attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
     # Scores q k^T and their product with v; q [.., n, d], k [.., m, d].
     query, key = sizes[node.input[0]], sizes[node.input[1]]
-    return 2 * prod(query) * key[-2]
+    return 2 * prod(query) * _with_cached(node, sizes, key[-2], past=4)
+
+
+def _with_cached(node: onnx.NodeProto, sizes: Mapping[str, Shape], own: int, past: int) -> int:
+    """Number of keys, those of the cache included: [.., keys, d] of its input, and of the second output."""
+    if len(node.output) > 1 and node.output[1] in sizes:
+        return sizes[node.output[1]][-2]
+    cached = len(node.input) > past and bool(node.input[past])
+    return own + (sizes[node.input[past]][-2] if cached else 0)
 
 
 def _bits_matmul(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
@@ -113,7 +123,7 @@ def _multi_head(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
     query = sizes[node.input[0]]
     if len(query) == 5:
         return 2 * prod(query) // 3 * query[1]
-    return 2 * prod(query) * sizes[node.input[1]][-2]
+    return 2 * prod(query) * _with_cached(node, sizes, sizes[node.input[1]][-2], past=6)
 
 
 def _grouped_attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
@@ -134,7 +144,8 @@ def _experts(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
 def _projected_attention(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int:
     # [b, n, d] through weights [d, 3 e], then scores of queries and keys, and their product with values.
     (batch, length, _), (width, projected) = sizes[node.input[0]], sizes[node.input[1]]
-    return batch * length * projected * width + 2 * batch * length * length * (projected // 3)
+    keys = _with_cached(node, sizes, length, past=8 if ops.qualified(node) == ops.MS + "QAttention" else 4)
+    return batch * length * projected * width + 2 * batch * length * keys * (projected // 3)
 
 
 _RULES: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape]], int]] = {
@@ -169,3 +180,5 @@ _RULES: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape]], int]] = {
     ops.MS + "MoE": _experts,
     ops.MS + "DynamicQuantizeLSTM": _recurrent,
 }
+# What multiplies in other ways than are known here, besides.
+_MULTIPLY = (ops.WEIGHT_INPUTS.keys() - ops.TABLES) | (ops.ATTENTION - {"Softmax"})

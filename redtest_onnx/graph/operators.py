@@ -43,7 +43,6 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     MS + "EmbedLayerNormalization": (2, 3, 4),
     MS + "MoE": (2, 4),
     MS + "QMoE": (2, 5),
-    MS + "GatherBlockQuantized": (0,),
     MS + "MatMulFpQ4": (1,),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -34,10 +34,22 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class LabelledOutput:
-    """The output that labels belong to, and the score above which one number means the second class."""
+    """The output that labels belong to.
+
+    Attributes:
+        tensor: it.
+        threshold: the score above which one number means the second class; None where the graph does not
+            tell, until all of the original's values are known.
+    """
 
     tensor: JudgedTensor
-    threshold: float
+    threshold: float | None
+
+    def known_for(self, low: float, high: float) -> LabelledOutput:
+        """With the threshold for values of the original between two: half if they look like probabilities."""
+        if self.threshold is not None:
+            return self
+        return replace(self, threshold=0.5 if low >= 0 and high <= 1 else 0.0)
 
 
 def find_labelled(outputs: tuple[ModelOutput, ...], data: Dataset) -> LabelledOutput | None:
@@ -48,7 +60,7 @@ def find_labelled(outputs: tuple[ModelOutput, ...], data: Dataset) -> LabelledOu
     for wanted in (SCORES, {"elements"}, {"values"}):
         for tensor in tensors:
             if tensor.kind in wanted:
-                return LabelledOutput(tensor, 0.5 if tensor.scale == "probabilities" else 0.0)
+                return LabelledOutput(tensor, 0.5 if tensor.scale == "probabilities" else None)
     return None
 
 
@@ -87,8 +99,8 @@ class AccuracySum:
             rows = rows.reshape(count, -1) if labels.ndim == 1 else rows
             classes = rows.shape[-1]
             if classes == 1:
-                limit = self._output.threshold or (0.5 if _within(rows, 0, 1) else 0.0)
-                answers, valid, classes = (rows[..., 0] > limit).astype(np.int64), ~np.isnan(rows[..., 0]), 2
+                answers = (rows[..., 0] > (self._output.threshold or 0.0)).astype(np.int64)
+                valid, classes = ~np.isnan(rows[..., 0]), 2
             else:
                 answers, valid = top_class(rows)
         self._check(labels, classes)
@@ -151,6 +163,3 @@ def _chance(answers: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> floa
     ]
     return float(shares[0] @ shares[1])
 
-
-def _within(rows: np.ndarray[Any, Any], low: float, high: float) -> bool:
-    return bool(np.nanmin(rows) >= low and np.nanmax(rows) <= high)

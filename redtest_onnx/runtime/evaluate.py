@@ -93,9 +93,9 @@ class Evaluator:
         register_holder(self)
         self._cache: list[dict[str, Any]] = []
         self._measures = {tensor: measure_of(tensor) for tensor in self._judged}
+        self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
         self.undefined_samples: tuple[int, ...] = self._observe()
         """Samples for which the reference gives NaN; they agree with nothing."""
-        self._labelled: LabelledOutput | None = find_labelled(self.outputs, self._data)
         self.reference = self._hold(self._reference)
         """The reference held against itself: its accuracy."""
 
@@ -176,20 +176,26 @@ class Evaluator:
         }
 
     def _observe(self) -> tuple[int, ...]:
-        """Show all reference values to the measures; returns samples that are NaN."""
+        """Show all reference values to what judges by them; returns samples that are NaN."""
         undefined: list[int] = []
+        low, high = np.inf, -np.inf
         for k, (indices, count) in enumerate(self._batches):
             feeds = self._data.inputs(indices)
             values = self._reference_values(k, feeds)
             for tensor, measure in self._measures.items():
                 rows, counted = self._rows(tensor, values[tensor.name], feeds, len(indices), count)
                 measure.observe(rows, counted)
+                if self._labelled is not None and tensor is self._labelled.tensor and _is_float(rows):
+                    low = np.fmin.reduce(rows, axis=None, initial=low)
+                    high = np.fmax.reduce(rows, axis=None, initial=high)
                 if isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and len(rows) == count:
                     empty = np.isnan(rows)
                     if counted is not None:
                         empty &= counted.reshape(*counted.shape, *(1,) * (rows.ndim - counted.ndim))
                     bad = empty.any(axis=tuple(range(1, rows.ndim)))
                     undefined.extend(int(i) for i in indices[:count][bad])
+        if self._labelled is not None:
+            self._labelled = self._labelled.known_for(float(low), float(high))
         found = tuple(sorted(set(undefined)))
         if found:
             shown = ", ".join(map(str, found[:_NAMED])) + (" ..." if len(found) > _NAMED else "")

@@ -8,6 +8,7 @@ from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
 
 import redtest_onnx as rt
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import (
     count_macs,
     count_parameters,
@@ -103,6 +104,49 @@ def test_fused_attention_projects_and_mixes() -> None:
     index = GraphIndex(helper.make_graph([node], "g", [], []))
     sizes = {"x": (2, 5, 8), "w": (8, 24), "b": (24,), "y": (2, 5, 8)}
     assert count_macs(index, Shapes(sizes)) == 2 * 5 * 8 * 24 + 2 * (2 * 5 * 5 * 8)
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "inputs", "expected"),
+    [
+        ("Attention", "", ["q", "k", "v", "", "past", "past"], 2 * 8 * (1 + 100)),
+        (
+            "MultiHeadAttention",
+            "com.microsoft",
+            ["q", "k", "v", *"123", "past"],
+            {"q": (1, 1, 8)},
+            2 * 8 * 101,
+        ),
+        ("Attention", "com.microsoft", ["q", "w", "b", "", "past"], 8 * 24 + 2 * 8 * 101),
+        ("QAttention", "com.microsoft", ["q", "w", "b", *"12345", "past"], 8 * 24 + 2 * 8 * 101),
+    ],
+)
+def test_attention_reads_the_keys_of_the_cache(
+    op: str, domain: str, inputs: list[str], expected: int
+) -> None:
+    known = {
+        "q": (1, 1, 8),
+        "k": (1, 1, 8),
+        "v": (1, 1, 8),
+        "w": (8, 24),
+        "past": (1, 2, 100, 4),
+        "y": (1, 1, 8),
+    }
+    node = helper.make_node(op, inputs, ["y"], domain=domain)
+    assert count_macs(GraphIndex(helper.make_graph([node], "g", [], [])), Shapes(known)) == expected
+    node = helper.make_node(op, inputs, ["y", "present"], domain=domain)
+    known["present"] = (1, 2, 101, 4)
+    assert count_macs(GraphIndex(helper.make_graph([node], "g", [], [])), Shapes(known)) == expected
+
+
+@pytest.mark.parametrize(
+    "op", sorted((ops.WEIGHT_INPUTS.keys() - ops.TABLES) | (ops.ATTENTION - {"Softmax"}))
+)
+def test_operators_that_multiply_are_counted_or_unknown(op: str) -> None:
+    """Of sizes that fit nothing: a rule asks for them, and without one nothing is known."""
+    domain, _, kind = op.rpartition(":")
+    node = helper.make_node(kind, [f"x{k}" for k in range(9)], ["y"], domain=domain)
+    assert count_macs(GraphIndex(helper.make_graph([node], "g", [], [])), Shapes({})) is None
 
 
 def test_parameters_are_what_was_learned() -> None:
