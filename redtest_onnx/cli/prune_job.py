@@ -28,7 +28,7 @@ from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import write_explorer
 from redtest_onnx.report.page.layers import analysis_page, prune_page
 from redtest_onnx.report.page.render import save_page
-from redtest_onnx.report.prunings import prune_markdown, repair_words, round_words
+from redtest_onnx.report.prunings import judged_words, prune_markdown, repair_words, round_words
 from redtest_onnx.report.tables import comparison_table
 from redtest_onnx.runtime.latency import measure_layers
 from redtest_onnx.runtime.workbench import Workbench
@@ -159,7 +159,7 @@ class PruneJob:
             screen.show(f"The pruned model: {pruning.provider}.")
         if screen.form == "markdown" and request.json_path != "-":
             click.echo(prune_markdown(pruning, request.model.name, file), nl=False)
-        judged = f"Compared on {pruning.evaluated} samples of {pruning.evaluated_on}. Written to {file}."
+        judged = f"Compared on {judged_words(pruning)}. Written to {file}."
         screen.show(judged, *notes)
         if request.html:
             page = prune_page(self.bench.model, pruning, file, provenance(), latency_ms=latency)

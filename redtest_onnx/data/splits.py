@@ -20,12 +20,17 @@ class Splits:
     Attributes:
         fit: to fit weights to; none of them is in the others.
         choose: to choose between candidates by: plans, repairs.
-        judge: to report the quality of what was chosen on.
+        judge: to report the quality of what was chosen on; `of` takes the same, for want of others.
     """
 
     fit: Indices
     choose: Indices
     judge: Indices
+
+    @property
+    def apart(self) -> bool:
+        """Whether the samples that judge choose nothing, so that figures on them are not too good."""
+        return not np.intersect1d(self.choose, self.judge).size
 
     @classmethod
     def of(cls, data: Dataset, seed: int) -> Splits:

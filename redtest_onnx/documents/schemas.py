@@ -215,7 +215,7 @@ def schemas() -> dict[str, Schema]:
             after=_MEASURES,
             repair={"type": "object"},
             agreement={"type": "object"},
-            evaluation=_object({"source": _TEXT, "samples": _INTEGER}),
+            evaluation=_object({"source": _TEXT, "samples": _INTEGER, "apart": {"type": "boolean"}}),
         ),
         "compare": _document(
             "compare",

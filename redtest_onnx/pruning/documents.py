@@ -50,7 +50,11 @@ def prune_document(pruning: Pruning, output: Path | None, rounds: Iterable[Round
             for item in rounds
         ],
         "signature_changes": [asdict(change) for change in pruning.signature_changes],
-        "evaluation": {"source": pruning.evaluated_on, "samples": pruning.evaluated},
+        "evaluation": {
+            "source": pruning.evaluated_on,
+            "samples": pruning.evaluated,
+            "apart": pruning.judged_apart,
+        },
         "provider": None if pruning.provider is None else pruning.provider.to_dict(),
         "output": None if output is None else str(output),
     }

@@ -74,6 +74,7 @@ class Pruning(Result):
         agreement: of the outputs of both.
         evaluated_on: where the samples of accuracy and agreement came from.
         evaluated: number of those samples.
+        judged_apart: whether those samples choose nothing; else plans and repairs are chosen by them, too.
         analysis_after: of the pruned model; None with fewer than two layers left.
         original: the model before.
         provider: the pruned model on the execution providers of the options; None if there are none.
@@ -88,6 +89,7 @@ class Pruning(Result):
     agreement: Agreement
     evaluated_on: str
     evaluated: int
+    judged_apart: bool
     analysis_after: Analysis | None = None
     original: Model | None = field(default=None, compare=False)
     provider: ProviderReport | None = None
@@ -314,6 +316,7 @@ def compare(
         agreement=result.agreement,
         evaluated_on=bench.judging.source,
         evaluated=result.samples,
+        judged_apart=bench.evaluation is not None or bench.splits.apart,
         analysis_after=remeasured,
         original=bench.model,
         provider=provider,

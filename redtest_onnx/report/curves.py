@@ -60,7 +60,8 @@ def curve_chart(curve: Curve) -> Points:
 
 
 def chosen_words(curve: Curve, name: str = "Chosen") -> str:
-    """Why a model was chosen; a repaired one on other samples than those that the series is shown on."""
+    """Why a model was chosen, and whether the series is shown on other samples than those that chose."""
     words = f"{name} is the smallest within {curve.max_drop:.1%} loss on held-out samples"
-    repaired = all(point.pruning.repair.loss is not None for point in curve.points)
-    return f"{words}; the figures are of other samples, which choose nothing." if repaired else f"{words}."
+    if all(point.pruning.judged_apart and point.pruning.repair.loss is not None for point in curve.points):
+        return f"{words}; the figures are of other samples, which choose nothing."
+    return f"{words}, which the figures are of, too."

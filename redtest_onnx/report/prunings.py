@@ -49,6 +49,14 @@ def prune_headline(pruning: Pruning) -> str:
     )
 
 
+def judged_words(pruning: Pruning) -> str:
+    """Which samples tell quality, and whether they chose what they judge."""
+    if pruning.judged_apart:
+        return f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}"
+    held = f"{plural(pruning.evaluated, 'held-out sample')} of {pruning.evaluated_on}"
+    return f"{held}, by which plans and repairs are chosen, too (others: --eval-data)"
+
+
 def _change(name: str, before: float, after: float) -> str:
     share = after / before - 1 if before else 0.0
     return f"{abs(share):.1%} {'fewer' if share <= 0 else 'more'} {name}"

@@ -162,4 +162,3 @@ def _chance(answers: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> floa
         for part in (places[: len(answers)], places[len(answers) :])
     ]
     return float(shares[0] @ shares[1])
-

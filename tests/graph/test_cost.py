@@ -114,7 +114,6 @@ def test_fused_attention_projects_and_mixes() -> None:
             "MultiHeadAttention",
             "com.microsoft",
             ["q", "k", "v", *"123", "past"],
-            {"q": (1, 1, 8)},
             2 * 8 * 101,
         ),
         ("Attention", "com.microsoft", ["q", "w", "b", "", "past"], 8 * 24 + 2 * 8 * 101),

@@ -70,7 +70,11 @@ def test_both_sides_of_a_pruning_are_told() -> None:
     assert document["output"] == "out.onnx"
     assert document["rounds"] == []
     assert document["provider"] is None
-    assert document["evaluation"] == {"source": found.evaluated_on, "samples": found.evaluated}
+    assert document["evaluation"] == {
+        "source": found.evaluated_on,
+        "samples": found.evaluated,
+        "apart": False,
+    }
     assert document["agreement"]["value"] == found.agreement.value
     assert [entry["name"] for entry in document["outputs"]] == ["y"]
     json.dumps(document, allow_nan=False)

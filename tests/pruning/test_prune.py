@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 
 import redtest_onnx as rt
 from redtest_onnx.data.dataset import Subset
+from redtest_onnx.pruning.curve import Curve, CurvePoint
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import Pruning, prune
+from redtest_onnx.report.curves import chosen_words
+from redtest_onnx.report.prunings import judged_words
 from redtest_onnx.runtime.workbench import Workbench
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -72,3 +76,22 @@ def test_without_labels_agreement_is_told() -> None:
     found = rt.prune(model, samples, remove=1, settings=rt.PruneSettings(repair="none"))
     assert f"{found.agreement.value:.2%} agreement on " in found.summary()
     assert "accuracy" not in found.summary()
+
+
+def test_samples_that_chose_what_they_judge_are_told() -> None:
+    found = pruned()
+    assert not found.judged_apart
+    words = (
+        f"{found.evaluated} held-out samples of {found.evaluated_on}, by which plans and repairs are chosen"
+    )
+    assert judged_words(found).startswith(words)
+    apart = replace(found, judged_apart=True)
+    assert judged_words(apart) == f"{found.evaluated} samples of {found.evaluated_on}"
+    chosen = [
+        CurvePoint(replace(each, repair=replace(each.repair, loss=0.0)), 0.0) for each in (found, apart)
+    ]
+    ends = [chosen_words(Curve((point,), (), 0, 0.01)).partition("samples")[2] for point in chosen]
+    assert ends == [
+        ", which the figures are of, too.",
+        "; the figures are of other samples, which choose nothing.",
+    ]

@@ -30,6 +30,7 @@ from redtest_onnx.report.page.model import (
 )
 from redtest_onnx.report.page.provenance import Provenance, model_facts, output_fact, settings_fact
 from redtest_onnx.report.prunings import (
+    judged_words,
     prune_headline,
     removal_words,
     repair_table,
@@ -162,10 +163,7 @@ def prune_page(
             output_fact(output),
             ("Criterion", pruning.plan.criterion),
             ("Repair", repair_words(pruning.repair)),
-            (
-                "Compared on",
-                f"{plural(pruning.evaluated, 'sample')} of {pruning.evaluated_on}",
-            ),
+            ("Compared on", judged_words(pruning)),
             *(("Note", note) for note in agreement_notes(pruning.agreement.outputs)),
             *_data_facts(analysis),
             _GRAPH,
