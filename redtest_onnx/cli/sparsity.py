@@ -38,7 +38,7 @@ class SparsityOptions:
 
     Attributes:
         pq: exponents of the PQ Index.
-        eta: share of the q-norm that the bound may lose.
+        eta: what the bound lets go, see `metrics.pqi.retained`.
         figure: the picture.
         html: the page.
         method: how weights are zeroed; None to measure only.
@@ -71,7 +71,11 @@ class SparsityOptions:
     help="Exponents of the PQ Index; may be repeated. [default: 0.5,1 and 1,2]",
 )
 @click.option(
-    "--eta", type=float, default=0.0, show_default=True, help="Share of the q-norm that the bound may lose."
+    "--eta",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="What the bound lets go: the sum of |w|^p of the weights that go, over that of those that stay.",
 )
 @click.option(
     "--figure",

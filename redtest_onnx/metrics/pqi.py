@@ -174,7 +174,8 @@ def retained(
         index: [...] PQ Index of each group.
         p: the smaller exponent.
         q: the larger exponent.
-        eta: the share of the q-norm that may be lost, above -1.
+        eta: how much may go, as a share: the sum of |w|^p over the weights that go,
+            relative to that over those that stay; above -1, 0: only zeros go.
 
     Returns:
         [...] float64, whole numbers from 1 to d; NaN where the index is undefined.

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.graph.model import Model
-from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.graph.surgery import Removal, remove_regions
+from redtest_onnx.layers.adaptation import adaptable
+from redtest_onnx.layers.layout import channels_first
 from redtest_onnx.pruning.adapters import plain_adapter
 from redtest_onnx.pruning.narrowing import narrowed
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.targets import before_activation
 from redtest_onnx.runtime.workbench import Workbench
+
+_MOST_AXES = 4  # samples, channels, rows, columns
 
 
 def apply_plan(bench: Workbench, plan: Plan) -> Model:
@@ -59,7 +61,7 @@ def apply_with_adapters(bench: Workbench, plan: Plan, kernel: int) -> AdapterIns
     Raises:
         InputError: the graph can't be edited.
     """
-    index, shapes = bench.index, bench.shapes
+    index = bench.index
     linear = {operator.target for operator in linear_operators(bench.model)}
     removals, exits = [], set()
     for steps in _gaps(plan.steps):
@@ -67,7 +69,7 @@ def apply_with_adapters(bench: Workbench, plan: Plan, kernel: int) -> AdapterIns
         if steps[0].action == "bypass" and entry in linear and _ends_linearly(index, entry, exit_):
             removals.append(Removal(entry, exit_))  # the operator in front takes the adapter in
             continue
-        fits = steps[0].action == "adapter" or _adaptable(index, shapes, entry, exit_)
+        fits = steps[0].action == "adapter" or _adaptable(bench, entry, exit_)
         if fits and steps[0].action == "bypass":
             exits.add(exit_)
         adapter = plain_adapter(bench, entry, exit_, kernel) if fits else ()
@@ -82,12 +84,13 @@ def _ends_linearly(index: GraphIndex, entry: str, exit_: str) -> bool:
     return alone and before_activation(index, exit_)[0] == exit_
 
 
-def _adaptable(index: GraphIndex, shapes: Shapes, entry: str, exit_: str) -> bool:
-    """Whether the place of the channels is known: in front for images, last for sequences and vectors."""
-    rank = len(shapes.sizes.get(entry, ()))
-    if rank != 3:
-        return rank in (2, 4)
-    return not any(ops.qualified(index.nodes[i]) in ops.CONVOLUTION for i in index.between(entry, exit_))
+def _adaptable(bench: Workbench, entry: str, exit_: str) -> bool:
+    """Whether an adapter fits in, and can be fitted: convolutions in three dimensions can't."""
+    shapes = bench.shapes
+    before, after = shapes.sizes.get(entry, ()), shapes.sizes.get(exit_, ())
+    if not 2 <= len(before) <= _MOST_AXES or not shapes.is_float(exit_):
+        return False
+    return adaptable(before, after, channels_first(bench.index, entry, exit_, len(before)))
 
 
 def _gaps(steps: Iterable[Step]) -> list[list[Step]]:

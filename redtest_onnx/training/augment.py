@@ -30,9 +30,7 @@ def augmentation(model: Model, names: Sequence[Augmentation]) -> Augment:
     """
     if not names:
         return lambda inputs: inputs
-    images = {spec.name: _channels_first(spec) for spec in model.inputs if _is_image(spec)}
-    if not images:
-        raise InputError("no input takes images, which could be augmented", where=model.label)
+    images = image_inputs(model)
 
     def change(image: Tensor) -> Tensor:
         for name in names:
@@ -73,6 +71,18 @@ def _moved(change: Callable[[Tensor], Tensor], image: Tensor, first: bool) -> Te
     if first:
         return change(image)
     return change(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def image_inputs(model: Model) -> dict[str, bool]:
+    """The inputs that take images, and whether their channels come before rows and columns.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = {spec.name: _channels_first(spec) for spec in model.inputs if _is_image(spec)}
+    if not found:
+        raise InputError("no input takes images, which could be augmented", where=model.label)
+    return found
 
 
 def _is_image(spec: TensorSpec) -> bool:

@@ -228,6 +228,19 @@ def test_exponents_must_be_ordered(p: float, q: float) -> None:
         retained(3, 0.0, p, q)
 
 
+@properties
+@given(weights, exponents)
+def test_no_fewer_stay_than_the_bound_says(values: np.ndarray, pair: tuple[float, float]) -> None:
+    """Theorem 3.3, for each number of largest weights, with eta as it defines it."""
+    p, q = pair
+    powers = np.sort(np.abs(values))[::-1] ** p
+    assume(powers[0] > 0)
+    index = pq_index(values, p, q)
+    for kept in range(1, len(powers)):
+        eta = powers[kept:].sum() / powers[:kept].sum()
+        assert kept >= retained(len(values), index, p, q, eta=eta * (1 + 1e-9))
+
+
 def test_retained_follows_the_formula_with_eta() -> None:
     expected = math.ceil(1000 * 1.1 ** (-1 / 0.5) * (1 - 0.3) ** 1.0)
     assert retained(1000, 0.3, 0.5, 1.0, eta=0.1) == expected

@@ -115,12 +115,13 @@ def test_where_others_read_what_is_in_front_the_gap_gets_its_own() -> None:
     [
         ((4,), "MatMul", True),
         ((5, 4), "MatMul", True),
-        ((4, 5), "Conv", False),  # lines: their channels stand in front
+        ((4, 5), "Conv", True),  # lines: their channels stand in front
         ((4, 5, 5), "Conv", True),
+        ((4, 3, 5, 5), "Conv", False),  # which is not fitted
         ((2, 3, 5, 4), "MatMul", False),
     ],
 )
-def test_only_where_the_place_of_channels_is_known(shape: tuple[int, ...], operator: str, fits: bool) -> None:
+def test_adapters_stand_where_they_can_be_fitted(shape: tuple[int, ...], operator: str, fits: bool) -> None:
     net = Net(x=("n", *shape))
 
     def linear(source: str, name: str) -> str:
@@ -136,4 +137,4 @@ def test_only_where_the_place_of_channels_is_known(shape: tuple[int, ...], opera
     assert adapters(found.model) == ({"r1"} if fits else set())
     if operator == "Conv" and fits:
         made = next(node for node in found.model.graph.node if node.output[0] == adapter_output("r1", 0))
-        assert found.model.initializers[made.input[1]].dims[2:] == [3, 3]  # of the size asked for
+        assert found.model.initializers[made.input[1]].dims[2:] == [3] * (len(shape) - 1)  # of the size asked for

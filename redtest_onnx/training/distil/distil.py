@@ -22,6 +22,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import RunOptions
+from redtest_onnx.training.augment import image_inputs
 from redtest_onnx.training.distil.loss import DistilLoss, DistilTarget
 from redtest_onnx.training.distil.samples import DistilSamples
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -76,7 +77,8 @@ def distil(
         note: called with steps done, all steps, and what is done.
 
     Raises:
-        InputError: the student holds operators that PyTorch can't run here, or nothing can be compared.
+        InputError: the student holds operators that PyTorch can't run here, nothing can be compared, or there
+            are no images that could be mirrored or shifted.
     """
     settings, options = settings or DistilSettings(), options or RunOptions()
     if not targets:
@@ -172,14 +174,13 @@ class _Run:
         settings, fit = self._settings, self._samples.fit
         size = self._fixed or min(settings.batch_size, len(fit))
         rng = np.random.default_rng(settings.seed)
+        images = image_inputs(self._pruned) if settings.mirror or settings.crop else {}
         for rows in self._samples.drawn(rng, size, settings.steps):
             feeds = dict(self._samples.data.inputs(fit[rows]))
             mirrored = rng.random(size) < 0.5 if settings.mirror else np.zeros(size, bool)
             shift = rng.integers(-1, 2, 2) if settings.crop else np.zeros(2, np.int64)
-            for name, array in feeds.items():
-                if array.ndim == 4:
-                    array = np.where(mirrored[:, None, None, None], array[..., ::-1], array)
-                    feeds[name] = _shifted(array, shift * np.array(array.shape[2:]) // 8)
+            for name, channels_first in images.items():
+                feeds[name] = moved_images(feeds[name], mirrored, shift, channels_first)
             yield feeds, None if shift.any() else rows + len(fit) * mirrored
 
 
@@ -198,14 +199,30 @@ def schedule_position(step: int, settings: DistilSettings, elapsed: float) -> in
     return max(step, min(settings.steps, int(settings.steps * elapsed / settings.seconds)))
 
 
-def _shifted(images: npt.NDArray[np.generic], by: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
-    """Images [n, C, H, W] moved by rows and columns; what comes in is zero."""
+def moved_images(
+    images: npt.NDArray[np.generic],
+    mirrored: npt.NDArray[np.bool_],
+    shift: npt.NDArray[np.int64],
+    channels_first: bool,
+) -> npt.NDArray[np.generic]:
+    """Some images mirrored left to right, and all moved; what comes in is zero.
+
+    Args:
+        images: [n, C, H, W], or [n, H, W, C].
+        mirrored: [n] which ones.
+        shift: eighths of the rows and of the columns.
+        channels_first: which of the two layouts.
+    """
+    before = (slice(None),) * (2 if channels_first else 1)
+    sizes = images.shape[len(before) : len(before) + 2]
+    images = np.where(mirrored[:, None, None, None], np.flip(images, len(before) + 1), images)
+    by = shift * np.array(sizes) // 8
     if not by.any():
         return np.ascontiguousarray(images)
     moved = np.zeros_like(images)
-    source = tuple(slice(max(-b, 0), size - max(b, 0)) for b, size in zip(by, images.shape[2:], strict=True))
-    target = tuple(slice(max(b, 0), size - max(-b, 0)) for b, size in zip(by, images.shape[2:], strict=True))
-    moved[:, :, target[0], target[1]] = images[:, :, source[0], source[1]]
+    source = tuple(slice(max(-b, 0), size - max(b, 0)) for b, size in zip(by, sizes, strict=True))
+    target = tuple(slice(max(b, 0), size - max(-b, 0)) for b, size in zip(by, sizes, strict=True))
+    moved[(*before, *target)] = images[(*before, *source)]
     return moved
 
 

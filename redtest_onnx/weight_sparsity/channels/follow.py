@@ -220,6 +220,8 @@ class _Follower:
             shape = self.scope.numbers(node, "shape")
             if shape is None or len(shape) != 2 or ops.attribute(node, "allowzero", 0):
                 raise _BrokenError
+            if shape[0] not in (-1, 0, 1) or shape[1] == 0:
+                raise _BrokenError  # rows would not be samples
             if shape[1] != -1 and shape[1] % self.link.channels:
                 raise _BrokenError
             self.link.reshapes.append(i)

@@ -10,11 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="distillation needs PyTorch")
 
+from output_graph import Graph, floats  # noqa: E402
+
 import redtest_onnx as rt  # noqa: E402
 from redtest_onnx.pruning.apply import apply_plan  # noqa: E402
 from redtest_onnx.pruning.plan import Plan, Step  # noqa: E402
 from redtest_onnx.runtime.workbench import Workbench  # noqa: E402
-from redtest_onnx.training.distil.distil import distil, schedule_position  # noqa: E402
+from redtest_onnx.training.augment import image_inputs  # noqa: E402
+from redtest_onnx.training.distil.distil import distil, moved_images, schedule_position  # noqa: E402
 from redtest_onnx.training.distil.loss import DistilTarget, divergence, feature_error  # noqa: E402
 from redtest_onnx.training.distil.samples import DistilSamples  # noqa: E402
 from redtest_onnx.training.distil.settings import DistilSettings  # noqa: E402
@@ -80,6 +83,26 @@ def test_time_ends_it() -> None:
 @pytest.mark.parametrize("changes", [{"mirror": True}, {"crop": True}, {"precision": "bfloat16"}])
 def test_options_run(changes: dict[str, object]) -> None:
     assert np.isfinite(run("resnet", steps=3, **changes).loss_after)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1, 0), (-1, 1)])
+def test_images_move_alike_in_both_layouts(shift: tuple[int, int]) -> None:
+    images = np.random.default_rng(0).normal(size=(2, 3, 8, 16))
+    mirrored = np.array([True, False])
+    first = moved_images(images, mirrored, np.array(shift), True)
+    last = moved_images(images.transpose(0, 2, 3, 1), mirrored, np.array(shift), False)
+    np.testing.assert_array_equal(first.transpose(0, 2, 3, 1), last)
+    rows, columns = shift[0], 2 * shift[1]  # an eighth each
+    expected = np.stack([images[0, :, :, ::-1], images[1]])
+    padded = np.pad(expected, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    np.testing.assert_array_equal(first, padded[:, :, 2 - rows : 10 - rows, 2 - columns : 18 - columns])
+
+
+def test_what_takes_no_images_can_not_be_mirrored() -> None:
+    g = Graph(0)
+    g("MatMul", g.feed("x", 4), g.store(np.eye(4)), to="y")
+    with pytest.raises(rt.InputError, match="no input takes images"):
+        image_inputs(g.model(floats("y", "N", 4)))
 
 
 @pytest.mark.parametrize(
