@@ -59,10 +59,11 @@ def full_hsic(layers: Sequence[Array], others: Sequence[Array] | None = None) ->
 
 
 class _Centred:
-    """Features less their mean, cut out when they are asked for."""
+    """Features less their mean, cut out when they are asked for; 0 where they vary by rounding alone."""
 
     def __init__(self, features: Array) -> None:
         xp = namespace(features)
+        features = features.astype(xp.result_type(features.dtype, xp.float32), copy=False)
         self.features = features
         self.width = int(features.shape[1])
         rows = max(1, _BLOCK_ELEMENTS // max(self.width, 1))
@@ -71,6 +72,7 @@ class _Centred:
         low = xp.stack([part.min(axis=0) for part in parts]).min(axis=0)
         high = xp.stack([part.max(axis=0) for part in parts]).max(axis=0)
         varies = beyond_rounding(low, high, features.dtype)
+        self._varies = None if bool(varies.all()) else varies
         with np.errstate(over="ignore", invalid="ignore"):
             norms = [float(xp.square((part - self.mean) * varies).sum(axis=1).max()) for part in parts]
         largest = max(norms)
@@ -81,7 +83,18 @@ class _Centred:
     def rows(self, start: int, stop: int) -> Array:
         """[stop - start, p] in the type of the features, over `scale`."""
         part = self.features[start:stop]
-        return (part - self.mean.astype(part.dtype)) / part.dtype.type(self.scale)
+        return self._varying((part - self.mean.astype(part.dtype)) / part.dtype.type(self.scale))
+
+    def whole(self) -> Array:
+        """[n, p] float64 over `scale`, centred exactly: what rounding left of the mean would count n times."""
+        xp = namespace(self.features)
+        with np.errstate(invalid="ignore"):  # infinity, which leaves the index undefined
+            return self._varying((self.features.astype(xp.float64) - self.mean) / self.scale)
+
+    def _varying(self, centred: Array) -> Array:
+        if self._varies is not None:
+            centred *= self._varies  # what is not finite stays so
+        return centred
 
 
 def _feature_space_is_cheaper(first: list[_Centred], second: list[_Centred], n: int) -> bool:
@@ -94,23 +107,16 @@ def _feature_space_is_cheaper(first: list[_Centred], second: list[_Centred], n: 
 def _in_feature_space(first: list[_Centred], second: list[_Centred], n: int) -> Array:
     """n(n-3) times HSIC; see `unbiased_hsic_features` for the terms."""
     xp = namespace(first[0].features)
-    columns = [_whole(layer, n) for layer in second]
+    columns = [layer.whole() for layer in second]
     norms = xp.stack([xp.square(column).sum(axis=1) for column in columns])
     result = xp.empty((len(first), len(second)))
     for i, layer in enumerate(first):
-        x = _whole(layer, n)
+        x = layer.whole()
         own = xp.square(x).sum(axis=1)
         crossed = xp.stack([xp.square(x.T @ column).sum() for column in columns])
         totals = own.sum() * norms.sum(axis=1) / ((n - 1) * (n - 2))
         result[i] = crossed - n / (n - 2) * (norms @ own) + totals
     return result
-
-
-def _whole(layer: _Centred, n: int) -> Array:
-    """[n, p] float64 over `scale`, centred exactly: what rounding left of the mean would count n times."""
-    xp = namespace(layer.features)
-    with np.errstate(invalid="ignore"):  # infinity, which leaves the index undefined
-        return (layer.features.astype(xp.float64) - layer.mean) / layer.scale
 
 
 def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> Array:

@@ -66,6 +66,30 @@ def test_layers_that_do_not_vary_are_undefined(width: int) -> None:
     assert np.isnan(found[:, 1]).all()
 
 
+@pytest.mark.parametrize("forms", ["features", "blocks"])
+def test_rounding_noise_beside_real_features_counts_for_nothing(
+    forms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(scale=0.05, size=(64, 5)).astype(np.float32)
+    noise = 1e6 + 0.0625 * rng.integers(-3, 4, (64, 30))
+    x = np.concatenate([y, noise.astype(np.float32)], axis=1)
+    monkeypatch.setattr(exact, "_feature_space_is_cheaper", lambda *_: forms == "features")
+    assert cka(full_hsic([x, y]))[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("forms", ["features", "blocks"])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.float16])
+def test_narrow_types_are_as_their_values(
+    dtype: type, forms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    layers = [rng.integers(0, 127, (40, 6)).astype(dtype), rng.integers(0, 90, (40, 6)).astype(dtype)]
+    monkeypatch.setattr(exact, "_feature_space_is_cheaper", lambda *_: forms == "features")
+    expected = full_hsic([layer.astype(np.float64) for layer in layers])
+    np.testing.assert_allclose(full_hsic(layers), expected, rtol=1e-5)
+
+
 def test_memory_mapped_features(tmp_path: Path) -> None:
     x = layers(50, 30)[0].astype(np.float32)
     mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=x.shape)
