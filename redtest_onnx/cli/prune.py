@@ -21,7 +21,7 @@ from redtest_onnx.cli.ranking_options import engine_options, engine_options_of
 from redtest_onnx.graph.files import load
 from redtest_onnx.pruning.budget import DEFAULT_MAX_DROP
 from redtest_onnx.pruning.criteria import base as criteria
-from redtest_onnx.pruning.repair.repair import METHODS
+from redtest_onnx.pruning.repair.fit import METHODS
 from redtest_onnx.pruning.targets import QUANTITIES
 from redtest_onnx.report.table_formats import TableFormat
 from redtest_onnx.runtime.workbench import Workbench

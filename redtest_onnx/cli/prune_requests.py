@@ -17,7 +17,7 @@ from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.folder import check_output, default_output
 from redtest_onnx.pruning.prune import PruneSettings
 from redtest_onnx.pruning.repair.distilled import require_training
-from redtest_onnx.pruning.repair.repair import Method
+from redtest_onnx.pruning.repair.fit import Method
 from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
 from redtest_onnx.report.figures import check_figure

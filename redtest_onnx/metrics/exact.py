@@ -86,7 +86,7 @@ class _Centred:
         return self._varying((part - self.mean.astype(part.dtype)) / part.dtype.type(self.scale))
 
     def whole(self) -> Array:
-        """[n, p] float64 over `scale`, centred exactly: what rounding left of the mean would count n times."""
+        """[n, p] float64 over `scale`, centred exactly: what rounding leaves of a mean counts n times."""
         xp = namespace(self.features)
         with np.errstate(invalid="ignore"):  # infinity, which leaves the index undefined
             return self._varying((self.features.astype(xp.float64) - self.mean) / self.scale)

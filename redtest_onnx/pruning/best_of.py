@@ -17,8 +17,8 @@ from redtest_onnx.pruning.criteria.base import CriterionContext
 from redtest_onnx.pruning.criteria.spread import spread
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.distilled import REFIT_ROUNDS, REFIT_SAMPLES
+from redtest_onnx.pruning.repair.fit import FitSettings, fit_to_original
 from redtest_onnx.pruning.repair.refit import Effort
-from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.pruning.targets import plan_of
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress

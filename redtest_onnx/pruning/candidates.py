@@ -17,9 +17,9 @@ from redtest_onnx.metrics.agreement.classes import MEASURE
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.budget import Losses, drop
 from redtest_onnx.pruning.plan import Plan
+from redtest_onnx.pruning.repair.fit import FitSettings, Method, fit_to_original, short_fit
 from redtest_onnx.pruning.repair.known import GOAL_BYTES, KnownValues
 from redtest_onnx.pruning.repair.partial_runner import for_size
-from redtest_onnx.pruning.repair.repair import FitSettings, Method, fit_to_original, short_fit
 from redtest_onnx.runtime.outputs.kinds import ModelOutput
 from redtest_onnx.runtime.session import Session, Use
 from redtest_onnx.runtime.session_room import SPARED, is_large

@@ -11,7 +11,7 @@ from redtest_onnx.layers.granularity import Granularity
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import Budget, protected_by
 from redtest_onnx.pruning.judging import analyze_and_answer
-from redtest_onnx.pruning.repair.repair import Method
+from redtest_onnx.pruning.repair.fit import Method
 from redtest_onnx.pruning.settings import PruneSettings
 from redtest_onnx.pruning.units import kept_by, too_many, unfitted
 from redtest_onnx.runtime.workbench import Workbench

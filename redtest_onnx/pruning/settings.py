@@ -8,7 +8,7 @@ from typing import Literal
 from redtest_onnx.checks import check_settings
 from redtest_onnx.errors import SettingError
 from redtest_onnx.pruning.criteria.base import names
-from redtest_onnx.pruning.repair.repair import Method
+from redtest_onnx.pruning.repair.fit import Method
 from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.similarity.settings import AnalysisSettings
 from redtest_onnx.training.distil.settings import DistilSettings

@@ -85,6 +85,11 @@ def repair_words(repair: Repair) -> str:
         lost = "" if repair.loss is None else f" until then {repair.loss * 100:.1f} points are lost"
         names = ", ".join(repair.redrawn)
         return f"Resized and drew anew, to be trained with `finetune`;{lost}: {names}."
+    if not repair.refits and repair.method != "none" and repair.training is None:
+        return (
+            "Nothing was refitted: no operator behind the removed layers has weights that can be solved for "
+            "(quantised and computed ones can't), or no correction helped on samples held back from the fit."
+        )
     adapters = sum(is_adapter(refit.operator) for refit in repair.refits)
     fitted = f"Refitted {plural(len(repair.refits) - adapters, 'operator')}"
     if adapters:

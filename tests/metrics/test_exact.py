@@ -80,9 +80,7 @@ def test_rounding_noise_beside_real_features_counts_for_nothing(
 
 @pytest.mark.parametrize("forms", ["features", "blocks"])
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.float16])
-def test_narrow_types_are_as_their_values(
-    dtype: type, forms: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_narrow_types_are_as_their_values(dtype: type, forms: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     layers = [rng.integers(0, 127, (40, 6)).astype(dtype), rng.integers(0, 90, (40, 6)).astype(dtype)]
     monkeypatch.setattr(exact, "_feature_space_is_cheaper", lambda *_: forms == "features")

@@ -137,4 +137,6 @@ def test_adapters_stand_where_they_can_be_fitted(shape: tuple[int, ...], operato
     assert adapters(found.model) == ({"r1"} if fits else set())
     if operator == "Conv" and fits:
         made = next(node for node in found.model.graph.node if node.output[0] == adapter_output("r1", 0))
-        assert found.model.initializers[made.input[1]].dims[2:] == [3] * (len(shape) - 1)  # of the size asked for
+        assert found.model.initializers[made.input[1]].dims[2:] == [3] * (
+            len(shape) - 1
+        )  # of the size asked for

@@ -21,7 +21,8 @@ import redtest_onnx as rt
 from redtest_onnx.data.dataset import Subset
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.pruning.repair.repair import METHODS, Method, RepairSettings, repair
+from redtest_onnx.pruning.repair.fit import METHODS, Method
+from redtest_onnx.pruning.repair.repair import RepairSettings, repair
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.distil.settings import DistilSettings
 

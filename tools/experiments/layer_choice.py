@@ -30,7 +30,7 @@ from redtest_onnx.data.dataset import Subset
 from redtest_onnx.pruning import prune as pruning
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.plan import Step
-from redtest_onnx.pruning.repair.repair import METHODS, Method
+from redtest_onnx.pruning.repair.fit import METHODS, Method
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import analyze

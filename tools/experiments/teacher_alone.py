@@ -25,8 +25,8 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.distilled import REFIT_ROUNDS, REFIT_SAMPLES
+from redtest_onnx.pruning.repair.fit import FitSettings, fit_to_original
 from redtest_onnx.pruning.repair.refit import Effort
-from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.finetune import finetune
 from redtest_onnx.training.settings import OPTIMIZERS, TrainingSettings

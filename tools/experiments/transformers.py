@@ -39,7 +39,7 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.prune import PruneSettings, plan, rewrite
-from redtest_onnx.pruning.repair.repair import METHODS
+from redtest_onnx.pruning.repair.fit import METHODS
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench

@@ -33,7 +33,7 @@ from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.pairs import HELD_SHARE, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
-from redtest_onnx.pruning.repair.working_model import WorkingModel
+from redtest_onnx.pruning.repair.working_model import WorkingModel, shared_operators
 from redtest_onnx.runtime.session_room import SPARED, is_large, make_room, return_memory
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
@@ -80,12 +80,14 @@ class Effort:
         density: rows per unknown.
         known: what other fits of the same original on the same samples have found; nothing if None.
         diagnose: whether the condition of each fit is found out, which takes as long as to solve it.
+        untie: whether operators that share their weights get their own; else they stay as they are.
     """
 
     rounds: int = ROUNDS
     density: int = FINAL_ROWS
     known: KnownValues | None = None
     diagnose: bool = True
+    untie: bool = True
 
 
 @one_blas_thread(solvers=True)
@@ -123,12 +125,14 @@ def refit(
     goals = gap_goals(old_index, plan, pruned.exits)
     taken = taken_channels(bench.model, plan)
     changed = changed_tensors(old_index, index_of(pruned.model), taken)
-    by_target = {operator.target: operator for operator in working.operators}
+    tied = set() if effort.untie else shared_operators(pruned.model)
+    operators = [operator for operator in working.operators if operator.node not in tied]
+    by_target = {operator.target: operator for operator in operators}
     in_scope: dict[Scope, Callable[[LinearOperator], bool]] = {
         "all": lambda operator: operator.input in changed or operator.target in goals,
         "gaps": lambda operator: operator.target in goals,
     }
-    todo = [operator for operator in working.operators if in_scope[scope](operator)]
+    todo = [operator for operator in operators if in_scope[scope](operator)]
     firsts = [upstream_operator(index, operator, by_target) if effort.rounds else None for operator in todo]
     starts = [(first or operator).node for first, operator in zip(firsts, todo, strict=True)]
     # Nothing in front of an operator that is still to be changed may be left behind.

@@ -6,15 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import sqrt
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from redtest_onnx.checks import Share, check_settings
-from redtest_onnx.data.batching import Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, first_line
-from redtest_onnx.pruning.apply import AdapterInsertion, apply_with_adapters
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
 from redtest_onnx.pruning.repair.distilled import (
@@ -26,21 +24,16 @@ from redtest_onnx.pruning.repair.distilled import (
     require_training,
     training_offer,
 )
-from redtest_onnx.pruning.repair.equations import SEARCHING_ROWS
-from redtest_onnx.pruning.repair.known import KnownValues
-from redtest_onnx.pruning.repair.refit import Effort, Refit, refit
+from redtest_onnx.pruning.repair.fit import FitSettings, Fitted, Method, fit_to_original, short_fit
+from redtest_onnx.pruning.repair.refit import Effort, Refit
 from redtest_onnx.pruning.repair.reinit import reinitialised
 from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
+from redtest_onnx.pruning.repair.working_model import shared_operators
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 from redtest_onnx.training.distil.settings import DistilSettings
 
 log = logging.getLogger(__name__)
-
-Method = Literal["none", "adapter", "refit", "distil", "reinit", "auto"]
-Fitted = Literal["adapter", "refit", "distil"]
-METHODS: tuple[Method, ...] = get_args(Method)
-_TRIED_ON = 256  # samples, enough to tell a good plan from a bad one
 
 
 @dataclass(frozen=True)
@@ -95,35 +88,6 @@ class RepairSettings:
         check_settings(self)
 
 
-@dataclass(frozen=True, eq=False)
-class FitSettings:
-    """How one repair is fitted.
-
-    Attributes:
-        method: "refit" or "adapter", see `repair`; "distil" is fitted as "refit" is.
-        fit: the samples to fit to.
-        kernel: size of the convolutions of fitted adapters.
-        effort: how much is done for it; with adapters no two operators are solved together.
-    """
-
-    method: Fitted
-    fit: Indices
-    kernel: int = 1
-    effort: Effort = field(default_factory=Effort)
-
-
-def short_fit(method: Method, fit: Indices, known: KnownValues | None = None) -> FitSettings:
-    """The fit that plans are tried with: of few samples, and far fewer rows than a last one.
-
-    Args:
-        method: how the result will be repaired.
-        fit: samples, of which the first are taken.
-        known: what other fits to them have found.
-    """
-    effort = Effort(1, SEARCHING_ROWS, known, diagnose=False)
-    return FitSettings("adapter" if method == "adapter" else "refit", fit[:_TRIED_ON], effort=effort)
-
-
 def repair(
     bench: Workbench,
     pruned: Model,
@@ -156,125 +120,193 @@ def repair(
         large, is left out.
     """
     method = settings.method
-    unrepaired = bench.successor(pruned)
     if method == "none" or plan.empty:
         reason = "not asked for" if method == "none" else "nothing was removed"
-        return unrepaired, Repair("none", reason=reason)
+        return bench.successor(pruned), Repair("none", reason=reason)
     if method == "reinit":
-        return _redrawn(bench, unrepaired, plan)
+        return _redrawn(bench, pruned, plan)
     if method == "auto" and bench.data.synthetic:
         reason = "synthetic inputs tell nothing about the data the model works on"
-        return unrepaired, Repair("none", reason=reason)
-    fit, held_out = bench.splits.fit, bench.splits.choose
-    judge = bench.evaluator(held_out)
-
-    def judged(candidate: Workbench) -> tuple[float, float]:
-        # Its session is kept for the checks that follow, unless others than the outputs are judged.
-        result = judge.evaluate(candidate.model if judge.reads_inside else candidate.session())
-        return drop(judge.reference, result), result.agreement.relative_l2
-
-    plain = judged(unrepaired)
-    unrepaired.close()
-    sizes = len(fit), len(held_out)
-    # Those that add no parameters come first and win where the samples can't tell them apart.
-    names: tuple[Fitted, ...] = ("refit", "adapter") if method == "auto" else (method,)
+        return bench.successor(pruned), Repair("none", reason=reason)
     if method == "distil":
         require_training()
-    tried: list[tuple[tuple[float, float], Fitted, Workbench, tuple[Refit, ...]]] = []
-    failed: list[str] = []
-    offer, training, spread = None, None, 0
-    for name in names:
-        if tried and tried[0][0][0] < _standard_error(tried[0][0][0], sizes[1]):
-            break  # nothing could be told to be better
-        try:
-            fits = FitSettings(name, fit, settings.kernel)
-            if name == "distil":
-                fits = replace(fits, fit=fit[:REFIT_SAMPLES], effort=Effort(REFIT_ROUNDS))
-            if name == "refit" and settings.shards is not None:
-                model, refits, spread = refit_over_shards(
-                    bench, pruned, plan, settings.shards, progress=progress
-                )
-            else:
-                model, refits = fit_to_original(bench, pruned, plan, fits, progress)
-            fitted = bench.successor(model)
-            if not allows(fitted):
-                failed.append(f"with {name} the result would be larger than it may be")
+    repairs = _Repairs(bench, pruned, plan, settings, allows, progress)
+    return repairs.distilled() if method == "distil" else repairs.best()
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A repair that was made.
+
+    Attributes:
+        method: by which method.
+        model: the repaired model.
+        refits: what was done to each operator.
+        fitted_on: number of samples.
+        loss: of accuracy or agreement on held-out samples; the error of the outputs decides between equals.
+    """
+
+    method: Fitted
+    model: Workbench
+    refits: tuple[Refit, ...]
+    fitted_on: int
+    loss: tuple[float, float]
+
+
+class _Repairs:
+    """Repairs of one pruned model, judged on the same held-out samples; arguments as of `repair`."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        pruned: Model,
+        plan: Plan,
+        settings: RepairSettings,
+        allows: Callable[[Workbench], bool],
+        progress: Progress | None,
+    ) -> None:
+        self._bench, self._pruned, self._plan = bench, pruned, plan
+        self._settings, self._allows, self._progress = settings, allows, progress
+        self._fit, self._held_out = bench.splits.fit, len(bench.splits.choose)
+        self._judge = bench.evaluator(bench.splits.choose)
+        self._failed: list[str] = []
+        self._unrepaired = bench.successor(pruned)
+        self._plain = self._judged(self._unrepaired)
+        self._unrepaired.close()
+
+    def best(self) -> tuple[Workbench, Repair]:
+        """The repair that was asked for; of all with "auto", or the plain removal if that loses least."""
+        asked = self._settings.method
+        # Those that add no parameters come first and win where the samples can't tell them apart.
+        names: tuple[Fitted, ...] = ("refit", "adapter")
+        tried: list[_Attempt] = []
+        offered = Repair("none")
+        for name in (name for name in names if asked in (name, "auto")):
+            if tried and tried[0].loss[0] < self._error_of(tried[0]):
+                break  # nothing could be told to be better
+            attempt = self._attempt(name)
+            if attempt is None:
                 continue
-            loss = judged(fitted)
-            tried.append((loss, name, fitted, refits))
+            tried.append(attempt)
+            if asked == "auto" and name == "refit" and attempt.loss[0] >= 2 * self._error_of(attempt):
+                trained, offered = self._trained_unasked(attempt)
+                if offered.method == "distil":
+                    return trained, offered
+        if not tried:
+            return self._nothing("; ".join(self._failed))
+        limit = self._settings.max_drop
+        # A last fit may lose more on held-out samples than the short one that the plan was chosen by.
+        if limit is not None and tried[0].loss[0] > limit:
+            fits = short_fit(asked, self._fit)
+            short = self._attempt(fits.method, fits)
+            if short is not None and short.loss[0] <= limit:
+                return short.model, self._described(short)
+        chosen = tried[0]
+        for other in tried[1:]:
+            if other.loss[0] + self._error_of(chosen) < chosen.loss[0]:
+                chosen = other
+        model, found = chosen.model, self._described(chosen)
+        if asked == "auto" and not chosen.loss < self._plain:
+            model, found = self._nothing("no repair was better on held-out samples")
+        return model, replace(found, training=offered.training, offer=offered.offer)
+
+    def distilled(self) -> tuple[Workbench, Repair]:
+        """A short refit with training behind it, or the better refit where held-out samples agree no more."""
+        effort = Effort(REFIT_ROUNDS)
+        fits = FitSettings("distil", self._fit[:REFIT_SAMPLES], self._settings.kernel, effort)
+        short = self._attempt("distil", fits)
+        if short is None:
+            return self._nothing("; ".join(self._failed))
+        model, found = self._trained(short)
+        if found.method == "distil":
+            return model, found
+        # What the user gets in its place is not the short refit that the training began with.
+        whole = self._attempt("refit")
+        if whole is None or not whole.loss < short.loss:
+            return model, found
+        return whole.model, replace(self._described(whole), training=found.training)
+
+    def _judged(self, candidate: Workbench) -> tuple[float, float]:
+        # Its session is kept for the checks that follow, unless others than the outputs are judged.
+        result = self._judge.evaluate(candidate.model if self._judge.reads_inside else candidate.session())
+        return drop(self._judge.reference, result), result.agreement.relative_l2
+
+    def _error_of(self, attempt: _Attempt) -> float:
+        return _standard_error(attempt.loss[0], self._held_out)
+
+    def _attempt(self, name: Fitted, fits: FitSettings | None = None) -> _Attempt | None:
+        """One repair; None, with the reason noted, if it fails or its result is too large."""
+        fits = fits or FitSettings(name, self._fit, self._settings.kernel)
+        spread = self._settings.shards if name == "refit" and fits.fit is self._fit else None
+        try:
+            model, refits, count = self._made(fits, spread)
+            allowed = self._allows(model)
+            if not allowed and spread is None and shared_operators(self._pruned):
+                # They got weights of their own; if they stay as they are, it may be small enough.
+                fits = replace(fits, effort=replace(fits.effort, untie=False))
+                model, refits, count = self._made(fits)
+                allowed = self._allows(model)
+            if allowed:
+                return _Attempt(name, model, refits, count, self._judged(model))
         except (InputError, np.linalg.LinAlgError) as error:
-            if name == "refit" and settings.shards is not None and isinstance(error, InputError):
+            if spread is not None and isinstance(error, InputError):
                 raise  # of a file that was named for this fit
             # The plain removal is still there: a repair that can't be made ends nothing.
             log.warning("repair by %s is left out: %s", name, first_line(error))
-            failed.append(f"{name} failed: {first_line(error)}")
-            continue
-        if method == "auto" and name == "refit" and loss[0] >= 2 * _standard_error(loss[0], sizes[1]):
-            offer = training_offer(bench, fitted, settings.distil)
-            if not offer.accepted:
-                continue
-            offer, found = None, Repair("refit", refits, *sizes, plain[0], loss[0])
-            try:
-                fitted, found = _trained((bench, fitted), found, loss, judged, settings.distil, progress)
-            except InputError as error:
-                log.warning("training without labels is left out: %s", first_line(error))
-            if found.method == "distil":
-                return fitted, found
-            training = found.training
-    if tried and method != "distil" and settings.max_drop is not None and tried[0][0][0] > settings.max_drop:
-        # A last fit may lose more on held-out samples than the short one that the plan was chosen by.
-        short = short_fit(method, fit)
-        model, refits = fit_to_original(bench, pruned, plan, short, progress)
-        loss = judged(fitted := bench.successor(model))
-        if loss[0] <= settings.max_drop and allows(fitted):
-            return fitted, Repair(short.method, refits, len(short.fit), sizes[1], plain[0], loss[0])
-    if not tried:
-        return unrepaired, Repair("none", (), *sizes, plain[0], plain[0], "; ".join(failed))
-    loss, name, kept, refits = tried[0]
-    for other in tried[1:]:
-        if other[0][0] + _standard_error(loss[0], sizes[1]) < loss[0]:
-            loss, name, kept, refits = other
-    if method == "auto" and not loss < plain:
-        reason = "no repair was better on held-out samples"
-        return unrepaired, Repair("none", refits, *sizes, plain[0], plain[0], reason, training, offer)
-    if name != "distil":
-        fitted_on = spread if name == "refit" and spread else len(fit)
-        return kept, Repair(name, refits, fitted_on, sizes[1], plain[0], loss[0], None, training, offer)
-    found = Repair("refit", refits, min(len(fit), REFIT_SAMPLES), sizes[1], plain[0], loss[0])
-    kept, found = _trained((bench, kept), found, loss, judged, settings.distil, progress)
-    if found.method == "distil":
-        return kept, found
-    # What the user gets in its place is not the short refit that the training began with.
-    model, refits = fit_to_original(bench, pruned, plan, FitSettings("refit", fit), progress)
-    fitted = bench.successor(model)
-    whole = judged(fitted) if allows(fitted) else (float("inf"), float("inf"))
-    if not whole < loss:
-        return kept, found
-    return fitted, replace(found, refits=refits, fitted_on=len(fit), loss=whole[0])
+            self._failed.append(f"{name} failed: {first_line(error)}")
+            return None
+        self._failed.append(f"with {name} the result would be larger than it may be")
+        return None
+
+    def _made(
+        self, fits: FitSettings, shards: FitShards | None = None
+    ) -> tuple[Workbench, tuple[Refit, ...], int]:
+        """A repaired model, what was done to each operator, and the number of samples."""
+        what = self._bench, self._pruned, self._plan
+        if shards is not None:
+            model, refits, count = refit_over_shards(*what, shards, progress=self._progress)
+        else:
+            model, refits = fit_to_original(*what, fits, self._progress)
+            count = len(fits.fit)
+        return self._bench.successor(model), refits, count
+
+    def _trained_unasked(self, refitted: _Attempt) -> tuple[Workbench, Repair]:
+        """Training behind a refit where that is short enough, and was worth it; else what it would take."""
+        found = self._described(refitted)
+        offer = training_offer(self._bench, refitted.model, self._settings.distil)
+        if not offer.accepted:
+            return refitted.model, replace(found, offer=offer)
+        try:
+            return self._trained(refitted)
+        except InputError as error:
+            log.warning("training without labels is left out: %s", first_line(error))
+            return refitted.model, found
+
+    def _trained(self, refitted: _Attempt) -> tuple[Workbench, Repair]:
+        """A refitted model with training behind it, or as it was where held-out samples agree no more."""
+        model, training = distilled(self._bench, refitted.model.model, self._settings.distil, self._progress)
+        trained = self._bench.successor(model)
+        found, after = replace(self._described(refitted), training=training), self._judged(trained)
+        if not after < refitted.loss:
+            return refitted.model, found
+        return trained, replace(found, method="distil", loss=after[0])
+
+    def _described(self, kept: _Attempt) -> Repair:
+        method = "refit" if kept.method == "distil" else kept.method
+        sizes = kept.fitted_on, self._held_out
+        return Repair(method, kept.refits, *sizes, self._plain[0], kept.loss[0])
+
+    def _nothing(self, reason: str) -> tuple[Workbench, Repair]:
+        plain = self._plain[0]
+        return self._unrepaired, Repair("none", (), len(self._fit), self._held_out, plain, plain, reason)
 
 
-def _trained(
-    sides: tuple[Workbench, Workbench],
-    refitted: Repair,
-    loss: tuple[float, float],
-    judged: Callable[[Workbench], tuple[float, float]],
-    settings: DistilSettings,
-    progress: Progress | None,
-) -> tuple[Workbench, Repair]:
-    """A refitted model with training behind it, or as it was where held-out samples agree no more."""
-    bench, kept = sides
-    model, training = distilled(bench, kept.model, settings, progress)
-    trained = bench.successor(model)
-    found, after = replace(refitted, training=training), judged(trained)
-    return (trained, replace(found, method="distil", loss=after[0])) if after < loss else (kept, found)
-
-
-def _redrawn(bench: Workbench, unrepaired: Workbench, plan: Plan) -> tuple[Workbench, Repair]:
+def _redrawn(bench: Workbench, pruned: Model, plan: Plan) -> tuple[Workbench, Repair]:
     """The model with operators drawn anew, and what held-out samples say before any training."""
     model, names = reinitialised(bench, plan)
     if not names:
         reason = "the shapes fit without the removed layers, so that nothing had to be drawn anew"
-        return unrepaired, Repair("none", reason=reason)
+        return bench.successor(pruned), Repair("none", reason=reason)
     kept, judge = bench.successor(model), bench.evaluator(bench.splits.choose)
     loss = drop(judge.reference, judge.evaluate(model))
     return kept, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
@@ -284,21 +316,3 @@ def _standard_error(loss: float, samples: int) -> float:
     """Of a share seen on so many samples; not below what one of them makes."""
     share = min(max(loss, 0.0), 1.0)
     return max(sqrt(share * (1 - share) / max(samples, 1)), 1 / max(samples, 1))
-
-
-def fit_to_original(
-    bench: Workbench, pruned: Model, plan: Plan, settings: FitSettings, progress: Progress | None = None
-) -> tuple[Model, tuple[Refit, ...]]:
-    """One repair, whether it helps or not.
-
-    Args:
-        bench: as in `repair`.
-        pruned: the model without the plan's layers.
-        plan: what was taken out.
-        settings: what is fitted, and to which samples.
-        progress: called after each operator.
-    """
-    adapters = settings.method == "adapter"
-    gaps = apply_with_adapters(bench, plan, settings.kernel) if adapters else AdapterInsertion(pruned)
-    effort = replace(settings.effort, rounds=0) if adapters else settings.effort
-    return refit(bench, gaps, plan, settings.fit, effort=effort, progress=progress)

@@ -87,6 +87,17 @@ class WorkingModel:
         return self.model.initializers[self.model.graph.node[node].input[position]]
 
 
+def shared_operators(model: Model) -> set[int]:
+    """Nodes of the linear operators whose weights others read, too."""
+    index = index_of(model)
+    return {
+        node
+        for operator in linear_operators(model)
+        for node, position in _operands(operator)
+        if len(index.readers[model.graph.node[node].input[position]]) > 1
+    }
+
+
 def _operands(operator: LinearOperator) -> list[tuple[int, int]]:
     """Nodes and positions of what a fit may change."""
     return [(operator.node, 1), *([operator.bias] if operator.bias is not None else [])]

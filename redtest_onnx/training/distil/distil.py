@@ -77,8 +77,8 @@ def distil(
         note: called with steps done, all steps, and what is done.
 
     Raises:
-        InputError: the student holds operators that PyTorch can't run here, nothing can be compared, or there
-            are no images that could be mirrored or shifted.
+        InputError: the student holds operators that PyTorch can't run or no weights to train, nothing can
+            be compared, or there are no images that could be mirrored or shifted.
     """
     settings, options = settings or DistilSettings(), options or RunOptions()
     if not targets:
@@ -90,6 +90,12 @@ def distil(
         torch.set_num_threads(options.threads)
     run = _Run(original, pruned, samples, DistilLoss(targets, settings.temperature, settings.feature_weight))
     run.prepare(settings, options)
+    if not run.student.operators:
+        raise InputError(
+            "no operator of the pruned model has weights that can be trained",
+            where=pruned.label,
+            hint="quantised and computed weights stay as they are: @repair=none",
+        )
     before = run.check_loss()
     steps = run.train(begin, note or (lambda done, total, what: None))
     after = run.check_loss()

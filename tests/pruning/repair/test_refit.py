@@ -17,9 +17,10 @@ from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan, apply_with_adapters
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import joint
+from redtest_onnx.pruning.repair.fit import FitSettings, fit_to_original
 from redtest_onnx.pruning.repair.pairs import upstream_operator
 from redtest_onnx.pruning.repair.refit import Effort, refit
-from redtest_onnx.pruning.repair.repair import FitSettings, fit_to_original
+from redtest_onnx.pruning.repair.repair import RepairSettings, repair
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -46,6 +47,9 @@ def saved(folder: Path, net: Net, output: str, inputs: np.ndarray[Any, Any]) -> 
 
 def noise(*sizes: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(5).normal(size=sizes).astype(np.float32)
+
+
+GAP = Step("gap", "h0", "h1", "bypass", None, 0, 0)
 
 
 def without(model: rt.Model, data: rt.Dataset, entry: str, exit_: str, **options: Any) -> rt.Model:
@@ -162,6 +166,41 @@ def test_operators_that_shared_weights_get_their_own_once(tmp_path: Path) -> Non
     onnx.checker.check_model(fitted.proto, full_check=True)
     names = [tensor.name for tensor in fitted.graph.initializer]
     assert len(names) == len(set(names))
+
+
+def tied_net(folder: Path) -> tuple[rt.Model, rt.Dataset]:
+    """Behind a gap, two operators that share weights and one with its own."""
+    net = Net(x=[None, 6])
+    first = net("Gemm", "x", net.weight(6, 6), net.weight(6), name="h0")
+    second = net("Gemm", net("Relu", first), net.weight(6, 6), net.weight(6), name="h1")
+    shared = net.weight(6, 6)
+    third = net("MatMul", net("Relu", second), shared, name="t0")
+    tied = net("MatMul", net("Relu", third), shared, name="t1")
+    net("Gemm", net("Relu", tied), net.weight(6, 3), net.weight(3), name="y")
+    return saved(folder, net, "y", noise(300, 6))
+
+
+def test_operators_that_share_weights_can_stay_tied(tmp_path: Path) -> None:
+    model, data = tied_net(tmp_path)
+    plain = without(model, data, "h0", "h1")
+    tied = without(model, data, "h0", "h1", effort=Effort(untie=False))
+    assert count_parameters(GraphIndex(tied.graph)) < count_parameters(GraphIndex(plain.graph))
+    removed = apply_plan(Workbench(model, data, CPU), Plan("test", model.sha256, (GAP,)))
+    assert error(model, tied, data) < error(model, removed, data)
+
+
+def test_a_repair_that_unties_too_much_is_made_with_tied_weights(tmp_path: Path) -> None:
+    model, data = tied_net(tmp_path)
+    bench, plan = Workbench(model, data, CPU), Plan("test", model.sha256, (GAP,))
+    pruned = apply_plan(bench, plan)
+    most = count_parameters(GraphIndex(pruned.graph))
+    kept, found = repair(
+        *(bench, pruned, plan, RepairSettings("refit")),
+        allows=lambda candidate: (candidate.cost.parameters or 0) <= most,
+    )
+    assert found.method == "refit"
+    assert found.refits
+    assert kept.cost.parameters == most
 
 
 @pytest.mark.parametrize("kind", ["constant", "zero", "collinear", "few", "huge"])

@@ -19,15 +19,9 @@ from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import repair as module
 from redtest_onnx.pruning.repair.distilled import TrainingOffer, UnlabelledTraining
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
+from redtest_onnx.pruning.repair.fit import FitSettings, fit_to_original
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit
-from redtest_onnx.pruning.repair.repair import (
-    FitSettings,
-    Repair,
-    RepairSettings,
-    _standard_error,
-    fit_to_original,
-    repair,
-)
+from redtest_onnx.pruning.repair.repair import Repair, RepairSettings, _standard_error, repair
 from redtest_onnx.runtime.workbench import Workbench
 
 SAMPLES = 400
@@ -160,7 +154,7 @@ def test_auto_keeps_plain_removal_where_no_repair_is_better(monkeypatch: pytest.
     found, _ = decided(monkeypatch, "auto", 0.5, 0.5, 0.5)
     assert (found.method, found.loss, found.loss_plain) == ("none", 0.5, 0.5)
     assert found.reason == "no repair was better on held-out samples"
-    assert found.refits == REFITS["refit"]
+    assert found.refits == ()  # nothing that was refitted is kept
     assert (found.fitted_on, found.held_out) == sizes()
     assert found.offer == TrainingOffer(1.0, True, False)
     nearer, _ = decided(monkeypatch, "auto", (0.5, 0.4), (0.5, 0.3), (0.5, 0.3))
