@@ -96,7 +96,7 @@ def audit(
     timed: bool = True,
     known: frozenset[str] = frozenset(),
     fail_on: FailOn = "error",
-    today: date | None = None,
+    given: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> Audit:
     """Check a model against a profile.
@@ -107,13 +107,13 @@ def audit(
         timed: whether latency is measured.
         known: fingerprints of findings that don't fail any more.
         fail_on: the mildest severity that fails.
-        today: the day that suppressions are held against; today if None.
+        given: options that commands in fixes need to read the same samples; their file alone if absent.
         progress: called after each rule.
 
     Raises:
         InputError: the profile names something that is not there.
     """
-    subject = Subject(bench, profile, timed)
+    subject = Subject(bench, profile, timed, given)
     found: list[Finding] = []
     every = rules()
     seconds: dict[str, float] = {}
@@ -121,7 +121,7 @@ def audit(
         severity = profile.severities.get(rule.id, rule.severity)
         begin = perf_counter()
         if severity != "off" and (subject.runs or not rule.runs):
-            found.extend(_judged(rule, problem, severity, profile, today) for problem in rule.check(subject))
+            found.extend(_judged(rule, problem, severity, profile) for problem in rule.check(subject))
         seconds[rule.id] = perf_counter() - begin
         if progress:
             progress(done + 1, len(every), "auditing")
@@ -131,9 +131,7 @@ def audit(
     )
 
 
-def _judged(
-    rule: Rule, problem: Problem, severity: Severity, profile: Profile, today: date | None
-) -> Finding:
+def _judged(rule: Rule, problem: Problem, severity: Severity, profile: Profile) -> Finding:
     finding = Finding(
         rule.id,
         rule.name,
@@ -145,7 +143,7 @@ def _judged(
         fingerprint(rule.id, problem.cause),
     )
     for suppression in profile.suppress:
-        expired = suppression.expires is not None and suppression.expires <= (today or date.today())
+        expired = suppression.expires is not None and suppression.expires <= date.today()
         places = (*finding.nodes, *finding.tensors) or ("",)
         if suppression.rule == rule.id and not expired and _all_fit(places, suppression.where):
             return replace(finding, suppressed=suppression.reason)

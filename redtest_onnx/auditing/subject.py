@@ -51,11 +51,13 @@ class Subject:
         bench: the model and samples for it, synthetic where none were given.
         profile: the deployment target.
         timed: whether latency may be measured.
+        given: options that commands in fixes need to read the same samples.
     """
 
     bench: Workbench
     profile: Profile
     timed: bool = True
+    given: tuple[str, ...] = ()
 
     @property
     def model(self) -> Model:

@@ -22,7 +22,7 @@ from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.groups import OutputOptions, grouped
-from redtest_onnx.cli.help import Command
+from redtest_onnx.cli.help import Command, data_arguments
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.words import in_flags
@@ -166,6 +166,7 @@ def command(
                         target,
                         timed=not asked.no_latency,
                         known=known.of(path.name),
+                        given=data_arguments(context),
                         fail_on=asked.fail_on,
                         progress=progress,
                     )

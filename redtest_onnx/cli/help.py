@@ -59,6 +59,29 @@ COMMON = frozenset(
 )
 
 
+_TYPED = "redtest_onnx.typed"
+
+
+def data_arguments(ctx: click.Context) -> tuple[str, ...]:
+    """The options about samples as they were typed, for a command that is to read the same ones."""
+    options = {
+        name: option
+        for option in ctx.command.params
+        if isinstance(option, click.Option) and option.name in SECTIONS[DATA]
+        for name in option.opts
+    }
+    found: list[str] = []
+    rest = iter(ctx.meta.get(_TYPED, ()))
+    for word in rest:
+        name, sign, _ = word.partition("=")
+        option = options.get(name)
+        if option is not None:
+            found.append(word)
+            if not sign and not option.is_flag:
+                found.append(next(rest, ""))
+    return tuple(found)
+
+
 class Command(click.Command):
     """A command whose help has sections.
 
@@ -80,6 +103,11 @@ class Command(click.Command):
         self.sections = dict(sections or {})
         self.rare = frozenset(rare)
         self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; what was typed is kept for `data_arguments`."""
+        ctx.meta[_TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The parameters, `--help` and `--help-all`."""

@@ -127,7 +127,7 @@ def memory_too_large(subject: Subject) -> Iterator[Problem]:
     "RT070",
     "redundant",
     "note",
-    explanation="Layers compute nearly the same as the one before them. They can often go without loss.",
+    explanation="Layers compute nearly the same as one before them. They can often go without loss.",
     fix="Prune it with your own data, which shows what every removal costs: see `redtest-onnx prune --help`.",
     runs=True,
 )
@@ -149,6 +149,7 @@ def redundant(subject: Subject) -> Iterator[Problem]:
             f"(MSRS {analysis.redundancy.value:.1f}, on {origin})",
             "layers",
             tensors=tuple(layer.name for layer in gone),
+            fix=None if analysis.synthetic else _prune(subject),
         )
 
 
@@ -184,7 +185,9 @@ def _over(subject: Subject, quantity: str, found: float, limit: float | None, un
 
 
 def _prune(subject: Subject, *how: str) -> str:
-    data = [] if subject.data.synthetic else ["--data", _path_of(subject.data.source)]
+    data: tuple[str, ...] = subject.given
+    if not data and not subject.data.synthetic:
+        data = "--data", _path_of(subject.data.source)
     return shlex.join(["redtest-onnx", "prune", subject.label, *data, *how, "-o", subject.beside("pruned")])
 
 
