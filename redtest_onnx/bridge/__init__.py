@@ -4,9 +4,14 @@ from redtest_onnx.errors import RuntimeUnavailableError
 
 try:
     import torch  # noqa: F401
-except ModuleNotFoundError as error:
+except (ImportError, OSError) as error:  # OSError: a library of it that can't be loaded
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        raise RuntimeUnavailableError(
+            "PyTorch is not installed", hint="pip install 'redtest-onnx[torch]'"
+        ) from error
     raise RuntimeUnavailableError(
-        "PyTorch is not installed", hint="pip install 'redtest-onnx[torch]'"
+        f"PyTorch is installed, but it can't be imported ({error})",
+        hint="python -c 'import torch' must work; install it again for this machine",
     ) from error
 
 from redtest_onnx.bridge.convert import to_torch

@@ -100,6 +100,11 @@ def repair_words(repair: Repair) -> str:
             f"; on {plural(repair.held_out, 'held-out sample')} {repair.loss_plain * 100:.1f} points are "
             f"lost without that, {repair.loss * 100:.1f} with it"
         )
+        if repair.loss >= repair.loss_plain and repair.difference is not None:
+            lost += (
+                f" (its outputs differ from the original's by {repair.difference:.0%}, "
+                f"by {repair.difference_plain or 0:.0%} without)"
+            )
     words = f"{fitted} on {plural(repair.fitted_on, 'sample')}{lost}."
     poor = [f for f in repair.refits if (f.rank or 0) < f.unknowns and f.rows < 2 * f.unknowns]
     if poor:

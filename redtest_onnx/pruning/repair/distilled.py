@@ -101,10 +101,11 @@ def distilled(
         progress: called after each step.
 
     Raises:
-        RuntimeUnavailableError: PyTorch is not installed.
+        RuntimeUnavailableError: PyTorch is not installed, or can't be imported.
         InputError: operators that PyTorch can't run here.
     """
     require_training()
+    import redtest_onnx.bridge  # noqa: F401 - tells what is wrong with PyTorch, if anything is
     from redtest_onnx.training.distil.distil import distil
     from redtest_onnx.training.distil.samples import DistilSamples
 

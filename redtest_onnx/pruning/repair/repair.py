@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from redtest_onnx.checks import Share, check_settings
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.model import Model, first_line
 from redtest_onnx.pruning.budget import drop
 from redtest_onnx.pruning.plan import Plan
@@ -52,6 +52,8 @@ class Repair:
         training: what was done behind the refit without labels, whether it was kept or not; None without it.
         offer: training that "auto" left to the user where the refit loses something; None where it didn't.
         redrawn: operators that "reinit" resized and drew anew.
+        difference_plain: relative L2 error of the outputs by plain removal on the held-out samples.
+        difference: of what was kept, on the same.
     """
 
     method: str
@@ -64,6 +66,8 @@ class Repair:
     training: UnlabelledTraining | None = None
     offer: TrainingOffer | None = None
     redrawn: tuple[str, ...] = ()
+    difference_plain: float | None = None
+    difference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class _Repairs:
             if other.loss[0] + self._error_of(chosen) < chosen.loss[0]:
                 chosen = other
         model, found = chosen.model, self._described(chosen)
-        if asked == "auto" and not chosen.loss < self._plain:
+        if asked == "auto" and not self._beats_plain(chosen):
             model, found = self._nothing("no repair was better on held-out samples")
         return model, replace(found, training=offered.training, offer=offered.offer)
 
@@ -230,6 +234,13 @@ class _Repairs:
         # Its session is kept for the checks that follow, unless others than the outputs are judged.
         result = self._judge.evaluate(candidate.model if self._judge.reads_inside else candidate.session())
         return drop(self._judge.reference, result), result.agreement.relative_l2
+
+    def _beats_plain(self, attempt: _Attempt) -> bool:
+        """Whether it loses less than plain removal; by the outputs where the samples can't tell."""
+        gained = self._plain[0] - attempt.loss[0]
+        if abs(gained) < _standard_error(self._plain[0], self._held_out):
+            return attempt.loss[1] < self._plain[1]
+        return gained > 0
 
     def _error_of(self, attempt: _Attempt) -> float:
         return _standard_error(attempt.loss[0], self._held_out)
@@ -278,7 +289,7 @@ class _Repairs:
             return refitted.model, replace(found, offer=offer)
         try:
             return self._trained(refitted)
-        except InputError as error:
+        except (InputError, RuntimeUnavailableError) as error:
             log.warning("training without labels is left out: %s", first_line(error))
             return refitted.model, found
 
@@ -289,12 +300,15 @@ class _Repairs:
         found, after = replace(self._described(refitted), training=training), self._judged(trained)
         if not after < refitted.loss:
             return refitted.model, found
-        return trained, replace(found, method="distil", loss=after[0])
+        return trained, replace(found, method="distil", loss=after[0], difference=after[1])
 
     def _described(self, kept: _Attempt) -> Repair:
         method = "refit" if kept.method == "distil" else kept.method
         sizes = kept.fitted_on, self._held_out
-        return Repair(method, kept.refits, *sizes, self._plain[0], kept.loss[0])
+        plain, found = self._plain, kept.loss
+        return Repair(
+            *(method, kept.refits, *sizes, plain[0], found[0]), difference_plain=plain[1], difference=found[1]
+        )
 
     def _nothing(self, reason: str) -> tuple[Workbench, Repair]:
         plain = self._plain[0]

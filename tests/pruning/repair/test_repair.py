@@ -14,6 +14,7 @@ from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.data.arrays import ArrayData
+from redtest_onnx.errors import RuntimeUnavailableError
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import repair as module
@@ -22,6 +23,7 @@ from redtest_onnx.pruning.repair.equations import FINAL_ROWS
 from redtest_onnx.pruning.repair.fit import FitSettings, fit_to_original
 from redtest_onnx.pruning.repair.refit import ROUNDS, Refit
 from redtest_onnx.pruning.repair.repair import Repair, RepairSettings, _standard_error, repair
+from redtest_onnx.report.prunings import repair_words
 from redtest_onnx.runtime.workbench import Workbench
 
 SAMPLES = 400
@@ -95,6 +97,8 @@ def decided(
 
     def trained(bench: Workbench, model: rt.Model, *_: Any) -> Any:
         tried.append("training")
+        if "training" in failing:
+            raise RuntimeUnavailableError("no PyTorch")
         return model, UnlabelledTraining(3, 1.0, 0.5, 0.25)
 
     monkeypatch.setattr(module, "fit_to_original", fitted)
@@ -123,7 +127,8 @@ def sizes() -> tuple[int, int]:
 
 def test_a_repair_that_is_better_is_kept_with_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     found, tried = decided(monkeypatch, "refit", 0.5, 0.25)
-    assert found == Repair("refit", REFITS["refit"], *sizes(), 0.5, 0.25)
+    figures = {"difference_plain": 0.5, "difference": 0.25}
+    assert found == Repair("refit", REFITS["refit"], *sizes(), 0.5, 0.25, **figures)
     assert tried == ["refit"]
     worse, _ = decided(monkeypatch, "refit", 0.25, 0.5)
     assert (worse.method, worse.loss_plain, worse.loss) == ("refit", 0.25, 0.5)  # it was asked for
@@ -161,6 +166,23 @@ def test_auto_keeps_plain_removal_where_no_repair_is_better(monkeypatch: pytest.
     assert nearer.method == "refit"  # the outputs decide where losses are the same
 
 
+def test_less_than_the_noise_of_the_losses_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = _standard_error(0.5, sizes()[1])
+    more, _ = decided(monkeypatch, "auto", (0.5, 0.9), (0.5 + 0.9 * noise, 0.2), (0.9, 0.9))
+    assert (more.method, more.difference_plain, more.difference) == ("refit", 0.9, 0.2)
+    assert "outputs differ from the original's by 20%, by 90% without" in repair_words(more)
+    worse, _ = decided(monkeypatch, "auto", (0.5, 0.9), (0.5 + 1.1 * noise, 0.2), (0.9, 0.9))
+    assert worse.method == "none"
+    farther, _ = decided(monkeypatch, "auto", (0.5, 0.2), (0.5 - 0.9 * noise, 0.9), (0.9, 0.9))
+    assert farther.method == "none"
+
+
+def test_training_that_can_not_be_done_leaves_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted = TrainingOffer(1.0, True, True)
+    found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.9, offer=accepted, failing=["training"])
+    assert (found.method, tried) == ("refit", ["refit", "training", "adapter"])
+
+
 def test_a_repair_that_fails_or_is_too_large_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found, tried = decided(monkeypatch, "auto", 0.5, 0.1, failing=["refit"])
     assert (found.method, tried) == ("adapter", ["refit", "adapter"])
@@ -186,7 +208,8 @@ def test_training_that_is_accepted_is_kept_where_it_is_better(monkeypatch: pytes
     found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.3, offer=accepted)
     assert tried == ["refit", "training"]
     training = UnlabelledTraining(3, 1.0, 0.5, 0.25)
-    assert found == Repair("distil", REFITS["refit"], *sizes(), 0.9, 0.3, training=training)
+    figures = {"difference_plain": 0.9, "difference": 0.3}
+    assert found == Repair("distil", REFITS["refit"], *sizes(), 0.9, 0.3, training=training, **figures)
     found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.5, 0.9, offer=accepted)
     assert tried == ["refit", "training", "adapter"]
     assert (found.method, found.loss, found.training, found.offer) == ("refit", 0.5, training, None)
