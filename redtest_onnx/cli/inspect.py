@@ -19,7 +19,7 @@ from redtest_onnx.layers.elsewhere import Elsewhere, elsewhere
 from redtest_onnx.layers.granularity import GranularityChoice, measured_granularity
 from redtest_onnx.report.agreement import output_words
 from redtest_onnx.report.numbers import count, plural, size
-from redtest_onnx.report.tables import at_sizes, layer_table
+from redtest_onnx.report.tables import at_sizes, layer_table, run_words
 from redtest_onnx.runtime.guesses import shape_hint
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.selection import select_layers
@@ -71,12 +71,13 @@ def command(
     # Caches that belong to layers are no outputs of the opened graph.
     kinds = {output.name: f", {output_words(output)}" for output in bench.outputs}
     opsets = ", ".join(f"{domain} {version}" for domain, version in loaded.opsets.items())
+    each = "" if cost.run_samples == 1 else "per sample "
     screen.show(
         f"{loaded.label}: IR {loaded.proto.ir_version}, opset {opsets}",
         *(f"  input  {spec.name}: {spec}" for spec in loaded.inputs),
         *(f"  output {spec.name}: {spec}{kinds.get(spec.name, '')}" for spec in loaded.outputs),
-        f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs and "
-        f"{size(cost.peak_activation_bytes)} of activations per sample{at_sizes(cost)}",
+        f"  {count(cost.parameters)} parameters ({size(cost.parameter_bytes)}), {count(cost.macs)} MACs "
+        f"{each}and {size(cost.peak_activation_bytes)} of activations {run_words(cost)}{at_sizes(cost)}",
     )
     if cost.at is not None:
         screen.note(f"Nothing tells these sizes; others with {shape_hint(bench)}")

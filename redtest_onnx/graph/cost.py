@@ -21,15 +21,17 @@ _STATISTICS = {"BatchNormalization": (3, 4)}
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs, for one sample.
+    """What a model costs.
 
     Attributes:
         parameters: number of learned values.
         parameter_bytes: bytes of all stored values.
-        macs: multiply-accumulates; None if a shape is unknown.
-        peak_activation_bytes: largest sum of live activations; None if a shape is unknown.
+        macs: multiply-accumulates for one sample; None if a shape is unknown.
+        peak_activation_bytes: largest sum of live activations in a run of the fewest samples that the model
+            takes; None if a shape is unknown.
         at: the input sizes that multiply-accumulates and memory are for where they are a guess, in words;
             None where the model, its metadata, the data or the user tell them.
+        run_samples: how many samples the run takes that `peak_activation_bytes` is for.
     """
 
     parameters: int
@@ -37,6 +39,7 @@ class Cost:
     macs: int | None
     peak_activation_bytes: int | None
     at: str | None = None
+    run_samples: int = 1
 
 
 def model_cost(index: GraphIndex, shapes: Shapes) -> Cost:
@@ -46,6 +49,7 @@ def model_cost(index: GraphIndex, shapes: Shapes) -> Cost:
         parameter_bytes(index),
         count_macs(index, shapes),
         peak_activation_bytes(index, shapes),
+        run_samples=shapes.samples,
     )
 
 

@@ -1,4 +1,4 @@
-"""Multiply-accumulates (1 MAC = 2 FLOPs) of one run, operator by operator."""
+"""Multiply-accumulates (1 MAC = 2 FLOPs), operator by operator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redtest_onnx.graph.shapes import Shape, Shapes
 
 
 def count_macs(index: GraphIndex, shapes: Shapes, nodes: Iterable[int] | None = None) -> int | None:
-    """Multiply-accumulates of one run at the given sizes; None if a needed shape or operator is unknown.
+    """Multiply-accumulates for one sample at the given sizes; None if a shape or operator is unknown.
 
     Convolutions, matrix products and recurrent cells count; what is done element by element doesn't.
     """
@@ -27,7 +27,7 @@ def count_macs(index: GraphIndex, shapes: Shapes, nodes: Iterable[int] | None = 
         if macs is None or own:
             return None
         total += macs
-    return total
+    return total // shapes.samples
 
 
 def _node_macs(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int | None:

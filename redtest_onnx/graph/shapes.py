@@ -37,12 +37,14 @@ class Shapes:
     """Sizes and ONNX element types of tensors for one set of input sizes; tensors not found are missing.
 
     `sizes` holds fully known shapes only. `symbols` holds what can be told without concrete inputs: sizes and
-    names of open dimensions, where all of them are known; a runtime plans its memory by them.
+    names of open dimensions, where all of them are known; a runtime plans its memory by them. `samples` tells
+    how many samples the sizes are for, where a model takes no fewer.
     """
 
     sizes: Mapping[str, Shape] = field(default_factory=dict)
     dtypes: Mapping[str, int] = field(default_factory=dict)
     symbols: Mapping[str, Symbols] = field(default_factory=dict)
+    samples: int = 1
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds floating-point values; true where its type is unknown."""
@@ -54,7 +56,7 @@ class Shapes:
 
     def updated(self, sizes: Mapping[str, Shape]) -> Shapes:
         """These shapes with others, seen in a run, in their place."""
-        return Shapes({**self.sizes, **sizes}, self.dtypes, self.symbols)
+        return Shapes({**self.sizes, **sizes}, self.dtypes, self.symbols, self.samples)
 
 
 def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> Shapes:

@@ -285,7 +285,10 @@ def _adapter_cost(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[in
     """Parameters and multiply-accumulates of one linear operator with bias in the region's place."""
     assert region.entry is not None
     before, after = shapes.sizes[region.entry], shapes.sizes[region.exit]
-    return adapter_cost(before, after, channels_first(index, region.entry, region.exit, len(before)))
+    parameters, macs = adapter_cost(
+        before, after, channels_first(index, region.entry, region.exit, len(before))
+    )
+    return parameters, macs // shapes.samples
 
 
 def _dims(shape: Shape) -> str:

@@ -110,6 +110,11 @@ def _parameters(layer: Layer) -> Cell:
     return Shown(layer.parameters, f"{numbers.count(layer.parameters)} (+ {shared} shared)")
 
 
+def run_words(cost: Cost) -> str:
+    """What the memory of activations is for."""
+    return "per sample" if cost.run_samples == 1 else f"per run of {cost.run_samples} samples"
+
+
 def at_sizes(cost: Cost) -> str:
     """What stands behind numbers that depend on guessed sizes, such as " at x 1x3x64x64 (a guess)"."""
     if cost.at is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from redtest_onnx.data.dataset import Feeds
@@ -74,6 +74,7 @@ def resolve_shapes(model: Model, sample: Callable[[int], Feeds], options: RunOpt
         axes = _batch_axes(small, _sizes(model, sample(2), options))
     # Twice as many rows for twice as many samples is an accident where values decide on their number.
     by_value = _sized_by_value(model, small)
+    small = replace(small, samples=batch)
     return ResolvedShapes(batch, small, {name: axis for name, axis in axes.items() if name not in by_value})
 
 

@@ -204,8 +204,9 @@ class Workbench:
             sizes = {name: array.shape for name, array in self.sample.items()}
         except InputError:
             sizes = {}
-        inferred = infer_shapes(self.view.model, sizes)
-        self.__dict__["resolved"] = ResolvedShapes(self.fixed_batch or 1, inferred, {})
+        batch = self.fixed_batch or 1
+        inferred = replace(infer_shapes(self.view.model, sizes), samples=batch)
+        self.__dict__["resolved"] = ResolvedShapes(batch, inferred, {})
 
     @property
     def shapes(self) -> Shapes:
@@ -285,8 +286,7 @@ class Workbench:
         """The samples that judge results: those of `evaluation`, else the split for it."""
         if self.evaluation is None:
             return Subset(self.data, self.splits.judge)
-        everything = sample_indices(self.evaluation, len(self.evaluation), self.seed)
-        return Subset(self.evaluation, everything)
+        return Subset(self.evaluation, sample_indices(self.evaluation, len(self.evaluation), self.seed))
 
     @cached_property
     def samples_per_run(self) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from nets import Net, branch
 from onnx import TensorProto, helper, numpy_helper
@@ -146,6 +149,22 @@ def test_operators_that_multiply_are_counted_or_unknown(op: str) -> None:
     domain, _, kind = op.rpartition(":")
     node = helper.make_node(kind, [f"x{k}" for k in range(9)], ["y"], domain=domain)
     assert count_macs(GraphIndex(helper.make_graph([node], "g", [], [])), Shapes({})) is None
+
+
+def test_a_fixed_number_of_samples_costs_as_much_for_each(tmp_path: Path) -> None:
+    costs = []
+    for batch in ("n", 4):
+        net = Net(x=[batch, 6])
+        h = net("Relu", net("Gemm", "x", net.weight(6, 8), net.weight(8)))
+        path = tmp_path / f"{batch}.onnx"
+        onnx.save(net.model(net("Gemm", h, net.weight(8, 3), name="y")).proto, path)
+        bench = rt.open_workbench(path)
+        costs.append(bench.cost)
+        assert [layer.macs for layer in bench.layers()] == [6 * 8]
+    opened, fixed = costs
+    assert opened.macs == fixed.macs == 6 * 8 + 8 * 3
+    assert (opened.run_samples, fixed.run_samples) == (1, 4)
+    assert fixed.peak_activation_bytes == 4 * (opened.peak_activation_bytes or 0)
 
 
 def test_parameters_are_what_was_learned() -> None:

@@ -38,7 +38,7 @@ from redtest_onnx.report.prunings import (
     widths_table,
 )
 from redtest_onnx.report.table import Table
-from redtest_onnx.report.tables import comparison_table, layer_table
+from redtest_onnx.report.tables import comparison_table, layer_table, run_words
 from redtest_onnx.similarity.analyze import Analysis
 
 SYNTHETIC = (
@@ -261,7 +261,7 @@ def cost_cards(cost: Cost, file_bytes: int) -> tuple[Card, ...]:
         Card("Parameters", numbers.count(cost.parameters)),
         Card("MACs", numbers.count(cost.macs), "per sample"),
         Card("File", numbers.size(file_bytes)),
-        Card("Activations at the peak", numbers.size(cost.peak_activation_bytes), "per sample"),
+        Card("Activations at the peak", numbers.size(cost.peak_activation_bytes), run_words(cost)),
     )
 
 
