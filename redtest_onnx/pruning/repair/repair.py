@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Literal
 
 import numpy as np
@@ -52,7 +52,8 @@ class Repair:
         training: what was done behind the refit without labels, whether it was kept or not; None without it.
         offer: training that "auto" left to the user where the refit loses something; None where it didn't.
         redrawn: operators that "reinit" resized and drew anew.
-        difference_plain: relative L2 error of the outputs by plain removal on the held-out samples.
+        difference_plain: relative L2 error of the outputs by plain removal on the held-out samples; None
+            without outputs of numbers.
         difference: of what was kept, on the same.
     """
 
@@ -300,14 +301,16 @@ class _Repairs:
         found, after = replace(self._described(refitted), training=training), self._judged(trained)
         if not after < refitted.loss:
             return refitted.model, found
-        return trained, replace(found, method="distil", loss=after[0], difference=after[1])
+        return trained, replace(found, method="distil", loss=after[0], difference=_known(after[1]))
 
     def _described(self, kept: _Attempt) -> Repair:
         method = "refit" if kept.method == "distil" else kept.method
         sizes = kept.fitted_on, self._held_out
         plain, found = self._plain, kept.loss
         return Repair(
-            *(method, kept.refits, *sizes, plain[0], found[0]), difference_plain=plain[1], difference=found[1]
+            *(method, kept.refits, *sizes, plain[0], found[0]),
+            difference_plain=_known(plain[1]),
+            difference=_known(found[1]),
         )
 
     def _nothing(self, reason: str) -> tuple[Workbench, Repair]:
@@ -324,6 +327,10 @@ def _redrawn(bench: Workbench, pruned: Model, plan: Plan) -> tuple[Workbench, Re
     kept, judge = bench.successor(model), bench.evaluator(bench.splits.choose)
     loss = drop(judge.reference, judge.evaluate(model))
     return kept, Repair("reinit", held_out=len(bench.splits.choose), loss=loss, redrawn=names)
+
+
+def _known(difference: float) -> float | None:
+    return difference if isfinite(difference) else None
 
 
 def _standard_error(loss: float, samples: int) -> float:

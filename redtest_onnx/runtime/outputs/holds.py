@@ -74,6 +74,8 @@ def kind_of(graph: OutputGraph, name: str, rank: int) -> tuple[Kind, int | None,
         return "embedding", None, "its name"
     if said == "values":
         return "values", None, "its name"
+    if rank in (2, 3) and said is None and (source := _reconstructed(graph, name)):
+        return "values", None, f"it has the sizes of the input {source!r}"
     if rank == 2:
         return _vector(graph, name, trace, axis)
     if trace.maker == "linear" and axis is not None and classes > 1 and _is_raw(trace):
@@ -88,6 +90,19 @@ def kind_of(graph: OutputGraph, name: str, rank: int) -> tuple[Kind, int | None,
         if _looks_like_map(graph, name, axis):
             return "dense", axis, f"a convolution gives {classes} scores a position"
     return "values", None, f"what {_maker(graph, trace)} gives"
+
+
+def _reconstructed(graph: OutputGraph, name: str) -> str | None:
+    """The input whose sizes an output has, as an autoencoder's; None where anything tells of classes."""
+    if graph.labelled or graph.names_classes:
+        return None
+    sizes = graph.shapes.sizes
+    alike = (
+        spec.name
+        for spec in graph.model.inputs
+        if spec.dtype in FLOAT_TYPES and sizes.get(spec.name) == sizes.get(name, ())
+    )
+    return next(alike, None)
 
 
 def _vector(graph: OutputGraph, name: str, trace: Trace, axis: int | None) -> tuple[Kind, int | None, str]:

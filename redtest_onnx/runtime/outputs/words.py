@@ -14,7 +14,7 @@ _EMBEDDING = "embed embedding feat feature vector pooled pooler descriptor repre
 _VALUES = (
     "box bbox coord coordinate landmark kps keypoint point regress regression regressor depth mask heatmap "
     "flow pose angle offset variable state hidden mel audio wave waveform sound image dist distance loc "
-    "location reconstruct reconstruction reconstructed denoise denoised recon value noise"
+    "location reconstruct reconstruction reconstructed denoise denoised recon hat value noise"
 )
 _MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(_CLASSES.split(), "classes"),
