@@ -279,6 +279,18 @@ def boxes_beside_scores(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(floats("out_a"), floats("out_b"))
 
 
+def autoencoder(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    g.dense(g("Relu", g.dense(g.feed("x", 12), 12, 5)), 5, 12, to="y")
+    return g.model(floats("y"))
+
+
+def sequence_autoencoder(seed: int, batch: int | str = "N") -> rt.Model:
+    g = Graph(seed, batch)
+    g.dense(g("Relu", g.dense(g.feed("x", 7, 6), 6, 4)), 4, 6, to="y")
+    return g.model(floats("y"))
+
+
 SHARE = 0.6  # two unrelated models of few classes often answer alike
 
 CASES: dict[str, Case] = {
@@ -307,6 +319,8 @@ CASES: dict[str, Case] = {
     "pooled": Case(image(lambda g, x: g("Flatten", g("GlobalAveragePool", x)), 12), "embedding", None, 0.3),
     "named embedding": Case(vector(as_is, 12, "sentence_embedding"), "embedding", None, 0.3),
     "regression": Case(vector(as_is, 1), "values"),
+    "reconstructed vector": Case(autoencoder, "values"),
+    "reconstructed sequence": Case(sequence_autoencoder, "values"),
     "landmarks": Case(vector(as_is, 10, "landmarks"), "values"),
     "bounded": Case(vector(lambda g, x: g("Sigmoid", x)), "values"),
     "hidden states": Case(sequence(layer_norm(6), name="last_hidden_state"), "values"),

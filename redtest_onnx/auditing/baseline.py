@@ -15,13 +15,36 @@ SCHEMA = "redtest-onnx/audit/1"
 
 @dataclass(frozen=True)
 class Known:
-    """Findings of an earlier audit: rule and message by model name and fingerprint."""
+    """Findings of an earlier audit.
+
+    Attributes:
+        findings: rule and message by the path of the model and the fingerprint.
+        models: paths of all models that were audited.
+    """
 
     findings: dict[tuple[str, str], str]
+    models: frozenset[str] = frozenset()
 
-    def of(self, model: str) -> frozenset[str]:
-        """Fingerprints known for a model, by the name of its file."""
-        return frozenset(mark for name, mark in self.findings if name == model)
+    def of(self, model: Path) -> frozenset[str]:
+        """Fingerprints known for a model."""
+        return frozenset(mark for path, mark in self.findings if path == str(model))
+
+    def moved_to(self, models: Iterable[Path]) -> Known:
+        """The same findings, at the paths of these models.
+
+        A model that was audited at another path is known by the name of its file, where just one of those that
+        are not there any more, and one of those that are new, is called so.
+        """
+        now = {str(model) for model in models}
+        gone, new = self.models - now, now - self.models
+        places: dict[str, str] = {}
+        for path in gone:
+            name = Path(path).name
+            alike = [[other for other in side if Path(other).name == name] for side in (gone, new)]
+            if [len(side) for side in alike] == [1, 1]:
+                places[path] = alike[1][0]
+        found = {(places.get(path, path), mark): text for (path, mark), text in self.findings.items()}
+        return Known(found, frozenset(places.get(path, path) for path in self.models))
 
 
 def read_baseline(path: Path) -> Known:
@@ -48,9 +71,10 @@ def read_baseline(path: Path) -> Known:
 def known_of(document: dict[str, Any]) -> Known:
     """The findings of an audit's JSON document, of one model or of several."""
     found: dict[tuple[str, str], str] = {}
-    for one in document.get("audits", [document]):
+    audits = document.get("audits", [document])
+    for one in audits:
         found.update(_findings(one))
-    return Known(found)
+    return Known(found, frozenset(map(_path, audits)))
 
 
 @dataclass(frozen=True)
@@ -68,13 +92,17 @@ def compare(before: Known, after: Known) -> Change:
 
 
 def _texts(known: Known, keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    return tuple(sorted(f"{name}: {known.findings[name, mark]}" for name, mark in keys))
+    return tuple(sorted(f"{Path(path).name}: {known.findings[path, mark]}" for path, mark in keys))
 
 
 def _findings(document: dict[str, Any]) -> dict[tuple[str, str], str]:
-    name = Path(str(document.get("model", {}).get("path", ""))).name
+    path = _path(document)
     return {
-        (name, str(item["fingerprint"])): f"{item['rule']} {item['message']}"
+        (path, str(item["fingerprint"])): f"{item['rule']} {item['message']}"
         for item in document.get("findings", ())
         if not item.get("suppressed")
     }
+
+
+def _path(document: dict[str, Any]) -> str:
+    return str(Path(str(document.get("model", {}).get("path", ""))))

@@ -146,7 +146,7 @@ def command(
     named = {**written, "--write-operators": asked.write_operators, "--json": json_path}
     outputs = Outputs.of(named, force=given.force)
     target = load_profile(asked.profile)
-    known = read_baseline(baseline) if baseline else Known({})
+    known = read_baseline(baseline).moved_to(models) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     required = target.target.required_operators
@@ -159,15 +159,14 @@ def command(
     with screen.progress() as progress:
         for path in models:
             try:
-                loaded = load(path)
+                bench = Workbench(loaded := load(path), source.open(loaded), run)
                 audits.append(
                     audit(
-                        Workbench(loaded, source.open(loaded), run),
-                        target,
+                        *(bench, target),
                         timed=not asked.no_latency,
-                        known=known.of(path.name),
-                        given=data_arguments(context),
+                        known=known.of(path),
                         fail_on=asked.fail_on,
+                        given=data_arguments(context),
                         progress=progress,
                     )
                 )

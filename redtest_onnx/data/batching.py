@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
 Item = TypeVar("Item")
+Array = TypeVar("Array", bound=Any)
 
 
 def leading_indices(count: int, available: int) -> Indices:
@@ -32,6 +33,20 @@ def batches(indices: Indices, size: int, *, fixed: bool) -> Iterator[tuple[Indic
         chosen = indices[start : start + size]
         missing = size - len(chosen) if fixed else 0
         yield np.concatenate([chosen, np.full(missing, chosen[0])]), len(chosen)
+
+
+def counting(values: Array, count: int, size: int) -> Array:
+    """The rows of a run's values that count: all, where no sample fills the run up.
+
+    Where a run is one sample, its first axis may hold anything, such as the nodes of a graph.
+
+    Args:
+        values: [size, ...] of the run.
+        count: how many of its samples count.
+        size: how many it has.
+    """
+    found: Array = values if count == size else values[:count]
+    return found
 
 
 def portions(items: Iterable[Item], size_of: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:

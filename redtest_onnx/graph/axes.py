@@ -17,9 +17,10 @@ import onnx
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import Model, is_external, tensor_elements
 
-Use = Literal["samples", "steps", "positions", "image", "indexed"]
+Use = Literal["samples", "steps", "positions", "image", "indexed", "contracted"]
 """What an axis is for: recurrent and convolutional samples, steps of a recurrent operator, positions of a
-convolution (of two axes or more: an image), rows that another input's values point to."""
+convolution (of two axes or more: an image), rows that another input's values point to, what a linear operator
+sums over."""
 
 # What leaves values as they are, or shifts them: indices stay indices.
 _VALUES_KEPT = frozenset(
@@ -96,6 +97,7 @@ class AxisFlow:
         sizes: values of tensors that hold sizes.
         fed: inputs, and what only picks or shifts their values.
         ranges: for the result of a Range from 0 the axis it counts along, by tensor.
+        stored: names of stored values.
     """
 
     def __init__(self, model: Model) -> None:
@@ -103,6 +105,7 @@ class AxisFlow:
         self.tensors: dict[str, Axes] = {}
         self.sizes: dict[str, Sizes] = {}
         self.ranges: dict[str, Axis] = {}
+        self.stored: set[str] = set()
         symbols: dict[str, Axis] = {}
         for tensor in model.initializers.values():
             self._store(tensor.name, tensor)
@@ -180,6 +183,7 @@ class AxisFlow:
                 self.sizes[node.output[0]] = tuple(int(str(size)) for size in found)
 
     def _store(self, name: str, tensor: onnx.TensorProto) -> None:
+        self.stored.add(name)
         self.tensors[name] = tuple(Axis(dim) for dim in tensor.dims)
         integers = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
         if integers and tensor_elements(tensor.dims) <= _LARGEST_VALUE and not is_external(tensor):

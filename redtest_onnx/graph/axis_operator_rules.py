@@ -13,6 +13,13 @@ from redtest_onnx.graph.axis_shape_rules import integer
 Rule = Callable[[AxisFlow, onnx.NodeProto], None]
 
 
+def _contract(one: Axis, other: Axis) -> None:
+    """Note that an operator sums over axes that are as long."""
+    one.join(other)
+    one.use("contracted")
+    other.use("contracted")  # two of known sizes stay apart
+
+
 def batch_normalisation_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     """Normalisation by channel: the scale is as long as the second axis."""
     axes = flow.axes(node, 0)
@@ -47,7 +54,7 @@ def product_of(a: int, b: int) -> Rule:
         if not flow.has(node, b):
             return
         right = flow.axes(node, b)
-        left[-1].join(right[-2] if len(right) > 1 else right[0])
+        _contract(left[-1], right[-2] if len(right) > 1 else right[0])
         lead = broadcast(left[:-2], right[:-2]) if left[:-2] or right[:-2] else []
         rows = [left[-2]] if len(left) > 1 else []
         columns = [right[-1]] if len(right) > 1 else []
@@ -65,7 +72,7 @@ def fused_matmul_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
         left[-2:] = left[:-3:-1]
     if integer(node, "transB", 0):
         right[-2:] = right[:-3:-1]
-    left[-1].join(right[-2])
+    _contract(left[-1], right[-2])
     flow.make(
         node,
         [*broadcast(tuple(left[:-2]), tuple(right[:-2])), left[-2], right[-1]]
@@ -79,14 +86,14 @@ def gemm_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     left = flow.axes(node, 0)[:: -1 if integer(node, "transA", 0) else 1]
     position = 1 if ops.qualified(node) != ops.MS + "QGemm" else 3
     right = flow.axes(node, position)[:: -1 if integer(node, "transB", 0) else 1]
-    left[1].join(right[0])
+    _contract(left[1], right[0])
     flow.make(node, [left[0], right[1]])
 
 
 def n_bits_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     """Products with packed weights, whose sizes are attributes."""
     axes = flow.axes(node, 0)
-    axes[-1].join(Axis(integer(node, "K", 0)))
+    _contract(axes[-1], Axis(integer(node, "K", 0)))
     flow.make(node, [*axes[:-1], Axis(integer(node, "N", 0))])
 
 
@@ -107,11 +114,15 @@ def convolution(weight: int) -> Rule:
         groups = integer(node, "group", 1)
         if ops.qualified(node) == "ConvTranspose":
             axes[1].join(kernel[0])
+            if groups == 1:
+                axes[1].use("contracted")
             size = kernel[1].size
             outputs: Axis | None = Axis(size * groups) if size is not None else None
         else:
             if kernel[1].size is not None:
                 axes[1].join(Axis(kernel[1].size * groups))
+            if groups == 1 or kernel[1].size != 1:
+                axes[1].use("contracted")
             outputs = kernel[0]
         made = [_position(node, k, axis, kernel) for k, axis in enumerate(axes[2:])]
         flow.make(node, [axes[0], outputs, *made])
@@ -156,7 +167,7 @@ def recurrent_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     directions: Axis = Axis()
     if flow.has(node, 1):
         weights = flow.axes(node, 1)
-        axes[2].join(weights[1 if packed else 2])
+        _contract(axes[2], weights[1 if packed else 2])
         directions = weights[0]
     hidden = Axis(integer(node, "hidden_size", 0) or None)
     if len(node.input) > 4 and flow.has(node, 4):
@@ -182,7 +193,7 @@ def recurrent_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
 def attention_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     """com.microsoft's, with its projections [width, 3 * hidden] inside."""
     axes, weights = flow.axes(node, 0), flow.axes(node, 1)
-    axes[-1].join(weights[0])
+    _contract(axes[-1], weights[0])
     size = weights[1].size
     flow.make(node, [*axes[:-1], Axis(size // 3) if size is not None else None])
 
@@ -203,4 +214,6 @@ def einsum_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     for term, name in zip(left.split(","), node.input, strict=True):
         for letter, axis in zip(term, flow.tensors[name], strict=True):
             named.setdefault(letter, axis).join(axis)
+            if letter not in right:
+                axis.use("contracted")
     flow.make(node, [named[letter] for letter in right])

@@ -29,9 +29,11 @@ def keep_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
 
 def elementwise_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
     """Elementwise operators broadcast: axes that meet are as long."""
-    known = [flow.tensors[name] for name in node.input if name in flow.tensors]
+    known = [name for name in node.input if name in flow.tensors]
     if len(known) == len([name for name in node.input if name]):
-        flow.make(node, broadcast(*known))
+        # The result goes on with the axes of what is fed, not with those of a scale in front of it.
+        known.sort(key=lambda name: name in flow.stored)
+        flow.make(node, broadcast(*(flow.tensors[name] for name in known)))
 
 
 def shape_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
@@ -121,6 +123,7 @@ def reshape_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:
         else:
             made.append(Axis(size) if size is not None and size > 0 else None)
     _resolve_rest(axes, wanted, made)
+    _keep_wide(axes, made)
     if node.input[0] in flow.sizes and len(made) <= 1:
         flow.sizes[node.output[0]] = flow.sizes[node.input[0]]
     flow.make(node, made)
@@ -151,6 +154,16 @@ def _resolve_rest(axes: Axes, wanted: Sizes, made: list[Axis | None]) -> None:
         made[opened[0]] = unknown[0]
     elif not unknown and rest and known % rest == 0:
         made[opened[0]] = Axis(known // rest)
+
+
+def _keep_wide(axes: Axes, made: list[Axis | None]) -> None:
+    """Go on with the axes of a tensor that only gets or loses axes of size 1: [20] as [1, 20]."""
+    before = [axis for axis in axes if axis.size != 1]
+    places = [k for k, axis in enumerate(made) if axis is None or axis.size != 1]
+    after = [axis.size for k, axis in enumerate(made) if k in places and axis is not None]
+    if None not in after and [axis.size for axis in before] == after and len(places) == len(after):
+        for k, axis in zip(places, before, strict=True):
+            made[k] = axis
 
 
 def flatten_rule(flow: AxisFlow, node: onnx.NodeProto) -> None:

@@ -95,17 +95,19 @@ def fixed_batch(model: Model) -> int | None:
     """The batch size the file fixes, by the first input that has samples; None if open.
 
     Vectors and states say nothing about it where there are other inputs. A model none of whose inputs has an
-    axis of samples, such as one for graphs, takes one sample a run: 1.
+    axis of samples, such as one for graphs or for one vector, takes one sample a run: 1.
 
     Raises:
         InputError: a batch size that can only be a mistake.
     """
     axes = _sample_axes(model)
+    if _no_samples(model, axes):
+        return 1
     states = state_inputs(model)
     telling = [spec for spec in model.inputs if len(spec.shape or ()) > 1 and spec.name not in states]
     counted = [spec for spec in telling or model.inputs if spec.shape and axes.get(spec.name) is not None]
     if not counted:
-        return 1 if telling and not any(axis is not None for axis in axes.values()) else None
+        return None
     spec = counted[0]
     axis = axes[spec.name]
     assert axis is not None
@@ -120,7 +122,7 @@ def fixed_batch(model: Model) -> int | None:
 
 
 def takes_one_sample(model: Model) -> bool:
-    """Whether no input has an axis of samples, so that a run is one sample: graphs, time-first models."""
+    """Whether no input has an axis of samples, so that a run is one sample: graphs, vectors, steps first."""
     return all(axis is None for axis in batch_axes(model).values()) and fixed_batch(model) == 1
 
 
@@ -130,6 +132,8 @@ def batch_axes(model: Model) -> dict[str, int | None]:
     Shared are scalars, and what keeps a size of its own where the batch is another or open.
     """
     fixed, states, samples = fixed_batch(model), state_inputs(model), _sample_axes(model)
+    if _no_samples(model, samples):
+        return {spec.name: None for spec in model.inputs}
     axes: dict[str, int | None] = {}
     for spec in model.inputs:
         axis = _state_axis(spec) if spec.name in states else samples[spec.name]
@@ -170,7 +174,8 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
     """Where each input has its samples, states aside: in front, or where recurrent operators have them.
 
     A first axis is none of samples where operators move along it (steps, positions), where another input's
-    values point to its rows, or where the same symbol stands on another axis.
+    values point to its rows, where the same symbol stands on another axis, or where it has a size and a
+    linear operator sums over it: the features of one vector, the channels of one image.
     """
     states = state_inputs(model)
     known = {name: axes for name, axes in axes_of(model).inputs.items() if name not in states}
@@ -189,7 +194,7 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
             continue
         axis = axes[k]
         moved = axis.uses & {"steps", "positions", "indexed"}
-        if moved or (axis.size is None and axis.root in elsewhere):
+        if moved or _sums_features(axis) or (axis.size is None and axis.root in elsewhere):
             found[name] = None
     if any(axis is None and len(known[name]) > 1 for name, axis in found.items()):
         # Where one input is a graph's nodes or steps of one sample, a fixed [2, edges] is none of samples.
@@ -202,6 +207,18 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
 
 def _holds_samples(axis: Axis) -> bool:
     return "samples" in axis.uses and not axis.uses & {"steps", "positions"}
+
+
+def _sums_features(axis: Axis) -> bool:
+    """Whether a linear operator sums over an axis of features; over one of size 1 it only multiplies."""
+    return "contracted" in axis.uses and "samples" not in axis.uses and (axis.size or 1) > 1
+
+
+def _no_samples(model: Model, axes: dict[str, int | None]) -> bool:
+    """Whether a run is one sample: none of the inputs but scalars and states has an axis of samples."""
+    states = state_inputs(model)
+    telling = [spec.name for spec in model.inputs if spec.shape != () and spec.name not in states]
+    return bool(telling) and all(axes[name] is None for name in telling)
 
 
 def _alike(state: TensorSpec, output: TensorSpec) -> bool:

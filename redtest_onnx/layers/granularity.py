@@ -9,7 +9,7 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.shapes import Shapes
 from redtest_onnx.layers.names import common_scope
-from redtest_onnx.layers.regions import Region
+from redtest_onnx.layers.regions import RESHAPING, Region
 
 Granularity = Literal["operator", "sub-layer", "block", "stage"]
 GranularityChoice = Literal["auto", "operator", "sub-layer", "block", "stage"]
@@ -40,7 +40,7 @@ def regroup(
     if granularity == "sub-layer":
         return tuple(regions)
     if granularity == "operator":
-        return _operators(index, regions)
+        return _operators(index, regions, shapes)
     if granularity == "block":
         return _joined(index, regions, lambda group, region: _same_block(index, regions, group, region))
     return _joined(index, regions, lambda group, region: _same_stage(shapes, group, region))
@@ -62,16 +62,26 @@ def joined_runs(series: Sequence[Region], regions: Sequence[Region]) -> list[ran
     return runs
 
 
-def _operators(index: GraphIndex, regions: Sequence[Region]) -> tuple[Region, ...]:
-    """Each operator with weights, and what only its bias, normalisation and activation make of it."""
+def _operators(index: GraphIndex, regions: Sequence[Region], shapes: Shapes) -> tuple[Region, ...]:
+    """Each operator with weights, and what only its bias, normalisation and activation make of it.
+
+    What brings the steps of a recurrent operator back to a sequence is a part of it.
+    """
     nodes = sorted({node for region in regions for node in region.core} & index.weighted)
     ends = {region.exit for region in regions}
     found = []
     for node in nodes:
         entries = index.activation_inputs(node)
-        tensor = exit_ = index.nodes[node].output[0]
+        tensor = exit_ = _read_output(index, node)
         tail: set[int] = set()
-        while exit_ not in ends and (following := _following(index, exit_)) is not None:
+        recurrent = ops.qualified(index.nodes[node]) in ops.RECURRENT
+        while exit_ not in ends:
+            steps_apart = recurrent and len(shapes.sizes.get(exit_, ())) == 4
+            following = _following(index, exit_)
+            if following is None and steps_apart:
+                following = _reshaping(index, exit_)
+            if following is None:
+                break
             tail.add(following)
             exit_ = index.nodes[following].output[0]
         entry = entries[0] if entries else None
@@ -79,12 +89,29 @@ def _operators(index: GraphIndex, regions: Sequence[Region]) -> tuple[Region, ..
     return tuple(found)
 
 
+def _read_output(index: GraphIndex, node: int) -> str:
+    """The first output that anything reads: where only the last state is wanted, the first has no name."""
+    made = index.nodes[node].output
+    return next((name for name in made if name and (name in index.readers or name in index.outputs)), made[0])
+
+
 def _following(index: GraphIndex, tensor: str) -> int | None:
     """The only reader of a tensor, if that does no more than bias, normalise or bend its values."""
+    return _only(index, tensor, index.readers.get(tensor, ()), _TAIL)
+
+
+def _reshaping(index: GraphIndex, tensor: str) -> int | None:
+    """The only reader of a tensor's values, if that reshapes them, perhaps to sizes read off the tensor."""
     readers = index.readers.get(tensor, ())
+    values = [i for i in readers if ops.qualified(index.nodes[i]) not in ops.SIZE_ONLY]
+    return _only(index, tensor, values, RESHAPING)
+
+
+def _only(index: GraphIndex, tensor: str, readers: Sequence[int], kinds: frozenset[str]) -> int | None:
+    """The reader of a tensor where it is one, of those kinds, without weights, and reads nothing else."""
     if len(readers) != 1 or tensor in index.outputs:
         return None
-    fits = ops.qualified(index.nodes[readers[0]]) in _TAIL and readers[0] not in index.weighted
+    fits = ops.qualified(index.nodes[readers[0]]) in kinds and readers[0] not in index.weighted
     return readers[0] if fits and index.activation_inputs(readers[0]) == (tensor,) else None
 
 

@@ -244,7 +244,9 @@ def _action(index: GraphIndex, region: Region, shapes: Shapes) -> tuple[str | No
         return None, "its input and output have different quantisation scales"
     if before == after:
         return "bypass", None
-    change = f"it changes the shape from {_dims(before)} to {_dims(after)}"
+    alone = len(before) == len(after) == 1  # vectors without samples in front: their sizes differ
+    sizes = ((1, *before), (1, *after)) if alone else (before, after)
+    change = f"it changes the shape from {_dims(sizes[0])} to {_dims(sizes[1])}"
     first = channels_first(index, region.entry, region.exit, len(before))
     if shapes.is_float(region.exit) and adaptable(before, after, first):
         return "adapter", change

@@ -16,8 +16,8 @@ from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.layers.dominators import FlowStep, find_flows, shadowed_steps, weighted
 from redtest_onnx.layers.nested import majority_steps, nested_chains
 
-# What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence.
-_RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
+RESHAPING = frozenset({"Squeeze", "Transpose", "Reshape"})
+"""What brings the [steps, directions, batch, width] of a recurrent operator back to a sequence."""
 
 
 _SIZE_KEEPING = ops.POINTWISE | ops.NORMALISATION | {"Softmax"}
@@ -198,7 +198,7 @@ def _region(
     last = k
     if _kinds(index, step) <= ops.RECURRENT:
         while last + 1 < len(chain) and ranks.get(chain[last].exit) == 4:
-            if not _kinds(index, chain[last + 1]) <= _RESHAPING:
+            if not _kinds(index, chain[last + 1]) <= RESHAPING:
                 break
             last += 1
     while last + 1 < len(chain) and chain[last].exit not in ends and _belongs(index, chain, last + 1, k):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from redtest_onnx.data.batching import portions
+from redtest_onnx.data.batching import batches, counting, portions
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,11 @@ def test_portions_hold_no_more_than_the_limit_in_order(
     sizes: list[int], limit: int, expected: list[list[int]]
 ) -> None:
     assert list(portions(sizes, lambda size: size, limit)) == expected
+
+
+def test_only_what_fills_a_run_up_does_not_count() -> None:
+    (first, whole), (second, part) = batches(np.arange(5), 3, fixed=True)
+    assert counting(first, whole, len(first)).tolist() == [0, 1, 2]
+    assert counting(second, part, len(second)).tolist() == [3, 4]
+    nodes = np.zeros((7, 2))  # of the one graph of a run
+    assert counting(nodes, 1, 1) is nodes

@@ -101,3 +101,30 @@ def test_arrays_with_samples_in_front_of_a_model_without(tmp_path: Path) -> None
     data = rt.open_data(tmp_path / "d.npz", model)
     assert len(data) == 7
     assert data.inputs([3])["edges"].shape == (2, 9)
+
+
+def one_vector() -> rt.Model:
+    net = Net(x=[20])
+    return net.model(net("MatMul", "x", net.weight(20, 8)))
+
+
+def test_vectors_of_a_model_of_one_vector(tmp_path: Path) -> None:
+    """From a folder, from one array of them all, and synthetic: a vector a run."""
+    model, values = one_vector(), np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32)
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    for k, value in enumerate(values):
+        np.savez(folder / f"{k}.npz", x=value, labels=np.int64(k))
+    np.savez(tmp_path / "all.npz", x=values, labels=np.arange(5))
+    np.save(tmp_path / "all.npy", values)
+    for source in (folder, tmp_path / "all.npz", tmp_path / "all.npy", {"x": values}, values):
+        data = rt.open_data(source, model)
+        assert len(data) == 5
+        np.testing.assert_array_equal(data.inputs([3])["x"], values[3])
+    labels = rt.open_data(folder, model).labels([1, 4])
+    assert labels is not None
+    assert labels.tolist() == [1, 4]
+    synthetic = rt.open_data(None, model)
+    first, second = (synthetic.inputs([k])["x"] for k in range(2))
+    assert first.shape == second.shape == (20,)
+    assert not np.array_equal(first, second)

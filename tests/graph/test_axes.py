@@ -9,7 +9,13 @@ import pytest
 from onnx import TensorProto
 
 import redtest_onnx as rt
-from redtest_onnx.graph.signature import batch_axes, fixed_batch, plan_inputs, takes_one_sample
+from redtest_onnx.graph.signature import (
+    batch_axes,
+    fixed_batch,
+    plan_inputs,
+    state_inputs,
+    takes_one_sample,
+)
 from tests.nets import Net
 
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
@@ -69,6 +75,145 @@ def test_steps_first_without_samples_is_one_sample_a_run(op: str) -> None:
     assert batch_axes(model) == {"x": None}
     assert fixed_batch(model) == 1
     assert takes_one_sample(model)
+
+
+def vector_product(net: Net) -> str:
+    return net("MatMul", "x", net.weight(20, 8))
+
+
+def turned_product(net: Net) -> str:
+    return net("MatMul", net.weight(8, 20), "x")
+
+
+def scaled_in_front(net: Net) -> str:
+    return net("MatMul", net("Mul", net.weight(20), "x"), net.weight(20, 8))
+
+
+def as_one_row(net: Net) -> str:
+    row = net("Reshape", "x", net.store([1, 20], np.int64))
+    return net("Gemm", row, net.weight(20, 8))
+
+
+def as_one_row_of_what_is_left(net: Net) -> str:
+    return net("MatMul", net("Reshape", "x", net.store([1, -1], np.int64)), net.weight(20, 8))
+
+
+def lifted(net: Net) -> str:
+    return net("Gemm", net("Unsqueeze", "x", net.store([0], np.int64)), net.weight(8, 20), transB=1)
+
+
+def flattened(net: Net) -> str:
+    return net("MatMul", net("Flatten", "x", axis=0), net.weight(20, 8))
+
+
+def summed(net: Net) -> str:
+    return net("Einsum", "x", net.weight(20, 8), equation="d,dk->k")
+
+
+def normalised(net: Net) -> str:
+    return net("MatMul", behind_scale(net), net.weight(20, 8))
+
+
+def behind_scale(net: Net) -> str:
+    return net("LayerNormalization", net("Sub", "x", net.weight(20)), net.weight(20), axis=-1)
+
+
+def step_of_a_cell(net: Net) -> str:
+    return gru(net, net("Unsqueeze", "x", net.store([0, 1], np.int64)), 20)
+
+
+def as_a_signal(net: Net) -> str:
+    return net("Conv", net("Unsqueeze", "x", net.store([0, 1], np.int64)), net.weight(4, 1, 3))
+
+
+VECTORS = [
+    *(vector_product, turned_product, scaled_in_front, as_one_row, as_one_row_of_what_is_left, lifted),
+    *(flattened, summed, normalised, step_of_a_cell, as_a_signal),
+]
+
+
+@pytest.mark.parametrize("build", VECTORS)
+def test_one_vector_whose_values_are_summed_over_is_one_sample_a_run(build: Callable[[Net], str]) -> None:
+    net = Net(x=[20])
+    model = net.model(build(net))
+    assert takes_one_sample(model)
+    assert fixed_batch(model) == 1
+    assert shapes(model) == {"x": (20,)}
+
+
+def test_so_is_one_whose_size_only_its_weights_tell() -> None:
+    net = Net(x=["features"])
+    model = net.model(vector_product(net))
+    assert takes_one_sample(model)
+    assert shapes(model) == {"x": (20,)}
+
+
+def test_one_image_without_an_axis_of_samples_is_one_sample_a_run() -> None:
+    net = Net(x=[3, 8, 8])
+    model = net.model(net.conv(net("Unsqueeze", "x", net.store([0], np.int64)), 3, 4))
+    assert takes_one_sample(model)
+    assert shapes(model) == {"x": (3, 8, 8)}
+
+
+@pytest.mark.parametrize("sizes", [[8], [1, 8], [1, 1, 8]])
+def test_a_state_beside_one_vector_holds_no_samples_either(sizes: list[int]) -> None:
+    net = Net(x=[20], h=sizes)
+    row = net("Reshape", "h", net.store([8], np.int64))
+    moved = net("Add", vector_product(net), net("MatMul", row, net.weight(8, 8)))
+    net("Reshape", net("Tanh", moved), net.store(sizes, np.int64), name="h_next")
+    model = net.model("h_next")
+    assert state_inputs(model) == {"h"}
+    assert takes_one_sample(model)
+    assert batch_axes(model) == {"x": None, "h": None}
+
+
+@pytest.mark.parametrize("batch", ["N", 4])
+def test_a_vector_beside_samples_holds_a_value_of_each(batch: int | str) -> None:
+    net = Net(x=[batch, 16, 8], weights=[batch])
+    net.add_input("lengths", INT, [batch])
+    net.add_input("ids", INT, [batch])
+    net.add_input("mask", TensorProto.BOOL, [batch])
+    hidden = net("MatMul", "x", net.weight(8, 8))
+    last = net("Gather", net.weight(30, 8), "ids")
+    found = net("Add", net("ReduceMean", hidden, axes=[1], keepdims=0), last)
+    for name in ("weights", "lengths", "mask"):
+        column = net("Unsqueeze", net("Cast", name, to=FLOAT), net.store([1], np.int64))
+        found = net("Mul", found, column)
+    model = net.model(found)
+    assert batch_axes(model) == {"x": 0, "weights": 0, "lengths": 0, "ids": 0, "mask": 0}
+    assert fixed_batch(model) == (None if batch == "N" else 4)
+    assert not takes_one_sample(model)
+
+
+@pytest.mark.parametrize("size", ["N", 5])
+def test_a_vector_of_one_number_per_sample_holds_samples(size: int | str) -> None:
+    net = Net(x=[size])
+    column = net("Unsqueeze", "x", net.store([1], np.int64))
+    model = net.model(net("MatMul", column, net.weight(1, 8)))
+    assert batch_axes(model) == {"x": 0}
+    assert fixed_batch(model) == (None if size == "N" else 5)
+
+
+def test_ids_of_samples_stay_samples() -> None:
+    net = Net()
+    net.add_input("ids", INT, [6])
+    model = net.model(net("MatMul", net("Gather", net.weight(30, 8), "ids"), net.weight(8, 3)))
+    assert batch_axes(model) == {"ids": 0}
+    assert fixed_batch(model) == 6
+
+
+def test_a_fixed_batch_stays_one_where_rows_are_as_many_as_columns() -> None:
+    net = Net(x=[8, 8])
+    model = net.model(net("MatMul", net("Reshape", "x", net.store([8, 8], np.int64)), net.weight(8, 8)))
+    assert batch_axes(model) == {"x": 0}
+    assert fixed_batch(model) == 8
+
+
+def test_an_open_axis_that_is_summed_over_keeps_its_meaning() -> None:
+    net = Net(x=["N", 8], y=["N", 4])
+    model = net.model(net("MatMul", net("Transpose", "x", perm=[1, 0]), "y"))
+    assert batch_axes(model) == {"x": 0, "y": 0}
+    assert fixed_batch(model) is None
 
 
 def test_channels_of_a_convolution_with_groups() -> None:

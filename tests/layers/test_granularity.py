@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -9,6 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from nets import Net
+from onnx import helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.index import GraphIndex
@@ -76,6 +78,60 @@ def test_operators_take_only_their_own_bias_and_activation_along() -> None:
         ("h", "one", "inner"),
         ("inner", "two", "two"),
     ]
+
+
+def recurrent_weights(net: Net, op: str, inputs: int, directions: int) -> list[str]:
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    hidden = 8 // directions
+    return [net.weight(directions, gates * hidden, width) for width in (inputs, hidden)]
+
+
+def squeezed(net: Net, steps: str) -> str:
+    return net("Squeeze", steps, net.store([1], np.int64))
+
+
+def turned(net: Net, steps: str) -> str:
+    moved = net("Transpose", steps, perm=[0, 2, 1, 3])
+    return net("Reshape", moved, net.store([0, 0, -1], np.int64))
+
+
+def turned_to_its_own_sizes(net: Net, steps: str) -> str:
+    moved = net("Transpose", steps, perm=[0, 2, 1, 3])
+    lead = net("Slice", net("Shape", moved), net.store([0], np.int64), net.store([2], np.int64))
+    return net("Reshape", moved, net("Concat", lead, net.store([-1], np.int64), axis=0))
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize(
+    ("reshape", "directions"), [(squeezed, 1), (turned, 2), (turned_to_its_own_sizes, 2)]
+)
+def test_a_recurrent_operator_takes_along_what_makes_a_sequence_of_its_steps(
+    op: str, reshape: Callable[[Net, str], str], directions: int
+) -> None:
+    net = Net(x=[5, 1, 6])
+    h, exits = "x", []
+    turn = {"direction": "bidirectional"} if directions == 2 else {}
+    for inputs in (6, 8, 8):
+        weights = recurrent_weights(net, op, inputs, directions)
+        made = net(op, h, *weights, hidden_size=8 // directions, **turn)
+        h = net("Relu", reshape(net, made))
+        exits.append(h)
+    net("MatMul", h, net.weight(8, 3), name="y")
+    index, shapes = net.measured("y")
+    found = find_layers(index, shapes, granularity="operator")
+    assert [layer.kind for layer in found] == [op] * 3
+    assert [layer.exit for layer in found] == exits
+    assert [layer.action for layer in found] == [None, "bypass", "bypass"]
+
+
+def test_an_operator_whose_first_output_nobody_wants_is_known_by_the_one_that_is_read() -> None:
+    net = Net(x=[5, 1, 6])
+    h = squeezed(net, net("GRU", "x", *recurrent_weights(net, "GRU", 6, 1), hidden_size=8))
+    weights = recurrent_weights(net, "GRU", 8, 1)
+    net.nodes.append(helper.make_node("GRU", [h, *weights], ["", "last"], hidden_size=8))
+    net("MatMul", net("Squeeze", "last", net.store([0], np.int64)), net.weight(8, 3), name="y")
+    found = find_layers(*net.measured("y"), granularity="operator")
+    assert [layer.tensor for layer in found] == ["GRU0", "last"]
 
 
 @pytest.mark.parametrize("granularity", ["operator", "block", "stage"])

@@ -259,3 +259,11 @@ def test_a_normalisation_behind_a_block_belongs_to_it_where_one_stands_in_front(
         ("n0", "n1"),
         ("n1", "n2"),
     ]
+
+
+def test_sizes_of_vectors_without_samples_in_front_are_told() -> None:
+    net = Net(x=[20])
+    hidden = net("MatMul", "x", net.weight(20, 16))
+    narrow = net("Relu", net("MatMul", hidden, net.weight(16, 12), name="narrow"))
+    net("MatMul", narrow, net.weight(12, 3), name="y")
+    assert net.layers("y")["narrow"].reason == "it changes the shape from 16 to 12, which no adapter can do"

@@ -16,6 +16,7 @@ from redtest_onnx.pruning.prune import Pruning, prune
 from redtest_onnx.report.curves import chosen_words
 from redtest_onnx.report.prunings import judged_words
 from redtest_onnx.runtime.workbench import Workbench
+from tests.nets import Net
 
 MODELS = Path(__file__).parents[2] / "models"
 CPU = rt.RunOptions("cpu", 1)
@@ -95,3 +96,23 @@ def test_samples_that_chose_what_they_judge_are_told() -> None:
         ", which the figures are of, too.",
         "; the figures are of other samples, which choose nothing.",
     ]
+
+
+def test_a_model_of_one_vector_is_pruned_as_the_same_with_an_axis_of_samples() -> None:
+    """Similarity, the chosen layer and the repair: sample by sample, and in batches."""
+    values = np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32)
+    found = []
+    for sizes in ([20], ["N", 20]):
+        net, rng = Net(x=sizes), np.random.default_rng(1)
+        h = "x"
+        for width in (20, 12, 12, 12):
+            product = net("MatMul", h, net.store(rng.normal(size=(width, 12)) / width**0.5))
+            h = net("Relu", net("Add", product, net.weight(12)))
+        net("MatMul", h, net.weight(12, 3), name="y")
+        model = net.model("y")
+        found.append(rt.prune(model, {"x": values}, remove=1, settings=rt.PruneSettings(repair="refit")))
+    one, batch = found
+    np.testing.assert_allclose(one.analysis.similarity, batch.analysis.similarity, atol=1e-4)
+    assert [step.tensor for step in one.plan.steps] == [step.tensor for step in batch.plan.steps]
+    assert one.repair.refits
+    assert abs(one.agreement.relative_l2 - batch.agreement.relative_l2) < 0.05

@@ -16,6 +16,7 @@ from nets import Net
 from onnx import helper
 
 import redtest_onnx as rt
+from redtest_onnx.auditing.baseline import Known
 from redtest_onnx.auditing.documents import audit_document
 from redtest_onnx.auditing.profile import Profile, Suppression
 from redtest_onnx.auditing.profile_file import load_profile
@@ -254,3 +255,15 @@ def test_junit_gives_times_and_skips_what_is_suppressed() -> None:
     assert suite.skipped == 1
     assert suite.time > 0
     assert suite.time == pytest.approx(sum(case.time for case in suite), abs=0.05)
+
+
+def test_models_of_one_name_keep_their_own_baselines(tmp_path: Path) -> None:
+    marks = {"a/m.onnx": "1", "b/m.onnx": "2", "old/n.onnx": "3"}
+    known = Known({(path, mark): f"RT {mark}" for path, mark in marks.items()}, frozenset(marks))
+    now = [Path("a/m.onnx"), Path("c/m.onnx"), Path("new/n.onnx")]
+    moved = known.moved_to(now)
+    assert [sorted(moved.of(path)) for path in now] == [["1"], ["2"], ["3"]]
+    both = known.moved_to([Path("c/m.onnx"), Path("d/m.onnx")])  # which of the two is a or b is not known
+    assert not both.of(Path("c/m.onnx"))
+    clean = Known({("b/m.onnx", "2"): "RT 2"}, frozenset({"a/m.onnx", "b/m.onnx"}))
+    assert not clean.moved_to([Path("a/m.onnx")]).of(Path("a/m.onnx"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import batches
+from redtest_onnx.data.batching import batches, counting
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
@@ -81,7 +81,8 @@ def mean_cosines(context: CriterionContext, ends: Iterable[tuple[str, str]]) -> 
             values = session.run(feeds, borrowed=True)
             counted = None if context.bench.mask is None else context.bench.mask.counted(feeds)[:count]
             for (first, last), total in sums.items():
-                cosines = _row_cosines(values[first][:count], values[last][:count], counted)
+                a, b = (counting(values[name], count, len(chosen)) for name in (first, last))
+                cosines = _row_cosines(np.atleast_2d(a), np.atleast_2d(b), counted)
                 total += cosines.sum(), len(cosines)
     return {pair: float(total / max(number, 1)) for pair, (total, number) in sums.items()}
 

@@ -176,7 +176,8 @@ class StageSearch:
         return min(_SAMPLES, max(_FEWEST, _STATE_BYTES // max(size, 1)))
 
     def _cut(self, value: Values, run: int) -> Values:
-        return value[: self._runner.counts[run]] if value.ndim else value
+        found: Values = self._runner.counting(value, run) if value.ndim else value
+        return found
 
     def _beam(self) -> list[_State]:
         waiting: list[dict[int, list[_State]]] = [{} for _ in self._ends]
@@ -231,7 +232,7 @@ class StageSearch:
     def _filled(self, value: Values, run: int) -> Values:
         """Values of a whole run again, where a fixed batch wants more samples than count."""
         fixed = self._bench.fixed_batch
-        if fixed is None or len(value) == fixed or not value.ndim:
+        if fixed is None or self._runner.counts[run] == fixed or not value.ndim:
             return value
         return np.resize(value, (fixed, *value.shape[1:]))
 

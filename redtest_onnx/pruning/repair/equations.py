@@ -109,6 +109,7 @@ class Equations:
             error: at its target.
             counted: [n, positions] which positions of sequences are taken; all if None.
         """
+        x, error = np.atleast_2d(x), np.atleast_2d(error)  # as in `operator_rows`
         rows = None if self._operator.geometry else counted_rows(x, counted)
         cut = len(x) - len(x) // CHECK_EVERY
         self._runs += 1

@@ -149,7 +149,8 @@ class JointRefit:
             if asked is None:
                 return None
             count = self._runner.counts[k]
-            if not self._equations.add(self._values.inputs[k][:count], asked.wish, self._runner.counted(k)):
+            read = self._runner.counting(self._values.inputs[k], k)
+            if not self._equations.add(read, asked.wish, self._runner.counted(k)):
                 return None
             if seen < _TRIED_ON:
                 errors.append(asked.error)
@@ -162,14 +163,14 @@ class JointRefit:
 
     def _asked(self, run: int, behind: Part, kernel: Float32s) -> _Asked | None:
         """What one run asks of the first operator; None if shapes don't fit."""
-        second, count, counted = self._second, self._runner.counts[run], self._runner.counted(run)
+        second, counted = self._second, self._runner.counted(run)
         now = behind(run, self._given(run))
         between = now[second.input]
         if self._values.inner[run].shape != between.shape:
             return None
-        error = (self._goal(run).astype(np.float32) - now[second.target][:count]).astype(np.float32)
-        error = silenced(error, counted)
-        slopes = self._slopes(run)[:count]
+        target = self._runner.counting(now[second.target], run)
+        error = silenced((self._goal(run).astype(np.float32) - target).astype(np.float32), counted)
+        slopes = self._runner.counting(self._slopes(run), run)
         with np.errstate(over="ignore", invalid="ignore"):  # rows whose wish is not finite are left out
             wish = self._back(error, kernel, between).reshape(slopes.shape) * slopes
         channels = np.moveaxis(slopes, 1 if second.geometry else -1, -1)
@@ -253,8 +254,8 @@ class JointRefit:
 
         def left(run: int, length: float) -> float:
             inner = _along(self._values.inner[run], moves[run], length)
-            target = behind(run, self._given(run, inner))[self._second.target][: self._runner.counts[run]]
-            error = self._goal(run).astype(np.float32) - target
+            target = behind(run, self._given(run, inner))[self._second.target]
+            error = self._goal(run).astype(np.float32) - self._runner.counting(target, run)
             return _energy(silenced(error, self._runner.counted(run)))
 
         def tried(length: float) -> float:
@@ -278,10 +279,9 @@ class JointRefit:
         equations = Equations(self._second, self._samples, self._options, density=self._density)
 
         def rows(run: int) -> tuple[Values, Values]:
-            count = self._runner.counts[run]
-            now = behind(run, self._given(run))
-            error = self._goal(run).astype(np.float32) - now[self._second.target][:count]
-            return now[self._second.input][:count], error
+            now, second = behind(run, self._given(run)), self._second
+            read, target = (self._runner.counting(now[n], run) for n in (second.input, second.target))
+            return read, self._goal(run).astype(np.float32) - target
 
         for k, (read, error) in enumerate(self._each(rows)):
             if not equations.add(read, error, self._runner.counted(k)):

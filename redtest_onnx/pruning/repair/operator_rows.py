@@ -65,6 +65,7 @@ def operator_rows(
     """
     if operator.geometry:
         return image_rows(operator, x, error, wanted, rng)
+    x, error = np.atleast_2d(x), np.atleast_2d(error)  # one vector is one row
     return token_rows(x, error, counted_rows(x, counted), wanted, rng)
 
 

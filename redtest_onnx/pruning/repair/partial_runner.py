@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.batching import Indices, batches, counting
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import Fence, live, segment
 from redtest_onnx.pruning.repair.positions import Counted
@@ -106,6 +106,11 @@ class PartialRunner:
             return None
         chosen, count = self._runs[run]
         return self._mask.counted(self._data.inputs(chosen))[:count]
+
+    def counting(self, values: Any, run: int) -> Any:
+        """The rows of a run's values that belong to samples that count; see `batching.counting`."""
+        chosen, count = self._runs[run]
+        return counting(values, count, len(chosen))
 
     def values(self, names: Sequence[str], *, advance_to: int = 0) -> Generator[dict[str, Any], None, None]:
         """Tensors run by run, as arrays by name, with the samples that fill up a fixed batch.

@@ -197,7 +197,7 @@ class _Goals:
         take: TakeChannels | None = None,
         known: KnownValues | None = None,
     ) -> None:
-        self._runner, self._tensor, self._counts = runner, tensor, runner.counts
+        self._runner, self._tensor = runner, tensor
         self._take, self._known = take, known or KnownValues()
         self._in_turn = runner.values([tensor], advance_to=node)
         self._part: Part | None = None
@@ -221,14 +221,15 @@ class _Goals:
             self._size += goal.nbytes
             if self._size <= self._runner.options.memory // _GOAL_SHARE:
                 self._kept[run] = goal
-        return goal[: self._counts[run]]
+        counting: Values = self._runner.counting(goal, run)
+        return counting
 
     def _compute(self, run: int) -> Values:
         """Of the pass through all runs while it is at this one; else of a part that starts behind it."""
         if run == self._next:
             self._next += 1
             found = np.asarray(next(self._in_turn)[self._tensor])
-            if self._next == len(self._counts):
+            if self._next == len(self._runner.counts):
                 self._in_turn.close()  # and with it the session of a long part
             return found
         self._part = self._part or self._runner.part([self._tensor])
@@ -284,9 +285,9 @@ def _solve(
     names = [operator.input, operator.output, operator.target]
     names += [] if first is None else [first.input, first.target]
     runs = runner.values(names, advance_to=front.node)
-    for k, (found, count) in enumerate(zip(runs, runner.counts, strict=True)):
+    for k, found in enumerate(runs):
         goal = goals(k)
-        x, output, now = (found[name][:count] for name in names[:3])
+        x, output, now = (runner.counting(found[name], k) for name in names[:3])
         if now.shape != goal.shape or output.shape != now.shape:
             return None
         if first is not None:

@@ -114,9 +114,9 @@ class ShardSums:
         wanted = before.part([goal])
         equations = Equations(operator, samples, now.options, density=self.density, seed=shard)
         names = [operator.input, operator.output, operator.target]
-        for run, (found, count) in enumerate(zip(now.values(names), now.counts, strict=True)):
-            aim = np.asarray(wanted(run)[goal])[:count]
-            x, output, value = (found[tensor][:count] for tensor in names)
+        for run, found in enumerate(now.values(names)):
+            aim = before.counting(np.asarray(wanted(run)[goal]), run)
+            x, output, value = (now.counting(found[tensor], run) for tensor in names)
             if value.shape != aim.shape or output.shape != value.shape:
                 return None
             if not equations.add(x, aim - value, now.counted(run)):

@@ -183,10 +183,10 @@ def _measured(
     first = min(operator.node for width in widths for operator in width.producers)
     failed: set[str] = set()
     for run, values in enumerate(runner.values(list(names), advance_to=first)):
-        count, counted = runner.counts[run], runner.counted(run)
+        counted = runner.counted(run)
         for width in widths:
             for operator, sums in zip(width.consumers, moments[width.name], strict=True):
-                x, target = values[operator.input][:count], values[operator.target][:count]
+                x, target = (runner.counting(values[n], run) for n in (operator.input, operator.target))
                 if width.name not in failed and not sums.add(x, target, counted):
                     failed.add(width.name)
     for width in widths:

@@ -130,7 +130,7 @@ class _Effects:
         return min(mean, 1.0) if np.isfinite(mean) else 1.0
 
     def _cut(self, value: Any, run: int) -> npt.NDArray[np.float64]:
-        cut = value[: self._runner.counts[run]] if value.ndim else value
+        cut = self._runner.counting(value, run) if value.ndim else value
         return np.asarray(cut, np.float64)
 
     def _squares(self, values: npt.NDArray[np.float64], run: int) -> float:

@@ -17,6 +17,7 @@ from redtest_onnx.runtime.outputs.kinds import Kind
 from redtest_onnx.runtime.outputs.text import decoder_vocabulary
 from redtest_onnx.runtime.outputs.trace import Trace, trace_output
 from redtest_onnx.runtime.outputs.words import meaning
+from redtest_onnx.runtime.shapes import WHOLE
 
 _CLASS_METADATA = re.compile(r"^(names|classes|class_names|labels|id2label|categories)$", re.IGNORECASE)
 _WIDE = 64  # entries of a vector that are more than a handful of numbers
@@ -63,20 +64,22 @@ def kind_of(graph: OutputGraph, name: str, rank: int) -> tuple[Kind, int | None,
         if classes == 1:
             return "values", None, "one score"
         return _scores(graph, name, rank, axis), axis, f"{trace.maker} along axis {axis}"
-    if trace.maker == "unit-length" and rank == 2:
+    # One vector per sample, whether samples have an axis or are a run each.
+    vector = rank == 2 or (rank == 1 and graph.sample_axes.get(name) == WHOLE)
+    if trace.maker == "unit-length" and vector:
         return "embedding", None, "vectors of unit length"
     if trace.maker == "index":
         return "values", None, "values that are picked"
-    if rank < 2 or (rank == 2 and sizes[-1:] == (1,) and not _open_width(graph, name)):
+    if (rank < 2 and not vector) or (vector and sizes[-1:] == (1,) and not _open_width(graph, name)):
         return "values", None, "one number per sample"
     said = meaning(name)
-    if said == "embedding" and rank == 2:
+    if said == "embedding" and vector:
         return "embedding", None, "its name"
     if said == "values":
         return "values", None, "its name"
-    if rank in (2, 3) and said is None and (source := _reconstructed(graph, name)):
+    if (vector or rank == 3) and said is None and (source := _reconstructed(graph, name)):
         return "values", None, f"it has the sizes of the input {source!r}"
-    if rank == 2:
+    if vector:
         return _vector(graph, name, trace, axis)
     if trace.maker == "linear" and axis is not None and classes > 1 and _is_raw(trace):
         if rank == 3:
@@ -108,7 +111,7 @@ def _reconstructed(graph: OutputGraph, name: str) -> str | None:
 def _vector(graph: OutputGraph, name: str, trace: Trace, axis: int | None) -> tuple[Kind, int | None, str]:
     """A vector per sample: scores of classes, an embedding, or numbers."""
     behind = set(trace.behind)
-    width = axis if axis is not None else 1
+    width = axis if axis is not None else max(len(graph.shapes.sizes.get(name, (0, 0))) - 1, 0)
     if meaning(name) == "classes":
         return "classes", width, "its name"
     if trace.maker == "linear" and "BatchNormalization" in behind:
@@ -129,7 +132,7 @@ def _vector(graph: OutputGraph, name: str, trace: Trace, axis: int | None) -> tu
 
 def _scores(graph: OutputGraph, name: str, rank: int, axis: int) -> Kind:
     """The kind of class scores by the number of axes."""
-    if rank == 2:
+    if rank <= 2:
         return "classes"
     if rank > 3:
         return "dense"

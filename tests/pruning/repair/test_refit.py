@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from nets import Net
+from onnx import TensorProto
 
 import redtest_onnx as rt
 from redtest_onnx.graph.cost import count_parameters
@@ -64,6 +65,25 @@ def error(model: rt.Model, other: rt.Model, data: rt.Dataset) -> float:
     feeds = data.inputs(np.arange(len(data)))
     wanted, found = (next(iter(Session(m, CPU).run(feeds).values())) for m in (model, other))
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def test_all_nodes_of_the_graph_of_a_run_are_fitted_to() -> None:
+    net = Net(x=["nodes", 8])
+    net.add_input("edges", TensorProto.INT64, [2, "E"])
+    wide = net("MatMul", net("MatMul", "x", net.weight(8, 6), name="a"), net.weight(6, 6), name="b")
+    source = net("Gather", "edges", net.store(0, np.int64), axis=0)
+    net("MatMul", net("Gather", wide, source, axis=0), net.weight(6, 3), name="y")
+    model, rng = net.model("y"), np.random.default_rng(0)
+    graphs = {"x": noise(10, 7, 8), "edges": rng.integers(0, 7, (10, 2, 12))}
+    data = rt.open_data(graphs, model)
+    plan = Plan("test", model.sha256, (Step("b", "a", "b", "bypass", None, 0, 0),))
+    bench = Workbench(model, data, CPU)
+    pruned = AdapterInsertion(apply_plan(bench, plan))
+    repaired, done = refit(bench, pruned, plan, np.arange(10), scope="gaps")
+    assert [fit.rows for fit in done] == [70]
+    for k in range(10):
+        wanted, found = (Session(m, CPU).run(data.inputs([k]))["y"] for m in (model, repaired))
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-2)
 
 
 def per_channel_scale(net: Net, source: str, case: str) -> str:

@@ -14,6 +14,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.runtime.outputs.kinds import OutputKind, parse_output_kind
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
+from tests.nets import Net
 
 CPU = RunOptions("cpu", 1)
 MODELS = Path(__file__).parents[3] / "models"
@@ -31,6 +32,33 @@ def test_the_kind_is_found(name: str, batch: int | str, tmp_path: Path) -> None:
     case = CASES[name]
     output = bench_of(case.build(0, batch), tmp_path).outputs[0]
     assert (output.kind, output.axis) == (case.kind, case.axis), output.why
+
+
+def vectors() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "axis"),
+    [("MatMul", "classes", 0), ("Softmax", "classes", 0), ("LpNormalization", "embedding", None)],
+)
+def test_the_vector_that_a_model_of_one_vector_gives_is_one_sample_s(
+    last: str, kind: str, axis: int | None
+) -> None:
+    net = Net(x=[20])
+    made = net("MatMul", net("Relu", net("MatMul", "x", net.weight(20, 8))), net.weight(8, 4))
+    model = net.model(made if last == "MatMul" else net(last, made, axis=-1))
+    bench = Workbench(model, rt.open_data({"x": vectors()}, model), CPU)
+    output = bench.outputs[0]
+    assert (output.kind, output.axis) == (kind, axis), output.why
+    assert bench.evaluator().match_sets(rt.Model(model.proto)).agreement.value == 1.0
+
+
+def test_one_number_of_a_model_of_one_vector_is_a_value() -> None:
+    net = Net(x=[20])
+    model = net.model(net("MatMul", "x", net.weight(20, 1)))
+    output = Workbench(model, rt.open_data({"x": vectors()}, model), CPU).outputs[0]
+    assert (output.kind, output.why) == ("values", "one number per sample")
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 5], ids=["open", "one", "five"])
