@@ -32,8 +32,8 @@ class Known:
     def moved_to(self, models: Iterable[Path]) -> Known:
         """The same findings, at the paths of these models.
 
-        A model that was audited at another path is known by the name of its file, where just one of those that
-        are not there any more, and one of those that are new, is called so.
+        A model that was audited at another path is known by the name of its file, where just one of those
+        that are not there any more, and one of those that are new, is called so.
         """
         now = {str(model) for model in models}
         gone, new = self.models - now, now - self.models
