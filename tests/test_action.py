@@ -20,13 +20,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run_action(folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
+def run_action(folder: Path, tool: str = "", **inputs: str) -> subprocess.CompletedProcess[str]:
     text = (ROOT / "action.yml").read_text(encoding="utf-8")
     script = textwrap.dedent(text.rsplit("run: |\n", 1)[1])
-    tool = folder / "bin" / "redtest-onnx"
-    tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m redtest_onnx "$@"\n')
-    tool.chmod(0o755)
+    command = folder / "bin" / "redtest-onnx"
+    command.parent.mkdir()
+    own = f'exec "{sys.executable}" -m redtest_onnx "$@"'
+    command.write_text(f"#!/bin/sh\n{tool or own}\n")
+    command.chmod(0o755)
     given = {
         "PROFILE": "onnxruntime-cpu",
         "DATA": "",
@@ -36,7 +37,7 @@ def run_action(folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
     }
     environment = os.environ | given | inputs
     environment |= {
-        "PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
         "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
@@ -64,6 +65,49 @@ def test_values_are_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "stolen").exists()
 
 
-def test_models_that_are_not_there_fail(tmp_path: Path) -> None:
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
-    assert run_action(tmp_path, MODELS="*.onnx").returncode == 2
+    (tmp_path / "my models").mkdir()
+    for name in ("a", "b", "c", "d[1]", "my models/e", "my models/f"):
+        shutil.copy(MODELS / "vgg_digits.onnx", tmp_path / f"{name}.onnx")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "audited"),
+    [
+        ("a.onnx b.onnx", ["a", "b"]),
+        ("a.onnx\n[bc].onnx\n", ["a", "b", "c"]),
+        ("  a.onnx   b.onnx  \r\n\n\tc.onnx", ["a", "b", "c"]),
+        ("my models/*.onnx", ["my models/e", "my models/f"]),
+        ("my models/f.onnx\na.onnx b.onnx", ["my models/f", "a", "b"]),
+        ("d[1].onnx", ["d[1]"]),
+    ],
+)
+def test_all_lines_and_words_name_models(given: str, audited: list[str], models: Path) -> None:
+    result = run_action(models, tool='printf "%s\\n" "$@" > given.txt', MODELS=given)
+    assert result.returncode == 0, result.stderr
+    words = (models / "given.txt").read_text().splitlines()
+    assert words[words.index("--") + 1 :] == [f"{name}.onnx" for name in audited]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("*.onnx lost.onnx", ["lost.onnx"]),
+        ("a.onnx\nother/*.onnx\nb.onnx 100%.onnx", ["other/*.onnx", "100%25.onnx"]),
+        ("nothing?.onnx", ["nothing?.onnx"]),
+    ],
+)
+def test_patterns_that_match_nothing_fail_by_name(given: str, missing: list[str], models: Path) -> None:
+    result = run_action(models, MODELS=given)
+    assert result.returncode == 2
+    errors = [line for line in result.stdout.splitlines() if line.startswith("::error")]
+    assert errors == [f"::error title=redtest-onnx::'{name}' in `models` matches no file" for name in missing]
+    assert not (models / "summary.md").exists()  # nothing was audited
+
+
+@pytest.mark.parametrize("given", ["", "\n  \n"])
+def test_no_models_fail(given: str, models: Path) -> None:
+    assert run_action(models, MODELS=given).returncode == 2

@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.auditing.profile_file import load_profile
+from redtest_onnx.auditing.run import audit
 from redtest_onnx.cli.main import COMMANDS, cli, run
 from redtest_onnx.documents.schemas import schemas
 
@@ -38,25 +40,48 @@ def blocks(path: Path, language: str) -> Iterator[str]:
 
 def commands(path: Path) -> list[str]:
     """Calls of the tool, with continued lines joined; from a new environment or after others, too."""
-    text = "\n".join(blocks(path, "sh")).replace("\\\n", " ")
+    return commands_in("\n".join(blocks(path, "sh")).replace("\\\n", " "))
+
+
+def commands_in(text: str) -> list[str]:
     calls = (call.split(" #")[0].strip() for line in text.splitlines() for call in line.split(" && "))
     return [name for call in calls if (name := call.removeprefix(".venv/bin/")).startswith("redtest-onnx ")]
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 1), ("docs/tutorial.md", 2)])
 def test_commands_run_as_pasted(
-    page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In one folder, as a newcomer goes from the README to the tutorial."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").symlink_to(MODELS)
-    found = commands(ROOT / page)
-    assert len(found) >= least
-    for line in found:
-        assert run(shlex.split(line)[1:]) == 0, line
-        for name in re.findall(r"\S+\.(?:html|md|sarif|onnx)\b", line):
-            assert (tmp_path / name).exists(), (line, name)
-    for code in blocks(ROOT / page, "python"):
-        exec(compile(code, page, "exec"), {})
+    for page, least in (("README.md", 1), ("docs/tutorial.md", 2)):
+        found = commands(ROOT / page)
+        assert len(found) >= least
+        for line in found:
+            assert run(shlex.split(line)[1:]) == 0, line
+            for name in re.findall(r"\S+\.(?:html|md|sarif|onnx)\b", line):
+                assert (tmp_path / name).exists(), (line, name)
+        for code in blocks(ROOT / page, "python"):
+            exec(compile(code, page, "exec"), {})
+
+
+WRITES = re.compile(r"(?:^|\s)(?:-o|--(?:output|html|json|png|sweep|save|save-plan))[ =](\S+)")
+DEFAULTS = {"search": "search.sqlite"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_command_of_a_block_writes_what_another_wrote(page: Path) -> None:
+    """Files that exist are not overwritten, so that the second command would fail."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        written: list[str] = []
+        for line in commands_in(block):
+            if "--force" in line or "--resume" in line:
+                continue
+            names = [name for name in WRITES.findall(line) if name != "-"]
+            default = DEFAULTS.get(line.split()[1])
+            written += names if default is None or " --output" in line else [*names, default]
+        assert len(written) == len(set(written)), written
 
 
 @pytest.fixture
@@ -64,7 +89,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the how-tos speak of."""
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     (tmp_path / "models").mkdir()
-    for name in ("model", "main", "branch", "one", "two", "models/small"):
+    for name in ("model", "main", "branch", "one", "two", "small", "models/small"):
         shutil.copy(MODELS / "vgg_digits.onnx", tmp_path / f"{name}.onnx")
     with np.load(DATA) as arrays, zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         x, labels = arrays["test/input"][:60], arrays["test/labels"]
@@ -82,17 +107,32 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["ci", "research"])
+@pytest.mark.parametrize("page", ["howto/ci", "howto/research", "choosing"])
 def test_commands_of_how_tos_run_as_pasted(
     page: str, newcomer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """But for those that need a cluster; a prune that finds nothing to remove at this size is no failure."""
-    found = [line for line in commands(DOCS / "howto" / f"{page}.md") if "--address" not in line]
+    if page == "choosing":
+        for name in ("resnet_digits.onnx", "digits.npz"):
+            shutil.copy(MODELS / name, "models")
+    found = [line for line in commands(DOCS / f"{page}.md") if "--address" not in line]
     assert len(found) >= 3
     for line in found:
         words = shlex.split(line.split(" > ")[0])
         globbed = [name for word in words for name in (sorted(glob(word)) if "*" in word else [word])]
         assert run(globbed[1:]) in ((0, 1) if words[1] == "prune" else (0,)), line
+
+
+@pytest.mark.parametrize("name", ["resnet", "vgg"])
+def test_the_profile_of_the_page_passes_what_it_says(name: str, tmp_path: Path) -> None:
+    text = next(block for block in blocks(DOCS / "audit.md", "toml") if "suppress" in block)
+    assert text.count("expires") == 1
+    (tmp_path / "phone.toml").write_text(re.sub("expires = .*", "", text), encoding="utf-8")
+    model = rt.load(MODELS / f"{name}_digits.onnx")
+    bench = rt.Workbench(model, rt.open_data(None, model), rt.RunOptions("cpu", 1))
+    result = audit(bench, load_profile(str(tmp_path / "phone.toml")), timed=False)
+    assert result.passed, result.findings
+    assert [one.rule for one in result.findings if one.suppressed] == ["RT024"]
 
 
 def options_of(name: str) -> set[str]:

@@ -20,6 +20,7 @@ from redtest_onnx.graph.caches import find_caches
 from redtest_onnx.graph.masks import find_mask
 from redtest_onnx.graph.model import Model, TensorSpec
 from redtest_onnx.graph.model_folder import find_beside
+from redtest_onnx.graph.next_tokens import scores_next_tokens
 from redtest_onnx.graph.signature import plan_inputs
 
 log = logging.getLogger(__name__)
@@ -76,20 +77,20 @@ def holds_text(path: Path, model: Model, options: TextOptions | None) -> bool:
 def open_texts(path: Path, model: Model, options: TextOptions | None = None) -> Texts:
     """Texts of a file as samples for a model.
 
-    A decoder gets windows of the joined texts, without padding; other models get one text, or one pair, per
-    sample.
+    A decoder, with caches or without, gets windows of the joined texts, without padding; other models get one
+    text, or one pair, per sample, and so does a decoder with labels or pairs.
 
     Raises:
         InputError: the file, the tokenizer or the model's inputs don't fit.
         RuntimeUnavailableError: the package `tokenizers` is not installed.
     """
     options = options or TextOptions()
-    _ids_input(model, options.mask)  # first: without ids no tokenizer is of use
+    ids = _ids_input(model, options.mask)  # first: without ids no tokenizer is of use
     rows = read_texts(path, options.text_column, options.pair_column, options.label_column)
     tokenizer = _Tokenizer.open(model, options)
-    caches = find_caches(model)
-    windows = bool(caches) and rows.labels is None and rows.pairs is None
-    encoded = tokenizer.windows(rows) if windows else tokenizer.encode(rows)
+    decoder = bool(find_caches(model)) or scores_next_tokens(model)
+    windows = decoder and rows.labels is None and rows.pairs is None
+    encoded = tokenizer.windows(rows, _fixed_length(ids)) if windows else tokenizer.encode(rows)
     if not encoded:
         raise InputError("holds too little text for one window", where=str(path))
     labels = None if rows.labels is None else np.array(rows.labels, np.int64)
@@ -136,8 +137,8 @@ class Texts:
         self._mask = found.input if found is not None and not found.of_ids else None
         self._inverted = found is not None and found.inverted
         self._ids = _ids_input(model, self._mask)
-        fixed = self._ids.shape[1] if self._ids.shape and len(self._ids.shape) == 2 else None
-        if isinstance(fixed, int):
+        fixed = _fixed_length(self._ids)
+        if fixed is not None:
             self._length = fixed
             longest = max(len(sample.ids) for sample in encoded)
             if longest > fixed:
@@ -234,6 +235,12 @@ def _ids_input(model: Model, mask: str | None) -> TensorSpec:
     return (named or others)[0]
 
 
+def _fixed_length(ids: TensorSpec) -> int | None:
+    """The number of tokens that a model takes, where its file fixes it."""
+    size = ids.shape[1] if ids.shape and len(ids.shape) == 2 else None
+    return size if isinstance(size, int) else None
+
+
 def _check_inputs(model: Model, ids: TensorSpec, mask: str | None) -> None:
     """Refuse models that need more than text."""
     caches = {cache.input for cache in find_caches(model)}
@@ -304,9 +311,12 @@ class _Tokenizer:
             if found.ids
         ]
 
-    def windows(self, rows: TextRows) -> list[Encoded]:
-        """The texts one behind the other, cut into windows; short texts make one shorter window."""
-        size = min(self.length, _WINDOW)
+    def windows(self, rows: TextRows, fixed: int | None) -> list[Encoded]:
+        """The texts one behind the other, cut into windows; short texts make one shorter window.
+
+        Where the model fixes the length, windows have it: shorter ones would be padded, longer ones cut.
+        """
+        size = min(self.length, fixed or _WINDOW)
         ids = [token for found in self.tokenizer.encode_batch(list(rows.texts)) for token in found.ids]
         cut = [np.array(ids[k : k + size], np.int64) for k in range(0, len(ids), size)]
         whole = [window for window in cut if len(window) == size] or cut

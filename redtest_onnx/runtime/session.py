@@ -321,10 +321,13 @@ class Session:
             if is_out_of_memory(error):
                 raise out_of_memory(error, self.label, str(self.place)) from error
             given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
+            # That texts are longer than a table of positions shows as a failed operator somewhere inside.
+            ids = any(array.ndim == 2 and array.dtype.kind == "i" for array in feeds.values())
+            shorten = "; if it takes fewer tokens, @max_length cuts texts" if ids else ""
             raise InputError(
                 f"the run failed: {first_line(error)}",
                 where=self.label,
-                hint=f"check that these inputs fit the model: {given}",
+                hint=f"check that these inputs fit the model: {given}{shorten}",
             ) from error
 
 

@@ -12,6 +12,8 @@ from redtest_onnx.data.text_files import read_texts
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load, save
 from redtest_onnx.graph.model import Model
+from redtest_onnx.runtime.session import Session
+from tests.causal_decoders import causal_decoder
 from tests.decoders import encoder, plain_decoder
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -19,7 +21,7 @@ tokenizers = pytest.importorskip("tokenizers")
 LINES = ["red green", "green blue red blue", "blue", "red red red", "green green"]
 
 
-def write_tokenizer(folder: Path) -> Path:
+def write_tokenizer(folder: Path, longest: int = 64) -> Path:
     words = {"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "red": 3, "green": 4, "blue": 5}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -28,15 +30,15 @@ def write_tokenizer(folder: Path) -> Path:
     )
     # What the file says of padding and truncation is for its author's batches.
     tokenizer.enable_padding(length=64, pad_id=0)
-    tokenizer.enable_truncation(64)
+    tokenizer.enable_truncation(longest)
     path = folder / "tokenizer.json"
     tokenizer.save(str(path))
     return path
 
 
-def saved(model: Model, folder: Path) -> Model:
-    write_tokenizer(folder)
-    save(model, folder / "model.onnx")
+def saved(model: Model, folder: Path, longest: int = 64) -> Model:
+    write_tokenizer(folder, longest)
+    save(model, folder / "model.onnx", force=True)
     return load(folder / "model.onnx")
 
 
@@ -87,6 +89,45 @@ def test_windows_are_no_longer_than_the_table_of_positions(tmp_path: Path) -> No
         2,
         64,
     )
+
+
+LONG = ["red green blue " * 100] * 4
+
+
+def test_a_decoder_without_caches_gets_windows_too(tmp_path: Path) -> None:
+    model = saved(causal_decoder(positions=128), tmp_path, longest=512)
+    data = open_texts(lines(tmp_path, LONG), model)
+    assert data.inputs(range(len(data)))["input_ids"].shape == (9, 128)  # of 1,200 tokens
+    assert Session(model).run(data.inputs([0]))["logits"].shape == (1, 128, 50)
+    assert open_texts(tmp_path / "texts.txt", model, TextOptions(max_length=20)).inputs([0])[
+        "input_ids"
+    ].shape == (1, 20)
+
+
+def test_windows_are_as_long_as_the_model_fixes(tmp_path: Path) -> None:
+    for tokens in (24, 160):
+        model = causal_decoder(positions=tokens, tokens=tokens)
+        folder = tmp_path / str(tokens)
+        folder.mkdir()
+        data = open_texts(lines(folder, LONG), saved(model, folder, longest=512))
+        assert len(data) == 1200 // tokens
+        assert all((data.inputs([k])["input_ids"] != data.pad).all() for k in range(len(data)))
+
+
+def test_labelled_texts_of_a_decoder_and_texts_of_others_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\n" + "\n".join(f"{text},{k % 2}" for k, text in enumerate(LINES)), "utf-8")
+    labelled = open_texts(path, saved(causal_decoder(), tmp_path), TextOptions(label_column="label"))
+    assert len(labelled) == len(LINES)
+    assert len(open_texts(lines(tmp_path), saved(causal_decoder("nothing"), tmp_path))) == len(LINES)
+
+
+def test_texts_beyond_the_table_of_positions_say_what_shortens_them(tmp_path: Path) -> None:
+    model = saved(causal_decoder("nothing", positions=200), tmp_path, longest=512)
+    data = open_texts(lines(tmp_path, LONG), model)
+    with pytest.raises(InputError) as caught:
+        Session(model).run(data.inputs([0]))
+    assert "if it takes fewer tokens, `max_length` cuts texts" in str(caught.value)
 
 
 def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path) -> None:

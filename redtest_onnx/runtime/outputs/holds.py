@@ -12,9 +12,9 @@ from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model, TensorSpec
+from redtest_onnx.graph.next_tokens import decoder_vocabulary
 from redtest_onnx.graph.shapes import FLOAT_TYPES, Shape, Shapes
 from redtest_onnx.runtime.outputs.kinds import Kind
-from redtest_onnx.runtime.outputs.text import decoder_vocabulary
 from redtest_onnx.runtime.outputs.trace import Trace, trace_output
 from redtest_onnx.runtime.outputs.words import meaning
 from redtest_onnx.runtime.shapes import WHOLE
@@ -136,7 +136,7 @@ def _scores(graph: OutputGraph, name: str, rank: int, axis: int) -> Kind:
         return "classes"
     if rank > 3:
         return "dense"
-    vocabulary = decoder_vocabulary(graph)
+    vocabulary = decoder_vocabulary(graph.model)
     sizes = graph.shapes.sizes.get(name, ())
     return "next-token" if vocabulary and sizes[axis : axis + 1] == (vocabulary,) else "tokens"
 
