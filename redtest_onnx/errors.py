@@ -86,6 +86,10 @@ class InputError(RedtestError):
     """A model, data set, plan or option that can't be used as given."""
 
 
+class TooFewLayersError(InputError):
+    """A model has fewer than the two layers that similarity is measured between."""
+
+
 class RefusedModelError(InputError):
     """ONNX Runtime doesn't load a model, whatever it would be fed."""
 

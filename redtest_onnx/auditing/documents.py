@@ -45,5 +45,6 @@ def _document(audit: Audit) -> Document:
             }
             for finding in audit.findings
         ],
+        "unchecked": list(audit.unchecked),
         "measured": {key: number(v) if isinstance(v, float) else v for key, v in audit.measured.items()},
     }

@@ -84,6 +84,14 @@ class Audit(Result):
         )
 
     @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Budgets of the profile whose figure is not known: not measured, or of unknown sizes."""
+        limits, peak = self.profile.budgets, self.cost.peak_activation_bytes
+        figures = {**self.measured, "macs_m": self.cost.macs, "activations_mb": peak, "memory_mb": peak}
+        names = [name for name, limit in limits if limit is not None]
+        return tuple(name for name in names if name in figures and figures[name] is None)
+
+    @property
     def passed(self) -> bool:
         """The verdict."""
         return not self.failing

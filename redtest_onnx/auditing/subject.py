@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from redtest_onnx.auditing.profile import Profile
 from redtest_onnx.auditing.support import ProviderPartition, split, supported
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.splits import sample_indices
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, TooFewLayersError
 from redtest_onnx.graph.cost import Cost, model_cost
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
@@ -31,6 +32,8 @@ from redtest_onnx.runtime.ranges import largest_magnitudes
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, analyze
+
+log = logging.getLogger(__name__)
 
 Outputs = Mapping[str, Any]
 
@@ -251,13 +254,16 @@ class Subject:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """Similarity of the layers; None with fewer than two of them."""
+        """Similarity of the layers; None with fewer than two of them, or if it fails, which is said."""
         settings = _ON_NOISE if self.data.synthetic else _SIMILARITY
         if self.data.synthetic and (self.cost.macs or 0) > _DEAR:
             settings = replace(settings, samples=settings.samples // 2)
         try:
             return analyze(self.bench, settings)
-        except InputError:
+        except TooFewLayersError:
+            return None
+        except InputError as error:
+            log.warning("redundancy is not measured: %s", error.what)
             return None
 
     def _run(self, feeds: Mapping[str, Any]) -> Outputs:

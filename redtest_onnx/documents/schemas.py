@@ -233,6 +233,7 @@ def schemas() -> dict[str, Schema]:
             model=_MODEL,
             profile=_TEXT,
             findings=_list(_FINDING),
+            unchecked=_list(_TEXT),
             measured={"type": "object"},
             audits=_list({"type": "object"}),
         ),

@@ -175,7 +175,12 @@ def combine(hsic_batches: Array, estimator: Estimator = "minibatch") -> Array:
     xp = namespace(hsic_batches)
     if estimator != "paper":
         return cka(xp.nansum(hsic_batches, axis=0))
-    ratios = cka(hsic_batches)
+    return mean_of_defined(cka(hsic_batches))
+
+
+def mean_of_defined(ratios: Array) -> Array:
+    """[...] means of [B, ...] over the batches in which a ratio is defined; NaN where it is in none."""
+    xp = namespace(ratios)
     defined = xp.isfinite(ratios).sum(axis=0)
     return xp.nansum(ratios, axis=0) / xp.where(defined > 0, defined, np.nan)
 

@@ -39,7 +39,8 @@ class Divergence:
     Attributes:
         tensor: its name.
         node: what makes it.
-        difference: largest absolute difference of its values; NaN where shapes differ or values are missing.
+        difference: largest absolute difference of its values; infinite where what is not finite differs, NaN
+            where shapes do.
         largest: largest absolute value it should have.
     """
 
@@ -164,7 +165,11 @@ def _differing(
             yield Divergence(name, node, float("nan"), float("nan"))
             continue
         a, b = a.astype(np.float64), b.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            difference, largest = np.abs(a - b), np.nanmax(np.abs(a), initial=0.0)
-        if np.any((difference > share * max(largest, 1e-30)) | (np.isnan(a) != np.isnan(b))):
+        known = np.isfinite(a)
+        if not np.array_equal(a[~known], b[~known], equal_nan=True):
+            yield Divergence(name, node, float("inf"), float(np.max(np.abs(a[known]), initial=0.0)))
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference, largest = np.abs(a[known] - b[known]), np.max(np.abs(a[known]), initial=0.0)
+        if not np.all(difference <= share * max(largest, 1e-30)):  # not so where NaN stands for a number
             yield Divergence(name, node, float(np.nanmax(difference, initial=0.0)), float(largest))

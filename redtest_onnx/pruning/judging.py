@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from math import prod
 
 import numpy as np
 import onnx
 
 from redtest_onnx.data.batching import Indices
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, TooFewLayersError
 from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.evaluate import Evaluation, Evaluator
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis, AnalysisSettings, Progress, analyze, batches_of
+
+log = logging.getLogger(__name__)
 
 _LEAST_MACS = 10**10  # of a pass over the samples, from which on it is worth saving
 _MOST_BYTES = 1 << 26  # of answers
@@ -67,10 +70,13 @@ def analyze_and_match(
 def analyze_if_possible(
     bench: Workbench, settings: AnalysisSettings, answers: Answers | None = None
 ) -> Analysis | None:
-    """As `analyze`; None where fewer than two layers are left to compare."""
+    """As `analyze`; None where fewer than two layers are left to compare, or it fails, which is said."""
     try:
         return analyze(bench, settings, None, answers)
-    except InputError:
+    except TooFewLayersError:
+        return None
+    except InputError as error:
+        log.warning("the redundancy of the result is not measured: %s", error.what)
         return None
 
 

@@ -62,11 +62,12 @@ def audit_text(audits: Iterable[Audit]) -> str:
 
 
 def verdict(audit: Audit) -> str:
-    """The verdict in a line."""
+    """The verdict in a line, with budgets that were not held against any figure."""
+    left = f"; not checked: {', '.join(audit.unchecked)}" if audit.unchecked else ""
     if audit.passed:
-        return f"PASSED: {plain(audit.model.label)}"
+        return f"PASSED: {plain(audit.model.label)}{left}"
     found = ", ".join(sorted({finding.rule for finding in audit.failing}))
-    return f"FAILED: {plain(audit.model.label)}, {plural(len(audit.failing), 'finding')} ({found})"
+    return f"FAILED: {plain(audit.model.label)}, {plural(len(audit.failing), 'finding')} ({found}){left}"
 
 
 def audit_facts(audit: Audit) -> str:

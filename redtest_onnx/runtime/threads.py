@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Generic, TypeVar
+from threading import Lock
+from typing import Any, Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -32,14 +33,49 @@ def one_blas_thread(*, solvers: bool = False) -> Iterator[None]:
     """
     if solvers:
         import scipy.linalg  # noqa: F401
-    with _pools("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas"):
+    _ONE.enter()
+    try:
         yield
+    finally:
+        _ONE.leave()
 
 
-@cache
-def _pools(with_scipy: bool) -> ThreadpoolController:
-    """The pools that are loaded, looked up again once there are more."""
-    return ThreadpoolController()
+class _OneThread:
+    """Pools of linear algebra held at one thread while anyone asks for that, in whatever thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._loaded: dict[bool, list[Any]] = {}
+        self._before: dict[str, tuple[Any, int]] = {}
+
+    def enter(self) -> None:
+        """Limit the pools that are loaded, looked up again once SciPy has brought its own."""
+        with_scipy = "scipy.linalg" in sys.modules
+        with self._lock:
+            self._users += 1
+            if with_scipy not in self._loaded:
+                pools = ThreadpoolController().select(user_api="blas")
+                self._loaded[with_scipy] = pools.lib_controllers
+            for pool in self._loaded[with_scipy]:
+                self._before.setdefault(pool.filepath, (pool, pool.num_threads))
+                pool.set_num_threads(1)
+
+    def leave(self) -> None:
+        """Give them their threads back once nobody asks any more."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for pool, threads in self._before.values():
+                    pool.set_num_threads(threads)
+                self._before.clear()
+
+    def after_fork(self) -> None:
+        """The lock may have been taken by a thread that the child does not have."""
+        self._lock = Lock()
+
+
+_ONE = _OneThread()
 
 
 def thread_count(threads: int) -> int:
@@ -122,4 +158,5 @@ def _workers(count: int) -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ONE.after_fork)
     os.register_at_fork(after_in_child=_workers.cache_clear)  # a child has none of its parent's threads

@@ -173,12 +173,14 @@ class _Run:
             self.report(self._numbers[key], self.outcomes[key])
 
     def _may_ask(self) -> bool:
+        if len(self._numbers) >= self._budget.evaluations:
+            return False
         if self._late():
             self.reason = "seconds"
         elif self._repeats >= _PATIENCE:
             self.reason = "space"
         else:
-            return len(self._numbers) < self._budget.evaluations
+            return True
         return False
 
     def _late(self) -> bool:

@@ -12,7 +12,7 @@ from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.data.text import Texts
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import TooFewLayersError
 from redtest_onnx.layers.layer import Layer, has_branches
 from redtest_onnx.metrics.cka import cka, combine
 from redtest_onnx.metrics.msrs import msrs, msrs_batches
@@ -55,7 +55,8 @@ def analyze(
         answers: takes outputs of the model on the way; its samples are among those measured.
 
     Raises:
-        InputError: fewer than two layers or four samples, or the model doesn't run on the data.
+        TooFewLayersError: fewer than two layers.
+        InputError: fewer than four samples, or the model doesn't run on the data.
     """
     settings = settings or AnalysisSettings()
     if settings.pooling == "none" and isinstance(bench.data, Texts):
@@ -68,7 +69,7 @@ def analyze(
         settings = replace(settings, threshold=THRESHOLD_SKIPS if skips else THRESHOLD_PLAIN)
     layers = measured_layers(bench, settings)
     if len(layers) < 2:
-        raise InputError(
+        raise TooFewLayersError(
             f"{len(layers) or 'no'} layer{'s' * (len(layers) != 1)} to compare, two are needed",
             where=bench.label,
             hint="`inspect` with @layers=all shows what was found"

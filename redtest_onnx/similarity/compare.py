@@ -18,7 +18,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.metrics.arrays import Array, to_numpy
-from redtest_onnx.metrics.cka import cross_cka
+from redtest_onnx.metrics.cka import cross_cka, mean_of_defined
 from redtest_onnx.metrics.exact import full_hsic
 from redtest_onnx.metrics.grams import flatten, linear_gram
 from redtest_onnx.metrics.packed import PackedGrams
@@ -223,7 +223,7 @@ def _in_batches(
         if progress:
             progress(done + 1, len(batches), "measuring")
     if settings.estimator == "paper":
-        mean: Float64s = np.mean([_cross(*part) for part in parts], axis=0)
+        mean: Float64s = mean_of_defined(np.stack([_cross(*part) for part in parts]))
         return mean
     hsic, first_own, second_own = (np.nansum([part[k] for part in parts], axis=0) for k in range(3))
     return _cross(hsic, first_own, second_own)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from redtest_onnx.bridge.convert import to_torch
+from redtest_onnx.bridge.device import torch_threads
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.bridge.statistics import check_statistics
 from redtest_onnx.bridge.verify import Verification, verify
@@ -168,9 +169,7 @@ def finetune(
         OutputError: the checkpoint holds an interrupted run that was not asked for.
     """
     settings = settings or TrainingSettings()
-    if bench.options.threads:
-        torch.set_num_threads(bench.options.threads)
-    with processes(bench.options.device) as group:
+    with torch_threads(bench.options.threads), processes(bench.options.device) as group:
         run = _Run(bench, settings, group, teacher, others or ValidationData(), watch or Watch())
         return run(_checkpoint(checkpoint, bench, teacher, settings))
 

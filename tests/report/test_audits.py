@@ -24,7 +24,7 @@ from redtest_onnx.auditing.run import Audit, audit
 from redtest_onnx.cli.main import run
 from redtest_onnx.report.audit_ci import audit_github, audit_gitlab, audit_junit
 from redtest_onnx.report.audit_sarif import audit_sarif
-from redtest_onnx.report.audits import audit_markdown
+from redtest_onnx.report.audits import audit_markdown, verdict
 from redtest_onnx.runtime.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
@@ -255,6 +255,15 @@ def test_junit_gives_times_and_skips_what_is_suppressed() -> None:
     assert suite.skipped == 1
     assert suite.time > 0
     assert suite.time == pytest.approx(sum(case.time for case in suite), abs=0.05)
+
+
+def test_budgets_without_a_figure_are_told() -> None:
+    budgets = {"latency_ms": 1.0, "cold_start_ms": 1.0, "macs_m": 600.0}
+    profile = Profile.model_validate({"name": "t", "budgets": budgets})
+    found = embedded("vit", profile)
+    assert found.unchecked == ("latency_ms", "cold_start_ms")
+    assert verdict(found).endswith("; not checked: latency_ms, cold_start_ms")
+    assert audit_document([found])["unchecked"] == ["latency_ms", "cold_start_ms"]
 
 
 def test_models_of_one_name_keep_their_own_baselines(tmp_path: Path) -> None:

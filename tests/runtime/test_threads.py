@@ -120,3 +120,34 @@ def test_a_child_process_has_threads_of_its_own() -> None:
 def test_zero_takes_the_cores_of_this_process() -> None:
     assert thread_count(3) == 3
     assert thread_count(0) >= 1
+
+
+OVERLAPPING = """
+import threading
+import numpy as np
+from threadpoolctl import threadpool_info
+from redtest_onnx.runtime.threads import one_blas_thread
+
+def threads():
+    return sorted(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+def first():
+    with one_blas_thread():
+        entered.set()
+        leave.wait()
+
+before, entered, leave = threads(), threading.Event(), threading.Event()
+other = threading.Thread(target=first)
+other.start()
+entered.wait()
+with one_blas_thread():
+    leave.set()
+    other.join()
+    assert set(threads()) <= {1}, threads()
+assert threads() == before, (threads(), before)
+"""
+
+
+def test_calls_that_overlap_give_the_threads_back_with_the_last() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", OVERLAPPING], env=environment, check=True)

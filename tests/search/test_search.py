@@ -172,3 +172,11 @@ def test_optuna_proposes_and_repeats_itself() -> None:
     one = proposals()
     assert one == proposals()
     assert sum(len(set(name.split("-")) & {"5", "6"}) for name in one[-8:]) >= 8
+
+
+def test_a_search_that_is_done_says_so_however_long_it_took(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "run.sqlite", {}) as store:
+        space = ChainSpace()
+        problem = SearchProblem(space, RandomSearch(space, 0), lambda c: c.accuracy)
+        found = search(ChainWork(seconds=0.2), problem, store, SearchBudget(1, seconds=0.1))
+    assert (found.reason, len(found.outcomes)) == ("evaluations", 1)

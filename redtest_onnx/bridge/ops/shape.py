@@ -155,7 +155,7 @@ def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """Numbers from start to limit, without it, in steps of delta."""
     first, step = start.item(), delta.item()
     count = max(math.ceil((limit.item() - first) / step), 0)
-    return (first + torch.arange(count, device=start.device) * step).to(start.dtype)
+    return first + torch.arange(count, device=start.device, dtype=start.dtype) * step
 
 
 @operator("EyeLike", since=9, differentiable=False)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from redtest_onnx.bridge.device import torch_threads
 from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.errors import InputError
@@ -86,19 +87,18 @@ def distil(
             "no tensor of the pruned model can be compared with the original's", where=pruned.label
         )
     begin = perf_counter()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     run = _Run(original, pruned, samples, DistilLoss(targets, settings.temperature, settings.feature_weight))
-    run.prepare(settings, options)
-    if not run.student.operators:
-        raise InputError(
-            "no operator of the pruned model has weights that can be trained",
-            where=pruned.label,
-            hint="quantised and computed weights stay as they are: @repair=none",
-        )
-    before = run.check_loss()
-    steps = run.train(begin, note or (lambda done, total, what: None))
-    after = run.check_loss()
+    with torch_threads(options.threads):
+        run.prepare(settings, options)
+        if not run.student.operators:
+            raise InputError(
+                "no operator of the pruned model has weights that can be trained",
+                where=pruned.label,
+                hint="quantised and computed weights stay as they are: @repair=none",
+            )
+        before = run.check_loss()
+        steps = run.train(begin, note or (lambda done, total, what: None))
+        after = run.check_loss()
     model = from_torch(run.student.write(), pruned) if np.isfinite(after) else pruned
     return Distillation(model, steps, before, after, perf_counter() - begin)
 
