@@ -68,6 +68,6 @@ def check_fit(files: tuple[Path, ...], repair: str, several: bool, rounds: int) 
     """
     if files and (repair not in ("refit", "auto") or several or rounds > 1):
         raise InputError(
-            "--fit-data belongs to --repair refit of one result in one round",
+            "--fit-data belongs to --repair refit or auto, of one result in one round",
             hint="leave out --curve and --iterations, or --fit-data",
         )

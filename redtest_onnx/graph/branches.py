@@ -2,7 +2,7 @@
 
 Conditions made of constants and declared shapes hold for every input, and the operator is dissolved. Others
 hold for what is fed, such as a sampling rate: then the branch is only opened for the work on it, and
-`Opened.close` puts it back beside the other one.
+`InlinedModel.close` puts it back beside the other one.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class Budget:
 
     Attributes:
         remove: number of layers to take out; of a transformer, of its blocks, unless a granularity is said.
-        threshold: take out what the criterion scores at least so high; for redtest, Algorithm 3.
+        threshold: take out what the criterion scores at least so high; for redtest, what is as similar to
+            the last layer that stays.
         targets: quantities with the share of them that may stay, such as (("params", 0.5),): "params",
             "macs", "size" of the file, "memory" of activations at their peak, or measured "latency".
         max_drop: largest loss of accuracy (with labels) or of agreement (without) on held-out samples; if

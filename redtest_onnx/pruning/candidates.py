@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 _LOOK = 32  # samples at a time that answers are counted on
 _LOOKS = 4
 _ROUNDING = 1e-9
-_SAME_CLASS = "same top class"
 
 Answers = npt.NDArray[np.int64]
 Scores = npt.NDArray[Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redtest_onnx.errors import InputError, NegativeVerdictError
-from redtest_onnx.pruning.targets import Quantity, Targets
+from redtest_onnx.errors import NegativeVerdictError
+from redtest_onnx.pruning.targets import Quantity, Targets, unknown_quantity
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -47,7 +47,7 @@ class Limits:
         }
         now, before_share = pairs[quantity]
         if now is None or not before_share:
-            raise InputError(f"the model's {quantity} are unknown", where=self.original.label)
+            raise unknown_quantity(quantity, self.original.label)
         return now / before_share
 
     def missed(self, pruned: Workbench) -> list[tuple[Quantity, float, float]]:
@@ -79,7 +79,7 @@ class Limits:
         """Refuse a model that may not be written.
 
         Args:
-            model: what would be written.
+            pruned: what would be written.
             removed: the layers that were taken out of the original.
 
         Raises:

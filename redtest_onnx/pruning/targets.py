@@ -16,12 +16,26 @@ from redtest_onnx.runtime.latency import measure_latency, measure_regions
 from redtest_onnx.runtime.workbench import Workbench
 
 Quantity = Literal["params", "macs", "size", "memory", "latency"]
+_WORDS: dict[str, str] = {
+    "params": "number of parameters",
+    "macs": "number of MACs",
+    "size": "size",
+    "memory": "memory of activations",
+    "latency": "latency",
+}
 Targets = tuple[tuple[Quantity, float], ...]
 """Quantities with the share of them that may stay."""
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 TRIES = 6  # plans that are timed
 BELOW, ABOVE = 0.04, 0.01  # how far from a latency target a timed plan may lie
+
+
+def unknown_quantity(quantity: str, where: str) -> InputError:
+    """The error of a model whose own quantity can't be told, so that no share of it can be asked for."""
+    return InputError(
+        f"the model's {_WORDS[quantity]} can't be told, since sizes or operators are unknown", where=where
+    )
 
 
 def plan_of(bench: Workbench, criterion: str, chosen: Iterable[ScoredLayer]) -> Plan:
@@ -59,7 +73,7 @@ class Quantities:
             return after.p50 / before.p50 * (1 + after.error)
         total = self._totals[quantity]
         if not total:
-            raise InputError(f"the model's {quantity} are unknown", where=self._bench.label)
+            raise unknown_quantity(quantity, self._bench.label)
         if quantity in ("params", "macs"):
             return 1 - sum(self.saved(quantity, item.layer) for item in chosen)
         pruned = self._pruned(chosen)

@@ -33,7 +33,7 @@ def size(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A time in milliseconds with three significant digits, at most two decimals above 1 ms."""
+    """A time in milliseconds with two decimals from 1 ms on, with three below."""
     if value is None:
         return "?"
     return f"{value:.2f} ms" if value >= 1 else f"{value:.3f} ms"

@@ -70,7 +70,8 @@ class Analysis(Result):
 
     Attributes:
         layers: the series of layers.
-        similarity: [L, L] float64, unbiased CKA between the layers; NaN where undefined.
+        similarity: [L, L] float64, CKA between the layers by the estimator of the settings; NaN where
+            undefined.
         redundancy: the MSRS.
         settings: how it was measured, with the threshold that was used.
         source: where the samples came from.
@@ -155,7 +156,10 @@ class Analysis(Result):
     def repeated(
         self, threshold: float, removable: Callable[[Layer], bool]
     ) -> tuple[tuple[Layer, float], ...]:
-        """RedTest's Algorithm 3: walk the layers; one as similar to the last kept layer as `threshold` goes.
+        """After RedTest's Algorithm 3: walk the layers; one as similar as `threshold` goes.
+
+        Ours compares with the last kept layer, where the paper's compares with the one before, kept or not: a
+        chain of small changes does not go as a whole.
 
         Args:
             threshold: similarity from which on a layer repeats the one before.

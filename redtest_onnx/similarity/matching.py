@@ -66,13 +66,14 @@ def match_tensors(first: Sequence[NumberTensor], second: Sequence[NumberTensor])
         plain = _SUFFIX.sub("", tensor.name)
         if plain not in named or tensor.name == plain:
             named[plain] = tensor
-    matches, taken = [], set()
+    matches, matched, taken = [], set(), set()
     for tensor in first:
         other = named.get(tensor.name) or named.get(_SUFFIX.sub("", tensor.name))
         if other is not None and _same_sizes(tensor, other) and other.name not in taken:
             matches.append(TensorMatch(tensor, other, "name"))
+            matched.add(tensor.name)
             taken.add(other.name)
-    left = [tensor for tensor in first if tensor.name not in {m.first.name for m in matches}]
+    left = [tensor for tensor in first if tensor.name not in matched]
     right = [tensor for tensor in second if tensor.name not in taken]
     keys = [[f"{t.op} {t.shape}" for t in side if t.shape is not None] for side in (left, right)]
     sides = [[t for t in side if t.shape is not None] for side in (left, right)]

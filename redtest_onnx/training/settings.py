@@ -16,8 +16,6 @@ Augmentation: TypeAlias = Literal["crop", "flip"]
 Task: TypeAlias = Literal["auto", "classification", "regression"]
 
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
-SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 TASKS: tuple[Task, ...] = get_args(Task)
 

@@ -84,7 +84,7 @@ def test_shares_that_are_left_and_saved() -> None:
     assert known.saved("macs", replace(layer, macs=None)) == 0
     known._totals["macs"] = None  # type: ignore[assignment]
     assert known.saved("macs", layer) == 16  # of no known total
-    with pytest.raises(rt.InputError, match="the model's macs are unknown"):
+    with pytest.raises(rt.InputError, match="the model's number of MACs can't be told"):
         known.left("macs", ranking(0))
 
 
@@ -301,10 +301,10 @@ def test_quantities_that_are_unknown_are_no_limits() -> None:
             return replace(super().cost, macs=None, peak_activation_bytes=None)
 
     unknown = Unknown(bench().model, bench().data, CPU)
-    for quantity in ("macs", "memory"):
-        with pytest.raises(rt.InputError, match=f"the model's {quantity} are unknown"):
+    for quantity, words in (("macs", "number of MACs"), ("memory", "memory of activations")):
+        with pytest.raises(rt.InputError, match=f"the model's {words} can't be told"):
             Limits(bench()).left(quantity, unknown)  # type: ignore[arg-type]
-        with pytest.raises(rt.InputError, match=f"the model's {quantity} are unknown"):
+        with pytest.raises(rt.InputError, match=f"the model's {words} can't be told"):
             Limits(unknown).left(quantity, bench())  # type: ignore[arg-type]
     assert not Limits(bench()).larger(unknown)
     assert not Limits(unknown).larger(bench())

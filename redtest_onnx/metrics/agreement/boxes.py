@@ -62,10 +62,10 @@ def iou(a: Floats, b: Floats) -> Floats:
 
 
 def corners(rows: Values) -> Floats | None:
-    """[k, 4] corners of boxes in rows [k, w] or [1, k, w]; None where rows hold no boxes.
+    """[k, 4] the numbers of boxes in rows [k, w] or [1, k, w]; None where rows hold no boxes.
 
-    Rows of seven begin with the sample's number. Boxes whose second point does not lie behind the first one
-    are taken as centre and size.
+    Rows of seven begin with the sample's number. Whether the four are corners or a centre and a size is for
+    `centred` to tell.
     """
     x = as_float64(rows)
     if x.ndim == 3 and len(x) == 1:

@@ -88,7 +88,11 @@ class Distance:
 
 
 class DistanceSum:
-    """Adds up the distance of two models over batches, in float64; NaN and infinity make it NaN."""
+    """Adds up the distance of two models over batches, in float64.
+
+    A sample with a value that is not finite has a cosine of 0; NaN makes the relative distance NaN, infinity
+    infinite.
+    """
 
     def __init__(self) -> None:
         self._samples = 0

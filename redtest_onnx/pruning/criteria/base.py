@@ -151,7 +151,7 @@ def proposals(name: str, context: CriterionContext) -> Iterable[ScoredLayer]:
 
 @criterion("redtest")
 def redtest(context: CriterionContext) -> list[ScoredLayer]:
-    """Similarity of each layer with the one before it (RedTest, Algorithm 3, one shot).
+    """Similarity of each layer with the one before it (after RedTest's Algorithm 3, one shot).
 
     The later layer of a similar pair goes, the shallower one stays. Layers of undefined similarity are no
     candidates.
@@ -191,6 +191,6 @@ def tail(context: CriterionContext) -> list[ScoredLayer]:
 
 
 def above_threshold(context: CriterionContext, threshold: float) -> list[ScoredLayer]:
-    """The candidates that RedTest's Algorithm 3 takes out, see `Analysis.repeated`."""
+    """The candidates as similar to the last layer that stays, see `Analysis.repeated`."""
     repeated = context.analysis.repeated(threshold, set(context.candidates).__contains__)
     return [ScoredLayer(layer, similarity) for layer, similarity in repeated]

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from redtest_onnx.data.open import open_data
 from redtest_onnx.engines.base import Engine
 from redtest_onnx.engines.run import EngineOptions, run_on
 from redtest_onnx.errors import InputError
@@ -25,12 +24,11 @@ from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.pruning.repair.equations import CHECK_EVERY, FINAL_ROWS, Equations
+from redtest_onnx.pruning.repair.equations import CHECK_EVERY, Equations
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit
 from redtest_onnx.pruning.repair.refit import Refit, record
 from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
 from redtest_onnx.pruning.repair.working_model import WorkingModel
-from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
@@ -55,24 +53,6 @@ class FitShards:
 
 
 @dataclass(frozen=True)
-class ShardOpener:
-    """Opens a model file with the samples of a file.
-
-    Attributes:
-        model: the file.
-        options: device and threads.
-    """
-
-    model: Path
-    options: RunOptions
-
-    def __call__(self, file: str) -> Workbench:
-        """The workbench of both."""
-        model = load(self.model)
-        return Workbench(model, open_data(file, model), self.options)
-
-
-@dataclass(frozen=True)
 class ShardSums:
     """Sums the equations of one operator over one shard; called in whatever process an engine runs it.
 
@@ -81,13 +61,11 @@ class ShardSums:
         folder: holds the model before each operator is solved, as NUMBER.onnx; beside the first shard, since
             all workers see that place.
         goals: tensors of the original that others are to hit than those of the same name.
-        density: rows per unknown of the fits.
     """
 
     shards: FitShards
     folder: Path
     goals: Mapping[str, str]
-    density: int
 
     @one_blas_thread(solvers=True)
     def __call__(self, name: str) -> int | Equations | None:
@@ -112,7 +90,7 @@ class ShardSums:
         )
         goal = self.goals.get(operator.target, operator.target)
         wanted = before.part([goal])
-        equations = Equations(operator, samples, now.options, density=self.density, seed=shard)
+        equations = Equations(operator, samples, now.options, seed=shard)
         names = [operator.input, operator.output, operator.target]
         for run, found in enumerate(now.values(names)):
             aim = before.counting(np.asarray(wanted(run)[goal]), run)
@@ -132,7 +110,6 @@ def refit_over_shards(
     plan: Plan,
     shards: FitShards,
     *,
-    density: int = FINAL_ROWS,
     progress: Progress | None = None,
 ) -> tuple[Model, tuple[Refit, ...], int]:
     """Solve the linear operators of a pruned model again, with equations over all samples of all shards.
@@ -142,7 +119,6 @@ def refit_over_shards(
         pruned: the model without the plan's layers.
         plan: what was taken out.
         shards: the samples.
-        density: rows per unknown of the fits.
         progress: called after each operator.
 
     Returns:
@@ -161,7 +137,7 @@ def refit_over_shards(
     ]
     done: list[Refit] = []
     with tempfile.TemporaryDirectory(prefix="redtest-onnx-fit-", dir=Path(shards.files[0]).parent) as scratch:
-        work = ShardSums(shards, Path(scratch), goals, density)
+        work = ShardSums(shards, Path(scratch), goals)
         with shards.engine.open(work) as engine:
             counts = _collected(engine, "count", shards)
             samples = sum(count for count in counts if isinstance(count, int))

@@ -72,6 +72,7 @@ class _Moments:
 
     Args:
         operator: the operator.
+        weight: its weights, as stored.
         channels: of the inner width it reads.
         samples: that will be added.
         rng: chooses positions where there are more than needed.

@@ -99,12 +99,3 @@ class MaskedTraining:
         reached = trainer.score(self.task.validation).accuracy
         assert reached is not None
         return TrainingOutcome(float(progress.history[-1]["train_loss"]), reached)
-
-    def accuracy(self) -> float:
-        """Share of right answers on the validation samples as the module is."""
-        from redtest_onnx.training.loop import Trainer
-
-        trainer = Trainer(self.module, self._model, self.task, self._settings, self._group)
-        found = trainer.score(self.task.validation).accuracy
-        assert found is not None
-        return found

@@ -10,13 +10,16 @@ import pytest
 from nets import Net
 
 import redtest_onnx as rt
+from redtest_onnx.cli.fit_options import ShardOpening
 from redtest_onnx.cli.main import run
+from redtest_onnx.cli.options import DataOptions
+from redtest_onnx.data.image_pipeline import ImageOptions
 from redtest_onnx.engines.run import EngineOptions
 from redtest_onnx.metrics import least_squares
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair.refit import Effort, refit
-from redtest_onnx.pruning.repair.shards import FitShards, ShardOpener, refit_over_shards
+from redtest_onnx.pruning.repair.shards import FitShards, refit_over_shards
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -49,9 +52,13 @@ def whole(request: pytest.FixtureRequest, tmp_path: Path) -> Workbench:
     return Workbench(model, rt.open_data(tmp_path / "all.npz", model), CPU)
 
 
+def opening(folder: Path) -> ShardOpening:
+    return ShardOpening(folder / "net.onnx", DataOptions(None, ImageOptions(), None, None, (), 0), CPU)
+
+
 def shards(folder: Path, *, workers: int = 1) -> FitShards:
     files = tuple(str(folder / f"shard{k}.npz") for k in range(len(SIZES)))
-    return FitShards(files, ShardOpener(folder / "net.onnx", CPU), EngineOptions(workers=workers))
+    return FitShards(files, opening(folder), EngineOptions(workers=workers))
 
 
 def test_the_sums_of_all_files_give_what_all_samples_give(
@@ -72,7 +79,7 @@ def test_the_sums_of_all_files_give_what_all_samples_give(
         np.testing.assert_allclose(found.value(ours), expected.value(theirs), rtol=1e-4, atol=1e-5)
     assert sorted(tmp_path.iterdir()) == before
     # One file alone gives another answer.
-    alone = FitShards(shards(tmp_path).files[:1], ShardOpener(tmp_path / "net.onnx", CPU), EngineOptions())
+    alone = FitShards(shards(tmp_path).files[:1], opening(tmp_path), EngineOptions())
     other = refit_over_shards(whole, pruned, plan, alone)[0]
     assert other.proto.graph != found.proto.graph
     spread = refit_over_shards(whole, pruned, plan, shards(tmp_path, workers=2))[0]
