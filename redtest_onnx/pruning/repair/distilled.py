@@ -105,10 +105,12 @@ def distilled(
         InputError: operators that PyTorch can't run here.
     """
     require_training()
+    from redtest_onnx.training.axes import SampleAxes
     from redtest_onnx.training.distil.distil import distil
     from redtest_onnx.training.distil.samples import DistilSamples
 
-    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose, bench.mask)
+    splits, axes = bench.splits, SampleAxes.of(bench)
+    samples = DistilSamples(bench.data, splits.fit, splits.choose, bench.mask, axes=axes)
     found = distil(
         *(bench.model, refitted, samples, distil_targets(bench, refitted)), settings, bench.options, progress
     )
