@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, TensorSpec
+from redtest_onnx.graph.signature import batch_axes
 from redtest_onnx.training.settings import Augmentation
 
 Augment = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -79,7 +80,10 @@ def image_inputs(model: Model) -> dict[str, bool]:
     Raises:
         InputError: there are none.
     """
-    found = {spec.name: _channels_first(spec) for spec in model.inputs if _is_image(spec)}
+    axes = batch_axes(model)
+    found = {
+        spec.name: _channels_first(spec) for spec in model.inputs if _is_image(spec) and axes[spec.name] == 0
+    }
     if not found:
         raise InputError("no input takes images, which could be augmented", where=model.label)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from redtest_onnx.graph.cost import Cost
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.training.augment import augmentation
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.batches import Samples
 from redtest_onnx.training.checkpoint import Checkpoint
 from redtest_onnx.training.documents import finetune_document, training_document
@@ -33,7 +35,7 @@ from redtest_onnx.training.objective import TrainingObjective, common_features, 
 from redtest_onnx.training.positions import positional_tensors
 from redtest_onnx.training.processes import ProcessGroup, processes
 from redtest_onnx.training.settings import TrainingSettings
-from redtest_onnx.training.taught import TeacherModule, cache_sources
+from redtest_onnx.training.taught import TeacherModule, cache_sources, teacher_variances
 from redtest_onnx.training.whitened import settings_for
 
 # Weights after training drift a little more between the two runtimes than exported ones.
@@ -191,10 +193,11 @@ class _Run:
         task = self._task()
         settings = settings_for(task.objective, model, self.settings)
         if settings.statistics == "train":
-            check_statistics(model)
+            check_statistics(self.bench)
         module = to_torch(model, batch_norm=settings.statistics)
         positional = positional_tensors(module, task.objective.names, task.samples)
-        task = replace(task, objective=replace(task.objective, positional=positional))
+        variances = teacher_variances(task.teacher, task.samples) if task.teacher is not None else {}
+        task = replace(task, objective=replace(task.objective, positional=positional, variances=variances))
         trainer = Trainer(module, model, task, settings, self.group, checkpoint=checkpoint, watch=self.watch)
         _check_labels(trainer, model)
         note(0, trainer.steps, "validating the model as it is")
@@ -249,6 +252,7 @@ class _Run:
             labelled=data.labelled and judged.labelled,
             teacher=teacher,
             features=self._features() if settings.feature_weight > 0 else (),
+            axes=self._axes,
         )
         sources = {} if teacher is None else cache_sources(teacher, model)
         taught = None if teacher is None else to_torch(teacher, batch_norm="frozen")
@@ -256,7 +260,7 @@ class _Run:
             self._samples(data, order, self.group.world),
             self._samples(judged, np.sort(chosen), 1),
             objective,
-            None if taught is None else TeacherModule(taught, objective.names, sources),
+            None if taught is None else TeacherModule(taught, objective.names, sources, self._axes),
             augmentation(model, settings.augment),
         )
 
@@ -264,7 +268,11 @@ class _Run:
         fixed = self.bench.fixed_batch
         whole = (fixed or 1) * world
         size = max(1, self.settings.batch_size // whole) * whole
-        return Samples(data, indices, size, fixed, self.bench.mask, self.bench.options.memory)
+        return Samples(data, indices, size, fixed, self.bench.mask, self.bench.options.memory, self._axes)
+
+    @cached_property
+    def _axes(self) -> SampleAxes:
+        return SampleAxes.of(self.bench)
 
     def _features(self) -> tuple[str, ...]:
         """Outputs of layers that both models have."""
@@ -302,11 +310,15 @@ def _check_labels(trainer: Trainer, model: Model) -> None:
 
 def _classes(trainer: Trainer, objective: TrainingObjective, model: Model) -> int:
     batch = next(trainer.task.validation.in_order()).to(trainer.group.device)
+    name, axes = objective.scores[0], objective.axes
     with torch.no_grad():
-        scores = trainer.module.tensors(objective.scores[:1], **batch.inputs)[objective.scores[0]]
-    if scores.dim() < 2 or len(scores) != len(batch) or objective.scores[0] in objective.positional:
+        scores = axes.sample_first(name, trainer.module.tensors([name], **batch.inputs)[name])
+    many = name in objective.positional
+    if axes.one or name in axes.tensors:  # scores of nodes or steps, not of the sample
+        many = many or scores[0].numel() > max(scores.shape[1:], default=1)
+    if scores.dim() < 2 or len(scores) != len(batch) or many:
         raise InputError(
-            f"labels are one class per sample, the output {objective.scores[0]!r} is {list(scores.shape)}",
+            f"labels are one class per sample, the output {name!r} is {list(scores.shape)}",
             where=model.label,
             hint="@teacher with @task=regression learns from another model instead",
         )

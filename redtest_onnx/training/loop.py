@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,7 @@ class Trainer:
         operators = (
             prepare_operators(self.module, model, task.samples, settings.seed, group.device) if white else []
         )
-        self.student = group.wrap(TappedModule(self.module, task.objective.names))
+        self.student = group.wrap(TappedModule(self.module, task.objective.names, task.objective.axes))
         self.teacher = task.teacher
         if self.teacher is not None:
             _placed(self.teacher.module, group).requires_grad_(False)
@@ -177,7 +177,7 @@ class Trainer:
     def score(self, samples: Samples) -> Score:
         """Loss and accuracy in `eval()`; all processes take part and get the same."""
         objective = self.task.objective
-        tapped = TappedModule(self.module, objective.names)
+        tapped = TappedModule(self.module, objective.names, objective.axes)
         self.group.share_buffers(self.module)
         self.module.eval()
         loss, right, seen = 0.0, 0, 0
@@ -201,20 +201,19 @@ class Trainer:
         batches = task.samples.shuffled(
             self.settings.seed, state.epoch, state.step, (self.group.rank, self.group.world)
         )
-        for batch in batches:
+        for runs in batches:
             total = state.epoch * task.samples.steps + state.step
             self.watch.note(total, self.steps, f"training, epoch {state.epoch + 1} of {self.settings.epochs}")
             torch.manual_seed((self.settings.seed * self.group.world + self.group.rank) * 2**32 + total)
-            state.loss += self._step(batch.to(self.group.device))
+            state.loss += self._step(runs)
             state.step += 1
             self._save(every=_SAVE_EVERY_S)
 
-    def _step(self, batch: Batch) -> float:
-        """One update; the loss it was made for."""
+    def _step(self, parts: Sequence[Batch]) -> float:
+        """One update, for a batch in as many runs as it takes; the loss it was made for."""
         self.optimizer.zero_grad(set_to_none=True)
-        parts = list(batch.parts(self.task.samples.fixed))
         loss = 0.0
-        for k, part in enumerate(parts):
+        for k, part in enumerate(part.to(self.group.device) for part in parts):
             inputs = self.task.augment(part.inputs)
             with self._unsynchronised(k < len(parts) - 1), self._autocast():
                 taught = None

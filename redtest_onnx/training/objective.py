@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 import torch
@@ -17,6 +17,7 @@ from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import infer_shapes
 from redtest_onnx.runtime.outputs.rows import data_dependent_part
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.positions import without_uncounted
 from redtest_onnx.training.settings import TrainingSettings
 
@@ -31,16 +32,18 @@ class TappedModule(nn.Module):
     Args:
         module: from `to_torch`.
         names: tensors to return.
+        axes: of the model; samples are in front if None.
     """
 
-    def __init__(self, module: OnnxModule, names: tuple[str, ...]) -> None:
+    def __init__(self, module: OnnxModule, names: tuple[str, ...], axes: SampleAxes | None = None) -> None:
         super().__init__()
         self.module = module
         self.names = names
+        self._axes = axes or SampleAxes()
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Values by name."""
-        return self.module.tensors(self.names, **inputs)
+        """Values by name, with samples in front."""
+        return self._axes.samples_first(self.module.tensors(self.names, **inputs))
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class TrainingObjective:
         taught: whether there is a teacher.
         settings: the weights of the parts.
         positional: tensors that hold the positions of a sequence, of which a mask leaves some out.
+        axes: of the model.
+        variances: of the teacher's tensors over samples, where a run is one sample and can't tell them.
     """
 
     scores: tuple[str, ...]
@@ -66,6 +71,8 @@ class TrainingObjective:
     taught: bool
     settings: TrainingSettings
     positional: frozenset[str] = frozenset()
+    axes: SampleAxes = field(default_factory=SampleAxes)
+    variances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +89,7 @@ class TrainingObjective:
         """The loss of a batch.
 
         Args:
-            student: values of `names`.
+            student: values of `names`, samples in front.
             labels: classes, int64 [n]; None without labels.
             teacher: values of `names`; None without a teacher.
             counted: [n, positions] which positions count; None where all do.
@@ -99,16 +106,10 @@ class TrainingObjective:
             )
             total = total + (1 - share if teacher is not None else 1.0) * error
         if teacher is not None:
-            distances = [
-                self._distance(student[name], teacher[name], self._counted(name, counted))
-                for name in self.scores
-            ]
+            distances = [self._distance(name, student, teacher, counted) for name in self.scores]
             total = total + share * torch.stack(distances).mean()
             if self.features:
-                apart = [
-                    _relative_error(student[name], teacher[name], self._counted(name, counted))
-                    for name in self.features
-                ]
+                apart = [self._relative_error(name, student, teacher, counted) for name in self.features]
                 total = total + settings.feature_weight * torch.stack(apart).mean()
         return total
 
@@ -125,17 +126,46 @@ class TrainingObjective:
     def _counted(self, name: str, counted: Tensor | None) -> Tensor | None:
         return counted if name in self.positional else None
 
-    def _distance(self, student: Tensor, teacher: Tensor, counted: Tensor | None) -> Tensor:
+    def _distance(
+        self,
+        name: str,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        counted: Tensor | None,
+    ) -> Tensor:
         """Kullback-Leibler divergence of softened distributions, or the error relative to the variance."""
         if not self.classify:
-            return _relative_error(student, teacher, counted)
-        axis = self.class_axis if self.class_axis is not None else (-1 if student.dim() == 3 else 1)
-        student, teacher = (without_uncounted(values, counted, axis) for values in (student, teacher))
+            return self._relative_error(name, student, teacher, counted)
+        rank, counted = student[name].dim(), self._counted(name, counted)
+        axis = -1 if rank == 3 else 1
+        if self.class_axis is not None:
+            axis = self.axes.moved(name, self.class_axis, rank)
+        ours, theirs = (without_uncounted(values[name], counted, axis) for values in (student, teacher))
         heat = self.settings.temperature
-        ours = functional.log_softmax(student.float() / heat, axis)
-        theirs = functional.log_softmax(teacher.float() / heat, axis)
+        ours = functional.log_softmax(ours.float() / heat, axis)
+        theirs = functional.log_softmax(theirs.float() / heat, axis)
         positions = ours.numel() / ours.shape[axis]
         return functional.kl_div(ours, theirs, reduction="sum", log_target=True) / positions * heat**2
+
+    def _relative_error(
+        self,
+        name: str,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        counted: Tensor | None,
+    ) -> Tensor:
+        """Mean squared difference as a share of the teacher's variance."""
+        ours, theirs, counted = student[name], teacher[name], self._counted(name, counted)
+        if ours.shape != theirs.shape:
+            raise InputError(
+                f"student and teacher give {list(ours.shape)} and {list(theirs.shape)} for the same tensor",
+                hint="@feature_weight=0 compares outputs only; the teacher must be the original model",
+            )
+        wanted = without_uncounted(theirs.float(), counted)
+        error = functional.mse_loss(without_uncounted(ours.float(), counted), wanted)
+        if name in self.variances:
+            return error / max(self.variances[name], _TINY)
+        return error / wanted.var(correction=0).clamp_min(_TINY)
 
 
 def make_objective(
@@ -145,6 +175,7 @@ def make_objective(
     labelled: bool,
     teacher: Model | None,
     features: tuple[str, ...],
+    axes: SampleAxes | None = None,
 ) -> TrainingObjective:
     """Decide what to minimise.
 
@@ -154,6 +185,7 @@ def make_objective(
         labelled: whether the data has labels.
         teacher: the model to imitate.
         features: tensors inside both models to compare, used if `settings.feature_weight` is positive.
+        axes: of the model; samples are in front if None.
 
     Raises:
         InputError: there are neither labels nor a teacher, or no output is of floating point.
@@ -176,15 +208,16 @@ def make_objective(
     if teacher is not None:
         missing = [name for name in scores if name not in _tensors(teacher)]
         scores = tuple(before) if missing else scores
-    axes = {found[1] for found in softmaxes.values() if found}
+    class_axes = {found[1] for found in softmaxes.values() if found}
     return TrainingObjective(
         scores,
         classify,
-        axes.pop() if len(axes) == 1 else None,
+        class_axes.pop() if len(class_axes) == 1 else None,
         features if settings.feature_weight > 0 and teacher is not None else (),
         labelled,
         teacher is not None,
         settings,
+        axes=axes or SampleAxes(),
     )
 
 
@@ -224,16 +257,3 @@ def _trained_tensors(model: Model) -> list[str]:
         elif spec.dtype in _FLOATS:
             found[spec.name] = None
     return list(found)
-
-
-def _relative_error(student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Mean squared difference as a share of the teacher's variance."""
-    if student.shape != teacher.shape:
-        raise InputError(
-            f"student and teacher give {list(student.shape)} and {list(teacher.shape)} for the same tensor",
-            hint="@feature_weight=0 compares outputs only; the teacher must be the original model",
-        )
-    wanted = without_uncounted(teacher.float(), counted)
-    return functional.mse_loss(without_uncounted(student.float(), counted), wanted) / wanted.var(
-        correction=0
-    ).clamp_min(_TINY)

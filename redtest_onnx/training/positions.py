@@ -12,6 +12,7 @@ from torch import Tensor
 
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.graph.masks import Mask
+from redtest_onnx.training.axes import SampleAxes
 
 if TYPE_CHECKING:
     from redtest_onnx.training.batches import Batch, Samples
@@ -20,16 +21,20 @@ _TRIED = 64  # samples that are looked at for one of another length
 _LOW = -1e9
 
 
-def counted_positions(mask: Mask | None, feeds: Mapping[str, npt.NDArray[np.generic]]) -> Tensor | None:
+def counted_positions(
+    mask: Mask | None, feeds: Mapping[str, npt.NDArray[np.generic]], axes: SampleAxes | None = None
+) -> Tensor | None:
     """[n, positions] which positions of a run count, bool; None where all do.
 
     Args:
         mask: of the model.
         feeds: what the run is fed.
+        axes: of the model; samples are in front if None. What all samples share leaves out none of theirs.
     """
-    if mask is None or mask.input not in feeds:
+    axis = None if mask is None else (axes or SampleAxes()).of_input(mask.input)
+    if mask is None or mask.input not in feeds or axis is None:
         return None
-    counted = mask.counted(feeds)
+    counted = np.moveaxis(mask.counted(feeds), axis, 0)
     # A sample that leaves everything out counts all the same: nothing may pass unseen.
     return torch.from_numpy(np.ascontiguousarray(counted | ~counted.any(axis=1, keepdims=True)))
 
@@ -71,7 +76,7 @@ def positional_tensors(module: OnnxModule, names: tuple[str, ...], samples: Samp
     module.eval()
     with torch.no_grad():
         for length, batch in by_length.items():
-            values = module.tensors(names, **batch.inputs)
+            values = samples.axes.samples_first(module.tensors(names, **batch.inputs))
             least = 2 if len(by_length) == 2 else 3
             found &= {k for k, v in values.items() if v.dim() >= least and v.shape[1] == length}
     module.train(training)

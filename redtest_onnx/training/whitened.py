@@ -103,7 +103,7 @@ def prepare_operators(
             yield batch.to(device).inputs
 
     training = module.training
-    found = whitened_operators(module.eval(), model, inputs(), settings, samples.mask)
+    found = whitened_operators(module.eval(), model, inputs(), settings, samples.mask, samples.axes)
     module.train(training)
     trained = {name for item in found for name in (item.weight, item.bias)}
     for name, parameter in module.named_parameters():

@@ -92,8 +92,9 @@ def test_texts_of_a_subset_are_padded_to_their_batch(texts: tuple[rt.Model, Text
 
 def test_a_batch_that_is_taken_in_parts_has_the_positions_of_each(texts: tuple[rt.Model, Texts]) -> None:
     samples = Samples(texts[1], np.arange(8), 8, fixed=2, mask=Mask("valid"))
-    batch = next(samples.shuffled(0, 0))
-    for part in batch.parts(2):
+    runs = next(samples.shuffled(0, 0))
+    assert [len(part) for part in runs] == [2] * 4
+    for part in runs:
         assert part.counted is not None
         assert torch.equal(part.counted, part.inputs["valid"].bool())
 
@@ -119,7 +120,8 @@ class Changing:
 def test_samples_of_changing_sizes_are_read_again() -> None:
     samples = Samples(Changing(), np.arange(12), 4)
     for epoch in range(3):
-        seen = [value for batch in samples.shuffled(0, epoch) for value in batch.inputs["x"].amax(dim=1)]
+        runs = [batch for (batch,) in samples.shuffled(0, epoch)]
+        seen = [value for batch in runs for value in batch.inputs["x"].amax(dim=1)]
         assert sorted(map(float, seen)) == list(range(12))
 
 

@@ -106,10 +106,12 @@ def distilled(
     """
     require_training()
     import redtest_onnx.bridge  # noqa: F401 - tells what is wrong with PyTorch, if anything is
+    from redtest_onnx.training.axes import SampleAxes
     from redtest_onnx.training.distil.distil import distil
     from redtest_onnx.training.distil.samples import DistilSamples
 
-    samples = DistilSamples(bench.data, bench.splits.fit, bench.splits.choose, bench.mask)
+    splits, axes = bench.splits, SampleAxes.of(bench)
+    samples = DistilSamples(bench.data, splits.fit, splits.choose, bench.mask, axes=axes)
     found = distil(
         *(bench.model, refitted, samples, distil_targets(bench, refitted)), settings, bench.options, progress
     )

@@ -24,13 +24,13 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.training.augment import image_inputs
-from redtest_onnx.training.distil.loss import DistilLoss, DistilTarget
+from redtest_onnx.training.axes import POOLED_SAMPLES, pooled_variance
+from redtest_onnx.training.distil.loss import DistilLoss, DistilTarget, channel_axis
 from redtest_onnx.training.distil.samples import DistilSamples
 from redtest_onnx.training.distil.settings import DistilSettings
 from redtest_onnx.training.distil.student import Student
 from redtest_onnx.training.distil.teacher import Teacher
 from redtest_onnx.training.optimisation import learning_rate
-from redtest_onnx.training.positions import counted_positions
 
 Note = Callable[[int, int, str], None]
 
@@ -87,7 +87,8 @@ def distil(
             "no tensor of the pruned model can be compared with the original's", where=pruned.label
         )
     begin = perf_counter()
-    run = _Run(original, pruned, samples, DistilLoss(targets, settings.temperature, settings.feature_weight))
+    loss = DistilLoss(targets, settings.temperature, settings.feature_weight, samples.axes)
+    run = _Run(original, pruned, samples, loss)
     with torch_threads(options.threads):
         run.prepare(settings, options)
         if not run.student.operators:
@@ -120,12 +121,27 @@ class _Run:
         rng = np.random.default_rng(settings.seed)
         chosen = np.sort(rng.permutation(len(fit))[: settings.moment_samples])
         self.student = Student(
-            self._pruned, self._loss.names, self._inputs(fit[chosen]), settings, self._samples.mask
+            *(self._pruned, self._loss.names, self._inputs(fit[chosen])),
+            *(settings, self._samples.mask, self._samples.axes),
         )
-        self._teacher = Teacher(
-            self._original, self._loss.names, options, len(fit) * (2 if settings.mirror else 1)
+        self._teacher, self._checker = (
+            Teacher(self._original, self._loss.names, options, count, self._samples.axes)
+            for count in (len(fit) * (2 if settings.mirror else 1), len(self._samples.check))
         )
-        self._checker = Teacher(self._original, self._loss.names, options, len(self._samples.check))
+        if self._samples.axes.one:
+            self._loss = replace(self._loss, variances=self._variances())
+
+    def _variances(self) -> dict[str, float]:
+        """Variances over several samples: the loss of a run of one sample has no others."""
+        fit = self._samples.fit[:POOLED_SAMPLES]
+        runs = [
+            self._teacher.answers(self._samples.data.inputs(fit[[row]]), np.array([row]))
+            for row in range(len(fit))
+        ]
+        return {
+            name: pooled_variance([run[name] for run in runs], channel_axis(runs[0][name]))
+            for name in self._loss.names
+        }
 
     def train(self, begin: float, note: Note) -> int:
         """All steps; returns how many."""
@@ -140,7 +156,7 @@ class _Run:
                 return step
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * share(schedule_position(step, settings, elapsed))
-            counted = counted_positions(self._samples.mask, feeds)
+            counted = self._samples.counted(feeds)
             answers = self._teacher.answers(feeds, rows, counted)
             optimizer.zero_grad(set_to_none=True)
             loss = self._loss(self._forward(feeds), answers, counted)
@@ -156,7 +172,7 @@ class _Run:
         total, seen = 0.0, 0
         for rows, count in batches(np.arange(len(check)), self._size, fixed=self._fixed is not None):
             feeds = self._samples.data.inputs(check[rows])
-            counted = counted_positions(self._samples.mask, feeds)
+            counted = self._samples.counted(feeds)
             answers = self._checker.answers(feeds, rows, counted)
             student = self._forward(feeds)
             ours, theirs = ({name: v[:count] for name, v in values.items()} for values in (student, answers))

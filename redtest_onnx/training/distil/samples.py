@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from redtest_onnx.data.batching import Indices, batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.masks import Mask
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.positions import counted_positions
 
 _STEPS_ALIKE = 8
@@ -26,6 +29,7 @@ class DistilSamples:
         check: others, on which the loss is told.
         mask: which positions of sequences count; None where all do.
         fixed: samples that a run must have; None for any number.
+        axes: of the models.
     """
 
     data: Dataset
@@ -33,6 +37,11 @@ class DistilSamples:
     check: Indices
     mask: Mask | None = None
     fixed: int | None = None
+    axes: SampleAxes = field(default_factory=SampleAxes)
+
+    def counted(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> Tensor | None:
+        """[n, positions] which positions of a run count; None where all do."""
+        return counted_positions(self.mask, feeds, self.axes)
 
     def by_length(self, rows: Indices, size: int) -> Indices:
         """Rows of `fit` in order of how many of their positions count, as they are where all do.
@@ -47,7 +56,7 @@ class DistilSamples:
         if self.mask is None:
             return rows
         for part, count in batches(rows, size, fixed=self.fixed is not None):
-            counted = counted_positions(self.mask, self.data.inputs(self.fit[part]))
+            counted = self.counted(self.data.inputs(self.fit[part]))
             if counted is None:
                 return rows
             lengths += counted.sum(1).tolist()[:count]

@@ -16,6 +16,7 @@ from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import Model
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.distil.settings import DistilSettings
 from redtest_onnx.training.distil.whitening import SeenValues, WhitenedOperator, second_moments
 from redtest_onnx.training.objective import TappedModule
@@ -33,6 +34,7 @@ class Student(nn.Module):
         batches: inputs of some samples, that the second moments are taken from.
         settings: see `DistilSettings`.
         mask: which positions of sequences count; None where all do.
+        axes: of the model; samples are in front if None.
     """
 
     def __init__(
@@ -42,12 +44,13 @@ class Student(nn.Module):
         batches: Iterable[Inputs],
         settings: DistilSettings,
         mask: Mask | None = None,
+        axes: SampleAxes | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.onnx_module = to_torch(model, batch_norm="frozen").eval().requires_grad_(False)
-        self._tapped = TappedModule(self.onnx_module, names)
-        found = whitened_operators(self.onnx_module, model, batches, settings, mask)
+        self._tapped = TappedModule(self.onnx_module, names, axes)
+        found = whitened_operators(self.onnx_module, model, batches, settings, mask, axes)
         self._places = [(item.weight, item.bias) for item in found]
         self.operators = nn.ModuleList(item.operator for item in found)
 
@@ -101,6 +104,7 @@ def whitened_operators(
     batches: Iterable[Inputs],
     settings: DistilSettings,
     mask: Mask | None = None,
+    axes: SampleAxes | None = None,
 ) -> list[PlacedOperator]:
     """The linear operators of a module with weights of their own, in whitened coordinates.
 
@@ -110,6 +114,7 @@ def whitened_operators(
         batches: inputs of some samples, that the second moments are taken from.
         settings: see `DistilSettings`.
         mask: which positions of sequences count; None where all do.
+        axes: of the model; samples are in front if None.
     """
     paths = {name: path for path, name in module.onnx_names.items()}
     parameters = dict(module.named_parameters())
@@ -120,7 +125,10 @@ def whitened_operators(
     ]
     taps = tuple(dict.fromkeys(name for op in operators for name in (op.input, op.output)))
     with torch.no_grad():
-        seen = (SeenValues(module.tensors(taps, **batch), _counted(mask, batch)) for batch in batches)
+        axes = axes or SampleAxes()
+        seen = (
+            SeenValues(module.tensors(taps, **batch), _counted(mask, batch, axes), axes) for batch in batches
+        )
         moments = second_moments(
             operators, seen, settings.moment_samples, settings.rows_per_unknown, settings.seed
         )
@@ -137,8 +145,8 @@ def whitened_operators(
     return found
 
 
-def _counted(mask: Mask | None, batch: Inputs) -> Tensor | None:
-    return counted_positions(mask, {name: value.cpu().numpy() for name, value in batch.items()})
+def _counted(mask: Mask | None, batch: Inputs, axes: SampleAxes) -> Tensor | None:
+    return counted_positions(mask, {name: value.cpu().numpy() for name, value in batch.items()}, axes)
 
 
 def trainable_operators(model: Model) -> list[LinearOperator]:

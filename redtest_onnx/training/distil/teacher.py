@@ -12,6 +12,7 @@ from torch import Tensor
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import RunOptions, Session
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.positions import fitted_to, holds_positions
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
@@ -25,19 +26,28 @@ class Teacher:
         names: tensors that are compared.
         options: device and threads.
         samples: number of samples that may be asked for, mirrored ones counted separately.
+        axes: of the model; samples are in front if None.
     """
 
-    def __init__(self, original: Model, names: tuple[str, ...], options: RunOptions, samples: int) -> None:
+    def __init__(
+        self,
+        original: Model,
+        names: tuple[str, ...],
+        options: RunOptions,
+        samples: int,
+        axes: SampleAxes | None = None,
+    ) -> None:
         self._session = Session(expose(original, names), options, level="all")
         self._names = names
         self._samples, self._limit = samples, options.memory
+        self._axes = axes or SampleAxes()
         self._kept: dict[str, dict[int, Tensor]] = {name: {} for name in names}
         self._by_position: set[str] = set()
 
     def answers(
         self, feeds: Feeds, rows: npt.NDArray[np.int64] | None, counted: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Values by name for some samples.
+        """Values by name for some samples, which are in front.
 
         Args:
             feeds: their inputs.
@@ -47,7 +57,8 @@ class Teacher:
         """
         if rows is not None and all(int(row) in kept for kept in self._kept.values() for row in rows):
             return {name: self._together(name, rows, counted) for name in self._names}
-        found = {name: torch.from_numpy(v) for name, v in self._session.run(feeds, self._names).items()}
+        given = self._session.run(feeds, self._names)
+        found = self._axes.samples_first({name: torch.from_numpy(v) for name, v in given.items()})
         if rows is not None and self._fits(found, len(rows)):
             for name, values in found.items():
                 if holds_positions(values, counted):

@@ -9,7 +9,7 @@ is not torn down by the first steps of an optimiser that scales each weight by i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from redtest_onnx.graph.linear_operators import LinearOperator
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.positions import only_counted
 
 _LARGEST_ROOT = 1536
@@ -159,10 +160,17 @@ class SeenValues:
     Attributes:
         values: by name of the tensor.
         counted: [n, positions] which positions of sequences count; None: all.
+        axes: of the model.
     """
 
     values: Mapping[str, Tensor]
     counted: Tensor | None = None
+    axes: SampleAxes = field(default_factory=SampleAxes)
+
+    def read_by(self, operator: LinearOperator) -> Tensor:
+        """What an operator reads: in its own layout for a convolution, else with samples in front."""
+        x = self.values[operator.input]
+        return x if operator.geometry else self.axes.sample_first(operator.input, x)
 
 
 def second_moments(
@@ -187,7 +195,7 @@ def second_moments(
     }
     for seen in batches:
         for operator, moments in found.values():
-            moments.add(seen.values[operator.input], seen.values[operator.output], seen.counted)
+            moments.add(seen.read_by(operator), seen.values[operator.output], seen.counted)
     return {node: moments for node, (_, moments) in found.items()}
 
 

@@ -51,6 +51,7 @@ class MaskedTraining:
         from redtest_onnx.bridge import to_torch
         from redtest_onnx.bridge.statistics import check_statistics
         from redtest_onnx.training.augment import augmentation
+        from redtest_onnx.training.axes import SampleAxes
         from redtest_onnx.training.batches import Samples
         from redtest_onnx.training.loop import TrainingTask
         from redtest_onnx.training.objective import make_objective
@@ -62,15 +63,16 @@ class MaskedTraining:
                 where=data.source,
                 hint="add an array `labels`, or prune without training: @method=one-shot",
             )
-        check_statistics(model)
+        check_statistics(bench)
         fixed = bench.fixed_batch
         size = max(1, settings.batch_size // (fixed or 1)) * (fixed or 1)
         self._model, self._settings, self._group = model, settings, group
-        limit = bench.options.memory
+        axes = SampleAxes.of(bench)
+        how = (size, fixed, None, bench.options.memory, axes)
         self.task = TrainingTask(
-            Samples(data, np.setdiff1d(np.arange(len(data)), judged), size, fixed, None, limit),
-            Samples(data, judged, size, fixed, None, limit),
-            make_objective(model, settings, labelled=True, teacher=None, features=()),
+            Samples(data, np.setdiff1d(np.arange(len(data)), judged), *how),
+            Samples(data, judged, *how),
+            make_objective(model, settings, labelled=True, teacher=None, features=(), axes=axes),
             None,
             augmentation(model, settings.augment),
         )

@@ -13,6 +13,7 @@ import pytest
 from nets import Net
 from quarters import network, samples
 
+import redtest_onnx as rt
 from redtest_onnx.data.arrays import ArrayData
 from redtest_onnx.errors import InputError, NegativeVerdictError
 from redtest_onnx.metrics.pqi import pq_index
@@ -200,6 +201,23 @@ def test_validation_samples_are_never_trained_on() -> None:
     training, validation = set(task.samples.indices), set(task.validation.indices)
     assert not training & validation
     assert training | validation == set(range(len(DATA)))
+
+
+@pytest.mark.parametrize("batch", ["n", 4])
+def test_time_first_models_are_trained_on_whole_samples(batch: int | str) -> None:
+    from redtest_onnx.training.processes import processes
+
+    net = Net(x=[5, batch, 3])
+    weights = net.weight(1, 16, 3), net.weight(1, 16, 4)
+    made = net("LSTM", "x", *weights, outputs=2, hidden_size=4).replace("_0", "_1")
+    last = net("Squeeze", made, net.store([0], np.int64))
+    model = net.model(net("MatMul", last, net.weight(4, 3)))
+    x = np.random.default_rng(0).normal(size=(5, 40, 3)).astype(np.float32)
+    bench = Workbench(model, rt.open_data({"x": x, "labels": np.arange(40) % 3}, model), CPU)
+    with processes("cpu") as group:
+        training = MaskedTraining(bench, replace(TRAINING, batch_size=8), group)
+        assert training.accuracy() == pytest.approx(bench.evaluator().reference.accuracy)
+        assert np.isfinite(training.run(0, lambda: None).loss)
 
 
 def test_nothing_good_enough_is_a_negative_verdict() -> None:
