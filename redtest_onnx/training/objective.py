@@ -165,7 +165,9 @@ class TrainingObjective:
         error = functional.mse_loss(without_uncounted(ours.float(), counted), wanted)
         if name in self.variances:
             return error / max(self.variances[name], _TINY)
-        return error / wanted.var(correction=0).clamp_min(_TINY)
+        # One number has no variance; it is held against itself.
+        scale = wanted.var(correction=0) if wanted.numel() > 1 else wanted.square().sum()
+        return error / scale.clamp_min(_TINY)
 
 
 def make_objective(
