@@ -130,6 +130,7 @@ def _trees(index: GraphIndex, flow: frozenset[str]) -> list[Tree]:
 def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]) -> Tree:
     """Look into the steps that hold a network of their own, as a U-Net does between its skips."""
     inner: dict[str, list[Tree]] = {}
+    end = next((step.exit for step in reversed(chain) if weighted(index, step)), "")
     for step in chain:
         if len(step.nodes) < _LARGEST_BLOCK:
             continue
@@ -138,10 +139,20 @@ def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]
         cuts = [_cut_tensors(dominators, step.entry, source) for source in sources]
         chains = [_steps(index, step.entry, cut) for cut in cuts if cut]
         most = max((sum(weighted(index, part) for part in part_chain) for part_chain in chains), default=0)
-        if most > _LARGEST_BLOCK or (most > 1 and _holds_most(index, step)):
+        last = step.exit == end and _feeds_others(index, step)
+        if most > _LARGEST_BLOCK or (most > 1 and (last or _holds_most(index, step))):
             inner[step.exit] = [_expand(index, dominators, part_chain) for part_chain in chains]
-    end = next((step.exit for step in reversed(chain) if weighted(index, step)), "")
     return Tree(chain, inner, end)
+
+
+def _feeds_others(index: GraphIndex, step: FlowStep) -> bool:
+    """Whether others read what is made inside a step, so that it can't go as a whole."""
+    return any(
+        name in index.outputs or not step.nodes.issuperset(index.readers.get(name, ()))
+        for i in step.nodes
+        for name in index.nodes[i].output
+        if name and name != step.exit and name in index.activations
+    )
 
 
 def _holds_most(index: GraphIndex, step: FlowStep) -> bool:
