@@ -16,7 +16,6 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.feature_maps import save_feature_maps
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.numbers import plural
@@ -50,12 +49,9 @@ class AnalyzeRequest(ModelRequest):
         """All files that will be written.
 
         Raises:
-            InputError: a picture's suffix is none that can be drawn.
             OutputError: one exists, can't be written or is one of the others.
         """
         pictures = {"--png": self.png, "--feature-maps": self.feature_maps, "--sweep": self.sweep}
-        for picture in pictures.values():
-            check_figure(picture)
         explored = {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         named = {"--html": self.html, **pictures, "--json": self.json_path, **explored}
         return Outputs.of(named, force=self.force)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
 from redtest_onnx.cli.deployment_options import deployment_options
@@ -52,7 +52,7 @@ from redtest_onnx.similarity.saved import load_analysis
 @click.option(
     "-o",
     "--output",
-    type=options.FilePath,
+    type=file_names.MODEL,
     help="File, or folder for a MODEL folder. [default: MODEL with .pruned]",
 )
 @click.option(
@@ -137,15 +137,15 @@ from redtest_onnx.similarity.saved import load_analysis
 )
 @click.option(
     "--curve",
-    type=options.FilePath,
+    type=file_names.OUTPUT,
     metavar="FOLDER",
     help="Write a series of models of falling size, each repaired and measured, and mark the smallest within "
     "--max-drop; if MODEL is a folder, of each .onnx file in it.",
 )
-@click.option("--html", type=options.FilePath, help="Write a page with the result.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with the result.")
 @click.option(
     "--png",
-    type=options.FilePath,
+    type=file_names.PICTURE,
     help="Write the heat map with the removed layers marked, or with --curve accuracy, cost and MSRS over "
     "the series, as a picture (.png, .svg, .pdf).",
 )

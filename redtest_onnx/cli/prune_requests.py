@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from redtest_onnx.cli.file_names import check_model_name
 from redtest_onnx.cli.fit_options import check_fit
 from redtest_onnx.cli.model_request import ModelRequest
 from redtest_onnx.cli.outputs import Outputs
@@ -20,7 +21,6 @@ from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.fit import Method
 from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.model_explorer import explorer_files
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -145,11 +145,11 @@ class PruneRequest(ModelRequest):
             "--png": self.png,
             "--json": self.json_path,
         }
-        check_figure(self.png)
         named |= {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         if self.dry_run:
             named["--plan"] = self.plan_path
         elif not self.model.is_dir() and series is None:
+            check_model_name(self.file)
             named["--output"] = self.file
         found = Outputs.of(named, force=self.force)
         if not self.dry_run and series is None:

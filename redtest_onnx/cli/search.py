@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli import file_names, options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
@@ -24,7 +24,6 @@ from redtest_onnx.ranking.accuracy import BENCHMARK_DATA, BenchmarkData
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.rank import Ranking, RankingSettings, UnrankedEntry, rank_candidates
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
@@ -97,7 +96,7 @@ class SearchOutputs:
     help="topology (NATS-Bench), topology-WIDTHxCELLS, size, or an installed one; what the rows of --metrics "
     "are of. [default: topology]",
 )
-@click.option("--output", type=options.FilePath, help="SQLite file of results. [default: search.sqlite]")
+@click.option("--output", type=file_names.SEARCH, help="SQLite file of results. [default: search.sqlite]")
 @click.option("--resume", type=options.FilePath, help="Go on with the search in this file.")
 @click.option(
     "--strategy",
@@ -146,7 +145,9 @@ class SearchOutputs:
     help="What MSRS is measured on: taken from --metrics, on the weights in --benchmark, on networks trained "
     "on --data, or on untrained ones. [default: --metrics, else trained]",
 )
-@click.option("--models", type=options.FilePath, help="Folder to keep the trained networks in as ONNX files.")
+@click.option(
+    "--models", type=file_names.OUTPUT, help="Folder to keep the trained networks in as ONNX files."
+)
 @click.option(
     "--population",
     type=click.IntRange(min=2),
@@ -175,8 +176,8 @@ class SearchOutputs:
     show_default=True,
     help="Where networks are trained; latency is always the CPU's.",
 )
-@click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
-@click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
+@click.option("--png", type=file_names.PICTURE, help="Write accuracy over cost as a picture.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.engine_options
 @tracking_options
@@ -200,7 +201,6 @@ def command(
     """
     given.start_log()
     screen = given.screen()
-    check_figure(shown.png)
     resume = asked.resume
     path = resume or asked.output or Path("search.sqlite")
     new, old = (None, path) if resume else (path, None)
