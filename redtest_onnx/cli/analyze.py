@@ -82,20 +82,13 @@ def command(
     options.configure_logging(verbose, quiet)
     request, rest = AnalyzeRequest.of(model, values)
     screen = Screen(quiet=quiet, json_on_stdout=request.json_path == "-", form=form)
-    outputs = request.outputs()
-    if request.underfitting:
-        outputs.spare(request.underfitting)
-        if not is_saved_analysis(request.underfitting):
-            outputs.spare_models(request.underfitting)
+    given = options.data_options_of(rest)
+    request.check_outputs(() if is_saved_analysis(model) else given.reads(model))
     if is_saved_analysis(model):
-        outputs.spare(model)
         analyze_saved(context, request, screen)
         return
     engine = ranking_options.engine_options_of(rest)
     run = options.run_options_of(rest)
-    given = options.data_options_of(rest)
-    outputs.spare(*given.reads(model))
-    outputs.spare_models(model)
     if model.is_dir() and not is_model_folder(model) and not holds_activations(model):
         request.refuse_for_folders()
         work = FolderAnalysis(given, AnalysisSettings(**rest), run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -45,16 +46,21 @@ class AnalyzeRequest(ModelRequest):
     json_path: str | None
     force: bool
 
-    def outputs(self) -> Outputs:
-        """All files that will be written.
+    def check_outputs(self, reads: Iterable[Path | None]) -> None:
+        """Refuse files that can't be written.
+
+        Args:
+            reads: what is read for samples.
 
         Raises:
-            OutputError: one exists, can't be written or is one of the others.
+            OutputError: one exists, can't be written, is read or is one of the others.
         """
         pictures = {"--png": self.png, "--feature-maps": self.feature_maps, "--sweep": self.sweep}
         explored = {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         named = {"--html": self.html, **pictures, "--json": self.json_path, **explored}
-        return Outputs.of(named, force=self.force)
+        given = [path for path in (self.model, self.underfitting) if path is not None]
+        models = [path for path in given if not is_saved_analysis(path)]
+        Outputs.of(named, force=self.force, reads=(*given, *reads), models=models)
 
     def refuse_for_folders(self) -> None:
         """Refuse what is shown of one model only.

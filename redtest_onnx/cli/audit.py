@@ -151,16 +151,13 @@ def command(
         raise click.UsageError("Missing argument 'MODEL...'.")
     written = {f"--output {path}": path for path in asked.output}
     named = {**written, "--write-operators": asked.write_operators, "--json": json_path}
-    outputs = Outputs.of(named, force=given.force)
     target = load_profile(asked.profile)
     known = read_baseline(baseline) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     required = target.target.required_operators
-    outputs.spare(
-        *source.reads(*models), baseline, Path(asked.profile), None if required is None else Path(required)
-    )
-    outputs.spare_models(*models)
+    read = (*source.reads(*models), baseline, Path(asked.profile), Path(required) if required else None)
+    Outputs.of(named, force=given.force, reads=read, models=models)
     audits: list[Audit] = []
     failed: RedtestError | None = None
     with screen.progress() as progress:

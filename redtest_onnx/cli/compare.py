@@ -124,12 +124,15 @@ def command(
     form, png, html, json_path = asked.form, asked.png, asked.html, given.json_path
     tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
     screen = replace(given, form=tables or "table").screen(taken=tables is None)
-    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=given.force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     compared = (first, *([] if second is None else [second]))
-    outputs.spare(*source.reads(*compared), asked.other_data)
-    outputs.spare_models(*compared)
+    Outputs.of(
+        {"--png": png, "--html": html, "--json": json_path},
+        force=given.force,
+        reads=(*source.reads(*compared), asked.other_data),
+        models=compared,
+    )
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
     if holds_activations(first):

@@ -88,9 +88,8 @@ def command(
             "nothing to write", hint="give -o OUT.onnx for the model, --save FILE for the values"
         )
     named = {"--output": output, "--save": values_path, "--json": given.json_path}
-    outputs = Outputs.of(named, force=given.force)
     source = options.data_options_of(values)
-    outputs.spare(model, *source.reads(model))
+    outputs = Outputs.of(named, force=given.force, reads=(model, *source.reads(model)))
     loaded = load(model)
     outputs.spare(loaded)
     data = source.open(loaded)

@@ -11,7 +11,7 @@ import click
 from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import epoch_reporter
 from redtest_onnx.cli.file_names import check_model_name
-from redtest_onnx.cli.finetune_output import check_folder, default_output, save_tuned
+from redtest_onnx.cli.finetune_output import check_folder, default_output, kept_if_interrupted, save_tuned
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
@@ -108,8 +108,8 @@ def command(model: Path, files: FinetuneFiles, given: OutputOptions, **values: A
         {"--output": None if model.is_dir() else output, "--json": given.json_path},
         force=given.force,
         kept={"--checkpoint": checkpoint, "--log": log_path},
+        reads=(model, files.teacher, *source.reads(model), files.val_data, files.eval_data),
     )
-    outputs.spare(model, files.teacher, *source.reads(model), files.val_data, files.eval_data)
     prepare_torch()
     from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
     from redtest_onnx.training.loop import Watch
@@ -124,17 +124,18 @@ def command(model: Path, files: FinetuneFiles, given: OutputOptions, **values: A
     screen.warn_synthetic(bench.data)
     with tracking.open("finetune", here=leads()) as tracked, screen.progress() as progress:
         note_training(tracked, bench, settings, imitated)
-        result = finetune(
-            bench,
-            settings,
-            teacher=imitated,
-            others=ValidationData(
-                source.open(loaded, path=files.val_data) if files.val_data else None,
-                options.evaluation_data(source, loaded, files.eval_data),
-            ),
-            checkpoint=CheckpointFile(checkpoint, files.resume),
-            watch=tracked_watch(Watch(epoch_reporter(screen, log_path), progress), tracked),
-        )
+        with kept_if_interrupted(screen, checkpoint):
+            result = finetune(
+                bench,
+                settings,
+                teacher=imitated,
+                others=ValidationData(
+                    source.open(loaded, path=files.val_data) if files.val_data else None,
+                    options.evaluation_data(source, loaded, files.eval_data),
+                ),
+                checkpoint=CheckpointFile(checkpoint, files.resume),
+                watch=tracked_watch(Watch(epoch_reporter(screen, log_path), progress), tracked),
+            )
         if not result.leads:
             return
         saved = save_tuned(result.model, model, output, force=given.force)

@@ -54,10 +54,9 @@ def command(
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     given.start_log()
     screen = given.screen()
-    outputs = Outputs.of({"--html": html, "--json": given.json_path}, force=given.force)
     source = options.data_options_of(values)
-    outputs.spare(*source.reads(model))
-    outputs.spare_models(model)
+    named = {"--html": html, "--json": given.json_path}
+    Outputs.of(named, force=given.force, reads=source.reads(model), models=(model,))
     loaded = load(model)
     data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))

@@ -173,10 +173,8 @@ def command(model: Path, form: TableFormat, verbose: int, quiet: bool, **values:
     on_stdout = request.json_path == "-"
     summarised = request.curve is None and not request.dry_run
     screen = Screen(quiet=quiet, json_on_stdout=on_stdout, form=form, summarised=summarised)
-    outputs = request.outputs()
     run, source = options.run_options_of(rest), options.data_options_of(rest)
-    outputs.spare(*source.reads(model), *request.reads)
-    outputs.spare_models(model)
+    outputs = request.outputs(source.reads(model))
     shards = shards_of(request.fit_data, ShardOpening(model, source, run), engine)
     settings = request.settings(AnalysisSettings(**rest), shards)
     if request.several and request.curve:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -118,12 +119,15 @@ class PruneRequest(ModelRequest):
             return None
         return CurveRequest(self.curve, self.html, self.png, self.json_path, self.force)
 
-    def outputs(self) -> Outputs:
+    def outputs(self, reads: Iterable[Path | None]) -> Outputs:
         """All files that will be written.
+
+        Args:
+            reads: what is read for samples.
 
         Raises:
             InputError: an option belongs to a single result, and a series is asked for.
-            OutputError: one exists, can't be written or is one of the others.
+            OutputError: one exists, can't be written, is read or is one of the others.
         """
         series = self.series
         if series is not None:
@@ -151,7 +155,8 @@ class PruneRequest(ModelRequest):
         elif not self.model.is_dir() and series is None:
             check_model_name(self.file)
             named["--output"] = self.file
-        found = Outputs.of(named, force=self.force)
+        read = (*reads, *self.reads)
+        found = Outputs.of(named, force=self.force, reads=read, models=(self.model,))
         if not self.dry_run and series is None:
             check_output(self.model, self.file, force=self.force)
         return found

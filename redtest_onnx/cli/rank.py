@@ -97,13 +97,11 @@ def command(
     elif not models:
         raise InputError("there is nothing to rank", hint="give MODELS, or --metrics table.csv, or both")
     named = {"--png": shown.png, "--html": shown.html, "--family": shown.family, "--json": given.json_path}
-    outputs = Outputs.of(named, force=given.force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
-    outputs.spare(*data.reads(*models), metrics)
-    outputs.spare_models(*models)
+    Outputs.of(named, force=given.force, reads=(*data.reads(*models), metrics), models=models)
     measurement = ModelMeasurement(
         data=data.data,
         images=data.images,

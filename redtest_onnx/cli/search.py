@@ -16,7 +16,14 @@ from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
-from redtest_onnx.cli.search_requests import PLACES, check_places, refuse_changes, search_settings_of
+from redtest_onnx.cli.search_requests import (
+    PLACES,
+    check_places,
+    kept_if_interrupted,
+    refuse_begun,
+    refuse_changes,
+    search_settings_of,
+)
 from redtest_onnx.cli.tracked_search import note_candidate, note_ranking
 from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
 from redtest_onnx.documents.base import write_json
@@ -205,8 +212,10 @@ def command(
     path = resume or asked.output or Path("search.sqlite")
     new, old = (None, path) if resume else (path, None)
     named = {"--png": shown.png, "--html": shown.html, "--json": given.json_path, "--output": new}
-    outputs = Outputs.of(named, force=given.force, kept={"--resume": old})
-    outputs.spare(values["data"], values["metrics"], values["benchmark"])
+    reads = (values["data"], values["metrics"], values["benchmark"])
+    if new and not given.force:
+        refuse_begun(new)
+    outputs = Outputs.of(named, force=given.force, kept={"--resume": old}, reads=reads)
     tracking = tracking_options_of(values)
     engine = ranking_options.engine_options_of(values)
     benchmark_data: BenchmarkData | None = values["benchmark_data"]
@@ -231,7 +240,7 @@ def command(
         evaluations = rows if rows and settings.strategy == "all" else _EVALUATIONS
     with tracking.open("search") as tracked:
         tracked.parameters(settings.as_json())
-        with screen.progress() as progress:
+        with kept_if_interrupted(screen, store, settings, path), screen.progress() as progress:
             found = search(
                 evaluation,
                 SearchProblem(space, settings.make_strategy(), settings.fitness(), settings.window),

@@ -102,9 +102,8 @@ def command(model: Path, asked: SparsityOptions, given: OutputOptions, **values:
     stages: tuple[Table, ...] = ()
     chosen = None if method is None else asked.output or model.with_suffix(".sparse.onnx")
     named = {"--figure": figure, "--html": html, "--json": given.json_path, "--output": chosen}
-    outputs = Outputs.of(named, force=given.force)
-    outputs.spare(*options.data_options_of({**values}).reads(model), values["eval_data"])
-    outputs.spare_models(model)
+    reads = (*options.data_options_of({**values}).reads(model), values["eval_data"])
+    outputs = Outputs.of(named, force=given.force, reads=reads, models=(model,))
     if method is None or chosen is None:
         refuse_unused({**values, "output": asked.output}, None)
         loaded = load(model)

@@ -99,6 +99,52 @@ def test_no_output_on_an_input(
     assert sorted(p.name for p in folder.iterdir()) == sorted([*before, "sub"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["prune", "m.onnx", "-o", "m.onnx"], "--output"),
+        (["finetune", "m.onnx", "--data", "d.npz", "-o", "m.onnx"], "--output"),
+        (["finetune", "m.onnx", "--data", "d.npz", "--teacher", "t.onnx", "-o", "t.onnx"], "--output"),
+        (["sparsity", "m.onnx", "--method", "one-shot", "-o", "m.onnx"], "--output"),
+        (["expose", "m.onnx", "-o", "m.onnx"], "--output"),
+        (["analyze", "saved.json", "--json", "saved.json"], "--json"),
+        (["analyze", "m.onnx", "--data", "images", "--png", "images/a.png"], "--png"),
+        (["audit", "m.onnx", "--baseline", "saved.json", "--json", "saved.json"], "--json"),
+        (["inspect", "m.onnx", "--json", "config.json"], "--json"),
+        (["compare", "m.onnx", "t.onnx", "--json", "config.json"], "--json"),
+        (["rank", "m.onnx", "--json", "config.json"], "--json"),
+    ],
+)
+def test_force_is_no_advice_where_it_does_not_help(
+    arguments: list[str],
+    option: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = model.parent
+    monkeypatch.chdir(folder)
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"an image")
+    (folder / "t.onnx").write_bytes(model.read_bytes())
+    (folder / "saved.json").write_text("{}")
+    if "saved.json" in arguments:
+        assert run(["audit", "m.onnx", "--no-latency", "--json", "saved.json", "--force", "-q"]) in (0, 1)
+    (folder / "config.json").write_text("{}")
+    capsys.readouterr()
+    before = content(folder)
+    for force in ([], ["--force"]):
+        assert run([*arguments, *force]) == 2
+        said = capsys.readouterr().err
+        assert f"{option} would overwrite what is read" in said
+        assert "--force overwrites it" not in said
+    assert content(folder) == before
+    # Of what is no input it is the advice.
+    (folder / "other.json").write_text("{}")
+    assert run(["inspect", "m.onnx", "--json", "other.json"]) == 2
+    assert "--force overwrites it" in capsys.readouterr().err
+
+
 def test_no_output_on_another_output(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = model.parent
     (folder / "link.svg").symlink_to("out.svg")
