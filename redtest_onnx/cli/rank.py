@@ -20,7 +20,7 @@ from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
-from redtest_onnx.ranking.table import read_table, table_candidates
+from redtest_onnx.ranking.table import AccuracyTable, read_table, table_candidates
 from redtest_onnx.report.families import save_family_figure
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
@@ -122,7 +122,7 @@ def command(
     else:
         with screen.progress() as progress:
             candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
-    ranking = rank_candidates(candidates, settings, failed)
+    ranking = rank_candidates(candidates, settings, failed, AccuracyTable(metrics) if metrics else None)
     ranking_options.show_ranking(screen, ranking, shown.top)
     if shown.html:
         save_page(ranking_page(ranking, provenance()), shown.html)
