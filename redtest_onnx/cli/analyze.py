@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli import file_names, options, ranking_options
 from redtest_onnx.cli.analyze_folder import FolderAnalysis, analyze_folder
 from redtest_onnx.cli.analyze_job import AnalyzeJob, AnalyzeRequest
 from redtest_onnx.cli.analyze_saved import analyze_saved
@@ -42,16 +42,16 @@ from redtest_onnx.similarity.sweep import sweep as vary
     "--threshold", type=float, help="Similarity of a redundant pair. [default: 0.8 with skips, else 0.7]"
 )
 @click.option("--gate", is_flag=True, help="Count only pairs above the threshold, as RedTest's Algorithm 1.")
-@click.option("--html", type=options.FilePath, help="Write a page with the heat map and all layers.")
-@click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option("--html", type=file_names.PAGE, help="Write a page with the heat map and all layers.")
+@click.option("--png", type=file_names.PICTURE, help="Write the heat map as a picture (.png, .svg, .pdf).")
 @click.option(
     "--feature-maps",
-    type=options.FilePath,
+    type=file_names.PICTURE,
     help="Write feature maps of the most similar layers side by side, for models of images.",
 )
 @click.option(
     "--sweep",
-    type=options.FilePath,
+    type=file_names.PICTURE,
     help="Draw MSRS over samples per batch, alpha and threshold, with each estimator's spread.",
 )
 @click.option(
@@ -82,20 +82,13 @@ def command(
     options.configure_logging(verbose, quiet)
     request, rest = AnalyzeRequest.of(model, values)
     screen = Screen(quiet=quiet, json_on_stdout=request.json_path == "-", form=form)
-    outputs = request.outputs()
-    if request.underfitting:
-        outputs.spare(request.underfitting)
-        if not is_saved_analysis(request.underfitting):
-            outputs.spare_models(request.underfitting)
+    given = options.data_options_of(rest)
+    request.check_outputs(() if is_saved_analysis(model) else given.reads(model))
     if is_saved_analysis(model):
-        outputs.spare(model)
         analyze_saved(context, request, screen)
         return
     engine = ranking_options.engine_options_of(rest)
     run = options.run_options_of(rest)
-    given = options.data_options_of(rest)
-    outputs.spare(*given.reads(model))
-    outputs.spare_models(model)
     if model.is_dir() and not is_model_folder(model) and not holds_activations(model):
         request.refuse_for_folders()
         work = FolderAnalysis(given, AnalysisSettings(**rest), run)

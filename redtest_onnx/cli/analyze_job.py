@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.report.cautions import cautions, redundancy_words
 from redtest_onnx.report.feature_maps import save_feature_maps
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.heatmap import save_heatmap
 from redtest_onnx.report.model_explorer import explorer_files, write_explorer
 from redtest_onnx.report.numbers import plural
@@ -46,19 +46,21 @@ class AnalyzeRequest(ModelRequest):
     json_path: str | None
     force: bool
 
-    def outputs(self) -> Outputs:
-        """All files that will be written.
+    def check_outputs(self, reads: Iterable[Path | None]) -> None:
+        """Refuse files that can't be written.
+
+        Args:
+            reads: what is read for samples.
 
         Raises:
-            InputError: a picture's suffix is none that can be drawn.
-            OutputError: one exists, can't be written or is one of the others.
+            OutputError: one exists, can't be written, is read or is one of the others.
         """
         pictures = {"--png": self.png, "--feature-maps": self.feature_maps, "--sweep": self.sweep}
-        for picture in pictures.values():
-            check_figure(picture)
         explored = {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         named = {"--html": self.html, **pictures, "--json": self.json_path, **explored}
-        return Outputs.of(named, force=self.force)
+        given = [path for path in (self.model, self.underfitting) if path is not None]
+        models = [path for path in given if not is_saved_analysis(path)]
+        Outputs.of(named, force=self.force, reads=(*given, *reads), models=models)
 
     def refuse_for_folders(self) -> None:
         """Refuse what is shown of one model only.

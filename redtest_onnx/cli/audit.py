@@ -18,9 +18,10 @@ from redtest_onnx.auditing.profile_file import DEFAULT, load_profile, shipped
 from redtest_onnx.auditing.reduced_build import write_config
 from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.run import Audit, FailOn, audit
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.deployment_options import deployment_options
+from redtest_onnx.cli.file_names import SuffixedName
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command, data_arguments
 from redtest_onnx.cli.outputs import Outputs
@@ -31,7 +32,13 @@ from redtest_onnx.errors import RedtestError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.writing import write_atomic
-from redtest_onnx.report.audit_reports import AUDIT_FORMATS, AuditFormat, audit_report, report_files
+from redtest_onnx.report.audit_reports import (
+    AUDIT_FORMATS,
+    REPORT_SUFFIXES,
+    AuditFormat,
+    audit_report,
+    report_files,
+)
 from redtest_onnx.report.audits import audit_facts, places, verdict
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.runtime.workbench import Workbench
@@ -95,7 +102,7 @@ class AuditOptions:
 @click.option(
     "-o",
     "--output",
-    type=options.FilePath,
+    type=SuffixedName(*REPORT_SUFFIXES),
     multiple=True,
     help="Write a report, too; may be repeated. The suffix tells its format: .txt .json .sarif .xml (JUnit) "
     ".md .html; with --format gitlab or sarif a .json file is that.",
@@ -110,7 +117,7 @@ class AuditOptions:
 )
 @click.option("--no-latency", is_flag=True, help="Do not time the model.")
 @click.option(
-    "--write-operators", type=options.FilePath, help="Write ONNX Runtime's required_operators.config."
+    "--write-operators", type=file_names.OUTPUT, help="Write ONNX Runtime's required_operators.config."
 )
 @click.option("--list-rules", is_flag=True, help="Show all rules and stop.")
 @click.option("--list-profiles", is_flag=True, help="Show the shipped profiles and stop.")
@@ -144,16 +151,13 @@ def command(
         raise click.UsageError("Missing argument 'MODEL...'.")
     written = {f"--output {path}": path for path in asked.output}
     named = {**written, "--write-operators": asked.write_operators, "--json": json_path}
-    outputs = Outputs.of(named, force=given.force)
     target = load_profile(asked.profile)
     known = read_baseline(baseline).moved_to(models) if baseline else Known({})
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     required = target.target.required_operators
-    outputs.spare(
-        *source.reads(*models), baseline, Path(asked.profile), None if required is None else Path(required)
-    )
-    outputs.spare_models(*models)
+    read = (*source.reads(*models), baseline, Path(asked.profile), Path(required) if required else None)
+    Outputs.of(named, force=given.force, reads=read, models=models)
     audits: list[Audit] = []
     failed: RedtestError | None = None
     with screen.progress() as progress:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 from click.core import ParameterSource
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
@@ -28,7 +28,6 @@ from redtest_onnx.report.comparisons import (
     match_table,
     save_cross_heatmap,
 )
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.file_comparisons import files_notes, files_table, tensor_table, tensor_words
 from redtest_onnx.report.page.others import compare_page
 from redtest_onnx.report.page.provenance import file_facts
@@ -86,7 +85,7 @@ class CompareOptions:
 @click.option(
     "--other-data", type=options.FilePath, help="Samples for SECOND, or for FIRST again; pairs with --data."
 )
-@click.option("--png", type=options.FilePath, help="Write the heat map as a picture (.png, .svg, .pdf).")
+@click.option("--png", type=file_names.PICTURE, help="Write the heat map as a picture (.png, .svg, .pdf).")
 @click.option(
     "--diverges-below",
     type=float,
@@ -96,7 +95,7 @@ class CompareOptions:
     help="Signal-to-noise ratio of a tensor below which it diverges.",
 )
 @click.option("--all-tensors", is_flag=True, help="List every matching tensor, not only the worst.")
-@click.option("--html", type=options.FilePath, help="Write a page with the heat map and all matches.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with the heat map and all matches.")
 @click.option(
     "--format",
     "form",
@@ -125,13 +124,15 @@ def command(
     form, png, html, json_path = asked.form, asked.png, asked.html, given.json_path
     tables = cast(TableFormat, form) if form in ("table", "csv", "json") else None
     screen = replace(given, form=tables or "table").screen(taken=tables is None)
-    check_figure(png)
-    outputs = Outputs.of({"--png": png, "--html": html, "--json": json_path}, force=given.force)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
     compared = (first, *([] if second is None else [second]))
-    outputs.spare(*source.reads(*compared), asked.other_data)
-    outputs.spare_models(*compared)
+    Outputs.of(
+        {"--png": png, "--html": html, "--json": json_path},
+        force=given.force,
+        reads=(*source.reads(*compared), asked.other_data),
+        models=compared,
+    )
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
     if holds_activations(first):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
@@ -60,11 +60,11 @@ class ExposeOptions:
     metavar="GLOB|all",
     help="Names of tensors to hand out, * for any part; may be repeated. [default: all]",
 )
-@click.option("-o", "--output", type=options.FilePath, help="Write the model with these outputs.")
+@click.option("-o", "--output", type=file_names.MODEL_FILE, help="Write the model with these outputs.")
 @click.option(
     "--save",
     "values_path",
-    type=options.FilePath,
+    type=file_names.VALUES,
     metavar="FILE|FOLDER",
     help="Run it on --data and write the values: .npz, .parquet, or a folder of .npy files.",
 )
@@ -88,9 +88,8 @@ def command(
             "nothing to write", hint="give -o OUT.onnx for the model, --save FILE for the values"
         )
     named = {"--output": output, "--save": values_path, "--json": given.json_path}
-    outputs = Outputs.of(named, force=given.force)
     source = options.data_options_of(values)
-    outputs.spare(model, *source.reads(model))
+    outputs = Outputs.of(named, force=given.force, reads=(model, *source.reads(model)))
     loaded = load(model)
     outputs.spare(loaded)
     data = source.open(loaded)

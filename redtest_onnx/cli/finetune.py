@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import epoch_reporter
-from redtest_onnx.cli.finetune_output import check_folder, default_output, save_tuned
+from redtest_onnx.cli.file_names import check_model_name
+from redtest_onnx.cli.finetune_output import check_folder, default_output, kept_if_interrupted, save_tuned
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
@@ -62,7 +63,7 @@ class FinetuneFiles:
 @click.option(
     "-o",
     "--output",
-    type=options.FilePath,
+    type=file_names.MODEL,
     help="File, or folder for a MODEL folder. [default: MODEL with .finetuned]",
 )
 @click.option("--teacher", type=options.FilePath, help="Model to imitate, usually the original.")
@@ -76,10 +77,10 @@ class FinetuneFiles:
     help="Samples for the last judgement. [default: split `test` of --data]",
 )
 @click.option(
-    "--checkpoint", type=options.FilePath, help="State of the run. [default: OUTPUT with .checkpoint]"
+    "--checkpoint", type=file_names.OUTPUT, help="State of the run. [default: OUTPUT with .checkpoint]"
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
-@click.option("--log", "log_path", type=options.FilePath, help="Append one JSON record per epoch.")
+@click.option("--log", "log_path", type=file_names.OUTPUT, help="Append one JSON record per epoch.")
 @tracking_options
 @options.data_options
 @options.run_options
@@ -100,13 +101,15 @@ def command(model: Path, files: FinetuneFiles, given: OutputOptions, **values: A
     source = options.data_options_of(values)
     output, log_path = files.output or default_output(model), files.log_path
     checkpoint = files.checkpoint or output.with_suffix(".checkpoint")
+    if not model.is_dir():
+        check_model_name(output)
     check_folder(model, output, force=given.force)
     outputs = Outputs.of(
         {"--output": None if model.is_dir() else output, "--json": given.json_path},
         force=given.force,
         kept={"--checkpoint": checkpoint, "--log": log_path},
+        reads=(model, files.teacher, *source.reads(model), files.val_data, files.eval_data),
     )
-    outputs.spare(model, files.teacher, *source.reads(model), files.val_data, files.eval_data)
     prepare_torch()
     from redtest_onnx.training.finetune import CheckpointFile, ValidationData, finetune
     from redtest_onnx.training.loop import Watch
@@ -121,17 +124,18 @@ def command(model: Path, files: FinetuneFiles, given: OutputOptions, **values: A
     screen.warn_synthetic(bench.data)
     with tracking.open("finetune", here=leads()) as tracked, screen.progress() as progress:
         note_training(tracked, bench, settings, imitated)
-        result = finetune(
-            bench,
-            settings,
-            teacher=imitated,
-            others=ValidationData(
-                source.open(loaded, path=files.val_data) if files.val_data else None,
-                options.evaluation_data(source, loaded, files.eval_data),
-            ),
-            checkpoint=CheckpointFile(checkpoint, files.resume),
-            watch=tracked_watch(Watch(epoch_reporter(screen, log_path), progress), tracked),
-        )
+        with kept_if_interrupted(screen, checkpoint):
+            result = finetune(
+                bench,
+                settings,
+                teacher=imitated,
+                others=ValidationData(
+                    source.open(loaded, path=files.val_data) if files.val_data else None,
+                    options.evaluation_data(source, loaded, files.eval_data),
+                ),
+                checkpoint=CheckpointFile(checkpoint, files.resume),
+                watch=tracked_watch(Watch(epoch_reporter(screen, log_path), progress), tracked),
+            )
         if not result.leads:
             return
         saved = save_tuned(result.model, model, output, force=given.force)

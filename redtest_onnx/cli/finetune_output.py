@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from redtest_onnx.cli.console import Screen
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import save
 from redtest_onnx.graph.model import Model
@@ -35,6 +38,24 @@ def check_folder(model: Path, output: Path, *, force: bool) -> None:
             hint=f"name the file: {folder.model}",
         )
     folder_writable(folder, output, force=force)
+
+
+@contextmanager
+def kept_if_interrupted(screen: Screen, checkpoint: Path) -> Iterator[None]:
+    """Say how a training that is interrupted goes on, once there is something to go on from.
+
+    Args:
+        screen: where.
+        checkpoint: its state.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            screen.note(f"The state is kept in {checkpoint}; the same command with --resume goes on from it.")
+        else:
+            screen.note(f"There is nothing to go on from: {checkpoint} was not written yet.")
+        raise
 
 
 def save_tuned(tuned: Model, model: Path, output: Path, *, force: bool) -> tuple[Path, ...]:

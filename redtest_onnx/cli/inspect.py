@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
@@ -35,7 +35,7 @@ from redtest_onnx.similarity.selection import select_layers
     ),
 )
 @click.argument("model", type=options.FilePath)
-@click.option("--html", type=options.FilePath, help="Write a page with all layers.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with all layers.")
 @options.layer_options
 @options.data_options
 @options.run_options
@@ -54,10 +54,9 @@ def command(
     """List the layers of MODEL, what they cost, and which can be removed or why not."""
     given.start_log()
     screen = given.screen()
-    outputs = Outputs.of({"--html": html, "--json": given.json_path}, force=given.force)
     source = options.data_options_of(values)
-    outputs.spare(*source.reads(model))
-    outputs.spare_models(model)
+    named = {"--html": html, "--json": given.json_path}
+    Outputs.of(named, force=given.force, reads=source.reads(model), models=(model,))
     loaded = load(model)
     data = source.open(loaded)
     bench = Workbench(loaded, data, options.run_options_of(values))

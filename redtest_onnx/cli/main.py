@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import sys
 from importlib import import_module
@@ -12,6 +11,7 @@ from types import FrameType
 
 import click
 
+from redtest_onnx.cli.closed_pipes import outlive_readers
 from redtest_onnx.cli.interrupts import watch_for_interrupts
 from redtest_onnx.cli.words import in_flags
 from redtest_onnx.engines.isolation import keep_working_folder_out
@@ -77,6 +77,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 negative verdict, 2 bad input, 3 our bug, 130 interrupted."""
+    outlive_readers()
     signal.signal(signal.SIGTERM, _interrupt)
     watch_for_interrupts()
     keep_working_folder_out()
@@ -107,9 +108,6 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"{what}\n  please report this as a bug, with the model if you can", err=True)
         return 3
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # whoever read the output has gone
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for what is printed last
-            return 130
         if error.errno in _FULL:
             where = f"{error.filename}: " if error.filename else ""
             click.echo(

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import click
 
+from redtest_onnx.cli import file_names
 from redtest_onnx.cli.console import LineFormatter, OncePerCommand
 from redtest_onnx.cli.parameters import InputShape, Numbers, Resize, Size
 from redtest_onnx.cli.running_options import Command as Command
@@ -35,7 +36,7 @@ from redtest_onnx.graph.model_folder import find_beside
 from redtest_onnx.layers.granularity import GranularityChoice
 from redtest_onnx.report.table_formats import TABLE_FORMATS
 
-FilePath = click.Path(path_type=Path)
+FilePath = file_names.FILE
 
 # Read where they lie beside a model.
 _BESIDE = (
@@ -271,7 +272,13 @@ def output_options(function: Command) -> Command:
     """How results are given."""
     return apply(
         function,
-        click.option("--json", "json_path", metavar="FILE|-", help="Machine-readable result; - for stdout."),
+        click.option(
+            "--json",
+            "json_path",
+            type=file_names.JSON,
+            metavar="FILE|-",
+            help="Machine-readable result; - for stdout.",
+        ),
         click.option("--force", is_flag=True, help="Overwrite existing outputs."),
         click.option("-v", "--verbose", count=True, help="Say more on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, no tables."),
@@ -297,7 +304,7 @@ def explorer_option(function: Command) -> Command:
         click.option(
             "--model-explorer",
             "explorer",
-            type=FilePath,
+            type=file_names.OUTPUT,
             help="Write node data for Google's Model Explorer: PATH.similarity.json, .macs.json and "
             ".removed.json.",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,13 +39,17 @@ class Outputs:
         *,
         force: bool,
         kept: Mapping[str, Path | None] | None = None,
+        reads: Iterable[Path | None] = (),
+        models: Iterable[Path] = (),
     ) -> Outputs:
-        """Refuse outputs that exist, can't be written or are one another; remove what killed runs left there.
+        """Refuse outputs that are read, exist or can't be written; remove what killed runs left there.
 
         Args:
             named: path by option; None and "-" are no files.
             force: whether those that exist may be written over.
             kept: likewise, for files that are added to or gone on with.
+            reads: what the command reads, see `spare`.
+            models: models that it reads later on, and folders of them, with their external data.
 
         Raises:
             OutputError: naming the option and the file.
@@ -56,7 +60,7 @@ class Outputs:
         for folder in {Path(tempfile.gettempdir()), *(path.parent for _, path in (*given, *more))}:
             remove_litter(folder)
         for _, path in given:
-            writable(path, force=force)
+            writable(path, force=True)
             if path.suffix.lower() in _DRAWN:
                 _require_drawing(path)
         for _, path in more:
@@ -72,7 +76,14 @@ class Outputs:
                         hint="give each output a file of its own",
                     )
         _refuse_data(files)
-        return cls(tuple(files))
+        found = cls(tuple(files))
+        found.spare(*reads)
+        for path in models:
+            found._refuse(path, _is_model_of)
+        # Last, since --force helps here and nowhere above.
+        for _, path in given:
+            writable(path, force=force)
+        return found
 
     def spare(self, *reads: Path | Model | None) -> None:
         """Refuse outputs that are inputs: models, the data beside them, samples, whatever is read.
@@ -86,18 +97,6 @@ class Outputs:
         """
         for path in (path for read in reads if read is not None for path in _files(read)):
             self._refuse(path, _is_image_of)
-
-    def spare_models(self, *paths: Path) -> None:
-        """As `spare` for models that are read later on, and folders of them, with their external data.
-
-        Args:
-            paths: .onnx files, or folders with some.
-
-        Raises:
-            OutputError: likewise.
-        """
-        for path in paths:
-            self._refuse(path, _is_model_of)
 
     def _refuse(self, read: Path, is_part_of: Callable[[Path, Path], bool]) -> None:
         for option, output in self.files:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.curve_folder import CurveOfModel, curve_folder
 from redtest_onnx.cli.deployment_options import deployment_options
@@ -52,7 +52,7 @@ from redtest_onnx.similarity.saved import load_analysis
 @click.option(
     "-o",
     "--output",
-    type=options.FilePath,
+    type=file_names.MODEL,
     help="File, or folder for a MODEL folder. [default: MODEL with .pruned]",
 )
 @click.option(
@@ -137,15 +137,15 @@ from redtest_onnx.similarity.saved import load_analysis
 )
 @click.option(
     "--curve",
-    type=options.FilePath,
+    type=file_names.OUTPUT,
     metavar="FOLDER",
     help="Write a series of models of falling size, each repaired and measured, and mark the smallest within "
     "--max-drop; if MODEL is a folder, of each .onnx file in it.",
 )
-@click.option("--html", type=options.FilePath, help="Write a page with the result.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with the result.")
 @click.option(
     "--png",
-    type=options.FilePath,
+    type=file_names.PICTURE,
     help="Write the heat map with the removed layers marked, or with --curve accuracy, cost and MSRS over "
     "the series, as a picture (.png, .svg, .pdf).",
 )
@@ -173,10 +173,8 @@ def command(model: Path, form: TableFormat, verbose: int, quiet: bool, **values:
     on_stdout = request.json_path == "-"
     summarised = request.curve is None and not request.dry_run
     screen = Screen(quiet=quiet, json_on_stdout=on_stdout, form=form, summarised=summarised)
-    outputs = request.outputs()
     run, source = options.run_options_of(rest), options.data_options_of(rest)
-    outputs.spare(*source.reads(model), *request.reads)
-    outputs.spare_models(model)
+    outputs = request.outputs(source.reads(model))
     shards = shards_of(request.fit_data, ShardOpening(model, source, run), engine)
     settings = request.settings(AnalysisSettings(**rest), shards)
     if request.several and request.curve:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from redtest_onnx.cli.file_names import check_model_name
 from redtest_onnx.cli.fit_options import check_fit
 from redtest_onnx.cli.model_request import ModelRequest
 from redtest_onnx.cli.outputs import Outputs
@@ -20,7 +22,6 @@ from redtest_onnx.pruning.repair.distilled import require_training
 from redtest_onnx.pruning.repair.fit import Method
 from redtest_onnx.pruning.repair.shards import FitShards
 from redtest_onnx.pruning.targets import QUANTITIES, Quantity
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.model_explorer import explorer_files
 from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.training.distil.settings import DistilSettings
@@ -118,12 +119,15 @@ class PruneRequest(ModelRequest):
             return None
         return CurveRequest(self.curve, self.html, self.png, self.json_path, self.force)
 
-    def outputs(self) -> Outputs:
+    def outputs(self, reads: Iterable[Path | None]) -> Outputs:
         """All files that will be written.
+
+        Args:
+            reads: what is read for samples.
 
         Raises:
             InputError: an option belongs to a single result, and a series is asked for.
-            OutputError: one exists, can't be written or is one of the others.
+            OutputError: one exists, can't be written, is read or is one of the others.
         """
         series = self.series
         if series is not None:
@@ -145,13 +149,14 @@ class PruneRequest(ModelRequest):
             "--png": self.png,
             "--json": self.json_path,
         }
-        check_figure(self.png)
         named |= {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         if self.dry_run:
             named["--plan"] = self.plan_path
         elif not self.model.is_dir() and series is None:
+            check_model_name(self.file)
             named["--output"] = self.file
-        found = Outputs.of(named, force=self.force)
+        read = (*reads, *self.reads)
+        found = Outputs.of(named, force=self.force, reads=read, models=(self.model,))
         if not self.dry_run and series is None:
             check_output(self.model, self.file, force=self.force)
         return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli import file_names, options, ranking_options
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
@@ -20,9 +20,8 @@ from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
-from redtest_onnx.ranking.table import read_table, table_candidates
+from redtest_onnx.ranking.table import AccuracyTable, read_table, table_candidates
 from redtest_onnx.report.families import save_family_figure
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
 from redtest_onnx.report.ranking_figures import save_ranking_figure
@@ -66,12 +65,12 @@ class RankOutputs:
     "without MODELS its rows are ranked.",
 )
 @click.option(
-    "--png", type=options.FilePath, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
+    "--png", type=file_names.PICTURE, help="Write accuracy over cost as a picture (.png, .svg, .pdf)."
 )
-@click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with all candidates.")
 @click.option(
     "--family",
-    type=options.FilePath,
+    type=file_names.PICTURE,
     help="Write MSRS, accuracy and cost of all models side by side as a picture (.png, .svg, .pdf).",
 )
 @ranking_options.score_options
@@ -97,16 +96,12 @@ def command(
         read_table(metrics)  # its mistakes are not those of each model
     elif not models:
         raise InputError("there is nothing to rank", hint="give MODELS, or --metrics table.csv, or both")
-    check_figure(shown.png)
-    check_figure(shown.family)
     named = {"--png": shown.png, "--html": shown.html, "--family": shown.family, "--json": given.json_path}
-    outputs = Outputs.of(named, force=given.force)
     settings = ranking_options.ranking_settings_of(values)
     engine = ranking_options.engine_options_of(values)
     run = options.run_options_of(values)
     data = options.data_options_of(values)
-    outputs.spare(*data.reads(*models), metrics)
-    outputs.spare_models(*models)
+    Outputs.of(named, force=given.force, reads=(*data.reads(*models), metrics), models=models)
     measurement = ModelMeasurement(
         data=data.data,
         images=data.images,
@@ -127,7 +122,7 @@ def command(
     else:
         with screen.progress() as progress:
             candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
-    ranking = rank_candidates(candidates, settings, failed)
+    ranking = rank_candidates(candidates, settings, failed, AccuracyTable(metrics) if metrics else None)
     ranking_options.show_ranking(screen, ranking, shown.top)
     if shown.html:
         save_page(ranking_page(ranking, provenance()), shown.html)

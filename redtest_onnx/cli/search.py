@@ -9,14 +9,21 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options, ranking_options
+from redtest_onnx.cli import file_names, options, ranking_options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.parameters import DeviceName
-from redtest_onnx.cli.search_requests import PLACES, check_places, refuse_changes, search_settings_of
+from redtest_onnx.cli.search_requests import (
+    PLACES,
+    check_places,
+    kept_if_interrupted,
+    refuse_begun,
+    refuse_changes,
+    search_settings_of,
+)
 from redtest_onnx.cli.tracked_search import note_candidate, note_ranking
 from redtest_onnx.cli.tracking_options import document_path, tracking_options, tracking_options_of
 from redtest_onnx.documents.base import write_json
@@ -24,7 +31,6 @@ from redtest_onnx.ranking.accuracy import BENCHMARK_DATA, BenchmarkData
 from redtest_onnx.ranking.candidate import MeasuredCandidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.rank import Ranking, RankingSettings, UnrankedEntry, rank_candidates
-from redtest_onnx.report.figures import check_figure
 from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
@@ -97,7 +103,7 @@ class SearchOutputs:
     help="topology (NATS-Bench), topology-WIDTHxCELLS, size, or an installed one; what the rows of --metrics "
     "are of. [default: topology]",
 )
-@click.option("--output", type=options.FilePath, help="SQLite file of results. [default: search.sqlite]")
+@click.option("--output", type=file_names.SEARCH, help="SQLite file of results. [default: search.sqlite]")
 @click.option("--resume", type=options.FilePath, help="Go on with the search in this file.")
 @click.option(
     "--strategy",
@@ -146,7 +152,9 @@ class SearchOutputs:
     help="What MSRS is measured on: taken from --metrics, on the weights in --benchmark, on networks trained "
     "on --data, or on untrained ones. [default: --metrics, else trained]",
 )
-@click.option("--models", type=options.FilePath, help="Folder to keep the trained networks in as ONNX files.")
+@click.option(
+    "--models", type=file_names.OUTPUT, help="Folder to keep the trained networks in as ONNX files."
+)
 @click.option(
     "--population",
     type=click.IntRange(min=2),
@@ -175,8 +183,8 @@ class SearchOutputs:
     show_default=True,
     help="Where networks are trained; latency is always the CPU's.",
 )
-@click.option("--png", type=options.FilePath, help="Write accuracy over cost as a picture.")
-@click.option("--html", type=options.FilePath, help="Write a page with all candidates.")
+@click.option("--png", type=file_names.PICTURE, help="Write accuracy over cost as a picture.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with all candidates.")
 @ranking_options.score_options
 @ranking_options.engine_options
 @tracking_options
@@ -200,13 +208,14 @@ def command(
     """
     given.start_log()
     screen = given.screen()
-    check_figure(shown.png)
     resume = asked.resume
     path = resume or asked.output or Path("search.sqlite")
     new, old = (None, path) if resume else (path, None)
     named = {"--png": shown.png, "--html": shown.html, "--json": given.json_path, "--output": new}
-    outputs = Outputs.of(named, force=given.force, kept={"--resume": old})
-    outputs.spare(values["data"], values["metrics"], values["benchmark"])
+    reads = (values["data"], values["metrics"], values["benchmark"])
+    if new and not given.force:
+        refuse_begun(new)
+    outputs = Outputs.of(named, force=given.force, kept={"--resume": old}, reads=reads)
     tracking = tracking_options_of(values)
     engine = ranking_options.engine_options_of(values)
     benchmark_data: BenchmarkData | None = values["benchmark_data"]
@@ -231,7 +240,7 @@ def command(
         evaluations = rows if rows and settings.strategy == "all" else _EVALUATIONS
     with tracking.open("search") as tracked:
         tracked.parameters(settings.as_json())
-        with screen.progress() as progress:
+        with kept_if_interrupted(screen, store, settings, path), screen.progress() as progress:
             found = search(
                 evaluation,
                 SearchProblem(space, settings.make_strategy(), settings.fitness(), settings.window),

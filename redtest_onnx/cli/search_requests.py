@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,13 @@ import click
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
 from redtest_onnx.data.user_code import names_function
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
 from redtest_onnx.ranking.rank import RankingSettings
 from redtest_onnx.ranking.table import AccuracyTable
+from redtest_onnx.report.numbers import plural
 from redtest_onnx.search.settings import SearchSettings
+from redtest_onnx.search.store import Store
 
 PLACES = ("data", "metrics", "benchmark", "models")
 """Options that name what a search reads and writes."""
@@ -101,6 +106,55 @@ def refuse_changes(context: click.Context, free: frozenset[str]) -> None:
         )
 
 
+def refuse_begun(path: Path) -> None:
+    """Refuse to begin a search where there is one.
+
+    Raises:
+        OutputError: the file holds the results of a search.
+    """
+    if not path.is_file():
+        return
+    try:
+        with Store.open(path):
+            pass
+    except InputError:
+        return  # whatever it is, it can't be gone on with
+    raise OutputError(
+        "holds a search already",
+        where=str(path),
+        hint=f"--resume {path} goes on with it; --force throws it away",
+    )
+
+
+@contextmanager
+def kept_if_interrupted(screen: Screen, store: Store, settings: SearchSettings, path: Path) -> Iterator[None]:
+    """Say how a search that is interrupted goes on.
+
+    Args:
+        screen: where.
+        store: its results.
+        settings: what they depend on.
+        path: of the store.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = plural(len(store.outcomes()), "architecture")
+        command = ["redtest-onnx", "search", "--resume", str(path)]
+        for name in PLACES:
+            place: str | None = getattr(settings, name)
+            if place is not None and _has_to_be_named(name, place, path):
+                command += [f"--{name}", place]
+        screen.note(f"{path} holds the results of {kept}; to go on from there: {shlex.join(command)}")
+        raise
+
+
+def _has_to_be_named(name: str, place: str, file: Path) -> bool:
+    """Whether --resume takes a place only if it is given again."""
+    inside = Path(place).resolve().is_relative_to(file.resolve().parent)
+    return name == "benchmark" or names_function(place) or not inside
+
+
 def check_places(screen: Screen, settings: SearchSettings, file: Path, given: dict[str, Any]) -> None:
     """Show what a search file makes this run read and write, and refuse what the user did not allow.
 
@@ -122,9 +176,7 @@ def check_places(screen: Screen, settings: SearchSettings, file: Path, given: di
             )
         if place is None:
             continue
-        inside = Path(place).resolve().is_relative_to(file.resolve().parent)
-        runs = name == "benchmark" or names_function(place)
-        if again is None and (runs or not inside):
+        if again is None and _has_to_be_named(name, place, file):
             raise InputError(
                 f"it takes --{name} from {place}",
                 where=str(file),

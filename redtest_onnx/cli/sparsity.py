@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
@@ -21,7 +21,7 @@ from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.declared import declared_cost
 from redtest_onnx.graph.files import load
-from redtest_onnx.report.figures import check_figure, save_figure
+from redtest_onnx.report.figures import save_figure
 from redtest_onnx.report.iterations import draw_iterations
 from redtest_onnx.report.page.others import sparsity_page
 from redtest_onnx.report.page.render import save_page
@@ -79,10 +79,10 @@ class SparsityOptions:
 )
 @click.option(
     "--figure",
-    type=options.FilePath,
+    type=file_names.PICTURE,
     help="Write a figure (.png, .svg, .pdf); with --method and training, of its iterations.",
 )
-@click.option("--html", type=options.FilePath, help="Write a page with the figure and all tensors.")
+@click.option("--html", type=file_names.PAGE, help="Write a page with the figure and all tensors.")
 @pruning_options
 @options.data_options
 @options.run_options
@@ -100,12 +100,10 @@ def command(model: Path, asked: SparsityOptions, given: OutputOptions, **values:
     screen = given.screen()
     pairs, method, figure, html = _pairs(asked.pq), asked.method, asked.figure, asked.html
     stages: tuple[Table, ...] = ()
-    check_figure(figure)
     chosen = None if method is None else asked.output or model.with_suffix(".sparse.onnx")
     named = {"--figure": figure, "--html": html, "--json": given.json_path, "--output": chosen}
-    outputs = Outputs.of(named, force=given.force)
-    outputs.spare(*options.data_options_of({**values}).reads(model), values["eval_data"])
-    outputs.spare_models(model)
+    reads = (*options.data_options_of({**values}).reads(model), values["eval_data"])
+    outputs = Outputs.of(named, force=given.force, reads=reads, models=(model,))
     if method is None or chosen is None:
         refuse_unused({**values, "output": asked.output}, None)
         loaded = load(model)

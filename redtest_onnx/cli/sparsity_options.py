@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from redtest_onnx.cli import options
+from redtest_onnx.cli import file_names, options
 from redtest_onnx.documents.base import Document
 from redtest_onnx.errors import InputError
 from redtest_onnx.training.settings import AUGMENTATIONS, OPTIMIZERS
@@ -101,7 +101,7 @@ def pruning_options(function: options.Command) -> options.Command:
             type=click.Choice(["one-shot", "sap", "lottery"]),
             help="Prune: the smallest weights at once, as many as the PQ Index says (SAP), or a fixed share.",
         ),
-        click.option("-o", "--output", type=options.FilePath, help="[default: MODEL with .sparse.onnx]"),
+        click.option("-o", "--output", type=file_names.MODEL_FILE, help="[default: MODEL with .sparse.onnx]"),
         click.option(
             "--scope",
             type=click.Choice(SCOPES),
@@ -152,7 +152,7 @@ def pruning_options(function: options.Command) -> options.Command:
             help="Largest loss of accuracy on held-out samples, with training.",
         ),
         click.option(
-            "--checkpoints", type=options.FilePath, help="Folder to keep iterations in, and to go on from."
+            "--checkpoints", type=file_names.OUTPUT, help="Folder to keep iterations in, and to go on from."
         ),
         click.option("--keep-channels", is_flag=True, help="Leave channels that became zero in the graph."),
         click.option("--protect", multiple=True, metavar="GLOB", help="Tensors that stay; may be repeated."),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from redtest_onnx.cli import file_names
 from redtest_onnx.data.text import TextOptions
 
 TEXT_OPTIONS = (
@@ -15,7 +15,7 @@ TEXT_OPTIONS = (
     click.option("--label-column", help="Column of the classes. [default: label, if there is one]"),
     click.option(
         "--tokenizer",
-        type=click.Path(path_type=Path),
+        type=file_names.FILE,
         help="tokenizer.json. [default: the one beside the model]",
     ),
     click.option("--max-length", type=click.IntRange(min=1), help="Longest sequence in tokens."),

@@ -123,7 +123,8 @@ def _check_kind(path: Path) -> None:
 
 
 def _copy(source: Path, stream: Path) -> None:
-    with source.open("rb") as content, stream.open("wb") as sink:
+    # Whoever read the stream may have enough of it, as `head` has: other files are still to be written.
+    with suppress(BrokenPipeError), source.open("rb") as content, stream.open("wb") as sink:
         shutil.copyfileobj(content, sink)
 
 

@@ -15,7 +15,7 @@ from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
 from redtest_onnx.graph.shapes import Shape
 from redtest_onnx.ranking.candidate import Candidate
-from redtest_onnx.ranking.table import candidate_values, read_table
+from redtest_onnx.ranking.table import AccuracyTable, candidate_values
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
@@ -119,7 +119,9 @@ def _defined(analysis: Analysis) -> float | None:
 
 
 def _known(metrics: Path | None, path: Path) -> dict[str, Any]:
-    """The row of a model, by the path as given, the file's name, or its name without suffix."""
-    table = read_table(metrics) if metrics else {}
-    row = next((table[name] for name in (str(path), path.name, path.stem) if name in table), {})
-    return candidate_values(row)
+    """What a table knows of a model."""
+    if metrics is None:
+        return {}
+    table = AccuracyTable(metrics)
+    row = table.row_of(str(path))
+    return {} if row is None else candidate_values(table.row(row))

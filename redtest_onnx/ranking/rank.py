@@ -19,6 +19,7 @@ from redtest_onnx.ranking.expected import ExpectedMsrs, fit_expected
 from redtest_onnx.ranking.means import TopMeans, means_of, number_of_best
 from redtest_onnx.ranking.pareto import pareto_front
 from redtest_onnx.ranking.score import PAPER_CONSTANTS, PAPER_EXPECTED, SCORES, ScoreName, ScoreWeights
+from redtest_onnx.ranking.table import AccuracyTable
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,10 @@ def in_order(scored: Sequence[Scored], settings: RankingSettings) -> list[Scored
 
 
 def rank_candidates(
-    candidates: Sequence[Candidate], settings: RankingSettings, failed: Sequence[UnrankedEntry] = ()
+    candidates: Sequence[Candidate],
+    settings: RankingSettings,
+    failed: Sequence[UnrankedEntry] = (),
+    table: AccuracyTable | None = None,
 ) -> Ranking:
     """Put candidates in the order of a score.
 
@@ -162,6 +166,7 @@ def rank_candidates(
         candidates: what is to be ranked.
         settings: the score and its weights.
         failed: what could not be measured; passed on.
+        table: what was asked for measures, and did not have those that are missing.
 
     Raises:
         InputError: no candidate can be ranked, with the first reason.
@@ -170,7 +175,9 @@ def rank_candidates(
     fit = fit_expected(candidates) if any(c.msrs is not None for c in candidates) else None
     scored = [({kind: weights.score(c, kind) for kind in SCORES}, c) for c in candidates]
     unranked = [
-        UnrankedEntry(c.name, _reason(c, settings)) for scores, c in scored if scores[settings.by] is None
+        UnrankedEntry(c.name, _reason(c, settings, table))
+        for scores, c in scored
+        if scores[settings.by] is None
     ]
     placed = in_order(scored, settings)
     if not placed:
@@ -233,12 +240,17 @@ def _preference(candidate: Candidate, cost: CostName) -> tuple[float, float, flo
     )
 
 
-def _reason(candidate: Candidate, settings: RankingSettings) -> str:
+def _reason(candidate: Candidate, settings: RankingSettings, table: AccuracyTable | None) -> str:
+    def lacking(column: str) -> str | None:
+        return table.lacks(candidate.name, column) if table else None
+
     if candidate.accuracy is None:
-        return "its accuracy is unknown: give @data with labels, or @metrics"
+        advice = "give @data with labels, or @metrics"
+        return f"its accuracy is unknown: {lacking('accuracy') or advice}"
     if not candidate.cost(settings.cost):
         column = "latency_ms" if settings.cost == "latency" else settings.cost
-        return f"its {settings.cost} is unknown: @metrics with a column {column} would tell it"
+        advice = f"@metrics with a column {column} would tell it"
+        return f"its {settings.cost} is unknown: {lacking(column) or advice}"
     if candidate.layers:
         return f"its MSRS is undefined: {candidate.undefined} of {candidate.layers} layers do not vary"
     return "its MSRS is unknown: give @data or models to measure it, or @metrics with a column msrs"

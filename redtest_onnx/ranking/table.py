@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from redtest_onnx.ranking.candidate import Candidate
 
 Row = dict[str, float]
 
+_MOST_NAMED = 8
 _NAMES = ("name", "architecture", "model", "file")
 _SHARES = ("accuracy", "test_accuracy")
 _COUNTS = ("parameters", "macs", "layers", "undefined", "depth")
@@ -55,6 +56,20 @@ class AccuracyTable:
         """What the row of this name holds; nothing if there is none."""
         return read_table(self.path).get(architecture, {})
 
+    def row_of(self, name: str) -> str | None:
+        """The name of a model's row: the path as given, the file's name, or its name without suffix."""
+        path, table = Path(name), read_table(self.path)
+        return next((known for known in (name, path.name, path.stem) if known in table), None)
+
+    def lacks(self, name: str, column: str) -> str | None:
+        """Why the table does not tell a measure of a model, in words; None if it does."""
+        columns, row = _columns(self.path), self.row_of(name)
+        if column not in columns:
+            return f"{self.path} has no column {column} (found: {_few(columns)})"
+        if row is None:
+            return f"{self.path} has no row {Path(name).name} (found: {_few(self.names)})"
+        return None if column in self.row(row) else f"{self.path} has an empty {column} for {row}"
+
     def has_all(self, measures: tuple[str, ...]) -> bool:
         """Whether every row with an accuracy has all the given measures as well."""
         rows = (row for row in read_table(self.path).values() if "accuracy" in row)
@@ -63,6 +78,17 @@ class AccuracyTable:
     def has_any(self, measure: str) -> bool:
         """Whether some row has a measure."""
         return any(measure in row for row in read_table(self.path).values())
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+
+
+@lru_cache(maxsize=4)
+def _columns(path: Path) -> tuple[str, ...]:
+    """The columns of a CSV file that can be read."""
+    return tuple(next(csv.reader(io.StringIO(read_text(path), newline="")), []))
 
 
 @lru_cache(maxsize=4)

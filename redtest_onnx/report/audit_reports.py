@@ -19,7 +19,7 @@ from redtest_onnx.report.page.render import render_page
 
 AuditFormat = Literal["text", "json", "sarif", "junit", "markdown", "github", "gitlab", "html"]
 AUDIT_FORMATS: tuple[AuditFormat, ...] = get_args(AuditFormat)
-_SUFFIXES: Mapping[str, tuple[AuditFormat, ...]] = {
+REPORT_SUFFIXES: Mapping[str, tuple[AuditFormat, ...]] = {
     ".txt": ("text",),
     ".log": ("text",),
     ".json": ("json", "sarif", "gitlab"),
@@ -42,12 +42,12 @@ def report_files(paths: Sequence[Path], form: AuditFormat) -> list[tuple[Path, A
     """
     found: list[tuple[Path, AuditFormat]] = []
     for path in paths:
-        allowed = _SUFFIXES.get(path.suffix.lower())
+        allowed = REPORT_SUFFIXES.get(path.suffix.lower())
         if allowed is None:
             raise OutputError(
                 f"{path.suffix or 'no suffix'} is not a format of reports",
                 where=str(path),
-                hint=f"name the file with one of {', '.join(_SUFFIXES)}",
+                hint=f"name the file with one of {', '.join(REPORT_SUFFIXES)}",
             )
         found.append((path, form if form in allowed else allowed[0]))
     return found

@@ -147,6 +147,7 @@ def bad_files(folder: Path) -> None:
     (folder / "cut.onnx").write_bytes(RESNET.read_bytes()[:5000])
     (folder / "folder.onnx").mkdir()
     (folder / "taken.onnx").touch()
+    (folder / "taken.json").touch()
     images = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
     np.savez(folder / "name.npz", other=images)
     np.savez(folder / "shape.npz", input=images[:, :, :4])
@@ -172,7 +173,7 @@ def bad_files(folder: Path) -> None:
         ([RESNET, "--data", "nan.npz"], "NaN or infinity in sample 7"),
         ([RESNET, "--data", DATA, "-o", "nowhere/out.onnx"], "folder does not exist"),
         ([RESNET, "--data", DATA, "-o", "taken.onnx"], "exists already"),
-        ([RESNET, "--data", DATA, "--json", "taken.onnx"], "exists already"),
+        ([RESNET, "--data", DATA, "--json", "taken.json"], "exists already"),
         ([RESNET, "--data", DATA, "--protect", "nope*"], "matches no layer"),
         ([RESNET, "--data", DATA, "--remove", "1", "--threshold", "0.9"], "exclude each other"),
         ([RESNET, "--data", DATA, "--target", "speed=2"], "not understood"),

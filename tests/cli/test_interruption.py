@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import onnx
 import pytest
 
 import redtest_onnx as rt
+from redtest_onnx.cli.main import run
 from redtest_onnx.graph.writing import write_together
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -160,7 +162,73 @@ def test_an_interrupted_search_keeps_the_analysis_and_goes_on_from_it(tmp_path: 
     assert result.returncode == 130
     kept = tmp_path / "pruned.onnx.analysis.json"
     assert f"--analysis {kept}" in result.stderr.replace("\n", " ")
-    from redtest_onnx.cli.main import run
-
     assert run([*arguments, "--analysis", str(kept), "--repair", "none", "-q"]) == 0
     assert output.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_interrupted_training_says_how_it_goes_on(epochs: int, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    output = tmp_path / "tuned.onnx"
+    common = [str(MODELS / "vgg_digits.onnx"), "--data", str(MODELS / "digits.npz"), "-o", str(output)]
+    arguments = ["finetune", *common, "--device", "cpu", "--epochs", "2", "--threads", "1"]
+    code = TRAINING.format(arguments=arguments, epochs=epochs)
+    result = interrupt(code, signal.SIGINT, tmp_path)
+    assert result.returncode == 130, result.stderr
+    kept = tmp_path / "tuned.checkpoint"
+    assert kept.exists() is (epochs > 0)
+    said = "There is nothing to go on from"
+    if epochs:
+        said = f"The state is kept in {kept}; the same command with --resume goes on from it."
+        assert run([*arguments, "--resume", "-q"]) == 0
+        assert output.exists()
+    assert said in result.stderr
+
+
+# Says after so many epochs that the work has begun, then makes it endless.
+TRAINING = """
+import sys, time
+import redtest_onnx.cli.finetune as command
+from redtest_onnx.cli.main import main
+import redtest_onnx.training.loop as loop
+
+whole, seen = loop.Trainer._train_epoch, []
+
+def epoch(trainer, *arguments):
+    if len(seen) == {epochs}:
+        print("begun", file=sys.stderr, flush=True)
+        while True:
+            time.sleep(0.01)
+    seen.append(trainer)
+    return whole(trainer, *arguments)
+
+loop.Trainer._train_epoch = epoch
+main({arguments!r})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_an_interrupted_search_says_how_it_goes_on(tmp_path: Path) -> None:
+    """What lies elsewhere has to be named again, see `check_places`."""
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    elsewhere.mkdir()
+    here.mkdir()
+    table = elsewhere / "t.csv"
+    table.write_text("\n".join(["architecture,accuracy,macs", *(f"a{k},0.{k},1{k}" for k in range(1, 9))]))
+    store = here / "s.db"
+    arguments = ["search", "--metrics", str(table), "--by", "S2", "--strategy", "random"]
+    code = ENDLESS.format(
+        module="cli.search",
+        function="note_candidate",
+        after=False,
+        arguments=[*arguments, "--output", str(store)],
+    )
+    result = interrupt(code, signal.SIGINT, tmp_path)
+    assert result.returncode == 130, result.stderr
+    told = next(line for line in result.stderr.splitlines() if "to go on from there: " in line)
+    assert told.startswith(f"{store} holds the results of 1 architecture;")
+    program, *command = shlex.split(told.partition("to go on from there: ")[2])
+    assert program == "redtest-onnx"
+    assert command == ["search", "--resume", str(store), "--metrics", str(table)]
+    assert run([*command, "-q"]) == 0

@@ -17,7 +17,7 @@ import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.graph.scratch import scratch_folder
 
-_SUFFIXES = {("analyze", "--png"): ".png", ("audit", "--output"): ".json"}
+_SUFFIXES = {"--png": ".png", "--html": ".html", "--json": ".json", "--output": ".onnx"}
 FEW = ["--samples", "8", "--batches", "1", "--threads", "1", "-q"]
 
 
@@ -82,7 +82,8 @@ def test_no_output_on_an_input(
     (folder / "link").symlink_to("m.pruned.onnx.data")
     os.link(folder / "d.npz", folder / "hard")
     target = folder / victim
-    if suffix := _SUFFIXES.get((command, option)):  # what has another suffix is refused for that already
+    suffix = ".md" if command == "audit" else _SUFFIXES.get(option)
+    if suffix and target.suffix != suffix:  # what has another suffix is refused for that already
         target = folder / f"alias{suffix}"
         target.symlink_to(folder / victim)
     before = content(folder)
@@ -98,14 +99,60 @@ def test_no_output_on_an_input(
     assert sorted(p.name for p in folder.iterdir()) == sorted([*before, "sub"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["prune", "m.onnx", "-o", "m.onnx"], "--output"),
+        (["finetune", "m.onnx", "--data", "d.npz", "-o", "m.onnx"], "--output"),
+        (["finetune", "m.onnx", "--data", "d.npz", "--teacher", "t.onnx", "-o", "t.onnx"], "--output"),
+        (["sparsity", "m.onnx", "--method", "one-shot", "-o", "m.onnx"], "--output"),
+        (["expose", "m.onnx", "-o", "m.onnx"], "--output"),
+        (["analyze", "saved.json", "--json", "saved.json"], "--json"),
+        (["analyze", "m.onnx", "--data", "images", "--png", "images/a.png"], "--png"),
+        (["audit", "m.onnx", "--baseline", "saved.json", "--json", "saved.json"], "--json"),
+        (["inspect", "m.onnx", "--json", "config.json"], "--json"),
+        (["compare", "m.onnx", "t.onnx", "--json", "config.json"], "--json"),
+        (["rank", "m.onnx", "--json", "config.json"], "--json"),
+    ],
+)
+def test_force_is_no_advice_where_it_does_not_help(
+    arguments: list[str],
+    option: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = model.parent
+    monkeypatch.chdir(folder)
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"an image")
+    (folder / "t.onnx").write_bytes(model.read_bytes())
+    (folder / "saved.json").write_text("{}")
+    if "saved.json" in arguments:
+        assert run(["audit", "m.onnx", "--no-latency", "--json", "saved.json", "--force", "-q"]) in (0, 1)
+    (folder / "config.json").write_text("{}")
+    capsys.readouterr()
+    before = content(folder)
+    for force in ([], ["--force"]):
+        assert run([*arguments, *force]) == 2
+        said = capsys.readouterr().err
+        assert f"{option} would overwrite what is read" in said
+        assert "--force overwrites it" not in said
+    assert content(folder) == before
+    # Of what is no input it is the advice.
+    (folder / "other.json").write_text("{}")
+    assert run(["inspect", "m.onnx", "--json", "other.json"]) == 2
+    assert "--force overwrites it" in capsys.readouterr().err
+
+
 def test_no_output_on_another_output(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = model.parent
-    (folder / "link").symlink_to("out.json")
-    for one, two in (("out.json", "out.json"), ("out.json", "./out.json"), ("out.json", "link")):
-        command = ["analyze", str(model), "--json", str(folder / one), "--html", f"{folder}/{two}", "--force"]
+    (folder / "link.svg").symlink_to("out.svg")
+    for one, two in (("out.svg", "out.svg"), ("out.svg", "./out.svg"), ("out.svg", "link.svg")):
+        command = ["analyze", str(model), "--png", str(folder / one), "--sweep", f"{folder}/{two}", "--force"]
         assert run(command) == 2
         assert "is named by" in capsys.readouterr().err
-    assert not (folder / "out.json").exists()
+    assert not (folder / "out.svg").exists()
 
 
 @pytest.mark.parametrize("name", ["out.onnx.data", "out.onnx.2.data", "sub/../out.onnx.data"])
@@ -114,8 +161,8 @@ def test_no_output_where_a_model_may_put_its_weights(
 ) -> None:
     folder = model.parent
     (folder / "sub").mkdir()
-    command = ["prune", str(model), "--data", str(folder / "d.npz"), "--remove", "1", *FEW]
-    assert run([*command, "-o", str(folder / "out.onnx"), "--json", str(folder / name), "--force"]) == 2
+    command = ["finetune", str(model), "--data", str(folder / "d.npz"), "--threads", "1"]
+    assert run([*command, "-o", str(folder / "out.onnx"), "--log", str(folder / name), "--force"]) == 2
     assert "is where --output may put its weights" in capsys.readouterr().err
     assert not [*folder.glob("out*")]
 
@@ -139,12 +186,13 @@ def test_what_samples_are_made_with_is_read_too(model: Path, capsys: pytest.Capt
     folder = model.parent
     code = "import numpy as np\n\ndef samples():\n    return {'x': np.ones((8, 4), np.float32)}\n"
     (folder / "loader.py").write_text(code)
+    (folder / "loader.json").symlink_to("loader.py")
     (folder / "chosen.json").write_text('{"image_mean": [0.5]}')
     for name in ("config.json", "tokenizer.json", "words.json"):
         (folder / name).write_text("{}")
     before = content(folder)
     for options, name in (
-        (["--data", f"{folder}/loader.py:samples"], "loader.py"),
+        (["--data", f"{folder}/loader.py:samples"], "loader.json"),
         (["--preprocess", f"{folder}/chosen.json"], "chosen.json"),
         (["--tokenizer", f"{folder}/words.json"], "words.json"),
         ([], "config.json"),
@@ -160,10 +208,12 @@ def test_images_and_models_of_folders_are_inputs(model: Path, capsys: pytest.Cap
     folder = model.parent
     (folder / "images").mkdir()
     (folder / "images" / "a.png").write_bytes(b"an image")
+    (folder / "weights.json").symlink_to("m.pruned.onnx.data")
+    (folder / "model.json").symlink_to("m.onnx")
     picture = ["analyze", str(model), "--png", str(folder / "images" / "a.png")]
     assert run([*picture, "--data", str(folder / "images"), "--force"]) == 2
-    assert run(["rank", str(folder), "--json", str(folder / "m.pruned.onnx.data"), "--force", *FEW]) == 2
-    assert run(["analyze", str(folder), "--json", str(model), "--force", *FEW]) == 2
+    assert run(["rank", str(folder), "--json", str(folder / "weights.json"), "--force", *FEW]) == 2
+    assert run(["analyze", str(folder), "--json", str(folder / "model.json"), "--force", *FEW]) == 2
     assert capsys.readouterr().err.count("would overwrite what is read") == 3
     # What an earlier run wrote there is no input.
     for _ in range(2):
@@ -176,8 +226,8 @@ def test_devices_stay_what_they_are(model: Path, capfd: pytest.CaptureFixture[st
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     assert run(["inspect", str(model), "--json", "/dev/stdout", "-q"]) == 0
     assert '"schema": "redtest-onnx/inspect/1"' in capfd.readouterr().out
-    os.mkfifo(model.parent / "pipe")
-    assert run(["inspect", str(model), "--json", str(model.parent / "pipe"), "--force"]) == 2
+    os.mkfifo(model.parent / "pipe.json")
+    assert run(["inspect", str(model), "--json", str(model.parent / "pipe.json"), "--force"]) == 2
     assert run(["inspect", str(model), "--json", "/dev/zero", "--force"]) == 2
     assert capfd.readouterr().err.count("a device, a pipe or a socket") == 2
 

@@ -127,6 +127,30 @@ def test_picture_and_refusals(tmp_path: Path, data: Path, capsys: pytest.Capture
     assert "0.925" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("name,acc\nmodel,0.9\n", "no column accuracy (found: name, acc)"),
+        ("name,Accuracy\nmodel,0.9\n", "no column accuracy (found: name, Accuracy)"),
+        ("name,accuracy\nresnet,0.9\nvgg.onnx,0.8\n", "no row model.onnx (found: resnet, vgg.onnx)"),
+        ("name,accuracy\nmodel,\n", "an empty accuracy for model"),
+        ("name,accuracy\n" + "".join(f"a{k},0.5\n" for k in range(20)), "a6, a7 and 12 more)"),
+    ],
+)
+def test_what_the_table_lacks_is_said(
+    content: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(small_model(3, 3).SerializeToString())
+    table = tmp_path / "table.csv"
+    table.write_text(content)
+    few = ("--samples", 24, "--batches", 1, "--metrics", table)
+    assert call("rank", tmp_path / "model.onnx", *few) == 2
+    said = capsys.readouterr().err
+    assert f"model.onnx: its accuracy is unknown: {table} has " in said
+    assert why in said
+    assert "--metrics" not in said
+
+
 ROWS = """name,accuracy,latency_ms,macs,msrs,jacob_cov
 resnet20,0.90,2.0,40,14,-3
 resnet32,0.92,3.1,69,47,-2
@@ -178,4 +202,5 @@ def test_nothing_to_rank_is_refused(tmp_path: Path, data: Path, capsys: pytest.C
     assert call("rank", "--metrics", table, "--data", data) == 2
     assert "--data measures MODELS" in capsys.readouterr().err
     assert call("rank", "--metrics", table, "--cost", "parameters") == 2
-    assert "a column parameters would tell it" in capsys.readouterr().err
+    columns = "name, accuracy, latency_ms, macs, msrs, jacob_cov"
+    assert f"has no column parameters (found: {columns})" in capsys.readouterr().err

@@ -63,8 +63,12 @@ def test_a_search_and_its_continuation(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(document("rank", models, *options, capsys=capsys)["ranking"]) == 5
     assert call("search", "--resume", whole, "--epochs", 3) == 2
     assert "not from --epochs" in capsys.readouterr().err
+    content = whole.read_bytes()
     assert call("search", *QUICK, "--output", whole) == 2
-    assert "exists already" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds a search already" in said
+    assert f"try: --resume {whole} goes on with it" in said
+    assert whole.read_bytes() == content
 
 
 def test_accuracy_from_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,10 +90,22 @@ def test_a_search_does_not_begin_over_its_own_table(
     table = tmp_path / "t.csv"
     content = "\n".join(["architecture,accuracy", *(f"{name},0.5" for name in TopologySpace())])
     table.write_text(content)
-    options = ["--space", "topology-4x1", "--metrics", table, "--by", "S2", "--output", table, "--force"]
-    assert call("search", *options) == 2
+    (tmp_path / "t.db").symlink_to("t.csv")
+    options = ["--space", "topology-4x1", "--metrics", table, "--by", "S2", "--output", tmp_path / "t.db"]
+    assert call("search", *options, "--force") == 2
     assert "--output would overwrite what is read" in capsys.readouterr().err
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("t.csv", content)]
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"t.csv": content, "t.db": content}
+
+
+def test_a_file_without_a_search_is_overwritten_only_by_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.db").write_text("something else")
+    assert call("search", *QUICK, "--output", tmp_path / "s.db") == 2
+    said = capsys.readouterr().err
+    assert "--force overwrites it" in said
+    assert "--resume" not in said
+    assert (tmp_path / "s.db").read_text() == "something else"
 
 
 def test_what_can_not_work_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ def test_other_suffixes_are_refused_before_any_work(
     second = [missing] if command == "compare" else []
     assert run([command, missing, *second, option, str(tmp_path / "map.gif")]) == 2
     captured = capsys.readouterr()
-    assert ".gif is not a format of pictures" in captured.err
+    assert f"{option} writes .png, .svg or .pdf, not files of .gif" in captured.err
     with pytest.raises(OutputError, match="no suffix"):
         save_figure(draw_heatmap(sample_analysis(3), "t"), tmp_path / "map")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,60 @@
+"""What happens when a reader closes the pipe, as `head` does: the work goes on, and nobody is told of it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+# Windows says that an argument is invalid.
+_CLOSED = {errno.EPIPE, *([errno.EINVAL] if sys.platform == "win32" else [])}
+
+
+class PatientFile(io.FileIO):
+    """A file whose descriptor leads nowhere once its reader has gone.
+
+    The descriptor itself is turned, so that all that writes to it goes on: buffers that are emptied when
+    Python ends, `/dev/stdout`, libraries and child processes.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write what can be; all of it counts as written where nobody reads any more."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """Let stdout and stderr be closed by whoever reads them, without losing a file or the exit code.
+
+    Otherwise the first line too many ends the command: files that it was about to write are missing, and the
+    exit code is 1, which stands for a verdict.
+    """
+    sys.stdout = _patient(sys.stdout)
+    sys.stderr = _patient(sys.stderr)
+
+
+def _patient(stream: TextIO) -> TextIO:
+    """The stream on a patient file; itself where it is a terminal, which stays, or a program's own."""
+    ours = stream in (sys.__stdout__, sys.__stderr__)
+    if not ours or not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(PatientFile(stream.fileno(), "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
