@@ -103,7 +103,9 @@ class SearchOutputs:
     help="topology (NATS-Bench), topology-WIDTHxCELLS, size, or an installed one; what the rows of --metrics "
     "are of. [default: topology]",
 )
-@click.option("--output", type=file_names.SEARCH, help="SQLite file of results. [default: search.sqlite]")
+@click.option(
+    "-o", "--output", type=file_names.SEARCH, help="SQLite file of results. [default: search.sqlite]"
+)
 @click.option("--resume", type=options.FilePath, help="Go on with the search in this file.")
 @click.option(
     "--strategy",

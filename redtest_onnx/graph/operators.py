@@ -92,6 +92,10 @@ POINTWISE: frozenset[str] = ACTIVATION | frozenset(
     | {"Where", "Dropout", "QuantizeLinear", "DequantizeLinear"}
     | {"Floor", "Ceil", "Round", "Sign"}
 )
+# Draw their results anew in each run.
+RANDOM: frozenset[str] = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 REDUCTION: frozenset[str] = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"})
 
 # Their results tell sizes, not values: what is computed from them is no activation.

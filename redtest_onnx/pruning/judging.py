@@ -10,6 +10,7 @@ import onnx
 
 from redtest_onnx.data.batching import Indices
 from redtest_onnx.errors import InputError, TooFewLayersError
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.evaluate import Evaluation, Evaluator
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 
 _LEAST_MACS = 10**10  # of a pass over the samples, from which on it is worth saving
 _MOST_BYTES = 1 << 26  # of answers
-_DRAWN = frozenset({"Bernoulli", "Multinomial", "Dropout"})
 
 
 def analyze_and_answer(
@@ -112,4 +112,4 @@ def _worth_keeping(bench: Workbench, measured: Indices) -> Answers | None:
 
 def _differs(node: onnx.NodeProto) -> bool:
     """Whether a node's result for a sample depends on chance, or on the other samples of its run."""
-    return "Random" in node.op_type or "Dynamic" in node.op_type or node.op_type in _DRAWN
+    return ops.qualified(node) in ops.RANDOM | {"Dropout"} or "Dynamic" in node.op_type

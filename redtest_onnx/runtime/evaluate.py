@@ -10,6 +10,7 @@ import numpy as np
 
 from redtest_onnx.data.batching import batches
 from redtest_onnx.data.dataset import Subset
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.branches import inline_branches
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
@@ -36,9 +37,6 @@ Candidate: TypeAlias = Model | Session | CandidateSession | Answers
 
 # Reference outputs up to this part of the memory are kept, so that many candidates can be held against them.
 _SHARE = 12
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
 _NAMED = 8  # samples in a message
 _SETS = 64  # samples whose rows are matched as sets
 
@@ -265,7 +263,7 @@ class Evaluator:
         """Judged tensors that differ from run to run: they tell nothing."""
         if not hasattr(self, "_random"):
             self._random: frozenset[str] = frozenset()
-            if any(node.op_type in _RANDOM for node in self._model.graph.node):
+            if any(ops.qualified(node) in ops.RANDOM for node in self._model.graph.node):
                 feeds = self._data.inputs(self._batches[0][0])
                 one, other = (self._reference(self._batches[0][0], feeds) for _ in range(2))
                 self._random = frozenset(

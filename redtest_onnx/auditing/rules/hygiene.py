@@ -13,9 +13,6 @@ from redtest_onnx.auditing.subject import Subject
 from redtest_onnx.auditing.support import every_node, label
 from redtest_onnx.graph import operators as ops
 
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
 _REMOVE = ("python", "-m", "onnxruntime.tools.remove_initializer_from_input")
 _LICENCE, _AUTHOR = ("license", "licence", "model_license"), ("author", "authors", "model_author")
 
@@ -44,7 +41,7 @@ def training_mode(subject: Subject) -> Iterator[Problem]:
 )
 def random_operator(subject: Subject) -> Iterator[Problem]:
     """Operators that draw numbers."""
-    nodes = [label(node) for node in every_node(subject.model.graph) if node.op_type in _RANDOM]
+    nodes = [label(node) for node in every_node(subject.model.graph) if ops.qualified(node) in ops.RANDOM]
     if nodes:
         yield Problem(f"{len(nodes)} nodes draw random numbers", "random", tuple(nodes))
 
