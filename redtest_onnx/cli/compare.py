@@ -151,7 +151,8 @@ def command(
     beside: tuple[Table, ...] = ()
     notes: list[str] = []
     if files is not None:
-        beside = files_table(files.files, titles), tensor_table(files.tensors, every=asked.all_tensors)
+        found = files_table(files.files, titles), tensor_table(files.tensors, every=asked.all_tensors)
+        beside = tuple(table for table in found if table.rows)  # of equal models no tensor differs
         about_files, about_tensors = (
             files_notes(files.files),
             tensor_words(files.tensors, every=asked.all_tensors),
@@ -159,7 +160,8 @@ def command(
         notes = [*about_files, *about_tensors]
         screen.detail(beside[0])
         screen.show(*about_files)
-        screen.detail(beside[1])
+        for table in beside[1:]:
+            screen.detail(table)
         screen.show(*about_tensors)
     if layers is not None:
         if tables is None and json_path != "-":

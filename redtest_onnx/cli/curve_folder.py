@@ -16,6 +16,7 @@ from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.curve import trade_off_curve
 from redtest_onnx.pruning.prune import PruneSettings
 from redtest_onnx.ranking.models import find_models
+from redtest_onnx.report.numbers import plural
 from redtest_onnx.report.table import Column, Table
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
@@ -110,7 +111,14 @@ def curve_folder(work: CurveOfModel, engine: EngineOptions, screen: Screen, json
                 made[finished.name] = found
     lines = [f"  {name}: {why}" for name, why in sorted(failed.items())]
     told = [f"{len(failed)} have no series:", *lines] if failed else []
-    screen.show(*([_table(made)] if made else []), *told)
+    limit = f"{max((found.document['max_drop'] for found in made.values()), default=0):.1%}"
+    without = [
+        f"None of {path} stays within {limit} loss on held-out samples: nothing is chosen of its "
+        f"{plural(len(found.files), 'model')}."
+        for path, found in sorted(made.items())
+        if found.removed is None
+    ]
+    screen.show(*([_table(made)] if made else []), *without, *told)
     if made:
         screen.show(f"All models are in {work.folder}; chosen is the smallest within the largest drop.")
     if json_path:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import click
 
 from redtest_onnx.cli import file_names
 from redtest_onnx.cli.console import LineFormatter, OncePerCommand
-from redtest_onnx.cli.parameters import InputShape, Numbers, Resize, Size
+from redtest_onnx.cli.image_options import IMAGE_OPTIONS, GivenImageOptions, image_options_of
+from redtest_onnx.cli.parameters import InputShape, Size
 from redtest_onnx.cli.running_options import Command as Command
 from redtest_onnx.cli.running_options import apply as apply
 from redtest_onnx.cli.running_options import device_option as device_option
@@ -21,13 +22,7 @@ from redtest_onnx.cli.running_options import run_options_of as run_options_of
 from redtest_onnx.cli.text_options import TEXT_OPTIONS, text_options_of
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset, WithMask
-from redtest_onnx.data.image_pipeline import (
-    INTERPOLATIONS,
-    RESAMPLERS,
-    ImageOptions,
-    Interpolation,
-    Resampler,
-)
+from redtest_onnx.data.image_pipeline import ImageOptions
 from redtest_onnx.data.open import open_data
 from redtest_onnx.data.text import TextOptions
 from redtest_onnx.errors import InputError
@@ -45,23 +40,6 @@ _BESIDE = (
 )
 
 
-def _images(values: dict[str, Any], layout: Literal["auto", "nchw", "nhwc"] = "auto") -> ImageOptions:
-    """The image options among a command's values, which are taken out."""
-    scale = values.pop("scale")
-    if len(scale) > 1:
-        raise InputError("--scale takes one number, such as 1/255")
-    found = {name: values.pop(name) for name in ("mean", "std", "size", "resize", "crop", "pad")}
-    interpolation: Interpolation = values.pop("interpolation") or "bilinear"
-    resampler: Resampler = values.pop("resampler") or "auto"
-    return ImageOptions(
-        **found,
-        scale=scale[0] if scale else None,
-        layout=layout,
-        interpolation=interpolation,
-        resampler=resampler,
-    )
-
-
 @dataclass(frozen=True)
 class DataOptions:
     """What the data options say."""
@@ -73,6 +51,7 @@ class DataOptions:
     input_shape: tuple[tuple[str, tuple[int, ...]], ...]
     seed: int
     text: TextOptions = field(default_factory=TextOptions)
+    given_images: GivenImageOptions = field(default_factory=GivenImageOptions)
 
     def open(self, model: Model, *, path: Path | None = None, split: str | None = None) -> Dataset:
         """The samples at `path`, or those of --data."""
@@ -92,8 +71,7 @@ class DataOptions:
             shapes=shapes,
             seed=self.seed,
         )
-        if said := getattr(found, "preparation", ""):
-            log.warning("%s: %s", found.source, said)
+        self.given_images.check(path or self.data, found, self.images)
         asked = self.text.mask
         return WithMask(found, asked) if asked and getattr(found, "mask", None) is None else found
 
@@ -128,27 +106,6 @@ def evaluation_data(source: DataOptions, model: Model, path: Path | None) -> Dat
     return None if path is None else source.open(model, path=path)
 
 
-log = logging.getLogger(__name__)
-
-_IMAGE_OPTIONS = (
-    click.option("--mean", type=Numbers(), default=(), help="Mean per channel, after scaling."),
-    click.option("--std", type=Numbers(), default=(), help="Standard deviation per channel, after scaling."),
-    click.option("--scale", type=Numbers(), default=(), help="Factor for pixels of 0..255. [default: 1/255]"),
-    click.option("--resize", type=Resize(), help="Resize images: the shorter side, or both."),
-    click.option("--crop", type=Size(), help="Cut the middle of images to this, after --resize."),
-    click.option(
-        "--interpolation", type=click.Choice(INTERPOLATIONS), help="Of resizing. [default: bilinear]"
-    ),
-    click.option(
-        "--resampler",
-        type=click.Choice(RESAMPLERS),
-        help="Resize as Pillow does, or as torchvision does on tensors, and with it Transformers 5. "
-        "[default: as the model's files say, else pillow]",
-    ),
-    click.option("--pad", is_flag=True, help="Fit whole images in and fill up with zeros."),
-)
-
-
 def data_options(function: Command) -> Command:
     """Where samples come from and how images become inputs."""
     return apply(
@@ -160,7 +117,7 @@ def data_options(function: Command) -> Command:
             "(.parquet, .arrow, .jsonl, .csv, .tsv, .txt), or FILE.py:FUNCTION; synthetic (random) if "
             "absent.",
         ),
-        *_IMAGE_OPTIONS,
+        *IMAGE_OPTIONS,
         click.option(
             "--size",
             type=Size(),
@@ -195,7 +152,7 @@ def training_data_options(function: Command) -> Command:
     return apply(
         function,
         click.option("--data", type=FilePath, help=".npz with `input` and `labels`, or images by class."),
-        *_IMAGE_OPTIONS,
+        *IMAGE_OPTIONS,
         click.option("--size", type=Size(), help="Resize image files to this. [default: 32x32]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
@@ -328,16 +285,18 @@ def format_option(function: Command) -> Command:
 
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
-    images = _images(values, values.pop("layout"))
+    given = GivenImageOptions.of(values)
+    images = image_options_of(values, values.pop("layout"))
     names = ("data", "preprocess", "sample_rate", "input_shape")
     found = {name: values.pop(name) for name in names}
     text = text_options_of(values)
-    return DataOptions(images=images, **found, seed=values["seed"], text=text)
+    return DataOptions(images=images, **found, seed=values["seed"], text=text, given_images=given)
 
 
 def images_of(values: dict[str, Any]) -> ImageOptions:
     """Take the options for images to train with out of a command's values."""
-    return _images(values)
+    GivenImageOptions.of(values)  # refuses those that do nothing
+    return image_options_of(values)
 
 
 def configure_logging(verbose: int, quiet: bool) -> None:

@@ -93,7 +93,9 @@ def _by_index(source: Any, model: Model, images: ImageOptions, kind: str) -> Rec
         found = [_label(source, k, take) for k in range(len(source))] if column is None else column
         classes = check_labels(np.asarray(found), len(source), kind)
     preparation = str(pipeline) if pipeline else ""
-    return RecordData(kind, model, len(source), lambda k: take(source[k])[0], classes, preparation)
+    return RecordData(
+        kind, model, len(source), lambda k: take(source[k])[0], classes, preparation, pipeline is not None
+    )
 
 
 def _label(source: Any, index: int, take: Callable[[Any], tuple[Record, int | None]]) -> int:

@@ -131,6 +131,8 @@ class ImagePipeline:
         for what, values in (("@mean", options.mean), ("@std", options.std)):
             if len(values) not in (0, 1, layout.channels):
                 raise InputError(f"{what} has {len(values)} values for {layout.channels} channels")
+        if options.scale is None and spec.numpy_dtype.kind not in "iu":
+            check_mean(options.mean, 1 / 255)
         if 0 in options.std:
             raise InputError("@std holds a zero, by which no value can be divided")
         return cls(spec, options, layout)
@@ -149,6 +151,14 @@ class ImagePipeline:
             return self.prepare(open_picture(content))
         except ValueError as error:
             raise InputError(f"is not a readable image ({error})", where=where) from error
+
+    def fits(self, content: bytes) -> bool:
+        """Whether the image of a file has the size that the model takes; not so of what can't be read."""
+        size = self.layout.size
+        try:
+            return size is None or open_picture(content).size[::-1] == size
+        except (ImportError, ValueError):
+            return False
 
     def prepare(self, image: Any) -> Pixels:
         """[H, W, C] in 0..255 of a Pillow image, resized and cropped."""
@@ -264,6 +274,24 @@ class ImagePipeline:
                 hint="choose @scale, @mean and @std as in the model's own preprocessing",
             )
         return values.astype(dtype)
+
+
+def check_mean(mean: tuple[float, ...], scale: float) -> None:
+    """Refuse a mean that no pixel reaches: it is one of pixels that are not scaled.
+
+    Args:
+        mean: as it was asked for.
+        scale: the factor for pixels, which was not.
+
+    Raises:
+        InputError: it is beyond the brightest pixel.
+    """
+    brightest = 255 * scale
+    if any(value > brightest * (1 + 1e-6) for value in mean):
+        raise InputError(
+            f"@mean is up to {max(mean):g}, and pixels are scaled to 0..{brightest:g} before it is taken off",
+            hint="@scale=1 if mean and standard deviation are those of pixels from 0 to 255",
+        )
 
 
 def _target(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ class ImageData:
     read: Callable[[str], bytes]
     pipeline: ImagePipeline
     synthetic: bool = False
+    of_images: ClassVar[bool] = True
     decoded: DecodedImages = field(default_factory=DecodedImages, repr=False, compare=False)
 
     @property
@@ -54,6 +56,13 @@ class ImageData:
     def preparation(self) -> str:
         """What is done to the images, in words."""
         return str(self.pipeline)
+
+    @property
+    def fits(self) -> bool:
+        """Whether none of some images is resized, as far as their size was not asked for."""
+        count = len(self.names)
+        chosen = {0, count // 2, count - 1}
+        return all(self.pipeline.fits(self.read(self.names[k])) for k in chosen)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -9,7 +9,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from redtest_onnx.data.image_pipeline import INTERPOLATIONS, ImageOptions, Interpolation, Resampler
+from redtest_onnx.data.image_pipeline import (
+    INTERPOLATIONS,
+    ImageOptions,
+    Interpolation,
+    Resampler,
+    check_mean,
+)
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 
@@ -219,6 +225,8 @@ def _merged(found: ImageOptions, asked: ImageOptions) -> ImageOptions:
     }
     if {"size", "pad"} & set(given) and not {"resize", "crop"} & set(given):
         given |= {"resize": None, "crop": None}
+    if found.scale is not None and asked.scale is None:
+        check_mean(asked.mean, found.scale)
     return replace(found, **given)
 
 

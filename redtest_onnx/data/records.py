@@ -30,6 +30,7 @@ class RecordData:
         read: the values of a sample.
         classes: [n]; None without labels.
         preparation: what is done to each sample, in words.
+        of_images: whether the samples are images.
     """
 
     source: str
@@ -38,6 +39,7 @@ class RecordData:
     read: Callable[[int], Record]
     classes: npt.NDArray[np.int64] | None = None
     preparation: str = ""
+    of_images: bool = False
     synthetic: bool = False
 
     @property

@@ -57,7 +57,7 @@ def open_table(path: Path, model: Model, images: ImageOptions) -> RecordData:
         return {name: reader(index) for name, (reader, _) in readers.items()}
 
     said = "; ".join(filter(None, (text for _, text in readers.values())))
-    return RecordData(str(path), model, len(table), read, classes, said)
+    return RecordData(str(path), model, len(table), read, classes, said, bool(said))
 
 
 def _read(path: Path) -> Any:

@@ -73,6 +73,31 @@ def test_every_model_of_a_folder_gets_its_series(tmp_path: Path, capsys: pytest.
         assert path.read_bytes() == (out / path.name).read_bytes()
 
 
+def test_models_without_a_choice_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_models(tmp_path / "models")
+    out = tmp_path / "out"
+    options = [
+        "--data",
+        str(data),
+        "--samples",
+        "16",
+        "--threads",
+        "1",
+        "--repair",
+        "none",
+        "--max-drop",
+        "0",
+    ]
+    assert run(["prune", str(tmp_path / "models"), "--curve", str(out), *options]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    path = tmp_path / "models" / "a.onnx"
+    count = len([*out.glob("a.*.onnx")])
+    assert (
+        f"None of {path} stays within 0.0% loss on held-out samples: nothing is chosen of its {count} "
+        in shown
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

@@ -231,6 +231,7 @@ def test_shipped_models_are_equal_to_themselves(file: str, capsys: pytest.Captur
     assert run(["compare", path, path, *data, *SMALL]) == 0
     shown = capsys.readouterr().out
     assert "All of them are equal." in shown
+    assert "largest error" not in shown  # a header without rows
     assert "100.00%" in shown
 
 
