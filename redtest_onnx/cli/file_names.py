@@ -112,14 +112,15 @@ class ValuesName(OutputName):
 
 
 class JsonName(_ParamType):
-    """A document: a .json file, or - for stdout."""
+    """A document: a file of no other suffix than .json, or - for stdout."""
 
     name = "FILE|-"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name as it is."""
         if value != "-":
-            SuffixedName(".json").convert(value, param, ctx)
+            kind = SuffixedName(".json") if Path(value).suffix else OutputName()
+            kind.convert(value, param, ctx)
         return str(value)
 
 

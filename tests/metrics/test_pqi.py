@@ -235,10 +235,10 @@ def test_no_fewer_stay_than_the_bound_says(values: np.ndarray, pair: tuple[float
     p, q = pair
     powers = np.sort(np.abs(values))[::-1] ** p
     assume(powers[0] > 0)
-    index = pq_index(values, p, q)
+    sums = power_sums(values, p, q)
     for kept in range(1, len(powers)):
         eta = powers[kept:].sum() / powers[:kept].sum()
-        assert kept >= retained(len(values), index, p, q, eta=eta * (1 + 1e-9))
+        assert kept >= sums.retained(eta * (1 + 1e-9))
 
 
 def test_retained_follows_the_formula_with_eta() -> None:

@@ -9,7 +9,6 @@ from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.errors import InternalError
-from redtest_onnx.graph.index import index_of
 from redtest_onnx.pruning import divergence
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.divergence import first_divergence, first_infinite
@@ -117,21 +116,3 @@ def test_noise_made_on_the_way_is_no_divergence() -> None:
     step = Step("middle", "h", "m", "bypass", None, 16, None)
     pruned = apply_plan(bench, Plan("test", model.sha256, (step,)))
     assert first_divergence(bench, pruned, (step,)) is None
-
-
-@pytest.mark.parametrize(
-    ("found", "difference"),
-    [
-        ([np.inf, 1.0, np.nan], None),
-        ([np.inf, 1.5, np.nan], 0.5),  # an infinity is no measure of the others
-        ([-np.inf, 1.0, np.nan], np.inf),
-        ([np.nan, 1.0, np.nan], np.inf),
-        ([np.inf, 1.0, 3.0], np.inf),
-        ([np.inf, np.nan, np.nan], 0.0),
-    ],
-)
-def test_what_is_not_finite_hides_nothing(found: list[float], difference: float | None) -> None:
-    index = index_of(chain())
-    expected = {"p0": np.array([np.inf, 1.0, np.nan])}
-    seen = list(divergence._differing(index, ["p0"], expected, {"p0": np.array(found)}, 1e-4))
-    assert [one.difference for one in seen] == ([] if difference is None else [difference])

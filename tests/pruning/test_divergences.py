@@ -47,8 +47,12 @@ def array(*values: float, dtype: type = np.float32) -> np.ndarray[Any, Any]:
         (array(-4, 1), array(-4, -1.5), 2.5),
         (array(0, 0), array(0, 1e-20), 1e-20),  # no largest value
         (array(4, np.nan), array(4, np.nan), None),
-        (array(4, np.nan), array(4, 1), 0.0),
+        (array(4, np.nan), array(4, 1), np.inf),
         (array(4, 1), array(4, np.nan), 0.0),
+        (array(np.inf, 1), array(np.inf, 1), None),
+        (array(np.inf, 1), array(np.inf, 2), 1.0),  # an infinity is no measure of the others
+        (array(np.inf, 1), array(-np.inf, 1), np.inf),
+        (array(np.inf, 1), array(np.nan, 1), np.inf),
         (array(3, 8, dtype=np.int64), array(3, 12, dtype=np.int64), None),
         (array(3, 8, dtype=np.int64), array(3, 13, dtype=np.int64), 5.0),
         (array(True, False, dtype=np.bool_), array(True, True, dtype=np.bool_), 1.0),
@@ -68,7 +72,8 @@ def test_differences_are_a_share_of_the_largest_value(
     (one,) = result
     assert (one.tensor, one.node) == ("a", "node_a")
     assert one.difference == pytest.approx(difference)
-    assert one.largest == pytest.approx(float(np.nanmax(np.abs(expected))))
+    known = expected[np.isfinite(expected)]
+    assert one.largest == pytest.approx(float(np.max(np.abs(known))))
 
 
 def test_other_shapes_are_a_difference_of_unknown_size() -> None:
