@@ -241,13 +241,13 @@ def test_two_processes_of_torchrun_train_together(
     command += ["--no-python", "--", sys.executable, "-m", "redtest_onnx", "finetune"]
     command += [str(tmp_path / "m.onnx"), "--data", str(DATA), "--log", str(tmp_path / "log")]
     command += ["--epochs", "2", "--threads", "1", "-o", str(tmp_path / "o.onnx"), "--device", "cpu"]
-    command += ["--json", str(tmp_path / "j")]
+    command += ["--json", str(tmp_path / "j.json")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Test accuracy") == 1
     assert (tmp_path / "o.onnx").exists()
     assert len((tmp_path / "log").read_text().splitlines()) == 2
     # PyTorch's figure is put together from what each process has validated, ONNX Runtime's is not.
-    document = json.loads((tmp_path / "j").read_text())
+    document = json.loads((tmp_path / "j.json").read_text())
     for judged in (document["validation"], document["test"]):
         assert judged["after"] == pytest.approx(judged["after_torch"], abs=1e-9)
