@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -95,6 +94,8 @@ class Equations:
         self._pair: Pair | None = None
         self._sizes = (0, 0, 0)
         self._threads = options.threads
+        # No method of this object: it would be kept alive by what it holds, and gigabytes with it.
+        self._each: Each = partial(in_threads, threads=options.threads)
         self._sums: Beside[NormalEquations] = Beside(1)
         self._runs = 0
         self._inputs_known = False
@@ -163,9 +164,6 @@ class Equations:
             self._sums.do(partial(part.sums, *rows, targets_only=self._inputs_known), part.include)
         for block in blocks:
             self._sums.do(partial(summed, block), part.include)
-
-    def _each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        return in_threads(function, items, self._threads)
 
     def _each_penalty(self, part: NormalEquations | FewRows) -> Each:
         """Several penalties at a time where that is worth it, and their matrices are small enough."""

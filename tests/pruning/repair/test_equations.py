@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from nets import Net
@@ -76,3 +79,20 @@ def test_workers_whose_samples_give_few_rows_and_many_are_added_up() -> None:
         assert found is not None
         assert found.rows == 12 + 12 * 20
         np.testing.assert_allclose(found.weight, true.T, atol=0.02)
+
+
+@pytest.mark.parametrize("samples", [3, 40])
+def test_memory_is_given_back_with_the_last_reference(samples: int) -> None:
+    """Of few rows and of many: what refers to itself stays until the collector comes, matrices and all."""
+    equations = Equations(product(8), samples, CPU)
+    rng = np.random.default_rng(0)
+    x, error = rng.normal(size=(samples, 8)), rng.normal(size=(samples, 2))
+    assert equations.add(x.astype(np.float32), error.astype(np.float32))
+    assert equations._pair is not None
+    held = [weakref.ref(equations), *(weakref.ref(part) for part in equations._pair)]
+    gc.disable()
+    try:
+        del equations
+        assert [reference() for reference in held] == [None] * 3
+    finally:
+        gc.enable()
