@@ -41,7 +41,7 @@ def _commands(known: Figures) -> str:
 Whole commands, from start to end with all imports, each in a process of its own: CPU seconds and peak
 memory as the system counts them, beside the CPU seconds of one plain ONNX Runtime pass over the same samples.
 Made by `python tools/benchmark.py --jobs --repeats 1 --peers-python PYTHON --commands NAME ...`
-(`digits` with `--repeats 9`, the networks up to 200 blocks with 3),
+(`digits` with `--repeats 5`, the networks up to 200 blocks with 3),
 {known["date"]}, {known["machine"]}, {known["threads"]} thread(s). The networks have random weights, except
 for `digits`, the one of the README, and `resnet56_cifar10`, a ResNet56 that was trained on CIFAR-10 (not in
 the repository: `--own FOLDER` runs any network); `blocksN` are residual networks of N blocks on 16x16
