@@ -23,7 +23,7 @@ from redtest_onnx.cli.console import Screen
 from redtest_onnx.cli.deployment_options import deployment_options
 from redtest_onnx.cli.file_names import SuffixedName
 from redtest_onnx.cli.groups import OutputOptions, grouped
-from redtest_onnx.cli.help import Command, data_arguments
+from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
 from redtest_onnx.cli.words import in_flags
@@ -170,7 +170,7 @@ def command(
                         timed=not asked.no_latency,
                         known=known.of(path),
                         fail_on=asked.fail_on,
-                        given=data_arguments(context),
+                        given=options.data_arguments(context),
                         progress=progress,
                     )
                 )

@@ -1,4 +1,4 @@
-"""What happens when a reader closes the pipe, as `head` does: the work goes on, and nobody is told of it."""
+"""What happens when a reader closes the pipe, as `head` does: the work continues without output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PatientFile(io.FileIO):
     """
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write what can be; all of it counts as written where nobody reads any more."""
+        """Write what can be; all of it counts as written once the reader has closed the pipe."""
         try:
             return super().write(data)
         except OSError as error:

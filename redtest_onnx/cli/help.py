@@ -59,27 +59,8 @@ COMMON = frozenset(
 )
 
 
-_TYPED = "redtest_onnx.typed"
-
-
-def data_arguments(ctx: click.Context) -> tuple[str, ...]:
-    """The options about samples as they were typed, for a command that is to read the same ones."""
-    options = {
-        name: option
-        for option in ctx.command.params
-        if isinstance(option, click.Option) and option.name in SECTIONS[DATA]
-        for name in option.opts
-    }
-    found: list[str] = []
-    rest = iter(ctx.meta.get(_TYPED, ()))
-    for word in rest:
-        name, sign, _ = word.partition("=")
-        option = options.get(name)
-        if option is not None:
-            found.append(word)
-            if not sign and not option.is_flag:
-                found.append(next(rest, ""))
-    return tuple(found)
+TYPED = "redtest_onnx.typed"
+"""Where a context keeps the words of the command as they were typed."""
 
 
 class Command(click.Command):
@@ -105,8 +86,8 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click's; what was typed is kept for `data_arguments`."""
-        ctx.meta[_TYPED] = tuple(args)
+        """As click's; what was typed is kept, see `TYPED`."""
+        ctx.meta[TYPED] = tuple(args)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

@@ -11,6 +11,7 @@ import click
 
 from redtest_onnx.cli import file_names
 from redtest_onnx.cli.console import LineFormatter, OncePerCommand
+from redtest_onnx.cli.help import DATA, SECTIONS, TYPED
 from redtest_onnx.cli.image_options import IMAGE_OPTIONS, GivenImageOptions, image_options_of
 from redtest_onnx.cli.parameters import InputShape, Size
 from redtest_onnx.cli.running_options import Command as Command
@@ -145,6 +146,26 @@ def data_options(function: Command) -> Command:
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     )
+
+
+def data_arguments(ctx: click.Context) -> tuple[str, ...]:
+    """The options about samples as they were typed, for a command that is to read the same ones."""
+    options = {
+        name: option
+        for option in ctx.command.params
+        if isinstance(option, click.Option) and option.name in SECTIONS[DATA]
+        for name in option.opts
+    }
+    found: list[str] = []
+    rest = iter(ctx.meta.get(TYPED, ()))
+    for word in rest:
+        name, sign, _ = word.partition("=")
+        option = options.get(name)
+        if option is not None:
+            found.append(word)
+            if not sign and not option.is_flag:
+                found.append(next(rest, ""))
+    return tuple(found)
 
 
 def training_data_options(function: Command) -> Command:

@@ -38,7 +38,7 @@ class SparsityOptions:
 
     Attributes:
         pq: exponents of the PQ Index.
-        eta: what the bound lets go, see `metrics.pqi.retained`.
+        eta: how much the bound lets be removed, see `metrics.pqi.retained`.
         figure: the picture.
         html: the page.
         method: how weights are zeroed; None to measure only.
@@ -75,7 +75,7 @@ class SparsityOptions:
     type=float,
     default=0.0,
     show_default=True,
-    help="What the bound lets go: the sum of |w|^p of the weights that go, over that of those that stay.",
+    help="How much may be removed by the bound: sum of |w|^p of removed weights over that of kept ones.",
 )
 @click.option(
     "--figure",

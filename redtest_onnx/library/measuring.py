@@ -249,8 +249,8 @@ def sparsity(
     Args:
         model: the model.
         pairs: exponents (p, q), 0 < p < q; those of the paper if None.
-        eta: how much may go, as a share: the sum of |w|^p over the weights that go,
-            relative to that over those that stay; above -1, 0: only zeros go.
+        eta: how much may be removed: the sum of |w|^p over the removed weights, relative
+            to that over the kept ones; above -1, 0: only zeros are removed.
 
     Raises:
         InputError: the model has no weights, or exponents or eta are out of range.

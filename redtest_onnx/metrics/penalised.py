@@ -17,7 +17,7 @@ Fresh = Callable[[int], Float64s]
 """Gives the symmetric matrix of a group, C-contiguous and new each time: it is overwritten."""
 
 _BLOCKED = 64  # columns that LDL' factors at a time
-_SIDES = 256  # right-hand sides that are solved for by one call
+_RIGHT_HAND_SIDES = 256  # right-hand sides that are solved for by one call
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def solved(
 def _substituted(factor: Float64s, right: Float64s, each: Each) -> Float64s:
     """[p, q] solutions, by the factor of a matrix."""
     found = right.T.copy()
-    in_tiles(lambda part: substitute(factor, found[part]), len(found), each, _SIDES)
+    in_tiles(lambda part: substitute(factor, found[part]), len(found), each, _RIGHT_HAND_SIDES)
     return found.T
 
 

@@ -174,8 +174,8 @@ def retained(
         index: [...] PQ Index of each group.
         p: the smaller exponent.
         q: the larger exponent.
-        eta: how much may go, as a share: the sum of |w|^p over the weights that go,
-            relative to that over those that stay; above -1, 0: only zeros go.
+        eta: how much may be removed: the sum of |w|^p over the removed weights, relative
+            to that over the kept ones; above -1, 0: only zeros are removed.
 
     Returns:
         [...] float64, whole numbers from 1 to d; NaN where the index is undefined.

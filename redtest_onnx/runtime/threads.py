@@ -62,7 +62,7 @@ class _OneThread:
                 pool.set_num_threads(1)
 
     def leave(self) -> None:
-        """Give them their threads back once nobody asks any more."""
+        """Restore their threads with the last caller."""
         with self._lock:
             self._users -= 1
             if self._users == 0:

@@ -50,7 +50,7 @@ class SampleAxes:
         return self.inputs.get(name, 0)
 
     def sample_first(self, name: str, value: Tensor) -> Tensor:
-        """A tensor with its samples in front, [n, ...]; as it is where they are there, or nobody knows."""
+        """A tensor with its samples in front, [n, ...]; as it is where their axis is unknown, too."""
         axis = self.tensors.get(name, 0)
         if axis == WHOLE:
             return value[None]

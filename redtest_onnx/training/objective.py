@@ -106,10 +106,13 @@ class TrainingObjective:
             )
             total = total + (1 - share if teacher is not None else 1.0) * error
         if teacher is not None:
-            distances = [self._distance(name, student, teacher, counted) for name in self.scores]
+            distances = [self._distance(name, student[name], teacher[name], counted) for name in self.scores]
             total = total + share * torch.stack(distances).mean()
             if self.features:
-                apart = [self._relative_error(name, student, teacher, counted) for name in self.features]
+                apart = [
+                    self._relative_error(name, student[name], teacher[name], counted)
+                    for name in self.features
+                ]
                 total = total + settings.feature_weight * torch.stack(apart).mean()
         return total
 
@@ -126,36 +129,24 @@ class TrainingObjective:
     def _counted(self, name: str, counted: Tensor | None) -> Tensor | None:
         return counted if name in self.positional else None
 
-    def _distance(
-        self,
-        name: str,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        counted: Tensor | None,
-    ) -> Tensor:
+    def _distance(self, name: str, ours: Tensor, theirs: Tensor, counted: Tensor | None) -> Tensor:
         """Kullback-Leibler divergence of softened distributions, or the error relative to the variance."""
         if not self.classify:
-            return self._relative_error(name, student, teacher, counted)
-        rank, counted = student[name].dim(), self._counted(name, counted)
+            return self._relative_error(name, ours, theirs, counted)
+        rank, counted = ours.dim(), self._counted(name, counted)
         axis = -1 if rank == 3 else 1
         if self.class_axis is not None:
             axis = self.axes.moved(name, self.class_axis, rank)
-        ours, theirs = (without_uncounted(values[name], counted, axis) for values in (student, teacher))
+        ours, theirs = (without_uncounted(values, counted, axis) for values in (ours, theirs))
         heat = self.settings.temperature
         ours = functional.log_softmax(ours.float() / heat, axis)
         theirs = functional.log_softmax(theirs.float() / heat, axis)
         positions = ours.numel() / ours.shape[axis]
         return functional.kl_div(ours, theirs, reduction="sum", log_target=True) / positions * heat**2
 
-    def _relative_error(
-        self,
-        name: str,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        counted: Tensor | None,
-    ) -> Tensor:
+    def _relative_error(self, name: str, ours: Tensor, theirs: Tensor, counted: Tensor | None) -> Tensor:
         """Mean squared difference as a share of the teacher's variance."""
-        ours, theirs, counted = student[name], teacher[name], self._counted(name, counted)
+        counted = self._counted(name, counted)
         if ours.shape != theirs.shape:
             raise InputError(
                 f"student and teacher give {list(ours.shape)} and {list(theirs.shape)} for the same tensor",

@@ -68,7 +68,7 @@ class Bound:
     Attributes:
         p: smaller exponent.
         q: larger exponent.
-        eta: what the bound lets go, see `metrics.pqi.retained`.
+        eta: how much the bound lets be removed, see `metrics.pqi.retained`.
         gamma: factor on what can be spared.
         beta: largest share of a group that goes at once.
     """

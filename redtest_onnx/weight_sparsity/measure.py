@@ -123,7 +123,7 @@ class Sparsity(Result):
         overall: all weights as one group, per pair of exponents.
         histogram: of their magnitudes.
         skipped: weights that could not be measured.
-        eta: what the bound lets go, see `metrics.pqi.retained`.
+        eta: how much the bound lets be removed, see `metrics.pqi.retained`.
         model: what was measured.
     """
 
@@ -185,7 +185,7 @@ def measure_sparsity(
     Args:
         model: the model; weights in external files are read one tensor at a time.
         pairs: exponents (p, q), 0 < p < q.
-        eta: what the bound lets go, see `metrics.pqi.retained`.
+        eta: how much the bound lets be removed, see `metrics.pqi.retained`.
         progress: called as work is done.
 
     Raises:

@@ -10,8 +10,7 @@ import sys
 import click
 import pytest
 
-from redtest_onnx.cli.audit import command as audit_command
-from redtest_onnx.cli.help import SECTIONS, Command, data_arguments
+from redtest_onnx.cli.help import SECTIONS, Command
 from redtest_onnx.cli.main import COMMANDS, cli, run
 
 
@@ -86,11 +85,3 @@ def test_completion_knows_commands() -> None:
         [sys.executable, "-c", code], env={**os.environ, **words}, capture_output=True, text=True, check=False
     )
     assert "prune" in found.stdout
-
-
-def test_options_about_samples_are_repeated_as_they_were_typed() -> None:
-    typed = ["my model.onnx", "--data", "a b.zip", "--mean=0.4,0.5", "--std", "1", "--pad", "--no-latency"]
-    context = audit_command.make_context("audit", [*typed, "--fail-on", "note", "--input-shape", "x:1,3"])
-    assert data_arguments(context) == (
-        *("--data", "a b.zip", "--mean=0.4,0.5", "--std", "1", "--pad", "--input-shape", "x:1,3"),
-    )

@@ -18,5 +18,5 @@ def test_the_error_of_one_number_is_held_against_itself(wanted: list[list[float]
     theirs = torch.tensor(wanted)
     ours = theirs.clone()
     ours[0, 0] += 1
-    found = objective._relative_error("y", {"y": ours}, {"y": theirs}, None)
+    found = objective._relative_error("y", ours, theirs, None)
     assert float(found) == pytest.approx(error)
