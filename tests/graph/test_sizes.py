@@ -14,7 +14,8 @@ from redtest_onnx.runtime.session import Session
 _PIXELS = """
 <ir_version: 8, opset_import: ["" : 17]>
 net (float[n, 4, h, w] x) => (float[n, 4, l] y)
-<float[4, 1, 1, 1] scale = {1, 2, 3, 4}, int64 first = {0}, int64 two = {2}, int64 three = {3}, int64[1] front = {0}, int64[1] four = {4}>
+<float[4, 1, 1, 1] scale = {1, 2, 3, 4}, int64[1] front = {0}, int64[1] four = {4},
+ int64 first = {0}, int64 two = {2}, int64 three = {3}>
 {
   a = Conv <group = 4> (x, scale)
   shape = Shape (a)
