@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,11 @@ import onnx
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.edits import finished
-from redtest_onnx.graph.index import GraphIndex, index_of
+from redtest_onnx.graph.index import GraphIndex, index_of, reads
 from redtest_onnx.graph.inner_width import ChannelPlace, InnerWidth
 from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.surgery import drop_unused
 from redtest_onnx.graph.weights import change_operands, store
 
 Indices = npt.NDArray[np.int64]
@@ -51,6 +53,7 @@ def keep_channels(model: Model, kept: Mapping[str, Indices]) -> Model:
     cutter = _Cutter(model, proto)
     for width, values in chosen:
         cutter.cut(width, values)
+    cutter.drop_copies()
     return finished(model, proto)
 
 
@@ -104,6 +107,7 @@ class _Cutter:
         self._index: GraphIndex = index_of(model)
         self._stored = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._declared = [*proto.graph.value_info, *proto.graph.input]
+        self._copies: set[str] = set()  # of weights, that a node read which has its own now
 
     def cut(self, width: InnerWidth, kept: Indices) -> None:
         """Keep some channels of one inner width."""
@@ -124,13 +128,24 @@ class _Cutter:
             if place is not None and size and size % width.channels == 0:
                 dims[place.axis].dim_value = size // width.channels * len(kept)
 
+    def drop_copies(self) -> None:
+        """Drop the Identity nodes of weights that no node reads any more, and weights that only they read."""
+        nodes = self._graph.node
+        read = Counter(name for node in nodes for name in reads(node)) + Counter(self._index.outputs)
+        for i in reversed(range(len(nodes))):
+            if not read.keys() & nodes[i].output and self._copies.issuperset(nodes[i].output):
+                read -= Counter(reads(nodes[i]))
+                del nodes[i]
+        if self._copies:
+            drop_unused(self._graph)
+
     def _take(self, i: int, position: int, axis: int, places: Indices) -> None:
-        old = self._stored[self._graph.node[i].input[position]]
+        old = self._stored[self._index.source(self._graph.node[i].input[position])]
         self._set(i, position, np.take(self._model.value(old), places, axis=axis))
 
     def _flatten(self, i: int) -> None:
         """Let a Reshape find the number of places itself."""
-        name = self._index.nodes[i].input[1]
+        name = self._index.source(self._index.nodes[i].input[1])
         if name in self._stored:
             shape = self._model.value(self._stored[name])
         else:
@@ -156,3 +171,5 @@ class _Cutter:
         )
         self._stored[own.name] = own
         node.input[position] = own.name
+        if self._index.source(old) != old:
+            self._copies.add(old)

@@ -161,6 +161,14 @@ class GraphIndex:
                     stack.append(maker)
         return frozenset(found)
 
+    def source(self, name: str) -> str:
+        """What Identity nodes copy to a tensor; that itself where none does."""
+        while (maker := self.producer.get(name)) is not None and ops.qualified(
+            self.nodes[maker]
+        ) == "Identity":
+            name = self.nodes[maker].input[0]
+        return name
+
     def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once no node reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)

@@ -13,9 +13,8 @@ from redtest_onnx.graph.inner_width import ChannelOperand, ChannelPlace, InnerWi
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 
-_PRODUCTS = frozenset(
-    {"Mul", "Div"}
-)  # what may join channels of several operators: a gate and what it lets by
+# What may join channels of several operators: a gate and what it lets by.
+_PRODUCTS = frozenset({"Mul", "Div"})
 _CHANNELWISE = (
     ops.ACTIVATION
     | ops.CARRIERS
@@ -228,7 +227,7 @@ class _Walk:
             self._own_weight(operator)
             self._operand(i, 1, 0)
             if len(node.input) > 2 and node.input[2]:
-                self._operand(i, 2, 0)
+                self._constant(i, 2, ChannelPlace(-1, None))
             self._found.depthwise.add(i)
             self._carry(node.output[0], place)
         elif operator is not None:
@@ -322,6 +321,7 @@ class _Walk:
         return None if tensor is None else [int(n) for n in self._graph.model.value(tensor).reshape(-1)]
 
     def _stored(self, name: str) -> onnx.TensorProto | None:
+        name = self._index.source(name)
         if name in self._index.initializers:
             return self._index.initializers[name]
         maker = self._index.producer.get(name)
@@ -339,7 +339,8 @@ class _Walk:
         size = dims[place.axis] if len(dims) >= -place.axis else 1
         if size == 1:
             return
-        if size != self._channels or place.block != 1 or name not in self._index.initializers:
+        stored = self._index.source(name) in self._index.initializers
+        if size != self._channels or place.block != 1 or not stored:
             raise _RefusedError(f"{self._describe(i)} has other constants than one per channel")
         self._operand(i, position, len(dims) + place.axis)
 

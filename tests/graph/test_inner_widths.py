@@ -41,6 +41,16 @@ def inverted_bottleneck() -> rt.Model:
     return net.model(net("Add", "image", narrow, name="out"))
 
 
+def copied_biases() -> rt.Model:
+    net = Net(image=("n", 4, 8, 8))
+    bias = net.weight(6)
+    first = net("Identity", bias)
+    expanded = net("Conv", "image", net.weight(6, 4, 1, 1), first)
+    second = net("Identity", first)
+    deep = net("Conv", expanded, net.weight(6, 1, 3, 3), second, group=6, pads=[1, 1, 1, 1])
+    return net.model(net("Conv", net("Relu", deep), net.weight(4, 6, 1, 1), name="out"))
+
+
 def squeeze_and_excite() -> rt.Model:
     net = Net(image=("n", 3, 8, 8))
     x = net("Relu", net.conv("image", 3, 6))
@@ -93,6 +103,7 @@ MODELS: dict[str, tuple[Callable[[], rt.Model], int, int]] = {
     # model, producers and consumers of its first inner width
     "basic block": (basic_block, 1, 1),
     "depthwise": (inverted_bottleneck, 1, 1),
+    "copied biases": (copied_biases, 1, 1),
     "squeeze and excite": (squeeze_and_excite, 2, 2),
     "MLP": (mlp, 1, 1),
     "gated MLP": (gated_mlp, 2, 1),
@@ -166,6 +177,19 @@ def test_values_that_others_read_stay_theirs() -> None:
         [2, 1, 1],
         [6, 1, 1],
     ]
+
+
+def test_copies_that_no_node_reads_any_more_are_dropped() -> None:
+    model = copied_biases()
+    name = inner_widths(model).found[0].name
+    smaller = keep_channels(model, {name: np.array([1, 2])})
+    assert [node.op_type for node in smaller.graph.node] == ["Conv", "Conv", "Relu", "Conv"]
+    assert sorted(list(t.dims) for t in smaller.graph.initializer if len(t.dims) == 1) == [[2], [2]]
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.output.add().CopyFrom(helper.make_tensor_value_info("Identity0", 1, [6]))
+    smaller = keep_channels(rt.Model(proto), {name: np.array([1, 2])})
+    assert [node.output[0] for node in smaller.graph.node if node.op_type == "Identity"] == ["Identity0"]
 
 
 def refused_models() -> dict[str, tuple[rt.Model, str]]:

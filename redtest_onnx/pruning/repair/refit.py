@@ -256,7 +256,7 @@ def _refit_one(
     """
     first, operator = pair
     values = PairValues(front.runner.options.memory // HELD_SHARE)
-    correction = _solve(front, operator, first, goal, values, effort)
+    correction = _solve(front, working.index, pair, goal, values, effort)
     if correction is None:
         return None
     working.correct(operator, correction.weight, correction.bias)
@@ -270,8 +270,8 @@ def _refit_one(
 
 def _solve(
     front: _Front,
-    operator: LinearOperator,
-    first: LinearOperator | None,
+    index: GraphIndex,
+    pair: tuple[LinearOperator | None, LinearOperator],
     goals: Callable[[int], Values],
     values: PairValues,
     effort: Effort,
@@ -280,12 +280,12 @@ def _solve(
 
     What the operator in front of it reads and gives is left in `values`.
     """
-    runner = front.runner
+    runner, (first, operator) = front.runner, pair
     equations = Equations(operator, sum(runner.counts), runner.options, density=effort.density)
     names = [operator.input, operator.output, operator.target]
     names += [] if first is None else [first.input, first.target]
     runs = runner.values(names, advance_to=front.node)
-    rectified = is_only_rectified(index_of(runner.model), operator.target)
+    rectified = is_only_rectified(index, operator.target)
     reached = True
     for k, found in enumerate(runs):
         goal = goals(k)

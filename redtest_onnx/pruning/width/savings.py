@@ -17,11 +17,15 @@ Removed = Mapping[str, int]
 
 @dataclass(frozen=True)
 class _Term:
-    """Something whose size is in proportion to the channels of one inner width or of two."""
+    """Something whose size is in proportion to the channels of one inner width or of two.
+
+    Where others read it, too, it is kept, and what loses channels gets a smaller one of its own.
+    """
 
     quantity: Quantity
     size: int
     widths: tuple[str, ...]
+    shared: bool = False
 
 
 class WidthSavings:
@@ -58,29 +62,27 @@ class WidthSavings:
     def _parameters(self, operands: Mapping[tuple[int, int], list[str]]) -> Iterator[_Term]:
         index = self._bench.index
         for (node, position), names in operands.items():
-            tensor = index.nodes[node].input[position]
-            if index.readers[tensor] == (node,):  # of values that others read, too, nothing goes
-                yield _Term("params", learned_values(index, tensor), tuple(names))
+            tensor = index.source(index.nodes[node].input[position])
+            shared = index.readers[tensor] != (node,)
+            yield _Term("params", learned_values(index, tensor), tuple(names), shared)
 
     def gone(self, quantity: Quantity, removed: Removed) -> int:
         """How much of a quantity goes with some channels."""
         terms = {id(term): term for name in removed for term in self._terms[name]}
-        lost = sum(
-            term.size * (1 - self._share(term, removed))
-            for term in terms.values()
-            if term.quantity == quantity
-        )
-        return round(lost)
+        return round(sum(self._lost(term, removed) for term in terms.values() if term.quantity == quantity))
 
     def gain(self, quantity: Quantity, removed: Removed, name: str, count: int) -> float:
         """How much more goes if one inner width loses so many channels instead of what it loses so far."""
         more = {**removed, name: count}
         return sum(
-            term.size * (self._share(term, removed) - self._share(term, more))
+            self._lost(term, more) - self._lost(term, removed)
             for term in self._terms[name]
             if term.quantity == quantity
         )
 
-    def _share(self, term: _Term, removed: Removed) -> float:
-        """The share of a term that is left."""
-        return prod(1 - removed.get(name, 0) / self._channels[name] for name in term.widths)
+    def _lost(self, term: _Term, removed: Removed) -> float:
+        """How much of a term goes; below 0 for copies that are made."""
+        share = prod(1 - removed.get(name, 0) / self._channels[name] for name in term.widths)
+        if term.shared:
+            return -term.size * share if share < 1 else 0.0
+        return term.size * (1 - share)

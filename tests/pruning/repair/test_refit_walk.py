@@ -223,8 +223,8 @@ def test_goals_of_another_shape_give_no_correction(shape: tuple[int, ...]) -> No
     operator = linear_operators(bench().model)[1]
     front = _Front(runner(), 0)
     goals = [np.zeros((8, 4)), np.zeros(shape), np.zeros((6, 4))]
-    assert _solve(front, operator, None, goals.__getitem__, PairValues(), Effort()) is None
+    assert _solve(front, bench().index, (None, operator), goals.__getitem__, PairValues(), Effort()) is None
     goals[1] = np.zeros((8, 4))
-    found = _solve(front, operator, None, goals.__getitem__, PairValues(), Effort())
+    found = _solve(front, bench().index, (None, operator), goals.__getitem__, PairValues(), Effort())
     assert found is not None
     assert found.diagnosis is not None

@@ -276,3 +276,19 @@ def test_protected_layers_keep_their_channels() -> None:
     assert inside.isdisjoint(narrowing.width for narrowing in plan.widths)
     assert name not in {step.region for step in plan.steps}
     assert replace(plan, widths=()).empty == (not plan.steps)
+
+
+def test_copies_of_biases_that_operators_get_for_themselves_are_counted() -> None:
+    net = Net(image=("n", 4, 6, 6))
+    x, bias = net("Relu", net.conv("image", 4, 4)), net.store(np.zeros(32))
+    for _ in range(3):
+        y = net("Relu", net("Conv", x, net.weight(32, 4, 1, 1), net("Identity", bias)))
+        y = net("Conv", y, net.weight(32, 1, 3, 3), net("Identity", bias), group=32, pads=[1, 1, 1, 1])
+        x = net("Add", x, net("Conv", net("Relu", y), net.weight(4, 32, 1, 1)))
+    model = net.model(net("Gemm", net("Flatten", net("GlobalAveragePool", x)), net.weight(4, 3), name="out"))
+    values = np.random.default_rng(0).normal(size=(60, 4, 6, 6)).astype(np.float32)
+    data = rt.open_data({"image": values}, model)
+    settings = rt.PruneSettings(repair="none")
+    found = rt.prune(model, data, settings, targets={"params": 0.6}, width=True, options=CPU)
+    assert found.plan.widths
+    assert found.after.cost.parameters <= 0.6 * found.before.cost.parameters
