@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ class SymmetricSums:
         """Add another one of the same size, in place."""
         for place, block in self._blocks.items():
             block += other._blocks[place]
+
+    def negative(self) -> SymmetricSums:
+        """The same with the other sign."""
+        found = copy(self)
+        found._blocks = {place: -block for place, block in self._blocks.items()}
+        return found
 
     def times(self, right: Floats) -> Floats:
         """[groups, p, q] the product with a matrix [groups, p, q]."""
