@@ -40,7 +40,7 @@ def search_settings_of(values: dict[str, Any], ranking: RankingSettings) -> Sear
             hint="give --data to train with, or --metrics, or --benchmark",
         )
     measured = data is not None or msrs not in (None, "table")
-    if ranking.by == "S3" and not measured and not (table and AccuracyTable(table).has_any("msrs")):
+    if ranking.by == "S3" and not measured and not (table and AccuracyTable.read(table).has_any("msrs")):
         raise InputError(
             "S3 needs the MSRS of candidates, and nothing tells it",
             hint="give --metrics with a column msrs, --data to train networks for it, or --msrs untrained; "
