@@ -80,7 +80,7 @@ def analyze(
     reader = GramReader(
         bench.opened,
         targets_of(layers, bench),
-        len(batches[0]),
+        batches,
         settings.pooling,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",

@@ -111,7 +111,7 @@ def compare(
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
-        layers, reader = _open(side, len(batches[0]), settings)
+        layers, reader = _open(side, batches, settings)
         readers.append(reader)
         names.append(tuple(layer.name for layer in layers))
     with device_errors(first.data.source):
@@ -192,14 +192,16 @@ def compare_arrays(
     return Comparison(rows, columns, similarity, used, sources, samples, 1)
 
 
-def _open(side: Workbench, samples: int, settings: AnalysisSettings) -> tuple[tuple[Layer, ...], GramReader]:
+def _open(
+    side: Workbench, batches: Sequence[Indices], settings: AnalysisSettings
+) -> tuple[tuple[Layer, ...], GramReader]:
     layers = measured_layers(side, settings)
     if not layers:
         raise InputError("no layer to compare", where=side.label, hint="see `inspect`")
     reader = GramReader(
         side.opened,
         targets_of(layers, side),
-        samples,
+        batches,
         settings.pooling,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",
