@@ -13,6 +13,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.parameters import given_options
 from redtest_onnx.data.user_code import names_function
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
@@ -92,13 +93,7 @@ def refuse_changes(context: click.Context, free: frozenset[str]) -> None:
     Raises:
         InputError: naming them.
     """
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in free
-        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
-    ]
+    given = [flag for name, flag in given_options(context).items() if name not in free]
     if given:
         raise InputError(
             f"--resume takes what the search depends on from its file, not from {', '.join(given)}",
