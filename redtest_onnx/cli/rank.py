@@ -151,8 +151,8 @@ def _measure(
     for done, finished in enumerate(run_all(measurement, files, engine), start=1):
         progress(done, len(files), "measuring models")
         if finished.value is None:
-            failed.append(UnrankedEntry(finished.name, finished.error or ""))
+            failed.append(UnrankedEntry(finished.piece, finished.error or ""))
         else:
-            measured[finished.name] = finished.value
+            measured[finished.piece] = finished.value
     candidates += [measured[name] for name in files if name in measured]
     return candidates, sorted(failed, key=lambda item: item.name)
