@@ -143,7 +143,7 @@ def command(
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
     if holds_activations(first):
-        layers: Comparison | None = _arrays(first, second, settings)
+        layers: Comparison | None = _arrays(first, second or first, settings)
     else:
         sides = _sides(screen, first, second, source, asked.other_data, settings, run)
         with screen.progress() as progress:
@@ -187,19 +187,13 @@ def command(
         write_json(compare_document(layers, titles), json_path)
 
 
-def _arrays(first: Path, second: Path | None, settings: AnalysisSettings) -> Comparison:
+def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
     given = given_options(click.get_current_context())
     if wrong := [flag for name, flag in given.items() if name not in _OF_ACTIVATIONS]:
         raise InputError(
             f"{wrong[0]} does nothing here: of saved activations, all samples are compared at once",
             where=str(first),
             hint="give two files or folders of activations; `expose --save` may save fewer samples",
-        )
-    if second is None:
-        raise InputError(
-            "there is nothing to compare it with",
-            where=str(first),
-            hint="give other activations; `analyze` holds the layers of one file against each other",
         )
     if not holds_activations(second):
         raise InputError(
