@@ -8,8 +8,8 @@ from functools import cached_property
 from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.cka import (
@@ -23,8 +23,6 @@ from redtest_onnx.metrics.cka import (
     hsic_scale,
     squared_norms,
 )
-
-Indices = npt.NDArray[np.int64]
 
 _QUIET = np.errstate(invalid="ignore", over="ignore")  # what is not finite becomes undefined, without words
 

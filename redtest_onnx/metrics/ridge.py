@@ -16,8 +16,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.metrics.least_squares import RidgeFit, Rows
-from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, explained, solved
+from redtest_onnx.arrays import Float64s, Values
+from redtest_onnx.metrics.least_squares import RidgeFit
+from redtest_onnx.metrics.penalised import Diagnosis, diagnosis, explained, solved
 from redtest_onnx.metrics.symmetric import SymmetricSums, dense_total
 from redtest_onnx.metrics.tiled import Each, in_turn
 
@@ -52,12 +53,12 @@ class NormalEquations:
         self.y: Float64s = np.zeros((groups, outputs))
         self.yy: Float64s = np.zeros(groups)
 
-    def add(self, x: Rows, y: Rows) -> None:
+    def add(self, x: Values, y: Values) -> None:
         """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
         for start in range(0, len(x), _CHUNK):
             self.include(self.sums(x[start : start + _CHUNK], y[start : start + _CHUNK]))
 
-    def choose_shift(self, x: Rows, y: Rows) -> None:
+    def choose_shift(self, x: Values, y: Values) -> None:
         """Take the mean of the first rows of all as the value about which products are formed."""
         a = same_float(x)
         finite = _finite_rows(a, same_float(y))
@@ -67,7 +68,7 @@ class NormalEquations:
             sums = _column_sums(a.astype(np.float64))
         self.shift = sums.reshape(a.shape[1:]) / max(len(a), 1)
 
-    def sums(self, x: Rows, y: Rows) -> NormalEquations:
+    def sums(self, x: Values, y: Values) -> NormalEquations:
         """The sums of some rows alone, in the precision of the rows; may run beside others in a thread.
 
         Args:
@@ -286,6 +287,6 @@ def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return sums
 
 
-def same_float(values: Rows) -> npt.NDArray[Any]:
+def same_float(values: Values) -> npt.NDArray[Any]:
     """Values in single precision, or in float64 if they are wider."""
     return np.asarray(values, np.float64 if values.dtype.itemsize > 4 else np.float32)

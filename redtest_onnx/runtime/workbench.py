@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, leading_indices
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
 from redtest_onnx.data.splits import Splits, sample_indices
 from redtest_onnx.data.text import Texts

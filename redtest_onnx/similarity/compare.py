@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Float64s, Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.synthetic import as_many
 from redtest_onnx.documents.base import Document
@@ -34,8 +33,6 @@ from redtest_onnx.similarity.analyze import (
 from redtest_onnx.similarity.documents import compare_document
 from redtest_onnx.similarity.measure import Progress, pack_grams, read_all
 from redtest_onnx.similarity.reader import GramReader, Grams
-
-Float64s = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

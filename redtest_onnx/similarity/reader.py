@@ -9,7 +9,8 @@ from types import ModuleType
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import batches
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import FLOAT, Model, tensor_bytes
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.bridge.dtypes import to_tensor
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.batching import batches
 from redtest_onnx.data.dataset import Dataset, Feeds, keeps_sizes
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.training.axes import SampleAxes, cut_samples

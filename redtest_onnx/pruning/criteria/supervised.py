@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted
 from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.probe.taps import expose
@@ -15,7 +16,7 @@ from redtest_onnx.metrics.least_squares import best_fit
 from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.criteria.modularity import NEIGHBOURS, modularity
-from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.pruning.repair.positions import counted_rows
 from redtest_onnx.runtime.session import Session
 
 Features = npt.NDArray[np.float32]

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted, Float64s, Values
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.few_rows import FewRows
 from redtest_onnx.metrics.least_squares import best_fit
@@ -23,13 +24,11 @@ from redtest_onnx.pruning.repair.operator_rows import (
     in_channel_order,
     token_rows,
 )
-from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.pruning.repair.positions import counted_rows
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.session_room import return_memory
 from redtest_onnx.runtime.threads import Beside, in_threads, thread_count
 
-Values = npt.NDArray[np.generic]
-Float64s = npt.NDArray[np.float64]
 Gathered = tuple[Values, Values]
 Number = TypeVar("Number", bound=np.generic)
 Kind = TypeVar("Kind", NormalEquations, FewRows)
