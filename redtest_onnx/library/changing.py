@@ -73,7 +73,9 @@ def plan(
     from redtest_onnx.pruning.prune import plan as choose
 
     budget, how = _budget(limits)
-    bench = open_workbench(model, data, **_seeded(how, settings))
+    bench = open_workbench(
+        model, data, **_seeded(how, model, 0 if settings is None else settings.similarity.seed)
+    )
     return choose(bench, budget, settings, analysis=analysis, progress=progress)[0]
 
 
@@ -106,7 +108,9 @@ def prune(
 
     budget, how = _budget(limits, plan)
     max_drop = budget.max_drop if plan is None else None  # a plan that is given is not held to any
-    bench = open_workbench(model, data, **_seeded(how, settings))
+    bench = open_workbench(
+        model, data, **_seeded(how, model, 0 if settings is None else settings.similarity.seed)
+    )
     chosen = settings or pruning.PruneSettings()
     if plan is None:
         plan, analysis = pruning.plan(bench, budget, chosen, analysis=analysis, progress=progress)
@@ -166,10 +170,8 @@ def finetune(
 
     tracking = TrackingOptions.of(how.pop("track", ()), how.pop("run_name", None))
     settings = settings or TrainingSettings()
-    if not isinstance(model, Workbench):
-        how.setdefault("seed", settings.seed)
     opening = Opening(**how)  # type: ignore[typeddict-unknown-key]
-    bench = open_workbench(model, data, **opening)
+    bench = open_workbench(model, data, **_seeded(opening, model, settings.seed))
     others = None if validation is None else open_data(validation, bench.model, images=how.get("images"))
     imitated = None if teacher is None else open_model(teacher)
     with tracking.open("finetune", here=leads()) as tracked:
@@ -238,10 +240,10 @@ def _of_plan(plan: Plan, bench: Workbench, settings: AnalysisSettings) -> Analys
     return replace(settings, granularity=plan.granularity(bench) or "auto")
 
 
-def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:
-    """One seed for all: that of the settings, where none is given."""
-    if settings is not None and settings.similarity.seed:
-        how.setdefault("seed", settings.similarity.seed)
+def _seeded(how: Opening, model: ModelLike, seed: int) -> Opening:
+    """One seed for all: that of the settings, where none is given and a workbench has none yet."""
+    if seed and not isinstance(model, Workbench):
+        how.setdefault("seed", seed)
     return how
 
 

@@ -261,7 +261,7 @@ def sparsity(
 
 
 def rank(
-    models: Mapping[str, ModelLike] | Sequence[ModelLike],
+    models: Mapping[str, ModelLike] | Sequence[ModelLike] | ModelLike,
     data: DataLike = None,
     settings: RankingSettings | None = None,
     *,
@@ -271,7 +271,7 @@ def rank(
     """Put trained models in order by accuracy, cost and redundancy.
 
     Args:
-        models: the models, by name or one after the other.
+        models: the models, by name or one after the other; or one.
         data: samples for all of them, with labels.
         settings: how candidates are scored.
         similarity: how redundancy is measured.
@@ -284,9 +284,11 @@ def rank(
     from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
 
     settings, similarity = settings or RankingSettings(), similarity or AnalysisSettings()
-    named = models if isinstance(models, Mapping) else _named(models)
+    if not isinstance(models, Mapping):
+        one = isinstance(models, str | bytes) or not isinstance(models, Sequence)
+        models = _named([models] if one else models)  # type: ignore[list-item,arg-type]
     candidates = []
-    for name, model in named.items():
+    for name, model in models.items():
         with opened_workbench(model, data, options, similarity.seed) as bench:
             timed = settings.cost == "latency"
             candidates.append(measure_candidate(name, bench, similarity, timed=timed))

@@ -98,6 +98,22 @@ def test_models_may_be_paths_bytes_protos_and_loaded(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("call", [rt.plan, rt.prune])
+def test_settings_with_a_seed_go_with_a_workbench(folder: Path, call: Callable[..., object]) -> None:
+    """It has a seed already, and none was given beside it."""
+    bench = rt.open_workbench(folder / "m.onnx", folder / "data.npz", options=CPU, seed=5)
+    seeded = rt.AnalysisSettings(samples=16, batches=1, seed=5)
+    call(bench, settings=rt.PruneSettings(similarity=seeded, repair="none"), remove=1)
+
+
+def test_one_model_alone_is_ranked(folder: Path) -> None:
+    """A path is a sequence, too: of letters."""
+    path = folder / "m.onnx"
+    for one in (str(path), path, path.read_bytes(), rt.load(path)):
+        found = rt.rank(one, folder / "data.npz", similarity=QUICK, options=CPU)
+        assert len(found.rows) == 1
+
+
+@pytest.mark.parametrize("call", [rt.plan, rt.prune])
 def test_a_setting_among_the_limits_says_where_it_belongs(folder: Path, call: Callable[..., object]) -> None:
     with pytest.raises(rt.InputError, match="`repair` is a setting, not a limit") as error:
         call(folder / "m.onnx", folder / "data.npz", repair="refit", options=CPU)
