@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from redtest_onnx.checks import check
 from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
 from redtest_onnx.library.opening import ModelLike, Opening, open_model, open_workbench, opened_workbench
@@ -265,6 +266,7 @@ def _budget(limits: BudgetArguments, plan: Plan | None = None) -> tuple[Budget, 
         raise InputError(f"@{next(iter(said))} and @plan exclude each other", hint="give one of them")
     whole = limits.get("budget")
     if whole is not None:
+        check("budget", whole, Budget)
         if len(said) > 1:
             raise InputError(
                 f"@budget and @{next(k for k in said if k != 'budget')} exclude each other",

@@ -13,7 +13,7 @@ import onnx
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import DataLike, open_data
 from redtest_onnx.data.saved_activations import holds_activations
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.files import load, parse
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
@@ -78,7 +78,11 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
 
     Raises:
         InputError: the model or the data can't be read or don't fit, or both are in the workbench already.
+        SettingError: no such keyword.
     """
+    for name in how:
+        if name not in Opening.__annotations__:
+            raise SettingError("keyword", name, Opening.__annotations__)
     if isinstance(model, Workbench):
         named = [*(["data"] if data is not None else []), *how]
         if named:

@@ -113,6 +113,31 @@ def test_one_model_alone_is_ranked(folder: Path) -> None:
         assert len(found.rows) == 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"targets": ("params", 0.5)}, "`targets` is"),
+        ({"targets": [("params",)]}, "`targets` is"),
+        ({"targets": "params=0.5"}, "`targets` is"),
+        ({"targets": 0.5}, "`targets` is"),
+        ({"targets": {"size_": 0.5}}, "`target` is 'size_'"),
+        ({"remove": 1, "protect": 3}, "`protect` is 3"),
+        ({"budget": "params=0.5"}, "`budget` is"),
+    ],
+)
+def test_limits_of_another_form_are_refused(folder: Path, limits: dict[str, Any], why: str) -> None:
+    with pytest.raises(rt.SettingError) as error:
+        rt.plan(folder / "m.onnx", folder / "data.npz", HOW, **limits)
+    assert why in str(error.value)
+
+
+@pytest.mark.parametrize("call", [rt.open_workbench, rt.finetune])
+def test_keywords_that_do_nothing_are_refused(folder: Path, call: Callable[..., object]) -> None:
+    """They were ignored without a word, `epochs` of a training too."""
+    with pytest.raises(rt.SettingError, match="`keyword` is 'epochs'"):
+        call(folder / "m.onnx", folder / "data.npz", epochs=3)
+
+
 @pytest.mark.parametrize("call", [rt.plan, rt.prune])
 def test_a_setting_among_the_limits_says_where_it_belongs(folder: Path, call: Callable[..., object]) -> None:
     with pytest.raises(rt.InputError, match="`repair` is a setting, not a limit") as error:
