@@ -273,8 +273,7 @@ class Workbench:
         Raises:
             InputError: the input that the data names is none.
         """
-        asked = getattr(self.data, "mask", None)
-        found = find_mask(self._source, asked, getattr(self.data, "pad", None))
+        found = find_mask(self._source, *(getattr(self.data, name, None) for name in ("mask", "pad")))
         return found if found is not None and found.input in self.sample else None
 
     @cached_property
