@@ -71,8 +71,10 @@ def plan(
         InputError: the model doesn't run on the data, or a limit can't be kept.
         NegativeVerdictError: a target can't be reached.
     """
+    from redtest_onnx.pruning.prune import PruneSettings
     from redtest_onnx.pruning.prune import plan as choose
 
+    check("settings", settings, PruneSettings | None)
     budget, how = _budget(limits)
     bench = open_workbench(
         model, data, **_seeded(how, model, 0 if settings is None else settings.similarity.seed)
@@ -107,6 +109,7 @@ def prune(
     """
     from redtest_onnx.pruning import prune as pruning
 
+    check("settings", settings, pruning.PruneSettings | None)
     budget, how = _budget(limits, plan)
     max_drop = budget.max_drop if plan is None else None  # a plan that is given is not held to any
     bench = open_workbench(
@@ -169,6 +172,7 @@ def finetune(
     from redtest_onnx.training.settings import TrainingSettings
     from redtest_onnx.training.tracked import note_trained, note_training, tracked_watch
 
+    check("settings", settings, TrainingSettings | None)
     tracking = TrackingOptions.of(how.pop("track", ()), how.pop("run_name", None))
     settings = settings or TrainingSettings()
     opening = Opening(**how)  # type: ignore[typeddict-unknown-key]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redtest_onnx.checks import Positive
+from redtest_onnx.checks import Positive, check
 from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
 from redtest_onnx.layers.granularity import GranularityChoice
@@ -47,6 +47,7 @@ def analyze(
     Raises:
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
     """
+    check("settings", settings, AnalysisSettings | None)
     settings = settings or AnalysisSettings()
     return measure_layers(opened_workbench(model, data, options, settings.seed), settings, progress)
 
@@ -107,7 +108,6 @@ def activations(
     Raises:
         InputError: a pattern names no tensor, or the model doesn't run on the data.
     """
-    from redtest_onnx.checks import check
     from redtest_onnx.runtime.activations import SYNTHETIC, expose_tensors, iterate_activations
 
     check("samples", samples, Positive | None)
@@ -138,7 +138,6 @@ def find_layers(
     Raises:
         InputError: the model doesn't run on the data, or no layer is called so.
     """
-    from redtest_onnx.checks import check
     from redtest_onnx.similarity.selection import select_layers
 
     check("granularity", granularity, GranularityChoice)
@@ -171,6 +170,7 @@ def compare_files(
     """
     from redtest_onnx.similarity.files import compare_files as hold
 
+    check("settings", settings, AnalysisSettings | None)
     settings = settings or AnalysisSettings()
     sides = [opened_workbench(model, data, options, settings.seed) for model in (first, second)]
     return hold(sides[0], sides[1], settings, diverges_below=diverges_below, progress=progress)
@@ -202,6 +202,7 @@ def compare(
     """
     from redtest_onnx.similarity.compare import compare as cross
 
+    check("settings", settings, AnalysisSettings | None)
     if second is None and other_data is None:
         raise InputError("there is nothing to compare it with", hint="give a second model, or @other_data")
     settings = settings or AnalysisSettings()
@@ -283,6 +284,8 @@ def rank(
     from redtest_onnx.ranking.models import measure_candidate
     from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
 
+    check("settings", settings, RankingSettings | None)
+    check("similarity", similarity, AnalysisSettings | None)
     settings, similarity = settings or RankingSettings(), similarity or AnalysisSettings()
     if not isinstance(models, Mapping):
         one = isinstance(models, str | bytes) or not isinstance(models, Sequence)

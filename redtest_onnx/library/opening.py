@@ -10,6 +10,7 @@ from typing import TypeAlias, TypedDict, Unpack
 
 import onnx
 
+from redtest_onnx.checks import check
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import DataLike, open_data
 from redtest_onnx.data.saved_activations import holds_activations
@@ -93,6 +94,7 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
         return model
     if isinstance(model, str | os.PathLike) and data is None and holds_activations(Path(model)):
         return activation_workbench(Path(model), how.get("options") or RunOptions(), how.get("seed", 0))
+    check("options", how.get("options"), RunOptions | None)
     opened, seed = open_model(model), how.get("seed", 0)
     images, shapes = how.get("images"), how.get("shapes")
     samples = open_data(data, opened, split=how.get("split"), images=images, shapes=shapes, seed=seed)

@@ -131,6 +131,15 @@ def test_limits_of_another_form_are_refused(folder: Path, limits: dict[str, Any]
     assert why in str(error.value)
 
 
+@pytest.mark.parametrize("call", [rt.analyze, rt.plan, rt.prune, rt.finetune, rt.rank])
+def test_settings_of_another_kind_are_refused(folder: Path, call: Callable[..., object]) -> None:
+    other = HOW if call in (rt.analyze, rt.rank) else QUICK
+    with pytest.raises(rt.SettingError, match=r"`settings` is .*; it must be a .*Settings or None"):
+        call(folder / "m.onnx", folder / "data.npz", other)
+    with pytest.raises(rt.SettingError, match="`options` is 'cpu'; it must be a RunOptions or None"):
+        call(folder / "m.onnx", folder / "data.npz", options="cpu")
+
+
 @pytest.mark.parametrize("call", [rt.open_workbench, rt.finetune])
 def test_keywords_that_do_nothing_are_refused(folder: Path, call: Callable[..., object]) -> None:
     """They were ignored without a word, `epochs` of a training too."""
