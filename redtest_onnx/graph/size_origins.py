@@ -151,29 +151,28 @@ class SizeOrigins:
             return None
         return self.of(node.input[0], 1) if prod(old) == prod(new) else None
 
-    def _same(self, one: int | Size, other: Size) -> bool:
+    def _same(self, one: int | Size | None, other: Size) -> bool:
         """Whether two sizes are equal: of one origin, or of inputs whose sizes are declared by one symbol."""
-        if isinstance(one, int):
+        if not isinstance(one, tuple):
             return False
         symbols = [sorted(str(self._symbols.get(origin, origin)) for origin in size) for size in (one, other)]
         return symbols[0] == symbols[1]
 
-    def _target(self, name: str) -> list[int | Size]:
-        """The sizes that a reshape asks for: numbers, or where they come from; empty if unknown."""
+    def _target(self, name: str) -> list[int | Size | None]:
+        """The sizes that a reshape asks for: numbers, or where they come from; empty if all are unknown."""
         stored = constant(self._model, self._index, name)
         if stored is not None:
             return [int(size) for size in stored.reshape(-1)]
         producer = self._index.producer.get(name)
         if producer is None or self._index.nodes[producer].op_type != "Concat":
             return []
-        found: list[int | Size] = []
+        found: list[int | Size | None] = []
         for part in self._index.nodes[producer].input:
             value = constant(self._model, self._index, part)
             if value is not None:
                 found.extend(int(size) for size in value.reshape(-1))
                 continue
-            size = self._single(part)
-            found.append(size if size is not None else ((part, 0),))
+            found.append(self._single(part))  # None where it is computed, as height times width is
         return found
 
     def _single(self, name: str) -> Size | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from redtest_onnx.graph import operators as ops
@@ -31,12 +32,11 @@ def channel_axis(index: GraphIndex, tensor: str, rank: int) -> int | None:
 
 
 def _by_maker(index: GraphIndex, tensor: str, rank: int) -> int | None:
-    # Tensors to look at, each with the permutations between the first one and it; of two that are added, the
-    # first one's makers go first.
-    stack: list[tuple[str, tuple[list[int], ...]]] = [(tensor, ())]
+    # Tensors to look at, the nearest first, each with the permutations between the first one and it.
+    waiting: deque[tuple[str, tuple[list[int], ...]]] = deque([(tensor, ())])
     seen: set[str] = set()
-    while stack and len(seen) < _FAR:
-        name, orders = stack.pop()
+    while waiting and len(seen) < _FAR:
+        name, orders = waiting.popleft()
         producer = index.producer.get(name)
         if name in seen or producer is None:
             continue
@@ -51,9 +51,9 @@ def _by_maker(index: GraphIndex, tensor: str, rank: int) -> int | None:
         if kind == "Transpose":
             perm = ops.attribute(node, "perm")
             if isinstance(perm, list) and len(perm) == rank:
-                stack.append((node.input[0], (*orders, [int(k) for k in perm])))
+                waiting.append((node.input[0], (*orders, [int(k) for k in perm])))
         elif kind in _ALIKE:
-            stack.extend((source, orders) for source in reversed(index.activation_inputs(producer)))
+            waiting.extend((source, orders) for source in index.activation_inputs(producer))
     return None
 
 

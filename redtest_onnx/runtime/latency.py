@@ -214,7 +214,7 @@ def _more(times: Sequence[_Times], passed: float, seconds: float) -> bool:
     precise = all(_uncertainty(found, times[0]) < wanted for found in times[1:])
     if len(times) == 1:
         precise = float(np.std(times[0].turns)) / sqrt(turns) < wanted * float(np.mean(times[0].turns))
-    return not precise or (passed < seconds and runs < enough)
+    return not precise
 
 
 def _uncertainty(found: _Times, first: _Times) -> float:

@@ -31,7 +31,7 @@ from redtest_onnx.pruning.repair.joint import JointRefit
 from redtest_onnx.pruning.repair.known import KnownValues
 from redtest_onnx.pruning.repair.pairs import HELD_SHARE, PairValues, upstream_operator
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner, samples_per_fit
-from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals
+from redtest_onnx.pruning.repair.targets import changed_tensors, gap_goals, is_only_rectified, is_reached
 from redtest_onnx.pruning.repair.working_model import WorkingModel, shared_operators
 from redtest_onnx.runtime.session_room import SPARED, is_large, make_room, return_memory
 from redtest_onnx.runtime.threads import one_blas_thread
@@ -283,16 +283,20 @@ def _solve(
     names = [operator.input, operator.output, operator.target]
     names += [] if first is None else [first.input, first.target]
     runs = runner.values(names, advance_to=front.node)
+    rectified = is_only_rectified(index_of(runner.model), operator.target)
+    reached = True
     for k, found in enumerate(runs):
         goal = goals(k)
         x, output, now = (runner.counting(found[name], k) for name in names[:3])
         if now.shape != goal.shape or output.shape != now.shape:
             return None
+        reached = reached and is_reached(goal, now, rectified=rectified)
         if first is not None:
             values.hold(found[first.input], found[first.target], first, effort.density)
         if not equations.add(x, goal - now, runner.counted(k)):
             return None
-    return equations.solve(diagnose=effort.diagnose)
+    # A fit to what rounding alone leaves would turn weights that are right.
+    return None if reached else equations.solve(diagnose=effort.diagnose)
 
 
 def record(name: str, fit: Correction, rounds: int) -> Refit:

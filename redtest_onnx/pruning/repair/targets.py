@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.graph.tensors import is_external
 from redtest_onnx.pruning.plan import Plan
 
+Values = npt.NDArray[Any]
+
+_ROUNDING = 64  # steps of rounding that sums over several layers leave
 _SAME_SLOPES = 0.25  # mean difference of slopes that a goal may ignore
 _ADAPTER_LENGTH = 2  # a convolution with its bias, or a product with the bias behind it
 
@@ -84,6 +88,31 @@ def before_activation(index: GraphIndex, tensor: str) -> tuple[str, tuple[str, .
             return tensor, tuple(functions)
         functions.append(ops.qualified(index.nodes[producer]))
         tensor = index.nodes[producer].input[0]
+
+
+def is_only_rectified(index: GraphIndex, tensor: str) -> bool:
+    """Whether all that counts of a tensor is its positive part."""
+    readers = index.readers.get(tensor, ())
+    rectified = all(ops.qualified(index.nodes[reader]) == "Relu" for reader in readers)
+    return bool(readers) and rectified and tensor not in index.outputs
+
+
+def is_reached(goal: Values, now: Values, *, rectified: bool) -> bool:
+    """Whether values differ from their goal by rounding alone.
+
+    Args:
+        goal: any shape.
+        now: the same shape.
+        rectified: whether only their positive parts count.
+    """
+    if goal.dtype.kind != "f" or now.dtype.kind != "f":
+        return False
+    steps = _ROUNDING * max(float(np.finfo(each.dtype).eps) for each in (goal, now))
+    goal, now = goal.astype(np.float32, copy=False), now.astype(np.float32, copy=False)
+    if rectified:
+        goal, now = np.maximum(goal, 0), np.maximum(now, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.linalg.norm(goal - now)) <= steps * float(np.linalg.norm(goal))
 
 
 def changed_tensors(original: GraphIndex, pruned: GraphIndex, narrowed: Iterable[str] = ()) -> frozenset[str]:

@@ -294,3 +294,19 @@ def test_an_adapter_is_folded_into_the_operator_in_front_where_nothing_stands_be
     assert len(done) == 1
     assert count_parameters(GraphIndex(fitted.graph)) == count_parameters(GraphIndex(pruned.graph))
     assert error(model, fitted, data) < 2e-3
+
+
+def test_weights_that_are_right_are_not_turned(tmp_path: Path) -> None:
+    """A block that adds nothing, as it begins in training: without it everything is as before."""
+    net = Net(x=("n", 6))
+    source = net("Relu", net("MatMul", "x", net.weight(6, 6)), name="h0")
+    inner = net("Relu", net("MatMul", source, net.weight(6, 6)))
+    nothing = net("MatMul", inner, net.store(np.zeros((6, 6))))
+    behind = net("Relu", net("Add", nothing, source), name="h1")
+    net("MatMul", behind, net.weight(6, 3), name="y")
+    model, data = saved(tmp_path, net, "y", noise(400, 6))
+    repaired = without(model, data, "h0", "h1")
+    assert len(repaired.graph.initializer) == 2
+    for tensor in repaired.graph.initializer:
+        [before] = [other for other in model.graph.initializer if other.name == tensor.name]
+        assert np.array_equal(model.value(before), repaired.value(tensor))

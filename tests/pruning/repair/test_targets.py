@@ -12,7 +12,13 @@ import redtest_onnx as rt
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.pruning.repair.targets import before_activation, changed_tensors, gap_goals
+from redtest_onnx.pruning.repair.targets import (
+    before_activation,
+    changed_tensors,
+    gap_goals,
+    is_only_rectified,
+    is_reached,
+)
 
 
 @cache
@@ -123,3 +129,32 @@ def test_tensors_of_an_adapter_are_new() -> None:
     other = Net(x=("n", 4))
     other("Sigmoid", other("Neg", other("Relu", "x", name="a"), name="mine"), name="y")
     assert changed_tensors(whole, GraphIndex(other.model("y").graph)) == {"mine", "y"}
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(np.float32, 1e-7), (np.float16, 1e-3)])
+def test_a_goal_is_reached_where_rounding_alone_is_left(dtype: type, step: float) -> None:
+    values = np.random.default_rng(0).normal(size=(8, 50))
+    near, far = (values * (1 + factor * step) for factor in (1, 1000))
+    assert is_reached(values.astype(dtype), near.astype(dtype), rectified=False)
+    assert not is_reached(values.astype(dtype), far.astype(dtype), rectified=False)
+
+
+def test_only_positive_parts_count_in_front_of_a_rectifier() -> None:
+    values = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
+    lower = np.where(values < 0, 3 * values, values)
+    assert is_reached(values, lower, rectified=True)
+    assert not is_reached(values, lower, rectified=False)
+    assert not is_reached(values, -lower, rectified=True)
+
+
+def test_what_is_not_finite_is_not_reached() -> None:
+    values = np.array([1, np.nan], np.float32)
+    assert not is_reached(values, values, rectified=True)
+
+
+def test_a_tensor_that_another_node_reads_is_not_only_rectified() -> None:
+    net = Net(x=("n", 4))
+    first = net("MatMul", "x", net.weight(4, 4), name="first")
+    second = net("MatMul", net("Relu", first), net.weight(4, 4), name="second")
+    found = GraphIndex(net.model(net("Add", net("Relu", second), first)).graph)
+    assert [is_only_rectified(found, name) for name in ("first", "second")] == [False, True]
