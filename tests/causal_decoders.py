@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 import redtest_onnx as rt
 
 WIDTH, WORDS = 16, 50
+MS = "com.microsoft"
 
 Hides = Literal["ranges", "triangle", "trilu", "window", "nothing"]
 """How later tokens are hidden; a window reaches to both sides, and "nothing" sees all."""
@@ -22,6 +23,7 @@ def causal_decoder(
     positions: int = 200,
     tokens: int | str = "seq",
     scores: int | str | None = WORDS,
+    packed: bool = False,
 ) -> rt.Model:
     """One block of attention and a head of `WORDS` scores.
 
@@ -30,6 +32,7 @@ def causal_decoder(
         positions: rows of the table of positions.
         tokens: the declared number of tokens.
         scores: the declared width of the output; None: no shape is declared.
+        packed: whether the table of words and the head hold two weights a byte.
     """
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
@@ -54,7 +57,13 @@ def causal_decoder(
     node("Shape", ["input_ids"], "sizes")
     node("Gather", ["sizes", "one"], "length")
     node("Range", ["zero", "length", "one"], "places")
-    node("Gather", [weight("words", WORDS, WIDTH), "input_ids"], "embedded")
+    half = np.random.default_rng(1).integers(0, 256, (WORDS, WIDTH // 2), np.uint8)
+    bits = {"domain": MS, "bits": 4, "block_size": WIDTH}
+    if packed:
+        words = [store("words", half), "input_ids", weight("word_scales", WORDS, 1)]
+        node("GatherBlockQuantized", words, "embedded", gather_axis=0, quantize_axis=1, **bits)
+    else:
+        node("Gather", [weight("words", WORDS, WIDTH), "input_ids"], "embedded")
     node("Gather", [weight("position_table", positions, WIDTH), "places"], "placed")
     node("Add", ["embedded", "placed"], "h")
     for name in "qkv":
@@ -83,9 +92,14 @@ def causal_decoder(
         masked = "raw"
     node("Softmax", [masked], "weights")
     node("Add", ["h", node("MatMul", ["weights", "v"], "mixed")], "sum")
-    node("MatMul", ["sum", weight("head", WIDTH, WORDS)], "logits")
+    if packed:
+        head = ["sum", store("head", half[:, None]), weight("head_scales", WORDS)]
+        node("MatMulNBits", head, "logits", K=WIDTH, N=WORDS, **bits)
+    else:
+        node("MatMul", ["sum", weight("head", WIDTH, WORDS)], "logits")
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", tokens])
     shape = None if scores is None else ["batch", tokens, scores]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)
     graph = helper.make_graph(nodes, "decoder", [ids], [logits], stored)
-    return rt.Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)]
+    return rt.Model(helper.make_model(graph, opset_imports=opsets, ir_version=9))

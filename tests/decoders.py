@@ -148,6 +148,17 @@ def plain_decoder(layers: int = 3, *, length_of_first: bool = False) -> rt.Model
     )
 
 
+def inverted_decoder() -> rt.Model:
+    """That of plain operators, with a mask whose true marks padding, as PyTorch's `key_padding_mask`."""
+    proto = plain_decoder().proto
+    [mask] = [value for value in proto.graph.input if value.name == "attention_mask"]
+    mask.type.tensor_type.elem_type = TensorProto.BOOL
+    nodes = {node.output[0]: node for node in proto.graph.node}
+    nodes["mask_float"].output[0] = "mask_off"
+    proto.graph.node.remove(nodes["mask_off"])
+    return rt.Model(proto)
+
+
 def fused_decoder(layers: int = 3) -> rt.Model:
     """GroupQueryAttention and fused skip norms, with the head size left open."""
     w = _Writer(1)

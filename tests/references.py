@@ -38,6 +38,33 @@ def slow_cka(features: list[np.ndarray]) -> np.ndarray:
     )
 
 
+def u_centre(grams: np.ndarray) -> np.ndarray:
+    """U-centred Gram matrices [..., n, n] (Szekely and Rizzo 2014, definition 2): 0 on the diagonal."""
+    n = grams.shape[-1]
+    off = grams * (1 - np.eye(n))
+    rows = off.sum(axis=-1, keepdims=True)
+    totals = rows.sum(axis=-2, keepdims=True)
+    centred = off - rows / (n - 2) - rows.swapaxes(-1, -2) / (n - 2) + totals / ((n - 1) * (n - 2))
+    return centred * (1 - np.eye(n))
+
+
+def h_centre(grams: np.ndarray) -> np.ndarray:
+    """H K H with H = I - 11^T / n."""
+    n = grams.shape[-1]
+    h = np.eye(n) - 1 / n
+    return h @ grams @ h
+
+
+def hsic_matrix(grams: np.ndarray, others: np.ndarray | None = None, *, unbiased: bool = True) -> np.ndarray:
+    """HSIC [L, M] of Gram matrices [L, n, n] and [M, n, n], centred one by one."""
+    n = grams.shape[-1]
+    centre = u_centre if unbiased else h_centre
+    one, other = (
+        centre(each).reshape(len(each), -1) for each in (grams, grams if others is None else others)
+    )
+    return one @ other.T / (n * (n - 3) if unbiased else (n - 1) ** 2)
+
+
 def activations(model: rt.Model, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     outputs = Session(expose(model, names), rt.RunOptions("cpu"), level="none").run(feeds)
     return [outputs[name] for name in names]

@@ -27,7 +27,7 @@ STOREYS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("cli",),
 )
-BASE = ("errors", "checks", "text")  # under all rooms
+BASE = ("errors", "checks", "text", "arrays")  # under all rooms
 ALLOWED: dict[str, set[str]] = {name: set() for name in BASE}
 for _storey in STOREYS:
     _below = set(ALLOWED)
@@ -83,6 +83,20 @@ def test_every_class_name_has_one_meaning() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+def test_every_name_of_an_array_type_has_one_home() -> None:
+    """`arrays.py` as a rule: `Floats` meant three types, and `Float64s` stood in a dozen modules."""
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.AnnAssign | ast.Assign) or node.value is None:
+                continue
+            if "npt.NDArray[" in ast.unparse(node.value):
+                target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                homes.setdefault(ast.unparse(target), []).append(str(file.relative_to(PACKAGE)))
+    assert homes["Float64s"] == ["arrays.py"]
     assert not {name: files for name, files in homes.items() if len(files) > 1}
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from redtest_onnx.arrays import ArraysByName
 from redtest_onnx.bridge.device import full_float32
 from redtest_onnx.bridge.dtypes import to_tensor
 from redtest_onnx.bridge.write_back import unwrapped
 from redtest_onnx.graph.model import Model
-from redtest_onnx.runtime.session import Arrays, RunOptions, Session
+from redtest_onnx.runtime.session import RunOptions, Session
 
 TOLERANCE = 1e-4
 
@@ -42,7 +43,9 @@ class Verification:
         return self.largest <= self.tolerance
 
 
-def verify(module: nn.Module, model: Model, inputs: Arrays, *, tolerance: float = TOLERANCE) -> Verification:
+def verify(
+    module: nn.Module, model: Model, inputs: ArraysByName, *, tolerance: float = TOLERANCE
+) -> Verification:
     """Run the module (in `eval()`, without gradients) and the model on the same inputs and compare.
 
     Args:

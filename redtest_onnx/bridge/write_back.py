@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
 
+from redtest_onnx.arrays import Values
 from redtest_onnx.bridge.dtypes import to_array
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.bridge.stored import stored_tensors
 from redtest_onnx.bridge.untie import rejoin, split
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model, is_external
-
-Array: TypeAlias = npt.NDArray[np.generic]
 
 # What protobuf can serialise in one message.
 _LARGEST_PROTO = 2**31 - 1
@@ -82,7 +79,7 @@ def unwrapped(module: nn.Module) -> OnnxModule:
     return module
 
 
-def _checked(module: OnnxModule, model: Model, name: str, tensor: Tensor) -> Array:
+def _checked(module: OnnxModule, model: Model, name: str, tensor: Tensor) -> Values:
     """The values of a trained tensor as the model stores them."""
     original = _original(module, model, name)
     if list(tensor.shape) != list(original.dims):
@@ -117,7 +114,7 @@ def _foreign(model: Model, difference: str) -> InputError:
 
 
 def _write_copies(
-    graph: onnx.GraphProto, module: OnnxModule, model: Model, values: Mapping[str, Array]
+    graph: onnx.GraphProto, module: OnnxModule, model: Model, values: Mapping[str, Values]
 ) -> None:
     """Give untied copies that differ from their original initializers of their own, and join the others."""
     copies = split(graph, set(module.copies.values()))
@@ -141,11 +138,11 @@ def _write_copies(
             value.name = copy
 
 
-def _same(a: Array, b: Array) -> bool:
+def _same(a: Values, b: Values) -> bool:
     return a.tobytes() == b.tobytes()
 
 
-def _write(tensor: onnx.TensorProto, value: Array, model: Model) -> None:
+def _write(tensor: onnx.TensorProto, value: Values, model: Model) -> None:
     """Replace a tensor's values where they changed."""
     if _same(value, model.value(tensor)):
         return
@@ -163,6 +160,6 @@ def _write(tensor: onnx.TensorProto, value: Array, model: Model) -> None:
         values.extend(flat.tolist())
 
 
-def _raw(value: Array) -> bytes:
+def _raw(value: Values) -> bytes:
     """The bytes of an array in ONNX's order, little-endian."""
     return value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()

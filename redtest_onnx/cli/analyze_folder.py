@@ -57,9 +57,9 @@ def analyze_folder(
         for done, finished in enumerate(run_all(work, paths, engine), start=1):
             progress(done, len(paths), "analysing models")
             if finished.value is None:
-                failed[finished.name] = finished.error or ""
+                failed[finished.piece] = finished.error or ""
             else:
-                found[finished.name] = finished.value
+                found[finished.piece] = finished.value
     if not found:
         name, why = min(failed.items())
         raise InputError(f"no model could be analysed; of {name}: {why}", where=str(folder))

@@ -9,6 +9,7 @@ import click
 
 from redtest_onnx.cli.analyze_job import AnalyzeRequest, summary
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.parameters import given_options
 from redtest_onnx.cli.underfitting import saved_proposal
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
@@ -32,7 +33,7 @@ def analyze_saved(context: click.Context, request: AnalyzeRequest, screen: Scree
     Raises:
         InputError: unreadable, or options that need the model.
     """
-    path, given = request.model, _given(context)
+    path, given = request.model, given_options(context)
     if wrong := sorted(option for name, option in given.items() if name not in _FREE):
         raise InputError(
             f"a saved analysis takes a new score, not {', '.join(wrong)}",
@@ -65,13 +66,3 @@ def analyze_saved(context: click.Context, request: AnalyzeRequest, screen: Scree
     if swept:
         screen.detail(sweep_table(swept))
     screen.show(*notes)
-
-
-def _given(context: click.Context) -> dict[str, str]:
-    """Options of the command line, by their parameters."""
-    return {
-        parameter.name: parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None
-        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
-    }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
-from click.core import ParameterSource
 
 from redtest_onnx.cli import file_names, options
 from redtest_onnx.cli.console import Screen
@@ -17,6 +16,7 @@ from redtest_onnx.cli.groups import OutputOptions, grouped
 from redtest_onnx.cli.help import Command
 from redtest_onnx.cli.outputs import Outputs
 from redtest_onnx.cli.pages import provenance
+from redtest_onnx.cli.parameters import given_options
 from redtest_onnx.data.saved_activations import holds_activations, read_activations
 from redtest_onnx.documents.base import write_json
 from redtest_onnx.errors import InputError
@@ -46,6 +46,13 @@ _TEXTS: dict[str, Callable[[Comparison, tuple[str, str]], str]] = {
     "github": compare_github,
     "gitlab": compare_gitlab,
 }
+
+_OF_ACTIVATIONS = frozenset(
+    {"first", "second", "pooling", "estimator", "kernel"}
+    | {"png", "html", "form", "json_path", "force", "verbose", "quiet"}
+    | {"seed", "device", "threads", "memory", "isolate"}
+)
+"""Parameters that may be given for saved activations; where and how models run is of no account."""
 
 log = logging.getLogger(__name__)
 
@@ -181,13 +188,13 @@ def command(
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
-    context = click.get_current_context()
-    for name in ("samples", "batches"):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise InputError(
-                f"--{name} does nothing here: of saved activations, all samples are compared at once",
-                hint="save fewer with `expose --save`",
-            )
+    given = given_options(click.get_current_context())
+    if wrong := [flag for name, flag in given.items() if name not in _OF_ACTIVATIONS]:
+        raise InputError(
+            f"{wrong[0]} does nothing here: of saved activations, all samples are compared at once",
+            where=str(first),
+            hint="give two files or folders of activations; `expose --save` may save fewer samples",
+        )
     if not holds_activations(second):
         raise InputError(
             f"activations can't be compared with {second.name}",

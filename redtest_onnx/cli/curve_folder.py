@@ -104,11 +104,13 @@ def curve_folder(work: CurveOfModel, engine: EngineOptions, screen: Screen, json
             progress(done, len(paths), "pruning models to series of sizes")
             found = finished.value
             if found is None:
-                failed[finished.name] = finished.error or ""
+                failed[finished.piece] = finished.error or ""
             elif missing := [name for name in found.files if not Path(name).is_file()]:
-                failed[finished.name] = f"a worker wrote {missing[0]}, which is not here: it has another disk"
+                failed[finished.piece] = (
+                    f"a worker wrote {missing[0]}, which is not here: it has another disk"
+                )
             else:
-                made[finished.name] = found
+                made[finished.piece] = found
     lines = [f"  {name}: {why}" for name, why in sorted(failed.items())]
     told = [f"{len(failed)} have no series:", *lines] if failed else []
     limit = f"{max((found.document['max_drop'] for found in made.values()), default=0):.1%}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.runtime.devices import DEVICES, check_device
@@ -142,3 +143,13 @@ class Resize(_ParamType):
 def _fraction(text: str) -> float:
     above, slash, below = text.partition("/")
     return float(above) / float(below) if slash else float(above)
+
+
+def given_options(context: click.Context) -> dict[str, str]:
+    """Arguments and options of the command line, the flag of each by its parameter."""
+    return {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }

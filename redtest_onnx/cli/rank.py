@@ -20,7 +20,7 @@ from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.documents import ranking_document
 from redtest_onnx.ranking.models import ModelMeasurement, find_models
 from redtest_onnx.ranking.rank import UnrankedEntry, rank_candidates
-from redtest_onnx.ranking.table import AccuracyTable, read_table, table_candidates
+from redtest_onnx.ranking.table import AccuracyTable
 from redtest_onnx.report.families import save_family_figure
 from redtest_onnx.report.page.others import ranking_page
 from redtest_onnx.report.page.render import save_page
@@ -92,9 +92,8 @@ def command(
     """
     given.start_log()
     screen = given.screen()
-    if metrics:
-        read_table(metrics)  # its mistakes are not those of each model
-    elif not models:
+    table = AccuracyTable.read(metrics) if metrics else None
+    if table is None and not models:
         raise InputError("there is nothing to rank", hint="give MODELS, or --metrics table.csv, or both")
     named = {"--png": shown.png, "--html": shown.html, "--family": shown.family, "--json": given.json_path}
     settings = ranking_options.ranking_settings_of(values)
@@ -109,20 +108,20 @@ def command(
         settings=AnalysisSettings(**values),
         options=run,
         latency=settings.cost == "latency",
-        metrics=metrics,
+        metrics=table,
     )
     candidates: list[Candidate]
     failed: list[UnrankedEntry] = []
-    if metrics and not models:
+    if table is not None and not models:
         if data.data:
             raise InputError(
                 "--data measures MODELS, and there are none", hint="give models, or leave --data out"
             )
-        candidates = table_candidates(metrics)
+        candidates = table.candidates()
     else:
         with screen.progress() as progress:
             candidates, failed = _measure(list(find_models(models)), measurement, engine, progress)
-    ranking = rank_candidates(candidates, settings, failed, AccuracyTable(metrics) if metrics else None)
+    ranking = rank_candidates(candidates, settings, failed, table)
     ranking_options.show_ranking(screen, ranking, shown.top)
     if shown.html:
         save_page(ranking_page(ranking, provenance()), shown.html)
@@ -152,8 +151,8 @@ def _measure(
     for done, finished in enumerate(run_all(measurement, files, engine), start=1):
         progress(done, len(files), "measuring models")
         if finished.value is None:
-            failed.append(UnrankedEntry(finished.name, finished.error or ""))
+            failed.append(UnrankedEntry(finished.piece, finished.error or ""))
         else:
-            measured[finished.name] = finished.value
+            measured[finished.piece] = finished.value
     candidates += [measured[name] for name in files if name in measured]
     return candidates, sorted(failed, key=lambda item: item.name)

@@ -13,6 +13,7 @@ import click
 
 from redtest_onnx.cli import options
 from redtest_onnx.cli.console import Screen
+from redtest_onnx.cli.parameters import given_options
 from redtest_onnx.data.user_code import names_function
 from redtest_onnx.errors import InputError, OutputError
 from redtest_onnx.ranking.accuracy import BenchmarkData
@@ -40,7 +41,7 @@ def search_settings_of(values: dict[str, Any], ranking: RankingSettings) -> Sear
             hint="give --data to train with, or --metrics, or --benchmark",
         )
     measured = data is not None or msrs not in (None, "table")
-    if ranking.by == "S3" and not measured and not (table and AccuracyTable(table).has_any("msrs")):
+    if ranking.by == "S3" and not measured and not (table and AccuracyTable.read(table).has_any("msrs")):
         raise InputError(
             "S3 needs the MSRS of candidates, and nothing tells it",
             hint="give --metrics with a column msrs, --data to train networks for it, or --msrs untrained; "
@@ -92,13 +93,7 @@ def refuse_changes(context: click.Context, free: frozenset[str]) -> None:
     Raises:
         InputError: naming them.
     """
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in free
-        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
-    ]
+    given = [flag for name, flag in given_options(context).items() if name not in free]
     if given:
         raise InputError(
             f"--resume takes what the search depends on from its file, not from {', '.join(given)}",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from redtest_onnx.cli import file_names, options
+from redtest_onnx.cli.parameters import given_options
 from redtest_onnx.documents.base import Document
 from redtest_onnx.errors import InputError
 from redtest_onnx.training.settings import AUGMENTATIONS, OPTIMIZERS
@@ -178,9 +178,8 @@ def refuse_unused(values: dict[str, Any], request: Request | None) -> None:
     Raises:
         InputError: naming the first.
     """
-    context = click.get_current_context()
-    given = [name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    for name, reason in _unused(given, request):
+    given = given_options(click.get_current_context())
+    for name, reason in _unused([name for name in values if name in given], request):
         raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}")
 
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -14,11 +13,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import ArraysByName
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.scratch import make_scratch_folder
 from redtest_onnx.graph.writing import to_disk
-
-Values = Mapping[str, npt.NDArray[Any]]
 
 INDEX = "index.json"
 _COPIED = 1 << 20  # bytes at a time
@@ -28,7 +26,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 class ActivationWriter(Protocol):
     """Takes the values of tensors batch by batch; used as a context manager, whose end completes the file."""
 
-    def write(self, values: Values, samples: int) -> None:
+    def write(self, values: ArraysByName, samples: int) -> None:
         """Add the values of some samples.
 
         Args:
@@ -134,7 +132,7 @@ class FolderWriter:
         """The .npy of each tensor, as long as the writer is open."""
         return {name: self._partial / file for name, file in self._files.items()}
 
-    def write(self, values: Values, samples: int) -> None:
+    def write(self, values: ArraysByName, samples: int) -> None:
         """Add the values of some samples; see `ActivationWriter.write`."""
         for name, array in values.items():
             if name not in self._arrays:
@@ -184,7 +182,7 @@ class NpzWriter:
         self._path = path
         self._folder = FolderWriter(path, total)
 
-    def write(self, values: Values, samples: int) -> None:
+    def write(self, values: ArraysByName, samples: int) -> None:
         """Add the values of some samples; see `ActivationWriter.write`."""
         self._folder.write(values, samples)
 
@@ -237,7 +235,7 @@ class ParquetWriter:
         self._path, self._pa, self._pq = path, pa, pq
         self._writer: Any = None
 
-    def write(self, values: Values, samples: int) -> None:
+    def write(self, values: ArraysByName, samples: int) -> None:
         """Add the values of some samples; see `ActivationWriter.write`."""
         pa = self._pa
         fields, columns = [], []

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from redtest_onnx.arrays import Indices
+
 Item = TypeVar("Item")
 Array = TypeVar("Array", bound=Any)
 

@@ -14,28 +14,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Float64s
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 _BITS = 22
 _LARGEST = 1 << 15  # what a weight must stay below
 
 
-def _triangle(x: Floats) -> Floats:
+def _triangle(x: Float64s) -> Float64s:
     return np.maximum(1.0 - np.abs(x), 0.0, dtype=np.float64)
 
 
-def _cubic(x: Floats) -> Floats:
+def _cubic(x: Float64s) -> Float64s:
     """Keys' cubic with a = -1/2 (1981, equation 15)."""
     x = np.abs(x)
     inner, outer = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
-def _lanczos(x: Floats) -> Floats:
+def _lanczos(x: Float64s) -> Float64s:
     return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
 
 

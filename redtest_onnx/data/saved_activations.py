@@ -6,17 +6,14 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Numbers
 from redtest_onnx.data.activation_files import INDEX
 from redtest_onnx.data.arrays import UNREADABLE, load_arrays
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
 from redtest_onnx.graph.reading import read_json
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,7 @@ class SavedActivations:
         others: tensors of the file that are left out, with the reason.
     """
 
-    arrays: Arrays
+    arrays: dict[str, Numbers]
     others: tuple[tuple[str, str], ...]
 
 
@@ -57,7 +54,7 @@ def read_activations(path: Path, *, least: int = 2) -> SavedActivations:
     kinds = "f" if any(array.dtype.kind == "f" for array in arrays.values()) else "fiu"
     lengths = Counter(len(array) for array in arrays.values() if array.ndim and array.dtype.kind in kinds)
     samples = max(lengths, key=lambda n: (lengths[n], n)) if lengths else 0
-    kept: Arrays = {}
+    kept: dict[str, Numbers] = {}
     others = []
     for name, array in arrays.items():
         if array.dtype.kind not in kinds:
@@ -75,7 +72,7 @@ def read_activations(path: Path, *, least: int = 2) -> SavedActivations:
     return SavedActivations(kept, tuple(others))
 
 
-def _folder(path: Path) -> Arrays:
+def _folder(path: Path) -> dict[str, Numbers]:
     files = read_json(path / INDEX)
     if not isinstance(files, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in files.values()
@@ -87,7 +84,7 @@ def _folder(path: Path) -> Arrays:
         raise InputError(f"can't be read: {error}", where=str(path)) from error
 
 
-def _parquet(path: Path) -> Arrays:
+def _parquet(path: Path) -> dict[str, Numbers]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -99,7 +96,7 @@ def _parquet(path: Path) -> Arrays:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"can't be read: {error}", where=str(path)) from error
-    found: Arrays = {}
+    found: dict[str, Numbers] = {}
     for field, column in zip(table.schema, table.columns, strict=True):
         if not pa.types.is_fixed_size_list(field.type):
             continue

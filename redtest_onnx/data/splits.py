@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.data.dataset import Dataset, Subset
 
 _MOST_HOLDOUT = 512

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from redtest_onnx.errors import RedtestError
 
+Piece = TypeVar("Piece", bound=Hashable)
+"""A piece of work, such as the path of a model. Its text is what errors would name it by."""
 Result = TypeVar("Result")
-Work = Callable[[str], Result]
-"""Takes the name of a piece of work; must be picklable, like its result."""
+Work = Callable[[Piece], Result]
+"""Does a piece of work; must be picklable, like pieces and results."""
 
 
 @dataclass(frozen=True)
-class JobResult(Generic[Result]):
+class JobResult(Generic[Piece, Result]):
     """A piece of work that came to its end.
 
     Attributes:
-        name: which one.
+        piece: which one.
         value: what came out; None if it failed.
         error: why it failed, in words for the user; None if it did not.
     """
 
-    name: str
+    piece: Piece
     value: Result | None = None
     error: str | None = None
 
 
-class Engine(Protocol[Result]):
+class Engine(Protocol[Piece, Result]):
     """Runs pieces of work; a context, which frees workers at its end."""
 
     @property
     def slots(self) -> int:
         """How many pieces run at a time; more than that need not be submitted."""
 
-    def submit(self, name: str) -> None:
+    def submit(self, piece: Piece) -> None:
         """Begin a piece of work, or queue it."""
 
-    def wait(self) -> JobResult[Result]:
+    def wait(self) -> JobResult[Piece, Result]:
         """The next piece that has come to its end. Call only with work submitted."""
 
     def __enter__(self) -> Self:
@@ -51,10 +53,10 @@ class Engine(Protocol[Result]):
         """Stop workers; what has not finished is dropped."""
 
 
-def attempt(work: Work[Result], name: str) -> JobResult[Result]:
+def attempt(work: Work[Piece, Result], piece: Piece) -> JobResult[Piece, Result]:
     """Run one piece. What the user can be told about is a result like others; a bug is raised."""
     try:
-        return JobResult(name, work(name))
+        return JobResult(piece, work(piece))
     except RedtestError as error:
-        elsewhere = error.where is not None and error.where != name
-        return JobResult(name, error=f"{error.where}: {error.what}" if elsewhere else error.what)
+        elsewhere = error.where is not None and error.where != str(piece)
+        return JobResult(piece, error=f"{error.where}: {error.what}" if elsewhere else error.what)

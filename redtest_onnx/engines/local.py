@@ -11,26 +11,26 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Generic, Self
 
-from redtest_onnx.engines.base import JobResult, Result, Work, attempt
+from redtest_onnx.engines.base import JobResult, Piece, Result, Work, attempt
 from redtest_onnx.engines.isolation import keep_working_folder_out
 
 _ATTEMPTS = 3
 
 
-class Inline(Generic[Result]):
+class Inline(Generic[Piece, Result]):
     """Does the work when it is waited for, in this process."""
 
     slots = 1
 
-    def __init__(self, work: Work[Result]) -> None:
+    def __init__(self, work: Work[Piece, Result]) -> None:
         self._work = work
-        self._queue: deque[str] = deque()
+        self._queue: deque[Piece] = deque()
 
-    def submit(self, name: str) -> None:
+    def submit(self, piece: Piece) -> None:
         """Queue a piece."""
-        self._queue.append(name)
+        self._queue.append(piece)
 
-    def wait(self) -> JobResult[Result]:
+    def wait(self) -> JobResult[Piece, Result]:
         """Do the next piece."""
         return attempt(self._work, self._queue.popleft())
 
@@ -43,7 +43,7 @@ class Inline(Generic[Result]):
         self._queue.clear()
 
 
-class Processes(Generic[Result]):
+class Processes(Generic[Piece, Result]):
     """A pool of local processes.
 
     Python gives up a whole pool when one of its processes dies, so a new one takes over what was under way;
@@ -54,31 +54,31 @@ class Processes(Generic[Result]):
         workers: number of processes.
     """
 
-    def __init__(self, work: Work[Result], workers: int) -> None:
+    def __init__(self, work: Work[Piece, Result], workers: int) -> None:
         self.slots = workers
         self._work = work
-        self._futures: dict[Future[JobResult[Result]], str] = {}
-        self._lost: Counter[str] = Counter()
-        self._failed: deque[JobResult[Result]] = deque()
+        self._futures: dict[Future[JobResult[Piece, Result]], Piece] = {}
+        self._lost: Counter[Piece] = Counter()
+        self._failed: deque[JobResult[Piece, Result]] = deque()
 
-    def submit(self, name: str) -> None:
+    def submit(self, piece: Piece) -> None:
         """Begin a piece, or queue it."""
         try:
-            future = self._pool.submit(attempt, self._work, name)
+            future = self._pool.submit(attempt, self._work, piece)
         except BrokenProcessPool:
-            self._recover([name])
+            self._recover([piece])
         else:
-            self._futures[future] = name
+            self._futures[future] = piece
 
-    def wait(self) -> JobResult[Result]:
+    def wait(self) -> JobResult[Piece, Result]:
         """The next piece that has ended."""
         while not self._failed:
             done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
             future = done.pop()
-            name = self._futures.pop(future)
+            piece = self._futures.pop(future)
             if not isinstance(future.exception(), BrokenProcessPool):
                 return future.result()
-            self._recover([name])
+            self._recover([piece])
         return self._failed.popleft()
 
     def __enter__(self) -> Self:
@@ -96,19 +96,19 @@ class Processes(Generic[Result]):
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.slots, context, initializer=_end_with_parent)
 
-    def _recover(self, lost: list[str]) -> None:
+    def _recover(self, lost: list[Piece]) -> None:
         """A new pool for what the broken one had not finished."""
         finished = {f: n for f, n in self._futures.items() if f.done() and f.exception() is None}
-        lost += [name for future, name in self._futures.items() if future not in finished]
+        lost += [piece for future, piece in self._futures.items() if future not in finished]
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool, self._futures = self._start(), finished
         self._lost.update(lost)
-        for name in lost:
-            if self._lost[name] < _ATTEMPTS:
-                self.submit(name)
+        for piece in lost:
+            if self._lost[piece] < _ATTEMPTS:
+                self.submit(piece)
             else:
                 text = f"its process died {_ATTEMPTS} times, out of memory perhaps"
-                self._failed.append(JobResult(name, error=text))
+                self._failed.append(JobResult(piece, error=text))
 
 
 def _end_with_parent() -> None:

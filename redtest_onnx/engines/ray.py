@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Generic, Self
 
-from redtest_onnx.engines.base import JobResult, Result, Work, attempt
+from redtest_onnx.engines.base import JobResult, Piece, Result, Work, attempt
 from redtest_onnx.engines.isolation import keep_working_folder_out
 from redtest_onnx.errors import InputError
 
@@ -17,7 +17,7 @@ _ATTEMPTS = 3
 _PATIENCE = 10.0  # seconds
 
 
-class RayEngine(Generic[Result]):
+class RayEngine(Generic[Piece, Result]):
     """One Ray task a piece, one core each. Ray itself runs a task again whose worker or node died.
 
     Args:
@@ -25,26 +25,26 @@ class RayEngine(Generic[Result]):
         address: of the cluster's head, "auto" for the one this machine belongs to; None starts one here.
     """
 
-    def __init__(self, work: Work[Result], address: str | None) -> None:
+    def __init__(self, work: Work[Piece, Result], address: str | None) -> None:
         self._ray = _ray()
         self._work, self._address, self._folder = work, address, os.getcwd()
-        self._running: dict[Any, str] = {}
+        self._running: dict[Any, Piece] = {}
         self.slots = 1
 
-    def submit(self, name: str) -> None:
+    def submit(self, piece: Piece) -> None:
         """Begin a piece, or queue it."""
-        self._running[self._task.remote(self._folder, self._shared, name)] = name
+        self._running[self._task.remote(self._folder, self._shared, piece)] = piece
 
-    def wait(self) -> JobResult[Result]:
+    def wait(self) -> JobResult[Piece, Result]:
         """The next piece that has ended."""
         (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
-        name = self._running.pop(reference)
+        piece = self._running.pop(reference)
         deaths = self._ray.exceptions
         try:
-            finished: JobResult[Result] = self._ray.get(reference)
+            finished: JobResult[Piece, Result] = self._ray.get(reference)
         except (deaths.WorkerCrashedError, deaths.NodeDiedError, deaths.OutOfMemoryError) as error:
             text = f"its worker died {_ATTEMPTS} times ({type(error).__name__})"
-            return JobResult(name, error=text)
+            return JobResult(piece, error=text)
         return finished
 
     def __enter__(self) -> Self:
@@ -76,11 +76,11 @@ class RayEngine(Generic[Result]):
             ) from error
 
 
-def _attempt_in(folder: str, work: Work[Result], name: str) -> JobResult[Result]:
+def _attempt_in(folder: str, work: Work[Piece, Result], piece: Piece) -> JobResult[Piece, Result]:
     """Run one piece in the driver's working folder, which paths may be relative to."""
     with suppress(OSError):  # a worker on another machine may have no such folder
         os.chdir(folder)
-    return attempt(work, name)
+    return attempt(work, piece)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from redtest_onnx.checks import Positive, check_settings
-from redtest_onnx.engines.base import Engine, JobResult, Result, Work
+from redtest_onnx.engines.base import Engine, JobResult, Piece, Result, Work
 from redtest_onnx.engines.ray import RayEngine
 
 EngineName = Literal["local", "ray"]
@@ -30,7 +30,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         check_settings(self)
 
-    def open(self, work: Work[Result]) -> Engine[Result]:
+    def open(self, work: Work[Piece, Result]) -> Engine[Piece, Result]:
         """The engine for a kind of work.
 
         Raises:
@@ -44,17 +44,19 @@ class EngineOptions:
         return Processes(work, self.workers) if self.workers > 1 else Inline(work)
 
 
-def run_all(work: Work[Result], names: Sequence[str], options: EngineOptions) -> Iterator[JobResult[Result]]:
+def run_all(
+    work: Work[Piece, Result], pieces: Sequence[Piece], options: EngineOptions
+) -> Iterator[JobResult[Piece, Result]]:
     """Do all of a list of work; yields what has ended as it does."""
     with options.open(work) as engine:
-        yield from run_on(engine, names)
+        yield from run_on(engine, pieces)
 
 
-def run_on(engine: Engine[Result], names: Sequence[str]) -> Iterator[JobResult[Result]]:
+def run_on(engine: Engine[Piece, Result], pieces: Sequence[Piece]) -> Iterator[JobResult[Piece, Result]]:
     """Do a list of work on an engine that is open; yields what has ended as it does."""
     running = 0
-    for name in names:
-        engine.submit(name)
+    for piece in pieces:
+        engine.submit(piece)
         running += 1
         if running >= engine.slots:
             yield engine.wait()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.index import GraphIndex, index_of, reads
@@ -18,8 +19,6 @@ from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.surgery import drop_unused
 from redtest_onnx.graph.weights import change_operands, store
-
-Indices = npt.NDArray[np.int64]
 
 
 def keep_channels(model: Model, kept: Mapping[str, Indices]) -> Model:

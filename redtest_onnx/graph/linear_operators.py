@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Float64s
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 
-Floats = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 
 
@@ -73,10 +72,10 @@ class LinearOperator:
     input: str
     output: str
     target: str
-    scale: Floats
+    scale: Float64s
     transposed: bool
     bias: Pair | None
-    bias_scale: Floats
+    bias_scale: Float64s
     geometry: Geometry | None
     groups: int = 1
 
@@ -161,7 +160,7 @@ class _Affine:
     """An affine operator: its node, factor per channel, which input it adds (or none), and its output."""
 
     node: int
-    factor: Floats
+    factor: Float64s
     constant: int | None
     output: str
 

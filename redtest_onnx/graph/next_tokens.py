@@ -18,6 +18,7 @@ _CAUSAL = frozenset({"Trilu", "com.microsoft:GroupQueryAttention"})
 _COMPARISONS = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 _SAME_VALUES = ops.CARRIERS | ops.RESHAPES
 _INTEGERS = frozenset({onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL})
+_LOOKUPS = frozenset({"Gather", ops.MS + "GatherBlockQuantized"})  # of a table's rows, by a second operand
 _PADDED = 64  # tables are rounded up to multiples of this
 _LARGEST_MASK = 1 << 24  # elements that are read to see whether a stored matrix is a mask
 
@@ -106,7 +107,7 @@ def _tables(model: Model, index: GraphIndex) -> list[int]:
     }  # theirs may be the larger table
     found = []
     for node in index.nodes:
-        if node.op_type != "Gather" or (stored := index.initializers.get(node.input[0])) is None:
+        if ops.qualified(node) not in _LOOKUPS or (stored := index.initializers.get(node.input[0])) is None:
             continue
         name = node.input[1]
         while name in index.producer and index.nodes[index.producer[name]].op_type in _SAME_VALUES:
@@ -134,6 +135,8 @@ def _widths(index: GraphIndex, spec: TensorSpec) -> tuple[int, ...]:
 
 def _matrix(index: GraphIndex, node: onnx.NodeProto) -> tuple[int, ...]:
     """Sizes of the stored matrix that a node multiplies by; () where there is none."""
+    if ops.qualified(node) == ops.MS + "MatMulNBits":
+        return tuple(int(str(ops.attribute(node, size))) for size in ("K", "N"))
     for name in node.input[1:2]:
         stored = index.initializers.get(name)
         if stored is not None and len(stored.dims) == 2:

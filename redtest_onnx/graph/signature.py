@@ -8,6 +8,7 @@ from math import prod
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.axes import Axis, axes_of
+from redtest_onnx.graph.denotations import denoted_axes
 from redtest_onnx.graph.head_sizes import cache_sizes
 from redtest_onnx.graph.image_size import declared_image_size
 from redtest_onnx.graph.index import index_of
@@ -100,7 +101,7 @@ def fixed_batch(model: Model) -> int | None:
     Raises:
         InputError: a batch size that can only be a mistake.
     """
-    axes = _sample_axes(model)
+    axes = sample_axes(model)
     if _no_samples(model, axes):
         return 1
     states = state_inputs(model)
@@ -131,7 +132,7 @@ def batch_axes(model: Model) -> dict[str, int | None]:
 
     Shared are scalars, and what keeps a size of its own where the batch is another or open.
     """
-    fixed, states, samples = fixed_batch(model), state_inputs(model), _sample_axes(model)
+    fixed, states, samples = fixed_batch(model), state_inputs(model), sample_axes(model)
     if _no_samples(model, samples):
         return {spec.name: None for spec in model.inputs}
     axes: dict[str, int | None] = {}
@@ -170,9 +171,10 @@ def cross_caches(model: Model) -> frozenset[str]:
     return frozenset(cross) if caches - cross else frozenset()
 
 
-def _sample_axes(model: Model) -> dict[str, int | None]:
+def sample_axes(model: Model) -> dict[str, int | None]:
     """Where each input has its samples, states aside: in front, or where recurrent operators have them.
 
+    What the file denotes is believed.
     A first axis is none of samples where operators move along it (steps, positions), where another input's
     values point to its rows, where the same symbol stands on another axis, or where it has a size and a
     linear operator sums over it: the features of one vector, the channels of one image.
@@ -202,6 +204,7 @@ def _sample_axes(model: Model) -> dict[str, int | None]:
             k = found[name]
             if k is not None and axes[k].size is not None and not _holds_samples(axes[k]):
                 found[name] = None
+    found |= {name: axis for name, axis in denoted_axes(model).items() if name in found}
     return {spec.name: found.get(spec.name, 0) for spec in model.inputs}
 
 

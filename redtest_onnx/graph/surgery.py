@@ -22,9 +22,11 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph.denotations import denote_axes
 from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.index import index_of, reads
 from redtest_onnx.graph.model import Model
+from redtest_onnx.graph.signature import sample_axes
 
 Item = TypeVar("Item")
 
@@ -62,7 +64,8 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
 
     Returns:
         A new model without a place on disk that refers to the same external data. Signature, metadata and
-        operator sets are those of `model`; nothing unused is left. With no removals it equals `model`.
+        operator sets are those of `model`; nothing unused is left. Inputs whose samples are not in front say
+        so, since operators that told it may be removed. With no removals it equals `model`.
 
     Raises:
         InputError: an entry or exit is not in the graph, or the graph can't be edited.
@@ -77,6 +80,7 @@ def remove_regions(model: Model, removals: Sequence[Removal]) -> Model:
         return model
     proto = _edited(model, remove)
     drop_unused(proto.graph)
+    denote_axes(proto.graph.input, sample_axes(model))
     return finished(model, proto)
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from redtest_onnx.checks import check
 from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
 from redtest_onnx.library.opening import ModelLike, Opening, open_model, open_workbench, opened_workbench
@@ -70,10 +71,14 @@ def plan(
         InputError: the model doesn't run on the data, or a limit can't be kept.
         NegativeVerdictError: a target can't be reached.
     """
+    from redtest_onnx.pruning.prune import PruneSettings
     from redtest_onnx.pruning.prune import plan as choose
 
+    check("settings", settings, PruneSettings | None)
     budget, how = _budget(limits)
-    bench = open_workbench(model, data, **_seeded(how, settings))
+    bench = open_workbench(
+        model, data, **_seeded(how, model, 0 if settings is None else settings.similarity.seed)
+    )
     return choose(bench, budget, settings, analysis=analysis, progress=progress)[0]
 
 
@@ -104,9 +109,12 @@ def prune(
     """
     from redtest_onnx.pruning import prune as pruning
 
+    check("settings", settings, pruning.PruneSettings | None)
     budget, how = _budget(limits, plan)
     max_drop = budget.max_drop if plan is None else None  # a plan that is given is not held to any
-    bench = open_workbench(model, data, **_seeded(how, settings))
+    bench = open_workbench(
+        model, data, **_seeded(how, model, 0 if settings is None else settings.similarity.seed)
+    )
     chosen = settings or pruning.PruneSettings()
     if plan is None:
         plan, analysis = pruning.plan(bench, budget, chosen, analysis=analysis, progress=progress)
@@ -164,12 +172,11 @@ def finetune(
     from redtest_onnx.training.settings import TrainingSettings
     from redtest_onnx.training.tracked import note_trained, note_training, tracked_watch
 
+    check("settings", settings, TrainingSettings | None)
     tracking = TrackingOptions.of(how.pop("track", ()), how.pop("run_name", None))
     settings = settings or TrainingSettings()
-    if not isinstance(model, Workbench):
-        how.setdefault("seed", settings.seed)
     opening = Opening(**how)  # type: ignore[typeddict-unknown-key]
-    bench = open_workbench(model, data, **opening)
+    bench = open_workbench(model, data, **_seeded(opening, model, settings.seed))
     others = None if validation is None else open_data(validation, bench.model, images=how.get("images"))
     imitated = None if teacher is None else open_model(teacher)
     with tracking.open("finetune", here=leads()) as tracked:
@@ -238,10 +245,10 @@ def _of_plan(plan: Plan, bench: Workbench, settings: AnalysisSettings) -> Analys
     return replace(settings, granularity=plan.granularity(bench) or "auto")
 
 
-def _seeded(how: Opening, settings: PruneSettings | None) -> Opening:
-    """One seed for all: that of the settings, where none is given."""
-    if settings is not None and settings.similarity.seed:
-        how.setdefault("seed", settings.similarity.seed)
+def _seeded(how: Opening, model: ModelLike, seed: int) -> Opening:
+    """One seed for all: that of the settings, where none is given and a workbench has none yet."""
+    if seed and not isinstance(model, Workbench):
+        how.setdefault("seed", seed)
     return how
 
 
@@ -263,6 +270,7 @@ def _budget(limits: BudgetArguments, plan: Plan | None = None) -> tuple[Budget, 
         raise InputError(f"@{next(iter(said))} and @plan exclude each other", hint="give one of them")
     whole = limits.get("budget")
     if whole is not None:
+        check("budget", whole, Budget)
         if len(said) > 1:
             raise InputError(
                 f"@budget and @{next(k for k in said if k != 'budget')} exclude each other",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redtest_onnx.checks import Positive
+from redtest_onnx.checks import Positive, check
 from redtest_onnx.data.open import DataLike
 from redtest_onnx.errors import InputError
 from redtest_onnx.layers.granularity import GranularityChoice
@@ -47,6 +47,7 @@ def analyze(
     Raises:
         InputError: fewer than two layers or four samples, or the model doesn't run on the data.
     """
+    check("settings", settings, AnalysisSettings | None)
     settings = settings or AnalysisSettings()
     return measure_layers(opened_workbench(model, data, options, settings.seed), settings, progress)
 
@@ -107,7 +108,6 @@ def activations(
     Raises:
         InputError: a pattern names no tensor, or the model doesn't run on the data.
     """
-    from redtest_onnx.checks import check
     from redtest_onnx.runtime.activations import SYNTHETIC, expose_tensors, iterate_activations
 
     check("samples", samples, Positive | None)
@@ -138,7 +138,6 @@ def find_layers(
     Raises:
         InputError: the model doesn't run on the data, or no layer is called so.
     """
-    from redtest_onnx.checks import check
     from redtest_onnx.similarity.selection import select_layers
 
     check("granularity", granularity, GranularityChoice)
@@ -171,6 +170,7 @@ def compare_files(
     """
     from redtest_onnx.similarity.files import compare_files as hold
 
+    check("settings", settings, AnalysisSettings | None)
     settings = settings or AnalysisSettings()
     sides = [opened_workbench(model, data, options, settings.seed) for model in (first, second)]
     return hold(sides[0], sides[1], settings, diverges_below=diverges_below, progress=progress)
@@ -202,6 +202,7 @@ def compare(
     """
     from redtest_onnx.similarity.compare import compare as cross
 
+    check("settings", settings, AnalysisSettings | None)
     if second is None and other_data is None:
         raise InputError("there is nothing to compare it with", hint="give a second model, or @other_data")
     settings = settings or AnalysisSettings()
@@ -261,7 +262,7 @@ def sparsity(
 
 
 def rank(
-    models: Mapping[str, ModelLike] | Sequence[ModelLike],
+    models: Mapping[str, ModelLike] | Sequence[ModelLike] | ModelLike,
     data: DataLike = None,
     settings: RankingSettings | None = None,
     *,
@@ -271,7 +272,7 @@ def rank(
     """Put trained models in order by accuracy, cost and redundancy.
 
     Args:
-        models: the models, by name or one after the other.
+        models: the models, by name or one after the other; or one.
         data: samples for all of them, with labels.
         settings: how candidates are scored.
         similarity: how redundancy is measured.
@@ -283,10 +284,14 @@ def rank(
     from redtest_onnx.ranking.models import measure_candidate
     from redtest_onnx.ranking.rank import RankingSettings, rank_candidates
 
+    check("settings", settings, RankingSettings | None)
+    check("similarity", similarity, AnalysisSettings | None)
     settings, similarity = settings or RankingSettings(), similarity or AnalysisSettings()
-    named = models if isinstance(models, Mapping) else _named(models)
+    if not isinstance(models, Mapping):
+        one = isinstance(models, str | bytes) or not isinstance(models, Sequence)
+        models = _named([models] if one else models)  # type: ignore[list-item,arg-type]
     candidates = []
-    for name, model in named.items():
+    for name, model in models.items():
         with opened_workbench(model, data, options, similarity.seed) as bench:
             timed = settings.cost == "latency"
             candidates.append(measure_candidate(name, bench, similarity, timed=timed))

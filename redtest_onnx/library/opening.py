@@ -10,10 +10,11 @@ from typing import TypeAlias, TypedDict, Unpack
 
 import onnx
 
+from redtest_onnx.checks import check
 from redtest_onnx.data.images import ImageOptions
 from redtest_onnx.data.open import DataLike, open_data
 from redtest_onnx.data.saved_activations import holds_activations
-from redtest_onnx.errors import InputError
+from redtest_onnx.errors import InputError, SettingError
 from redtest_onnx.graph.files import load, parse
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import Shape
@@ -78,7 +79,11 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
 
     Raises:
         InputError: the model or the data can't be read or don't fit, or both are in the workbench already.
+        SettingError: no such keyword.
     """
+    for name in how:
+        if name not in Opening.__annotations__:
+            raise SettingError("keyword", name, Opening.__annotations__)
     if isinstance(model, Workbench):
         named = [*(["data"] if data is not None else []), *how]
         if named:
@@ -89,6 +94,7 @@ def open_workbench(model: ModelLike, data: DataLike = None, **how: Unpack[Openin
         return model
     if isinstance(model, str | os.PathLike) and data is None and holds_activations(Path(model)):
         return activation_workbench(Path(model), how.get("options") or RunOptions(), how.get("seed", 0))
+    check("options", how.get("options"), RunOptions | None)
     opened, seed = open_model(model), how.get("seed", 0)
     images, shapes = how.get("images"), how.get("shapes")
     samples = open_data(data, opened, split=how.get("split"), images=images, shapes=shapes, seed=seed)

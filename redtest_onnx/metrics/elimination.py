@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Float64s = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+from redtest_onnx.arrays import Float64s, Indices
 
 RIDGE = 1e-3
 """Penalty on the weights, relative to the mean variance of what they multiply."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
-from redtest_onnx.metrics.cka import UNBIASED_SAMPLES
+from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, hsic_of_sums
 from redtest_onnx.metrics.grams import beyond_rounding
 
 # Elements of the blocks that are held at a time: of Grams for all layers, or of features in float64.
@@ -19,10 +19,8 @@ _BLOCK_ELEMENTS = 1 << 25
 def full_hsic(layers: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
     """Unbiased HSIC of linear kernels from features, without a whole n x n matrix.
 
-    Few features are compared in feature space: |X^T Y|_F^2 for all pairs from one product of all features.
-    Where that is more work than Gram matrices, these are made block by block and summed:
-    HSIC = (sum K L + S_K S_L / ((n-1)(n-2)) - 2/(n-2) r_K . r_L) / (n(n-3)), with row sums r and totals S of
-    matrices with a zero diagonal (Song et al. 2012, equation 4).
+    Few features are compared in feature space. Where that is more work than Gram matrices, these are made
+    block by block and summed.
 
     Args:
         layers: per layer [n, p], float32 or float64; may be memory-mapped.
@@ -44,13 +42,13 @@ def full_hsic(layers: Sequence[Array], others: Sequence[Array] | None = None) ->
     first = [_Centred(x) for x in layers]
     partners = first if others is None else [_Centred(x) for x in others]
     if _feature_space_is_cheaper(first, partners, n):
-        products = _in_feature_space(first, partners, n)
+        sums = _in_feature_space(first, partners)
     else:
-        products = _in_blocks(first, partners, n)
+        sums = _in_blocks(first, partners, n)
     scales = [
         namespace(layers[0]).asarray([layer.scale**2 for layer in group]) for group in (first, partners)
     ]
-    hsic = products * scales[0][:, None] * scales[1] / (n * (n - 3))
+    hsic = hsic_of_sums(*sums) * scales[0][:, None] * scales[1]
     for axis, group in enumerate((first, partners)):
         for k, layer in enumerate(group):
             if layer.constant:
@@ -104,23 +102,27 @@ def _feature_space_is_cheaper(first: list[_Centred], second: list[_Centred], n: 
     return in_features <= in_grams
 
 
-def _in_feature_space(first: list[_Centred], second: list[_Centred], n: int) -> Array:
-    """n(n-3) times HSIC; see `unbiased_hsic_features` for the terms."""
+def _in_feature_space(first: list[_Centred], second: list[_Centred]) -> tuple[Array, Array, Array]:
+    """What `hsic_of_sums` takes, of Gram matrices with a zero diagonal: <K, L> and the sums of their rows.
+
+    Of centred features X and Y <K, L> is |X^T Y|_F^2 - sum_i |x_i|^2 |y_i|^2, and a row of K sums up to
+    -|x_i|^2.
+    """
     xp = namespace(first[0].features)
     columns = [layer.whole() for layer in second]
     norms = xp.stack([xp.square(column).sum(axis=1) for column in columns])
-    result = xp.empty((len(first), len(second)))
+    own = norms if second is first else xp.empty((len(first), norms.shape[1]))
+    products = xp.empty((len(first), len(second)))
     for i, layer in enumerate(first):
         x = layer.whole()
-        own = xp.square(x).sum(axis=1)
+        own[i] = xp.square(x).sum(axis=1)
         crossed = xp.stack([xp.square(x.T @ column).sum() for column in columns])
-        totals = own.sum() * norms.sum(axis=1) / ((n - 1) * (n - 2))
-        result[i] = crossed - n / (n - 2) * (norms @ own) + totals
-    return result
+        products[i] = crossed - norms @ own[i]
+    return products, -own, -norms
 
 
-def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> Array:
-    """n(n-3) times HSIC, from Grams of blocks of samples for all layers at a time."""
+def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> tuple[Array, Array, Array]:
+    """The same, from Grams of blocks of samples for all layers at a time."""
     xp = namespace(first[0].features)
     same = second is first
     layers = first if same else [*first, *second]
@@ -140,9 +142,7 @@ def _in_blocks(first: list[_Centred], second: list[_Centred], n: int) -> Array:
         flat = grams.reshape(len(layers), -1)
         weight = 1 if diagonal else 2
         products += weight * (flat[:split] @ (flat if same else flat[split:]).T)
-    left, right = sums[:split], sums if same else sums[split:]
-    totals = left.sum(axis=1)[:, None] * right.sum(axis=1) / ((n - 1) * (n - 2))
-    return products + totals - 2 / (n - 2) * (left @ right.T)
+    return products, sums[:split], sums if same else sums[split:]
 
 
 def _lower_blocks(n: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

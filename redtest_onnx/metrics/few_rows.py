@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.metrics.least_squares import RidgeFit, Rows
-from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, solved
+from redtest_onnx.arrays import Float64s, Numbers, Values
+from redtest_onnx.metrics.least_squares import RidgeFit
+from redtest_onnx.metrics.penalised import Diagnosis, diagnosis, solved
 from redtest_onnx.metrics.ridge import NormalEquations, same_float
 from redtest_onnx.metrics.tiled import Each, gram, in_tiles, in_turn, transposed_product
-
-Floats = npt.NDArray[Any]
 
 _BLOCK = 256  # rows that are held in float64 at a time
 
@@ -37,19 +36,19 @@ class FewRows:
 
     def __init__(self, each: Each = in_turn) -> None:
         self._each = each
-        self._x: list[Floats] = []  # the same list in equations with other targets
+        self._x: list[Numbers] = []  # the same list in equations with other targets
         self._finite: list[npt.NDArray[np.bool_]] = []
-        self._y: list[Floats] = []
+        self._y: list[Numbers] = []
         self._known = False
         self._own: _Products | None = None
-        self._joint: tuple[list[Floats], _Products] | None = None
+        self._joint: tuple[list[Numbers], _Products] | None = None
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return sum(map(len, self._x))
 
-    def add(self, x: Rows, y: Rows) -> None:
+    def add(self, x: Values, y: Values) -> None:
         """Add rows x [n, 1, p] and y [n, 1, q]; those with values that are not finite are left out.
 
         Behind `without_targets`, x is taken as known.
@@ -64,7 +63,7 @@ class FewRows:
         self._y.append(b if finite.all() else b[finite])
         self._own = self._joint = None
 
-    def _add_targets(self, y: Floats) -> None:
+    def _add_targets(self, y: Numbers) -> None:
         finite = np.isfinite(y).all(axis=1)
         if not finite.all():
             place = len(self._y)
@@ -166,12 +165,12 @@ class _Products:
         inner: [n, n] inner products of `near`.
     """
 
-    near: Floats
+    near: Numbers
     point: Float64s
     inner: Float64s
 
     @classmethod
-    def of(cls, parts: Sequence[Floats], each: Each) -> _Products:
+    def of(cls, parts: Sequence[Numbers], each: Each) -> _Products:
         """Of all rows [n, p] of some parts."""
         near = np.concatenate(parts)
         point = _mean(near).astype(near.dtype)
@@ -205,7 +204,7 @@ class _Centred:
         mean: [p].
     """
 
-    near: Floats
+    near: Numbers
     offset: Float64s
     inner: Float64s
     mean: Float64s
@@ -217,13 +216,13 @@ class _Centred:
         return found
 
 
-def _mean(rows: Floats) -> Float64s:
+def _mean(rows: Numbers) -> Float64s:
     """[p], in float64; zero of no rows."""
     found: Float64s = rows.mean(axis=0, dtype=np.float64) if len(rows) else np.zeros(rows.shape[1])
     return found
 
 
-def _about_mean(parts: Sequence[Floats], intercept: bool) -> tuple[Float64s, Float64s]:
+def _about_mean(parts: Sequence[Numbers], intercept: bool) -> tuple[Float64s, Float64s]:
     """Targets [n, q] about their mean, and that; about zero without bias."""
     y: Float64s = np.concatenate(parts, dtype=np.float64)
     mean = _mean(y) if intercept else np.zeros(y.shape[1])

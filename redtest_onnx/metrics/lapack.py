@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Float64s = npt.NDArray[np.float64]
+from redtest_onnx.arrays import Float64s
+
 Name = Literal["dpotrf", "dpotrs"]
 
 _LOWER = b"L"

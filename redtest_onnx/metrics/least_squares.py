@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.metrics.penalised import Diagnosis, Float64s
+from redtest_onnx.arrays import Float64s, Values
+from redtest_onnx.metrics.penalised import Diagnosis
 from redtest_onnx.metrics.tiled import Each, in_turn
-
-Rows = npt.NDArray[np.generic]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _NEAR = 1e-3  # of the least error: so much more is taken for the sake of a larger penalty
@@ -42,7 +40,7 @@ class LeastSquares(Protocol):
     def rows(self) -> int:
         """Number of rows."""
 
-    def add(self, x: Rows, y: Rows) -> None:
+    def add(self, x: Values, y: Values) -> None:
         """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
 
     def merged(self, other: Self) -> Self:

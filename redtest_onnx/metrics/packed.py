@@ -8,21 +8,21 @@ from functools import cached_property
 from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace
 from redtest_onnx.metrics.cka import (
     BIASED_SAMPLES,
     CONSTANT,
     UNBIASED_SAMPLES,
+    centred_products,
     check_alike,
     gram_samples,
+    hsic_of_sums,
     hsic_scale,
     squared_norms,
 )
-
-Indices = npt.NDArray[np.int64]
 
 _QUIET = np.errstate(invalid="ignore", over="ignore")  # what is not finite becomes undefined, without words
 
@@ -32,17 +32,17 @@ class PackedGrams:
     """Gram matrices [L, n, n] at half their size, with the inner products of the centred ones.
 
     Centring costs several passes over each matrix, and changes inner products by what the sums of the rows
-    say: <K~, L~> = <K, L> - a r_K r_L + b S_K S_L with r = K 1 and S = 1^T K 1. For `u_centre` the diagonals
-    count as 0, a = 2 / (n-2) and b = 1 / ((n-1)(n-2)) (Song et al. 2012, equation 4); for `h_centre` a = 2/n
-    and b = 1/n^2. The Grams should be nearly centred: where <K, L> is much larger, float64 loses digits.
+    say, see `centred_products`. The Grams should be nearly centred: where <K, L> is much larger, float64
+    loses digits.
 
     Attributes:
         rows: [L, n(n-1)/2] float64, the elements below the diagonals; times the root of 2, so that products
             of two rows are those of the two matrices. Biased ones are followed by their n diagonal elements.
-        sums: [L, n] float64, r.
-        norms: [L] float64, <K~, K~>; 0 for a layer that does not vary.
+        sums: [L, n] float64, of the rows; unbiased ones without the diagonals.
+        norms: [L] float64, <K~, K~>; 0 for a layer without similarity to measure: one that does not vary
+            (rms at most 1e-5 of the Gram's), or with values that are not finite.
         samples: n.
-        unbiased: whether products are those after `u_centre`, or after `h_centre`.
+        unbiased: whether HSIC is that without bias.
     """
 
     rows: Array
@@ -61,10 +61,10 @@ class PackedGrams:
                 last.
             layers: their number L, at least 1.
             samples: n.
-            unbiased: as of `u_centre`, else as of `h_centre`.
+            unbiased: whether HSIC shall be that without bias.
 
         Raises:
-            InputError: as `u_centre`.
+            InputError: fewer than four samples (two with bias), or matrices that are not square.
         """
         width = samples * (samples - 1) // 2
         for k, gram in enumerate(grams):
@@ -87,7 +87,7 @@ class PackedGrams:
 
     @_QUIET
     def hsic(self, other: PackedGrams | None = None) -> Array:
-        """HSIC of all pairs of layers, as `hsic_matrix`.
+        """HSIC of all pairs of layers.
 
         Args:
             other: layers [M] measured on the same samples in the same order; these themselves if absent.
@@ -101,8 +101,8 @@ class PackedGrams:
         other = other or self
         check_alike(self.samples, other.samples)
         products = self._products if other is self else self.rows @ other.rows.T
-        sides = (self.sums, self.norms), (other.sums, other.norms)
-        return _hsic(products, *sides, unbiased=self.unbiased)
+        hsic = hsic_of_sums(products, self.sums, other.sums, unbiased=self.unbiased)
+        return _undefined(hsic, self.norms, other.norms)
 
     @_QUIET
     def hsic_without(self, left_out: Indices) -> Array:
@@ -136,8 +136,8 @@ class PackedGrams:
         sums = xp.take(self.sums, xp.asarray(kept), axis=1)
         sums -= part[:, : between.size].reshape(len(part), *between.shape).sum(axis=2) / np.sqrt(2)
         raw, rest = xp.diagonal(self._products), xp.diagonal(products)
-        side = sums, _norms(rest, raw, sums, unbiased=self.unbiased)
-        return _hsic(products, side, side, unbiased=self.unbiased)
+        norms = _norms(rest, raw, sums, unbiased=self.unbiased)
+        return _undefined(hsic_of_sums(products, sums, sums, unbiased=self.unbiased), norms, norms)
 
     @cached_property
     def _products(self) -> Array:
@@ -199,27 +199,15 @@ def _norms(products: Array, raw: Array, sums: Array, *, unbiased: bool) -> Array
         sums: [L, n].
         unbiased: as in `PackedGrams`.
     """
-    xp = namespace(sums)
-    a, b = _corrections(sums.shape[1], unbiased=unbiased)
-    norms = products - a * squared_norms(sums) + b * xp.square(sums.sum(axis=1))
-    return xp.where(norms > CONSTANT**2 * raw, norms, 0.0)
+    totals = sums.sum(axis=1)
+    norms = centred_products(
+        products, squared_norms(sums), (totals, totals), sums.shape[1], unbiased=unbiased
+    )
+    return namespace(sums).where(norms > CONSTANT**2 * raw, norms, 0.0)
 
 
-def _hsic(
-    products: Array, first: tuple[Array, Array], second: tuple[Array, Array], *, unbiased: bool
-) -> Array:
-    """HSIC [L, M] from products of rows, and the sums and norms of both sides."""
-    (sums, norms), (other_sums, other_norms) = first, second
-    n = sums.shape[1]
-    a, b = _corrections(n, unbiased=unbiased)
-    hsic = products - a * (sums @ other_sums.T)
-    hsic += b * sums.sum(axis=1)[:, None] * other_sums.sum(axis=1)
-    hsic *= hsic_scale(n, unbiased=unbiased)
+def _undefined(hsic: Array, norms: Array, other_norms: Array) -> Array:
+    """[L, M] HSIC, NaN in place where a layer does not vary."""
     hsic[norms == 0] = np.nan
     hsic[:, other_norms == 0] = np.nan
     return hsic
-
-
-def _corrections(n: int, *, unbiased: bool) -> tuple[float, float]:
-    """a and b of `PackedGrams`."""
-    return (2 / (n - 2), 1 / ((n - 1) * (n - 2))) if unbiased else (2 / n, 1 / n**2)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Float64s
 from redtest_onnx.metrics.lapack import factored, substitute
 from redtest_onnx.metrics.tiled import Each, in_tiles, in_turn
 
-Float64s = npt.NDArray[np.float64]
 Fresh = Callable[[int], Float64s]
 """Gives the symmetric matrix of a group, C-contiguous and new each time: it is overwritten."""
 

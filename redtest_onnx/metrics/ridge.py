@@ -16,8 +16,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.metrics.least_squares import RidgeFit, Rows
-from redtest_onnx.metrics.penalised import Diagnosis, Float64s, diagnosis, explained, solved
+from redtest_onnx.arrays import Float64s, Values
+from redtest_onnx.metrics.least_squares import RidgeFit
+from redtest_onnx.metrics.penalised import Diagnosis, diagnosis, explained, solved
 from redtest_onnx.metrics.symmetric import SymmetricSums, dense_total
 from redtest_onnx.metrics.tiled import Each, in_turn
 
@@ -41,6 +42,8 @@ class NormalEquations:
     def __init__(self, inputs: int, outputs: int, groups: int = 1, *, each: Each = in_turn) -> None:
         self.rows = 0
         self._each = each
+        self._complete = True  # no row was left out so far
+        self._known = False  # the rows of x are those of other targets
         self.shift: npt.NDArray[Any] | None = None
         """[groups, p] what is taken off x before products are formed; all sums that are merged share it."""
         self.products = [SymmetricSums.zeros(groups, inputs)]
@@ -50,68 +53,101 @@ class NormalEquations:
         self.y: Float64s = np.zeros((groups, outputs))
         self.yy: Float64s = np.zeros(groups)
 
-    def add(self, x: Rows, y: Rows) -> None:
+    def add(self, x: Values, y: Values) -> None:
         """Add rows x [n, groups, p], y [n, groups, q]; those with values that are not finite are left out."""
         for start in range(0, len(x), _CHUNK):
             self.include(self.sums(x[start : start + _CHUNK], y[start : start + _CHUNK]))
 
-    def choose_shift(self, x: Rows, y: Rows) -> None:
+    def choose_shift(self, x: Values, y: Values) -> None:
         """Take the mean of the first rows of all as the value about which products are formed."""
-        a, _ = _finite_rows(same_float(x), same_float(y))
+        a = same_float(x)
+        finite = _finite_rows(a, same_float(y))
+        a = a if finite.all() else a[finite]
         sums = _column_sums(a)
         if not np.isfinite(sums).all():  # of values near the end of single precision
             sums = _column_sums(a.astype(np.float64))
         self.shift = sums.reshape(a.shape[1:]) / max(len(a), 1)
 
-    def sums(self, x: Rows, y: Rows, *, targets_only: bool = False) -> NormalEquations:
+    def sums(self, x: Values, y: Values) -> NormalEquations:
         """The sums of some rows alone, in the precision of the rows; may run beside others in a thread.
 
         Args:
             x: [n, groups, p].
             y: [n, groups, q].
-            targets_only: leave out what depends on x alone.
+
+        Returns:
+            What `include` takes. Behind `without_targets`, of x it holds what is to be taken off again: rows
+            whose new targets are not finite.
         """
         if self.shift is None:
             self.choose_shift(x, y)
         a, b = same_float(x), same_float(y)
         found = object.__new__(NormalEquations)
-        found.shift = self.shift
+        found.shift, found._complete = self.shift, True
         with np.errstate(over="ignore", invalid="ignore"):
-            found._multiply(a, b, targets_only)
+            found._multiply(a, b, self._known)
             if not found._finite:  # which is found here, so that rows are not scanned for it
-                a, b = _finite_rows(a, b)
-                found._multiply(a.astype(np.float64), b.astype(np.float64), targets_only)
+                finite = _finite_rows(a, b)
+                found._complete = bool(finite.all())
+                wide = a.astype(np.float64)
+                found._multiply(wide[finite], b[finite].astype(np.float64), self._known)
+                if self._known and not found._complete:
+                    found._take_off(wide[~finite])
         return found
 
     def _multiply(self, x: npt.NDArray[Any], y: npt.NDArray[Any], targets_only: bool) -> None:
         """Set the sums to those of these rows, with products in their precision."""
-        assert self.shift is not None
-        self.rows = len(x)
-        a = np.ascontiguousarray((x - self.shift.astype(x.dtype)).transpose(1, 0, 2))
+        a = self._from_shift(x)
         b = np.ascontiguousarray(y.transpose(1, 0, 2))
-        self.products = [] if targets_only else [SymmetricSums.of_rows(a)]
         ones = np.ones((1, a.shape[1]), a.dtype)
-        self.x = np.zeros((0, 0)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
+        self.rows = 0 if targets_only else len(x)
+        self.products = [] if targets_only else [SymmetricSums.of_rows(a)]
+        self.x = np.zeros((1, 1)) if targets_only else (ones @ a)[:, 0].astype(np.float64)
         self.xy = a.transpose(0, 2, 1) @ b
         wide = b.astype(np.float64, copy=False)
         self.y = (np.ones((1, wide.shape[1])) @ wide)[:, 0]
         self.yy = np.array([np.vdot(part, part) for part in wide])
 
+    def _take_off(self, x: npt.NDArray[np.float64]) -> None:
+        """Take rows off what is summed up of x alone."""
+        a = self._from_shift(x)
+        self.rows -= len(x)
+        self.products.append(SymmetricSums.of_rows(a).negative())
+        self.x = self.x - a.sum(axis=1)
+
+    def _from_shift(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """[groups, n, p] rows less the shift, in their precision."""
+        assert self.shift is not None
+        return np.ascontiguousarray((x - self.shift.astype(x.dtype)).transpose(1, 0, 2))
+
     def include(self, part: NormalEquations) -> None:
         """Add the sums of further rows, which `sums` made."""
         self.shift = part.shift
-        if part.products:
-            self.rows += part.rows
+        self._complete &= part._complete
+        self.rows += part.rows
+        if not self._known:
             self.products[0].add(part.products[0])
-            self.x += part.x
+        elif len(self.products) == 1:  # which is that of other targets, too
+            self.products = [*self.products, *part.products]
+        elif part.products:
+            self.products[1].add(part.products[0])
+        self.x = self.x + part.x
         self.xy += part.xy
         self.y += part.y
         self.yy += part.yy
 
     def without_targets(self) -> NormalEquations:
-        """The same rows of x, to which other targets can be added."""
+        """The same rows of x, which are to be added again in the same order, with other targets.
+
+        Their products are taken as known, unless rows were left out: others may be so now.
+        """
         found = copy(self)
         found.xy, found.y, found.yy = (np.zeros_like(total) for total in (self.xy, self.y, self.yy))
+        found._known = self._complete
+        if not self._complete:
+            groups, size = self.x.shape
+            found.rows, found.x, found._complete = 0, np.zeros_like(self.x), True
+            found.products = [SymmetricSums.zeros(groups, size)]
         return found
 
     def merged(self, other: Self) -> Self:
@@ -237,12 +273,10 @@ def _times(x: Float64s, w: Float64s) -> Float64s:
     return found
 
 
-def _finite_rows(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Rows [n, groups, p] and [n, groups, q] without those with values that are not finite."""
-    if np.isfinite(_column_sums(x)).all() and np.isfinite(_column_sums(y)).all():
-        return x, y
-    finite = np.isfinite(x).all(axis=(1, 2)) & np.isfinite(y).all(axis=(1, 2))
-    return x[finite], y[finite]
+def _finite_rows(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """[n] which rows [n, groups, p] and [n, groups, q] hold finite values alone."""
+    finite: npt.NDArray[np.bool_] = np.isfinite(x).all(axis=(1, 2)) & np.isfinite(y).all(axis=(1, 2))
+    return finite
 
 
 def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -253,6 +287,6 @@ def _column_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return sums
 
 
-def same_float(values: Rows) -> npt.NDArray[Any]:
+def same_float(values: Values) -> npt.NDArray[Any]:
     """Values in single precision, or in float64 if they are wider."""
     return np.asarray(values, np.float64 if values.dtype.itemsize > 4 else np.float32)

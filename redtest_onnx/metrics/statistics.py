@@ -6,16 +6,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Float64s, Indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import Estimator, cka, cross_cka
 from redtest_onnx.metrics.msrs import ALPHA, THRESHOLD, msrs
 from redtest_onnx.metrics.packed import PackedGrams
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 # Layers permuted per repeat: tell the null well enough, whatever the number of layers.
 _PERMUTED_LAYERS = 4
@@ -35,7 +32,7 @@ class StandardErrors:
         batches: how many there were.
     """
 
-    cka: Floats
+    cka: Float64s
     msrs: float
     batches: int
 
@@ -116,7 +113,7 @@ def shuffled_null(centred: PackedGrams, rng: np.random.Generator, repeats: int =
     return ShuffledNull(*_mean_and_quantile(null), repeats)
 
 
-def norm_shares(norms: Floats) -> tuple[Floats, tuple[int, ...]]:
+def norm_shares(norms: Float64s) -> tuple[Float64s, tuple[int, ...]]:
     """What the top 1 % of samples by norm (at least one) make up of each layer (Nguyen et al. 2022).
 
     They dominate a layer where they carry ten times what they would if all norms were equal, or half of
@@ -137,7 +134,7 @@ def norm_shares(norms: Floats) -> tuple[Floats, tuple[int, ...]]:
     return share, tuple(int(i) for i in np.flatnonzero(share > min(_DOMINANCE * count / n, 0.5)))
 
 
-def largest_samples(norms: Floats, dominated: tuple[int, ...]) -> Indices:
+def largest_samples(norms: Float64s, dominated: tuple[int, ...]) -> Indices:
     """The samples that dominate any of the layers, as `norm_shares` found them.
 
     Args:
@@ -153,18 +150,18 @@ def _top_samples(n: int) -> int:
     return max(1, int(n * _TOP_SHARE))
 
 
-def _error_of_mean(values: Floats) -> Floats:
+def _error_of_mean(values: Float64s) -> Float64s:
     """Standard error of the mean over the first axis, of the values that are defined."""
     count = np.isfinite(values).sum(axis=0)
     mean = np.nansum(values, axis=0) / np.maximum(count, 1)
     squares = np.nansum((values - mean) ** 2, axis=0)
-    error: Floats = np.sqrt(squares / np.where(count > 1, count * (count - 1), np.nan))
+    error: Float64s = np.sqrt(squares / np.where(count > 1, count * (count - 1), np.nan))
     return error
 
 
-def _jackknife_error(values: Floats) -> Floats:
+def _jackknife_error(values: Float64s) -> Float64s:
     """Standard error of an estimate from its values with one batch left out, on the first axis."""
-    error: Floats = np.sqrt((len(values) - 1) * values.var(axis=0))
+    error: Float64s = np.sqrt((len(values) - 1) * values.var(axis=0))
     return error
 
 
@@ -175,7 +172,7 @@ def _drawn(rng: np.random.Generator, samples: int, layers: int) -> tuple[Indices
     return rng.choice(layers, _PERMUTED_LAYERS, replace=False) if few else np.arange(layers), order
 
 
-def _mean_and_quantile(values: Floats) -> tuple[float, float]:
+def _mean_and_quantile(values: Float64s) -> tuple[float, float]:
     """Mean and 95 % quantile of the values that are defined."""
     defined = values[np.isfinite(values)]
     if defined.size == 0:

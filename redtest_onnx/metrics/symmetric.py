@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[Any]
+from redtest_onnx.arrays import Numbers
 
 _BLOCK = 1024
 """Rows and columns of a block; what is no larger than that is one, kept whole."""
@@ -22,7 +22,7 @@ class SymmetricSums:
         block: makes the block [groups, rows, columns] of some rows and columns.
     """
 
-    def __init__(self, size: int, block: Callable[[slice, slice], Floats]) -> None:
+    def __init__(self, size: int, block: Callable[[slice, slice], Numbers]) -> None:
         self.size = size
         cuts = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
         cuts = cuts or [slice(0, 0)]
@@ -39,7 +39,7 @@ class SymmetricSums:
         return cls(size, lambda rows, columns: np.zeros((groups, _length(rows), _length(columns))))
 
     @classmethod
-    def of_rows(cls, rows: Floats) -> SymmetricSums:
+    def of_rows(cls, rows: Numbers) -> SymmetricSums:
         """x' x of rows x [groups, n, p], in their precision."""
         if len(rows) == 1:  # the product of a matrix with its own transpose takes half the work
             x = rows[0]
@@ -48,10 +48,10 @@ class SymmetricSums:
         return cls(rows.shape[2], lambda a, b: across[:, a] @ rows[:, :, b])
 
     @classmethod
-    def of_pairs(cls, left: Floats, right: Floats) -> SymmetricSums:
+    def of_pairs(cls, left: Numbers, right: Numbers) -> SymmetricSums:
         """a b' + b a' of vectors a and b, [groups, p] each."""
 
-        def block(rows: slice, columns: slice) -> Floats:
+        def block(rows: slice, columns: slice) -> Numbers:
             one = left[:, rows, None] * right[:, None, columns]
             one += right[:, rows, None] * left[:, None, columns]
             return one
@@ -64,7 +64,7 @@ class SymmetricSums:
         return bool(np.isfinite(self.diagonal).all())
 
     @property
-    def diagonal(self) -> Floats:
+    def diagonal(self) -> Numbers:
         """[groups, p]."""
         on = (self._blocks[k, k] for k in range(len(self._cuts)))
         return np.concatenate([np.diagonal(block, axis1=1, axis2=2) for block in on], axis=1)
@@ -74,10 +74,16 @@ class SymmetricSums:
         for place, block in self._blocks.items():
             block += other._blocks[place]
 
-    def times(self, right: Floats) -> Floats:
+    def negative(self) -> SymmetricSums:
+        """The same with the other sign."""
+        found = copy(self)
+        found._blocks = {place: -block for place, block in self._blocks.items()}
+        return found
+
+    def times(self, right: Numbers) -> Numbers:
         """[groups, p, q] the product with a matrix [groups, p, q]."""
         if len(self._cuts) == 1:
-            whole: Floats = self._blocks[0, 0] @ right
+            whole: Numbers = self._blocks[0, 0] @ right
             return whole
         found = np.zeros_like(right)
         for (k, m), block in self._blocks.items():

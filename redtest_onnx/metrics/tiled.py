@@ -12,9 +12,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Float64s
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Float64s = npt.NDArray[np.float64]
 
 _TILE = 512  # rows and columns: smaller ones multiply slower
 _DEPTH = 4096  # columns whose products are summed in the precision of the rows

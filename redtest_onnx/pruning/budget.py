@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
@@ -51,8 +51,9 @@ class Budget:
     width: bool = False
 
     def __post_init__(self) -> None:
-        for quantity, _ in self.targets:
-            check("target", quantity, Quantity)
+        for target in self.targets if isinstance(self.targets, tuple) else ():
+            if isinstance(target, tuple) and target:
+                check("target", target[0], Quantity)
         check_settings(self)
         limits = [self.remove is not None, self.threshold is not None, bool(self.targets)]
         if sum(limits) > 1:
@@ -85,10 +86,11 @@ class Budget:
                 raise SettingError("limit", name, names)
         if "targets" in limits:
             given = limits["targets"]
-            limits["targets"] = tuple(given.items() if isinstance(given, Mapping) else map(tuple, given))
+            pairs = _as_tuple(given.items() if isinstance(given, Mapping) else given)
+            limits["targets"] = tuple(map(_as_tuple, pairs)) if isinstance(pairs, tuple) else pairs
         if "protect" in limits:
             given = limits["protect"]
-            limits["protect"] = (given,) if isinstance(given, str) else tuple(given)
+            limits["protect"] = (given,) if isinstance(given, str) else _as_tuple(given)
         return cls(**limits)
 
     def rounds(self, count: int) -> tuple[Budget, ...]:
@@ -99,6 +101,11 @@ class Budget:
             replace(self, remove=None if self.remove is None else b - a, targets=targets)
             for a, b in pairwise(ends)
         )
+
+
+def _as_tuple(values: Any) -> Any:
+    """Several values as a tuple; what is none stays for the check of settings."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 
 def drop(reference: Evaluation, candidate: Evaluation) -> float:

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import onnx
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.errors import InputError, TooFewLayersError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.runtime.answers import Answers

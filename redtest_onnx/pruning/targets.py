@@ -163,6 +163,8 @@ class TargetSearch:
         """The cheapest layers whose own latencies add up to what must go, held against the real model."""
         target = self._latency or 1.0
         items = [*self._chosen, *others]
+        if not items:
+            raise self._unreachable("latency", target, 1.0, 0)
         shares = np.array(self._quantities.latencies([item.layer for item in items]))
         costs = np.array(_costs(items))
         costs[: len(self._chosen)] = 0  # they go anyway

@@ -35,7 +35,7 @@ class ModelMeasurement:
         settings: of the similarity analysis.
         options: device and threads.
         latency: whether to time the model.
-        metrics: CSV whose numbers take the place of measured ones, by file name; None for none.
+        metrics: table whose numbers take the place of measured ones, by file name; None for none.
     """
 
     data: Path | None
@@ -44,7 +44,7 @@ class ModelMeasurement:
     settings: AnalysisSettings
     options: RunOptions
     latency: bool
-    metrics: Path | None = None
+    metrics: AccuracyTable | None = None
 
     def __call__(self, path: str) -> Candidate:
         """Load, run and compare the layers of one model.
@@ -118,10 +118,9 @@ def _defined(analysis: Analysis) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _known(metrics: Path | None, path: Path) -> dict[str, Any]:
+def _known(table: AccuracyTable | None, path: Path) -> dict[str, Any]:
     """What a table knows of a model."""
-    if metrics is None:
+    if table is None:
         return {}
-    table = AccuracyTable(metrics)
     row = table.row_of(str(path))
     return {} if row is None else candidate_values(table.row(row))

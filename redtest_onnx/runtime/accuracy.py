@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.agreement.classes import top_class

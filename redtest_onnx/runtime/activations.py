@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.model import FLOAT, Model, TensorSpec, dtype_name, element_bits

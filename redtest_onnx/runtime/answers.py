@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.data.dataset import Feeds
 from redtest_onnx.graph.model import Model
 from redtest_onnx.runtime.session import RunOptions

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.runtime.answers import Answers
 from redtest_onnx.runtime.session import Session

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from redtest_onnx.arrays import Counted, Numbers
 from redtest_onnx.data.batching import batches
 from redtest_onnx.data.dataset import Subset
 from redtest_onnx.graph import operators as ops
@@ -16,7 +17,7 @@ from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.graph.signature import batch_axes
-from redtest_onnx.metrics.agreement.base import Counted, MeasureSum, Values
+from redtest_onnx.metrics.agreement.base import MeasureSum
 from redtest_onnx.metrics.agreement.boxes import BoxSetSum, are_boxes, centred, corners, from_centre
 from redtest_onnx.metrics.agreement.summary import Agreement, DistanceSum
 from redtest_onnx.runtime.accuracy import AccuracySum, LabelledOutput, find_labelled
@@ -216,7 +217,7 @@ class Evaluator:
             reference = self._reference_values(k, feeds)
             own = feeds if same or run.data is self._data else run.data.inputs(indices)
             values = reference if same else run(indices, own)
-            numbers: tuple[list[Values], list[Values]] = ([], [])
+            numbers: tuple[list[Numbers], list[Numbers]] = ([], [])
             for tensor, total in sums.items():
                 if tensor.name not in values:
                     continue

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.caches import Cache, find_caches
-from redtest_onnx.graph.masks import find_mask
+from redtest_onnx.graph.masks import Mask, find_mask
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import plan_inputs
 from redtest_onnx.runtime.session import Session
@@ -25,7 +25,7 @@ class Decoder:
 
     Attributes:
         ids: the input of token ids, [n, tokens].
-        mask: the input of the mask, [n, past + tokens]; None if there is none.
+        mask: of [n, past + tokens]; None if no input is one.
         positions: the input of positions, [n, tokens]; None if there is none.
         flags: inputs that say whether caches are used.
         scores: the output of next-token scores, [n, tokens, words].
@@ -33,7 +33,7 @@ class Decoder:
     """
 
     ids: str
-    mask: str | None
+    mask: Mask | None
     positions: str | None
     flags: tuple[str, ...]
     scores: str
@@ -48,17 +48,15 @@ def find_decoder(model: Model) -> Decoder | None:
     known = {cache.input for cache in caches}
     rest = [spec for spec in model.inputs if spec.name not in known]
     mask = find_mask(model)
-    if mask is not None and mask.inverted:
-        return None
+    own = None if mask is None or mask.of_ids else mask
     flags = [spec.name for spec in rest if "use_cache" in spec.name]
     positions = next((spec.name for spec in rest if "position" in spec.name), None)
-    named = {positions, *flags, mask.input if mask and not mask.of_ids else None}
+    named = {positions, *flags, own and own.input}
     ids = [spec for spec in rest if spec.name not in named]
     given = {cache.output for cache in caches}
     scores = [spec for spec in model.outputs if spec.name not in given]
     if len(ids) != 1 or ids[0].dtype not in (6, 7) or len(scores) != 1:
         return None
-    own = mask.input if mask is not None and not mask.of_ids else None
     return Decoder(ids[0].name, own, positions, tuple(flags), scores[0].name, caches)
 
 
@@ -139,7 +137,7 @@ class _Runner:
         decoder = self._decoder
         feeds = {decoder.ids: np.array([tokens]), **state}
         if decoder.mask is not None:
-            feeds[decoder.mask] = np.ones((1, past + len(tokens)))
+            feeds[decoder.mask.input] = np.full((1, past + len(tokens)), not decoder.mask.inverted)
         if decoder.positions is not None:
             feeds[decoder.positions] = np.arange(past, past + len(tokens))[None]
         for flag in decoder.flags:

@@ -120,6 +120,8 @@ def measure_regions(bench: Workbench, regions: Sequence[tuple[str, str]]) -> lis
     Returns:
         The median of each part as a share of the whole model's.
     """
+    if not regions:
+        return []
     model, feeds = bench.model, bench.sample
     options = replace(bench.options, threads=_threads(bench))
     entries = dict.fromkeys(entry for entry, _ in regions)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import batches
 from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.taps import build_range_probe
 from redtest_onnx.runtime.session import Session

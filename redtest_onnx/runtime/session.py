@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import ArraysByName
 from redtest_onnx.checks import Natural, check_settings
 from redtest_onnx.errors import InputError, RefusedModelError, RuntimeUnavailableError
 from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
@@ -38,8 +39,6 @@ from redtest_onnx.runtime.library import (
 from redtest_onnx.runtime.outputs.kinds import OutputKind
 from redtest_onnx.runtime.providers import Provider, assigned_nodes, open_session
 from redtest_onnx.runtime.session_room import make_room
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 Level = Literal["none", "basic", "extended", "all"]
 Use = Literal["often", "seldom", "once", "beside"]
@@ -242,7 +241,7 @@ class Session:
             found[output.name] = TensorSpec(output.name, dtype, dims if dtype else None)
         return found
 
-    def _own_feeds(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+    def _own_feeds(self, feeds: ArraysByName) -> dict[str, npt.NDArray[np.generic]]:
         """What is fed, by the names of this model's inputs, where removed layers took their caches along."""
         if self._renamed is None:
             return dict(feeds)
@@ -250,7 +249,7 @@ class Session:
         return {name: feeds[before] for name, before in names.items() if before in feeds}
 
     def run(
-        self, feeds: Arrays, outputs: Sequence[str] | None = None, *, borrowed: bool = False
+        self, feeds: ArraysByName, outputs: Sequence[str] | None = None, *, borrowed: bool = False
     ) -> dict[str, Any]:
         """Run once.
 
@@ -272,13 +271,13 @@ class Session:
             values = self._session.run(names, self._fed(feeds), run_options)
         return dict(zip(names, values if borrowed or not self._pooled else map(_owned, values), strict=True))
 
-    def _fed(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+    def _fed(self, feeds: ArraysByName) -> dict[str, npt.NDArray[np.generic]]:
         """What goes into the run: bfloat16 in float32."""
         if all(array.dtype.kind != "V" for array in feeds.values()):
             return dict(feeds)
         return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in feeds.items()}
 
-    def run_in_place(self, feeds: Arrays) -> dict[str, Array]:
+    def run_in_place(self, feeds: ArraysByName) -> dict[str, Array]:
         """Run once and leave the outputs where they were made.
 
         Args:
@@ -313,7 +312,7 @@ class Session:
         }
 
     @contextmanager
-    def _reported(self, feeds: Arrays) -> Iterator[None]:
+    def _reported(self, feeds: ArraysByName) -> Iterator[None]:
         """ONNX Runtime's failures as errors that users understand."""
         try:
             yield

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, leading_indices
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import leading_indices
 from redtest_onnx.data.dataset import Dataset, Feeds, Subset
 from redtest_onnx.data.splits import Splits, sample_indices
 from redtest_onnx.data.text import Texts
@@ -272,8 +273,7 @@ class Workbench:
         Raises:
             InputError: the input that the data names is none.
         """
-        asked = getattr(self.data, "mask", None)
-        found = find_mask(self._source, asked, getattr(self.data, "pad", None))
+        found = find_mask(self._source, *(getattr(self.data, name, None) for name in ("mask", "pad")))
         return found if found is not None and found.input in self.sample else None
 
     @cached_property

@@ -68,7 +68,7 @@ class SearchResult:
 
 
 def search(
-    work: Work[MeasuredCandidate],
+    work: Work[str, MeasuredCandidate],
     problem: SearchProblem,
     store: Store,
     budget: SearchBudget,
@@ -111,7 +111,7 @@ class _Run:
         problem: SearchProblem,
         store: Store,
         budget: SearchBudget,
-        engine: Engine[MeasuredCandidate],
+        engine: Engine[str, MeasuredCandidate],
     ) -> None:
         self._space, self._strategy, self._fitness = problem.space, problem.strategy, problem.fitness
         self._store, self._budget, self._window, self._engine = store, budget, problem.window, engine
@@ -161,8 +161,8 @@ class _Run:
     def collect(self) -> None:
         """Wait for one outcome and store it."""
         finished = self._engine.wait()
-        key = self.running.pop(finished.name)
-        outcome: Outcome = finished.value or Failure(key, finished.name, finished.error or "")
+        key = self.running.pop(finished.piece)
+        outcome: Outcome = finished.value or Failure(key, finished.piece, finished.error or "")
         self._store.add(self._numbers[key], outcome)
         self.outcomes[key] = outcome
         self.evaluated += 1

@@ -205,7 +205,7 @@ class SearchSettings:
 
     @cached_property
     def _source(self) -> AccuracySource | None:
-        table = AccuracyTable(Path(self.metrics)) if self.metrics else None
+        table = AccuracyTable.read(Path(self.metrics)) if self.metrics else None
         if self._benchmark is None:
             return table
         return Joined(self._benchmark, table) if table else self._benchmark

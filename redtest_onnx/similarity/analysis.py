@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Float64s
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.graph.cost import Cost
@@ -17,8 +17,6 @@ from redtest_onnx.graph.probe.exposure import UnexposedTensor
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.similarity.documents import analyze_document
 from redtest_onnx.similarity.settings import AnalysisSettings
-
-Float64s = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

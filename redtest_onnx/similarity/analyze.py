@@ -6,9 +6,8 @@ import logging
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Float64s, Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.data.text import Texts
@@ -29,8 +28,6 @@ from redtest_onnx.similarity.reader import GramReader, TapTarget
 from redtest_onnx.similarity.selection import select_layers
 from redtest_onnx.similarity.settings import AnalysisSettings as AnalysisSettings
 from redtest_onnx.similarity.unmeasured import unmeasured_tensors
-
-Float64s = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ def analyze(
     reader = GramReader(
         bench.opened,
         targets_of(layers, bench),
-        len(batches[0]),
+        batches,
         settings.pooling,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Float64s, Indices
 from redtest_onnx.data.dataset import Dataset, require_samples
 from redtest_onnx.data.synthetic import as_many
 from redtest_onnx.documents.base import Document
@@ -34,8 +33,6 @@ from redtest_onnx.similarity.analyze import (
 from redtest_onnx.similarity.documents import compare_document
 from redtest_onnx.similarity.measure import Progress, pack_grams, read_all
 from redtest_onnx.similarity.reader import GramReader, Grams
-
-Float64s = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,7 +108,7 @@ def compare(
     batches = batches_of(first.data, settings)
     readers, names = [], []
     for side in (first, second):
-        layers, reader = _open(side, len(batches[0]), settings)
+        layers, reader = _open(side, batches, settings)
         readers.append(reader)
         names.append(tuple(layer.name for layer in layers))
     with device_errors(first.data.source):
@@ -192,14 +189,16 @@ def compare_arrays(
     return Comparison(rows, columns, similarity, used, sources, samples, 1)
 
 
-def _open(side: Workbench, samples: int, settings: AnalysisSettings) -> tuple[tuple[Layer, ...], GramReader]:
+def _open(
+    side: Workbench, batches: Sequence[Indices], settings: AnalysisSettings
+) -> tuple[tuple[Layer, ...], GramReader]:
     layers = measured_layers(side, settings)
     if not layers:
         raise InputError("no layer to compare", where=side.label, hint="see `inspect`")
     reader = GramReader(
         side.opened,
         targets_of(layers, side),
-        samples,
+        batches,
         settings.pooling,
         seed=settings.seed,
         keep_features=settings.estimator == "exact",

@@ -9,13 +9,13 @@ from glob import escape
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Float32s
 from redtest_onnx.errors import InputError
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.runtime.activations import expose_tensors, iterate_activations
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analysis import Analysis
 
-Floats = npt.NDArray[np.float32]
 PAIRS, CHANNELS = 3, 8
 _SIZES = (4, 2)
 """Pixels per axis that a map should have to be looked at, and must have."""
@@ -36,7 +36,7 @@ class FeatureMapPair:
     before: Layer
     after: Layer
     similarity: float
-    maps: tuple[Floats, Floats]
+    maps: tuple[Float32s, Float32s]
     channels: npt.NDArray[np.int64]
 
 
@@ -81,13 +81,13 @@ def _is_image(layer: Layer, least: int) -> bool:
     return min(height, width) >= least
 
 
-def _run(bench: Workbench, tensors: Sequence[str], sample: int) -> dict[str, Floats]:
+def _run(bench: Workbench, tensors: Sequence[str], sample: int) -> dict[str, Float32s]:
     exposed = expose_tensors(bench, [escape(name) for name in tensors], dequantize=True)
     batch = next(iterate_activations(bench, exposed, np.array([sample], np.int64)))
     return {tensor.name: np.asarray(batch.values[tensor.output], np.float32) for tensor in exposed.tensors}
 
 
-def _pair(value: float, before: Layer, after: Layer, values: dict[str, Floats]) -> FeatureMapPair:
+def _pair(value: float, before: Layer, after: Layer, values: dict[str, Float32s]) -> FeatureMapPair:
     first, second = (_channels_first(layer, values[layer.tensor][0]) for layer in (before, after))
     count = min(CHANNELS, len(first), len(second))
     own = np.argsort(-first.reshape(len(first), -1).var(axis=1), kind="stable")[:count]
@@ -95,11 +95,11 @@ def _pair(value: float, before: Layer, after: Layer, values: dict[str, Floats]) 
     return FeatureMapPair(before, after, value, (first[own], second[others]), np.stack([own, others]))
 
 
-def _channels_first(layer: Layer, image: Floats) -> Floats:
+def _channels_first(layer: Layer, image: Float32s) -> Float32s:
     return np.moveaxis(image, -1, 0) if layer.channels_last else image
 
 
-def _companions(maps: Floats, others: Floats) -> npt.NDArray[np.int64]:
+def _companions(maps: Float32s, others: Float32s) -> npt.NDArray[np.int64]:
     """For each map [k, H, W] the channel of others [C, h, w] that correlates with it best, each once."""
     rows, columns = (
         np.linspace(0, size - 1, new).round().astype(int)

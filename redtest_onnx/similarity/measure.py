@@ -9,9 +9,8 @@ from time import perf_counter
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Float64s, Indices
 from redtest_onnx.graph.scratch import allocated, scratch_folder
 from redtest_onnx.metrics.arrays import Array, namespace, to_numpy
 from redtest_onnx.metrics.cka import UNBIASED_SAMPLES, Estimator
@@ -23,7 +22,6 @@ from redtest_onnx.runtime.device_arrays import device_errors
 from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.similarity.reader import GramReader, Grams
 
-Float64s = npt.NDArray[np.float64]
 Kernel: TypeAlias = Literal["linear", "rbf"]
 Progress = Callable[[int, int, str], None]
 """Called with work done, all work, and what is being done."""

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import batches
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.graph.model import FLOAT, Model, tensor_bytes
 from redtest_onnx.graph.probe.reduction import OLDEST_GRAM_OPSET, Form, Pooling, Tap, unpack_gram
@@ -94,7 +95,7 @@ class GramReader:
     Args:
         bench: the model and its samples, see `Workbench.opened`.
         targets: the activations.
-        samples: samples per batch.
+        indices: the samples of each batch that will be read, as many in each.
         pooling: as in `Tap`.
         seed: of the choice of tokens.
         keep_features: never make Grams in the graph, for `read_features`.
@@ -105,14 +106,14 @@ class GramReader:
         self,
         bench: Workbench,
         targets: Sequence[TapTarget],
-        samples: int,
+        indices: Sequence[Indices],
         pooling: Pooling,
         *,
         seed: int = 0,
         keep_features: bool = False,
         answers: Answers | None = None,
     ) -> None:
-        fixed, model = bench.fixed_batch, bench.model
+        fixed, model, samples = bench.fixed_batch, bench.model, len(indices[0])
         whole = resolve_device(bench.options.device) == "cuda"
         opset = model.opsets.get("ai.onnx", 0)
         wanted = pooling == "none" and not keep_features
@@ -129,7 +130,8 @@ class GramReader:
         ]
         self._answers = answers
         kept = answers.names if answers is not None else ()
-        few = -(-len(bench.data) // self._per_run) <= _FEW_RUNS and _is_costly_to_pack(model)
+        runs = -(-samples // self._per_run) * len(indices)
+        few = runs <= _FEW_RUNS and _is_costly_to_pack(model)
         self._session = open_probe(
             model, self._taps, bench.options, seed, kept, use="seldom" if few else "often"
         )

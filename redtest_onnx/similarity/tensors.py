@@ -11,17 +11,15 @@ from math import inf, prod
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices, batches, portions
+from redtest_onnx.arrays import Float64s, Indices
+from redtest_onnx.data.batching import batches, portions
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.matching import NumberTensor, TensorMatch, match_tensors, number_tensors
 from redtest_onnx.similarity.measure import Progress
-
-Floats = npt.NDArray[np.float64]
 
 DIVERGES_BELOW = 20.0
 """Signal-to-noise ratio in dB below which a tensor counts as diverging: an error of a tenth of its values."""
@@ -159,7 +157,7 @@ class _Sums:
             if self.broken:
                 return
 
-    def _add(self, x: Floats, y: Floats) -> None:
+    def _add(self, x: Float64s, y: Float64s) -> None:
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             same = (x == y) | (np.isnan(x) & np.isnan(y))
             use = ~same | np.isfinite(x)

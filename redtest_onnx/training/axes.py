@@ -77,17 +77,6 @@ class SampleAxes:
         return 0 if axis == samples else axis + (axis < samples)
 
 
-def cut_samples(value: Tensor, axis: int | None, cut: slice) -> Tensor:
-    """Some samples of an input; all of one that they share.
-
-    Args:
-        value: with its samples at `axis`.
-        axis: None for an input that all samples share.
-        cut: which of them.
-    """
-    return value if axis is None else value[(*(slice(None),) * axis, cut)]
-
-
 def pooled_variance(runs: Iterable[Tensor], channel: int | None = None) -> float:
     """The variance of a tensor over several runs: one sample alone often has none.
 

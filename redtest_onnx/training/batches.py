@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.bridge.dtypes import to_tensor
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.batching import batches
 from redtest_onnx.data.dataset import Dataset, Feeds, keeps_sizes
 from redtest_onnx.graph.masks import Mask
-from redtest_onnx.training.axes import SampleAxes, cut_samples
+from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.positions import counted_positions
 
 KEPT_BYTES = 1 << 30
@@ -35,7 +36,6 @@ class Batch:
         size: n.
         count: how many of them count; the others fill up a fixed batch.
         counted: [n, positions] which positions of sequences count; None where all do.
-        axes: of the model.
     """
 
     inputs: dict[str, Tensor]
@@ -43,20 +43,6 @@ class Batch:
     size: int
     count: int
     counted: Tensor | None = None
-    axes: SampleAxes = field(default_factory=SampleAxes)
-
-    def parts(self, size: int | None) -> Iterator[Batch]:
-        """The batch in pieces of a size; the batch itself without one."""
-        if size is None or size >= len(self):
-            yield self
-            return
-        for start in range(0, len(self), size):
-            cut = slice(start, start + size)
-            inputs = {
-                name: cut_samples(value, self.axes.of_input(name), cut) for name, value in self.inputs.items()
-            }
-            part = min(size, len(self) - start)
-            yield Batch(inputs, _part(self.labels, cut), part, part, _part(self.counted, cut), self.axes)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -64,7 +50,7 @@ class Batch:
             None if value is None else value.to(device) for value in (self.labels, self.counted)
         )
         inputs = {name: _placed(value, device) for name, value in self.inputs.items()}
-        return Batch(inputs, labels, self.size, self.count, counted, self.axes)
+        return Batch(inputs, labels, self.size, self.count, counted)
 
     def __len__(self) -> int:
         return self.size
@@ -153,9 +139,10 @@ class Samples:
         return slice(step * self.batch_size, (step + 1) * self.batch_size)
 
     def _runs(self, positions: Indices) -> tuple[Batch, ...]:
-        if self.axes.one:
-            return tuple(self._batch(positions[k : k + 1], 1) for k in range(len(positions)))
-        return tuple(self._batch(positions, len(positions)).parts(self.fixed))
+        size = 1 if self.axes.one else self.fixed or len(positions)
+        # Each is read by itself: samples of a batch need not be as long as one another.
+        parts = [positions[k : k + size] for k in range(0, len(positions), size)]
+        return tuple(self._batch(part, len(part)) for part in parts)
 
     def _batch(self, positions: Indices, count: int) -> Batch:
         labels = self.data.labels(self.indices[positions])
@@ -166,7 +153,6 @@ class Samples:
             len(positions),
             count,
             counted_positions(self.mask, feeds, self.axes),
-            self.axes,
         )
 
     def _inputs(self, positions: Indices) -> Feeds:
@@ -249,10 +235,6 @@ def _ahead(read: Callable[[_Cut], _Read], cuts: Sequence[_Cut]) -> Iterator[_Rea
                 yield loaded.result()
         if coming is not None:
             yield coming.result()
-
-
-def _part(value: Tensor | None, cut: slice) -> Tensor | None:
-    return None if value is None else value[cut]
 
 
 def _placed(value: Tensor, device: torch.device) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.bridge.convert import to_torch
 from redtest_onnx.bridge.device import torch_threads
 from redtest_onnx.bridge.module import OnnxModule
 from redtest_onnx.bridge.statistics import check_statistics
 from redtest_onnx.bridge.verify import Verification, verify
 from redtest_onnx.bridge.write_back import from_torch
-from redtest_onnx.data.batching import Indices
 from redtest_onnx.data.dataset import Dataset, Subset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.documents.base import Document

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Numbers
 from redtest_onnx.graph.model import Model
-
-Values = npt.NDArray[Any]
 
 
 class Coding(Protocol):
@@ -22,10 +21,10 @@ class Coding(Protocol):
     def quantised(self) -> bool:
         """Whether the numbers are not the values themselves."""
 
-    def decode(self, model: Model, tensor: onnx.TensorProto) -> Values:
+    def decode(self, model: Model, tensor: onnx.TensorProto) -> Numbers:
         """The real values, in the shape that layouts speak of."""
 
-    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Values) -> Values:
+    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Numbers) -> Numbers:
         """The stored numbers with those for exactly 0 where `keep` is False."""
 
 
@@ -35,11 +34,11 @@ class Plain:
 
     quantised = False
 
-    def decode(self, model: Model, tensor: onnx.TensorProto) -> Values:
+    def decode(self, model: Model, tensor: onnx.TensorProto) -> Numbers:
         """The values."""
         return model.value(tensor)
 
-    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Values) -> Values:
+    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Numbers) -> Numbers:
         """Zeros of the same type, never negative ones."""
         values = model.value(tensor)
         return np.where(keep, values, np.zeros((), values.dtype))
@@ -64,7 +63,7 @@ class Affine:
 
     quantised = True
 
-    def decode(self, model: Model, tensor: onnx.TensorProto) -> Values:
+    def decode(self, model: Model, tensor: onnx.TensorProto) -> Numbers:
         """The real values in the scale's type, float32 for narrower ones."""
         stored = model.value(tensor)
         scale = model.value(self.scale)
@@ -74,13 +73,13 @@ class Affine:
             real = real - self._spread(model.value(self.zero).astype(wide), stored.shape)
         return real * self._spread(scale.astype(wide), stored.shape)
 
-    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Values) -> Values:
+    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Numbers) -> Numbers:
         """The zero point where nothing is kept."""
         stored = model.value(tensor)
         zero = np.zeros((), stored.dtype) if self.zero is None else model.value(self.zero)
         return np.where(keep, stored, self._spread(zero, stored.shape)).astype(stored.dtype)
 
-    def _spread(self, values: Values, shape: Sequence[int]) -> Values:
+    def _spread(self, values: Numbers, shape: Sequence[int]) -> Numbers:
         """Scales or zero points so that they broadcast against the tensor."""
         if values.size == 1:
             return values.reshape(())
@@ -115,7 +114,7 @@ class PackedBlocks:
 
     quantised = True
 
-    def decode(self, model: Model, tensor: onnx.TensorProto) -> Values:
+    def decode(self, model: Model, tensor: onnx.TensorProto) -> Numbers:
         """[outputs, inputs] float32 values."""
         numbers = self._unpacked(model.value(tensor)).reshape(self.outputs, -1, self.block)
         blocks = numbers.shape[1]
@@ -123,11 +122,11 @@ class PackedBlocks:
         real = (numbers - self._zeros(model, blocks)) * scale
         return real.reshape(self.outputs, -1)[:, : self.inputs]
 
-    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Values) -> Values:
+    def cleared(self, model: Model, tensor: onnx.TensorProto, keep: Numbers) -> Numbers:
         """Packed numbers are not changed: use `weights.prunable` first."""
         raise NotImplementedError("numbers of a few bits are not pruned")
 
-    def _zeros(self, model: Model, blocks: int) -> Values:
+    def _zeros(self, model: Model, blocks: int) -> Numbers:
         if self.zero is None:
             return np.full((1, 1, 1), 1 << (self.bits - 1), np.float32)
         stored = model.value(self.zero)
@@ -135,7 +134,7 @@ class PackedBlocks:
             return stored.astype(np.float32).reshape(self.outputs, blocks, 1)
         return self._unpacked(stored.reshape(self.outputs, -1))[:, :blocks, None]
 
-    def _unpacked(self, packed: Values) -> Values:
+    def _unpacked(self, packed: Numbers) -> Numbers:
         """[outputs, numbers] float32 from bytes, lowest bits first."""
         rows = packed.reshape(self.outputs, -1)
         shifts = np.arange(0, 8, self.bits, dtype=np.uint8)

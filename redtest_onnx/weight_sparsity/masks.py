@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counts
 from redtest_onnx.errors import InputError
 from redtest_onnx.metrics.pqi import PowerSums, power_sums
 
@@ -20,7 +21,6 @@ Rows: TypeAlias = npt.NDArray[Any]
 """[neurons, inputs] weights of a tensor."""
 Mask: TypeAlias = npt.NDArray[np.bool_]
 """[neurons, inputs], True where a weight stays."""
-Counts: TypeAlias = npt.NDArray[np.int64]
 
 
 class PruningRule(Protocol):

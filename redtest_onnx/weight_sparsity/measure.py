@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counts
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
 from redtest_onnx.errors import InputError
@@ -22,7 +23,6 @@ from redtest_onnx.weight_sparsity.documents import sparsity_document
 from redtest_onnx.weight_sparsity.weights import UnprunedTensor, Weight, find_weights
 
 Pair = tuple[float, float]
-Counts = npt.NDArray[np.int64]
 
 PAIRS: tuple[Pair, ...] = ((0.5, 1.0), (1.0, 2.0))
 """The exponents of the paper."""

@@ -8,11 +8,12 @@ from math import prod
 
 import onnx
 
+from redtest_onnx.arrays import Numbers
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.shapes import FLOAT_TYPES
-from redtest_onnx.weight_sparsity.coding import Affine, Coding, PackedBlocks, Plain, Values
+from redtest_onnx.weight_sparsity.coding import Affine, Coding, PackedBlocks, Plain
 from redtest_onnx.weight_sparsity.layout import Layout, layout_of
 from redtest_onnx.weight_sparsity.scope import Scope, Source
 
@@ -63,7 +64,7 @@ class Weight:
         """Weights of one neuron."""
         return self.elements // self.layout.count if self.elements else 0
 
-    def values(self, model: Model) -> Values:
+    def values(self, model: Model) -> Numbers:
         """Its real values, read now.
 
         Raises:
@@ -81,7 +82,7 @@ class Weight:
             ) from error
         return values
 
-    def rows(self, model: Model) -> Values:
+    def rows(self, model: Model) -> Numbers:
         """[neurons, inputs] real values, read now."""
         return self.layout.rows(self.values(model))
 

@@ -63,6 +63,9 @@ def test_commands_read_them(saved: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert run(["compare", str(saved), str(saved), "--json", str(tmp_path / "c.json"), "-q"]) == 0
     assert run(["compare", str(saved), str(saved), "--samples", "8"]) == 2
     assert "--samples does nothing here" in capsys.readouterr().err
+    for option in ("--other-data", "--data"):  # without a word, the file was compared with itself
+        assert run(["compare", str(saved), option, str(saved)]) == 2
+        assert f"{option} does nothing here" in capsys.readouterr().err
     cka = np.array(json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["cka"])
     np.testing.assert_allclose(np.diag(cka), 1, atol=1e-6)
     capsys.readouterr()

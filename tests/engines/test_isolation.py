@@ -61,14 +61,18 @@ def folder(tmp_path: Path) -> Path:
     return hostile
 
 
+def plain_environment() -> dict[str, str]:
+    """That of a user's shell: engines that ran in this process keep the working folder off the path."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+
+
 def redtest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, started in the hostile folder as its script would be."""
     script = folder.parent / "bin" / "redtest-onnx"
     script.parent.mkdir()
     script.write_text(SCRIPT)
     program = [sys.executable, str(script), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("PYTHONSAFEPATH", None)
+    environment = {**plain_environment(), "PYTHONPATH": str(ROOT)}
     result = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     trace = folder.parent / "trace"
     assert not trace.exists(), f"{trace.read_text()} was run\n{result.stderr}"
@@ -99,7 +103,8 @@ def test_neither_do_those_of_ray(folder: Path) -> None:
 
 def test_the_trace_tells(folder: Path) -> None:
     """What is tested here would be seen: without isolation the folder's numpy.py is what is imported."""
-    subprocess.run([sys.executable, "-c", "import numpy"], cwd=folder, capture_output=True, check=False)
+    program = [sys.executable, "-c", "import numpy"]
+    subprocess.run(program, cwd=folder, env=plain_environment(), capture_output=True, check=False)
     assert (folder.parent / "trace").exists()
 
 

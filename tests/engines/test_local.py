@@ -25,10 +25,12 @@ NAMES = [f"{a}-{b}-3-3" for a in (2, 3) for b in (2, 3, 4, 5)]
 def test_all_work_is_done_once(workers: int) -> None:
     names = [*NAMES, "1-1-1-1"]
     finished = list(run_all(ChainWork(), names, EngineOptions(workers=workers)))
-    assert sorted(item.name for item in finished) == sorted(names)
-    errors = {item.name: item.error for item in finished if item.error}
+    assert sorted(item.piece for item in finished) == sorted(names)
+    errors = {item.piece: item.error for item in finished if item.error}
     assert errors == {"1-1-1-1": "is too narrow"}
-    assert all(item.value is not None and item.value.name == item.name for item in finished if not item.error)
+    assert all(
+        item.value is not None and item.value.name == item.piece for item in finished if not item.error
+    )
 
 
 def test_two_workers_work_at_the_same_time(tmp_path: Path) -> None:
@@ -41,14 +43,14 @@ def test_two_workers_work_at_the_same_time(tmp_path: Path) -> None:
 def test_a_dead_process_loses_nothing(tmp_path: Path) -> None:
     names = ["a", str(tmp_path / "b.dies"), "c", "d", str(tmp_path / "e.dies"), "f"]
     finished = list(run_all(die_once, names, EngineOptions(workers=2)))
-    assert sorted(item.name for item in finished) == sorted(names)
-    assert all(item.value == item.name.upper() for item in finished)
+    assert sorted(item.piece for item in finished) == sorted(names)
+    assert all(item.value == item.piece.upper() for item in finished)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes as POSIX does")
 def test_work_that_kills_its_process_each_time_is_given_up() -> None:
     finished = {
-        item.name: item for item in run_all(die_once, ["a", "b.always", "c"], EngineOptions(workers=2))
+        item.piece: item for item in run_all(die_once, ["a", "b.always", "c"], EngineOptions(workers=2))
     }
     assert "its process died 3 times" in (finished["b.always"].error or "")
     assert set(finished) == {"a", "b.always", "c"}

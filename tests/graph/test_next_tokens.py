@@ -17,9 +17,10 @@ from tests.decoders import encoder, plain_decoder
 CAUSAL = ("ranges", "triangle", "trilu")
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("hides", get_args(Hides))
-def test_decoders_are_told_by_what_their_attention_sees(hides: Hides) -> None:
-    model = causal_decoder(hides, positions=12)
+def test_decoders_are_told_by_what_their_attention_sees(hides: Hides, packed: bool) -> None:
+    model = causal_decoder(hides, positions=12, packed=packed)
     assert decoder_vocabulary(model) == (WORDS if hides in CAUSAL else None)
     assert scores_next_tokens(model) == (hides in CAUSAL)
     # What the graph is said to do is what it does: only a later token changes.
@@ -34,6 +35,7 @@ def test_decoders_are_told_by_what_their_attention_sees(hides: Hides) -> None:
 def test_outputs_of_undeclared_width_are_as_wide_as_their_matrix() -> None:
     assert scores_next_tokens(causal_decoder(scores="wide"))
     assert scores_next_tokens(causal_decoder(scores=None))
+    assert scores_next_tokens(causal_decoder(scores=None, packed=True))
 
 
 def test_other_widths_are_no_scores_of_tokens() -> None:

@@ -98,6 +98,56 @@ def test_models_may_be_paths_bytes_protos_and_loaded(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("call", [rt.plan, rt.prune])
+def test_settings_with_a_seed_go_with_a_workbench(folder: Path, call: Callable[..., object]) -> None:
+    """It has a seed already, and none was given beside it."""
+    bench = rt.open_workbench(folder / "m.onnx", folder / "data.npz", options=CPU, seed=5)
+    seeded = rt.AnalysisSettings(samples=16, batches=1, seed=5)
+    call(bench, settings=rt.PruneSettings(similarity=seeded, repair="none"), remove=1)
+
+
+def test_one_model_alone_is_ranked(folder: Path) -> None:
+    """A path is a sequence, too: of letters."""
+    path = folder / "m.onnx"
+    for one in (str(path), path, path.read_bytes(), rt.load(path)):
+        found = rt.rank(one, folder / "data.npz", similarity=QUICK, options=CPU)
+        assert len(found.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"targets": ("params", 0.5)}, "`targets` is"),
+        ({"targets": [("params",)]}, "`targets` is"),
+        ({"targets": "params=0.5"}, "`targets` is"),
+        ({"targets": 0.5}, "`targets` is"),
+        ({"targets": {"size_": 0.5}}, "`target` is 'size_'"),
+        ({"remove": 1, "protect": 3}, "`protect` is 3"),
+        ({"budget": "params=0.5"}, "`budget` is"),
+    ],
+)
+def test_limits_of_another_form_are_refused(folder: Path, limits: dict[str, Any], why: str) -> None:
+    with pytest.raises(rt.SettingError) as error:
+        rt.plan(folder / "m.onnx", folder / "data.npz", HOW, **limits)
+    assert why in str(error.value)
+
+
+@pytest.mark.parametrize("call", [rt.analyze, rt.plan, rt.prune, rt.finetune, rt.rank])
+def test_settings_of_another_kind_are_refused(folder: Path, call: Callable[..., object]) -> None:
+    other = HOW if call in (rt.analyze, rt.rank) else QUICK
+    with pytest.raises(rt.SettingError, match=r"`settings` is .*; it must be a .*Settings or None"):
+        call(folder / "m.onnx", folder / "data.npz", other)
+    with pytest.raises(rt.SettingError, match="`options` is 'cpu'; it must be a RunOptions or None"):
+        call(folder / "m.onnx", folder / "data.npz", options="cpu")
+
+
+@pytest.mark.parametrize("call", [rt.open_workbench, rt.finetune])
+def test_keywords_that_do_nothing_are_refused(folder: Path, call: Callable[..., object]) -> None:
+    """They were ignored without a word, `epochs` of a training too."""
+    with pytest.raises(rt.SettingError, match="`keyword` is 'epochs'"):
+        call(folder / "m.onnx", folder / "data.npz", epochs=3)
+
+
+@pytest.mark.parametrize("call", [rt.plan, rt.prune])
 def test_a_setting_among_the_limits_says_where_it_belongs(folder: Path, call: Callable[..., object]) -> None:
     with pytest.raises(rt.InputError, match="`repair` is a setting, not a limit") as error:
         call(folder / "m.onnx", folder / "data.npz", repair="refit", options=CPU)

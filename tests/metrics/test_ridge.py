@@ -98,8 +98,36 @@ def test_rows_that_are_not_finite_are_left_out(
     assert found.rows == keep.sum()
     close = 1e-7 if dtype is np.float64 else 1e-4
     np.testing.assert_allclose(found.solve(0.1).weight, expected.weight, rtol=close, atol=close)
-    rows = found.sums(broken[:, None], also[:, None], targets_only=True)
-    np.testing.assert_allclose(rows.y[0], y[keep].sum(axis=0), rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("batch", [4, 1000])
+@pytest.mark.parametrize("first", [(), (7, 120)])
+@pytest.mark.parametrize("second", [(), (3, 7, 90)])
+def test_other_targets_leave_out_the_rows_where_they_are_not_finite(
+    problem: tuple[np.ndarray, np.ndarray],
+    first: tuple[int, ...],
+    second: tuple[int, ...],
+    batch: int,
+    intercept: bool,
+) -> None:
+    """Whichever rows the targets before left out; those before keep their solution."""
+    x, y = problem
+    before, now = y[:, ::-1].copy(), y.copy()
+    before[list(first)], now[list(second)] = np.nan, np.inf
+    known = equations(x, before, batch)
+    answer = known.solve(0.1).weight
+    found = filled(known.without_targets(), x, now, batch)
+    keep = np.isfinite(now).all(axis=1)
+    expected = equations(x[keep], now[keep], batch)
+    one, other = (sums.solve(0.1, intercept=intercept) for sums in (found, expected))
+    assert found.rows == keep.sum()
+    np.testing.assert_allclose(one.weight, other.weight, rtol=1e-9)
+    np.testing.assert_allclose(one.bias, other.bias, rtol=1e-9)
+    np.testing.assert_allclose(found.residual(one), expected.residual(other), rtol=1e-6)
+    np.testing.assert_array_equal(known.solve(0.1).weight, answer)
+    third = filled(found.without_targets(), x, y, batch)
+    np.testing.assert_allclose(third.solve(0.1).weight, equations(x, y).solve(0.1).weight, rtol=1e-9)
 
 
 def test_rows_whose_sum_leaves_single_precision_are_fitted() -> None:

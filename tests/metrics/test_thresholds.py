@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from redtest_onnx.errors import InputError
-from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES, gram_samples, h_centre, hsic_scale, u_centre
+from redtest_onnx.metrics.cka import CONSTANT, UNBIASED_SAMPLES, gram_samples, hsic_scale
 from redtest_onnx.metrics.elimination import LinearReader, eliminate
 from redtest_onnx.metrics.grams import beyond_rounding, centre_gram, centred_norms, linear_gram, only_rounding
 from redtest_onnx.metrics.least_squares import PENALTIES, RidgeFit, _chosen_penalties
@@ -59,22 +59,18 @@ def test_what_is_left_of_a_gram_must_be_more_than_rounding(share: float, varies:
     n = 6
     signs = np.array([1.0, -1, 1, -1, 1, -1])
     small = np.outer(signs, signs) * share * CONSTANT
-    centred = h_centre(np.ones((n, n)) + small)
-    assert centred.any() == varies
     packed = PackedGrams.of([np.ones((n, n)) + small], 1, n, unbiased=False)
     assert (packed.norms[0] > 0) == varies
 
 
 def test_the_fewest_samples_are_four_and_two() -> None:
     assert UNBIASED_SAMPLES == 4
-    assert u_centre(np.diag(np.arange(4.0))).shape == (4, 4)
-    assert h_centre(np.eye(2)).shape == (2, 2)
+    assert PackedGrams.of([np.diag(np.arange(4.0))], 1, 4).rows.shape == (1, 6)
+    assert PackedGrams.of([np.eye(2)], 1, 2, unbiased=False).norms.any()
     with pytest.raises(InputError, match="at least 4 samples in a batch, got 3"):
-        u_centre(np.eye(3))
-    with pytest.raises(InputError, match="at least 2 samples in a batch, got 1"):
-        h_centre(np.eye(1))
-    with pytest.raises(InputError, match="at least 4 samples"):
         PackedGrams.of([np.eye(3)], 1, 3)
+    with pytest.raises(InputError, match="at least 2 samples in a batch, got 1"):
+        PackedGrams.of([np.eye(1)], 1, 1, unbiased=False)
     assert gram_samples(np.zeros((2, 5, 5)), 5) == 5
     for shape in ((5,), (5, 4), ()):
         with pytest.raises(InputError, match="must be square"):

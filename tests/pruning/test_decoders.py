@@ -14,11 +14,11 @@ from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.verify import check_signature, verify, verify_generation, verify_removal
-from redtest_onnx.runtime.generate import generate
+from redtest_onnx.runtime.generate import find_decoder, generate
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.runtime.workbench import Workbench
 from tests.decoder_variants import quantised_caches, shared_caches, windowed_caches
-from tests.decoders import WIDTH, fused_decoder, plain_decoder
+from tests.decoders import WIDTH, fused_decoder, inverted_decoder, plain_decoder
 
 CPU = RunOptions("cpu", 1)
 PROMPT = (3, 17, 8, 41)
@@ -165,3 +165,15 @@ def test_layers_that_share_a_cache_go_together() -> None:
         "present.0.key",
         "present.0.value",
     ]
+
+
+def test_a_mask_whose_true_marks_padding_is_fed_as_such() -> None:
+    """Decoders with one were left out of the check; they decode what those with the usual mask do."""
+    decoder = find_decoder(inverted_decoder())
+    assert decoder is not None
+    assert decoder.mask is not None
+    assert decoder.mask.inverted
+    found, usual = (
+        generate(Session(model, CPU), PROMPT, 5) for model in (inverted_decoder(), plain_decoder())
+    )
+    assert found == usual

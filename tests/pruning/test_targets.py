@@ -162,3 +162,18 @@ def test_the_knapsack_is_exact() -> None:
 
 def test_every_quantity_is_known() -> None:
     assert set(QUANTITIES) == {"params", "macs", "size", "memory", "latency"}
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("criterion", ["redtest", "spread"])
+def test_a_target_without_candidates_is_out_of_reach(criterion: str, quantity: str) -> None:
+    """Latency, too: there is nothing to time then."""
+    model, data, analysis = case("resnet")
+    with pytest.raises(rt.NegativeVerdictError, match=f"target {quantity}=0.5 can't be reached: no removal"):
+        rt.plan(
+            Workbench(model, data, CPU),
+            settings=rt.PruneSettings(criterion),
+            targets=((quantity, 0.5),),
+            protect="*",
+            analysis=analysis,
+        )

@@ -16,7 +16,7 @@ FIRST = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_c
 
 def write(path: Path, text: str) -> AccuracyTable:
     path.write_text(text, encoding="utf-8")
-    return AccuracyTable(path)
+    return AccuracyTable.read(path)
 
 
 def test_a_table_knows_its_rows(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_tables_with_mistakes_are_refused(tmp_path: Path, text: str, why: str) -
 
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        AccuracyTable(tmp_path / "none.csv").look_up("a")
+        AccuracyTable.read(tmp_path / "none.csv")
 
 
 def test_the_benchmarks_files_are_read() -> None:

@@ -15,7 +15,7 @@ from redtest_onnx.ranking.candidate import COSTS, Candidate, CostName
 from redtest_onnx.ranking.means import number_of_best
 from redtest_onnx.ranking.rank import RankingSettings, in_order, rank_candidates
 from redtest_onnx.ranking.score import SCORES, ScoreWeights
-from redtest_onnx.ranking.table import table_candidates
+from redtest_onnx.ranking.table import AccuracyTable
 
 TABLES = sorted((Path(__file__).parents[2] / "tools" / "experiments").glob("nas_*.csv"))
 COLUMNS: dict[CostName, str] = {"latency": "latency_ms", "parameters": "parameters", "macs": "macs"}
@@ -77,7 +77,7 @@ def test_choices_and_means_of_committed_tables(table: Path, benchmark: Benchmark
         w, beta = PAPER[benchmark][cost]
 
         settings = RankingSettings(cost, benchmark=benchmark, best=5)
-        found = rank_candidates(table_candidates(table), settings)
+        found = rank_candidates(AccuracyTable.read(table).candidates(), settings)
         used = found.settings
         assert (used.exponent, used.beta, used.target, used.expected) == (w, beta, TARGETS[cost], 35)
         assert found.pool == len(pool)
@@ -93,7 +93,7 @@ def test_choices_and_means_of_committed_tables(table: Path, benchmark: Benchmark
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
 def test_correlations_of_committed_tables(table: Path) -> None:
-    found = rank_candidates(table_candidates(table), RankingSettings()).correlations
+    found = rank_candidates(AccuracyTable.read(table).candidates(), RankingSettings()).correlations
     assert {"parameters", "macs", "latency_ms", "synflow", "naswot", "msrs"} <= {item.proxy for item in found}
     for item in found:
         known = [
@@ -110,7 +110,7 @@ def test_means_choose_among_the_same_candidates(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     lines = ["a,0.99,10,", "b,0.9,10,90", "c,0.8,10,2"]
     path.write_text("name,accuracy,macs,msrs\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    found = rank_candidates(table_candidates(path), RankingSettings(by="S1", beta=1.0))
+    found = rank_candidates(AccuracyTable.read(path).candidates(), RankingSettings(by="S1", beta=1.0))
     assert [row.candidate.name for row in found.rows] == ["a", "b", "c"]
     assert [(item.score, item.names) for item in found.means] == [
         ("S1", ("b",)),

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 import redtest_onnx as rt
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
+from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.runtime.workbench import Workbench
 
 SILERO = Path(__file__).parents[3] / "shared" / "models" / "wild" / "silero_vad.onnx"
@@ -121,3 +122,36 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path, compressed: bool) -> Non
     feeds = data.inputs([5, 0])["x"]
     assert feeds.dtype == np.float32
     np.testing.assert_array_equal(feeds, x[[5, 0]].astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [["steps", "batch", 8], [12, "batch", 8], [5, 1, 8], ["steps", 8]])
+def test_samples_are_where_they_were_once_no_recurrent_operator_remains(
+    shape: list[object], tmp_path: Path
+) -> None:
+    """In the file that is written, too: without that, steps are taken for samples."""
+    net = Net()
+    first = net("MatMul", net.add_input("x", TensorProto.FLOAT, shape), net.weight(8, 8))  # type: ignore[arg-type]
+    h = net("Unsqueeze", first, net.store([1], np.int64)) if len(shape) == 2 else first
+    h = net("GRU", h, net.weight(1, 24, 8), net.weight(1, 24, 8), hidden_size=8)
+    h = net("Squeeze", h, net.store([1, 2] if len(shape) == 2 else [1], np.int64))
+    last = net("Add", h, first)
+    model = net.model(net("MatMul", last, net.weight(8, 3)))
+    known = batch_axes(model)
+    assert known["x"] in (1, None)
+    pruned = remove_regions(model, [Removal(first, last)])
+    assert not [node for node in pruned.graph.node if node.op_type == "GRU"]
+    assert pruned.inputs == model.inputs
+    rt.save(pruned, tmp_path / "pruned.onnx")
+    for again in (pruned, rt.load(tmp_path / "pruned.onnx")):
+        assert batch_axes(again) == known
+        assert fixed_batch(again) == fixed_batch(model)
+
+
+@pytest.mark.parametrize(
+    ("said", "axis"), [(["", "DATA_BATCH", ""], 1), (["DATA_CHANNEL", "", ""], None), (["", "", ""], 0)]
+)
+def test_what_a_file_denotes_of_its_axes_is_believed(said: list[str], axis: int | None) -> None:
+    model = two_inputs(("x", TensorProto.FLOAT, ["a", "b", 8]))
+    for dim, word in zip(model.graph.input[0].type.tensor_type.shape.dim, said, strict=True):
+        dim.denotation = word
+    assert batch_axes(model) == {"x": axis}

@@ -90,7 +90,7 @@ def searched(
         None,
         ImageOptions(),
         Recipe(),
-        source=AccuracyTable(source) if source else None,
+        source=AccuracyTable.read(source) if source else None,
         wanted=("macs", "msrs"),
     )
     with Store.create(path, {}) as store:

@@ -157,8 +157,9 @@ def test_tokens_are_drawn_anew_for_every_sample() -> None:
     bench = Workbench(model, data, CPU)
     seen = bench.resolved
     tensor = next(layer.tensor for layer in find_layers(index, seen.shapes) if "add" in layer.tensor.lower())
-    reader = GramReader(bench, [TapTarget.seen(tensor, seen, False)], 128, "token", keep_features=True)
-    [tokens] = reader.read_features(np.zeros(128, np.int64))
+    same = np.zeros(128, np.int64)
+    reader = GramReader(bench, [TapTarget.seen(tensor, seen, False)], [same], "token", keep_features=True)
+    [tokens] = reader.read_features(same)
     assert (tokens[:64] != tokens[64:]).any()
 
 

@@ -112,3 +112,28 @@ def test_samples_that_run_alone_are_kept_while_there_is_room(limit: int, reads: 
         seen = [float(run.inputs["x"]) for runs in steps for run in runs]
         assert sorted(seen) == list(range(12))
     assert data.reads == reads
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 0], ids=["kept", "read again"])
+def test_samples_of_other_sizes_are_read_one_run_at_a_time(limit: int) -> None:
+    """Recordings, for a model whose batch is one: together they are no array."""
+
+    class Recordings:
+        labelled = synthetic = False
+        source = "recordings"
+
+        def __len__(self) -> int:
+            return 8
+
+        def inputs(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+            [k] = indices
+            return {"x": np.full((1, 3 + k, 2), k, np.float32)}
+
+        def labels(self, indices: np.ndarray) -> None:
+            return None
+
+    samples = Samples(Recordings(), np.arange(8), 4, 1, limit=limit)
+    for epoch in range(2):
+        runs = [run.inputs["x"] for step in samples.shuffled(0, epoch) for run in step]
+        assert sorted(run.shape[1] for run in runs) == list(range(3, 11))
+        assert all((run == run.shape[1] - 3).all() for run in runs)

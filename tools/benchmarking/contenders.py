@@ -195,8 +195,8 @@ def _ours(job: Prepared, pooling: Any) -> Call:
     bench = Workbench(model, data, job.options)
     seen = bench.resolved
     targets = [TapTarget.seen(tensor, seen, False) for tensor in job.tensors]
-    reader = GramReader(bench, targets, len(data), pooling)
     batches = [np.arange(len(data))]
+    reader = GramReader(bench, targets, batches, pooling)
 
     def call() -> np.ndarray:
         measured = measure(reader, batches)

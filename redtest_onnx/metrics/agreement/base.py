@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted, Float64s, Numbers
 from redtest_onnx.metrics.agreement.intervals import Interval
 
-Values = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Counted = npt.NDArray[np.bool_] | None
 """[n, ...] which positions of the leading axes count; None: all."""
 
 
@@ -39,7 +36,7 @@ class MeasureResult:
 class MeasureSum(Protocol):
     """Adds up the agreement of one model with the reference over batches, in float64."""
 
-    def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
+    def add(self, reference: Numbers, other: Numbers, counted: Counted = None) -> None:
         """Add one batch of both models: [n, ...] with samples first, in the same order."""
 
     def result(self) -> MeasureResult:
@@ -49,13 +46,13 @@ class MeasureSum(Protocol):
 class Measure(Protocol):
     """A measure that has seen the reference's values."""
 
-    def observe(self, reference: Values, counted: Counted = None) -> None:
+    def observe(self, reference: Numbers, counted: Counted = None) -> None:
         """Show a batch of the reference, once each and before any comparison."""
 
     def start(self) -> MeasureSum:
         """A sum for one model."""
 
 
-def as_float64(values: Values) -> Floats:
+def as_float64(values: Numbers) -> Float64s:
     """The values as float64; those that are already are not copied."""
     return values.astype(np.float64, copy=False)

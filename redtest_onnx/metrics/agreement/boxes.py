@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from redtest_onnx.metrics.agreement.base import Floats, MeasureResult, Values, as_float64
+from redtest_onnx.arrays import Float64s, Numbers
+from redtest_onnx.metrics.agreement.base import MeasureResult, as_float64
 
 MEASURE = "boxes matched at IoU 0.5 (F1)"
 
@@ -22,7 +23,7 @@ class BoxSetSum:
         self._matched = self._first = self._second = 0
         self._overlap = 0.0
 
-    def add(self, reference: Values, other: Values) -> None:
+    def add(self, reference: Numbers, other: Numbers) -> None:
         """Add one sample of both models: [k, 4] corners x1, y1, x2, y2."""
         from scipy.optimize import linear_sum_assignment
 
@@ -50,7 +51,7 @@ class BoxSetSum:
         return MeasureResult(score, MEASURE, details)
 
 
-def iou(a: Floats, b: Floats) -> Floats:
+def iou(a: Float64s, b: Float64s) -> Float64s:
     """[k, m] intersection over union of boxes [k, 4] and [m, 4] of corners; equal boxes of no area match."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -61,7 +62,7 @@ def iou(a: Floats, b: Floats) -> Floats:
     return np.where(equal, 1.0, inside / np.where(union > 0, union, 1.0))
 
 
-def corners(rows: Values) -> Floats | None:
+def corners(rows: Numbers) -> Float64s | None:
     """[k, 4] the numbers of boxes in rows [k, w] or [1, k, w]; None where rows hold no boxes.
 
     Rows of seven begin with the sample's number. Whether the four are corners or a centre and a size is for
@@ -75,18 +76,18 @@ def corners(rows: Values) -> Floats | None:
     return x[:, 1:5] if x.shape[1] == 7 else x[:, :4]
 
 
-def centred(boxes: Floats) -> bool:
+def centred(boxes: Float64s) -> bool:
     """Whether boxes [k, 4] are given as centre and size: their last values lie below the first ones."""
     return bool(len(boxes)) and float(np.mean((boxes[:, 2:] >= boxes[:, :2]).all(axis=1))) < 0.9
 
 
-def from_centre(boxes: Floats) -> Floats:
+def from_centre(boxes: Float64s) -> Float64s:
     """[k, 4] corners of boxes given as centre and size."""
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 
 
-def are_boxes(boxes: Floats, *, centre: bool) -> bool:
+def are_boxes(boxes: Float64s, *, centre: bool) -> bool:
     """Whether rows [k, 4] have areas, as boxes do; given as centre and size, or as corners."""
     size = boxes[:, 2:] if centre else boxes[:, 2:] - boxes[:, :2]
     return float(np.mean((size > 0).all(axis=1))) >= 0.5

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.metrics.agreement.base import Counted, MeasureResult, Values
+from redtest_onnx.arrays import Counted, Numbers
+from redtest_onnx.metrics.agreement.base import MeasureResult
 from redtest_onnx.metrics.agreement.intervals import share_interval
 from redtest_onnx.metrics.agreement.values import ValuesMeasure, ValuesSum
 
@@ -30,7 +31,7 @@ class ClassMeasure:
         self._values = ValuesMeasure()
         self._seen: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def observe(self, reference: Values, counted: Counted = None) -> None:
+    def observe(self, reference: Numbers, counted: Counted = None) -> None:
         """Show a batch [n, ..., classes] of the reference."""
         self._values.observe(reference, counted)
         found, valid = top_class(reference)
@@ -63,7 +64,7 @@ class ClassSum:
         self._values, self._common = values, common
         self._same = self._answers = self._samples = 0
 
-    def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
+    def add(self, reference: Numbers, other: Numbers, counted: Counted = None) -> None:
         """Add one batch of both models, [n, ..., classes]."""
         if self._values is not None:
             self._values.add(reference, other, counted)
@@ -92,7 +93,7 @@ class ClassSum:
         return replace(result, measure=words, details={**result.details, "top_class": same})
 
 
-def top_class(scores: Values) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def top_class(scores: Numbers) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """[n, ...] place of the largest score, and whether no score is NaN; a NaN answers nothing."""
     valid = ~np.isnan(scores).any(axis=-1) if scores.dtype.kind == "f" else np.ones(scores.shape[:-1], bool)
     return scores.argmax(axis=-1).astype(np.int64), np.asarray(valid)

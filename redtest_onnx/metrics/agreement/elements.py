@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from redtest_onnx.metrics.agreement.base import Counted, MeasureResult, MeasureSum
+from redtest_onnx.arrays import Counted
+from redtest_onnx.metrics.agreement.base import MeasureResult, MeasureSum
 from redtest_onnx.metrics.agreement.intervals import share_interval
 from redtest_onnx.metrics.agreement.values import ValuesMeasure
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
+from redtest_onnx.arrays import Counted, Float64s, Numbers
+from redtest_onnx.metrics.agreement.base import MeasureResult, as_float64
 from redtest_onnx.metrics.agreement.intervals import correlation_interval, mean_interval
 
 MEASURE = "the lower of mean cosine and Spearman correlation of pairwise similarities"
@@ -20,7 +21,7 @@ class EmbeddingMeasure:
     is the same.
     """
 
-    def observe(self, reference: Values, counted: Counted = None) -> None:
+    def observe(self, reference: Numbers, counted: Counted = None) -> None:
         """Nothing has to be known of the reference beforehand."""
 
     def start(self) -> EmbeddingSum:
@@ -32,10 +33,10 @@ class EmbeddingSum:
     """Collects the vectors of both models."""
 
     def __init__(self) -> None:
-        self._pairs: list[tuple[Floats, Floats]] = []
+        self._pairs: list[tuple[Float64s, Float64s]] = []
         self._missing = 0
 
-    def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
+    def add(self, reference: Numbers, other: Numbers, counted: Counted = None) -> None:
         """Add one batch of both models, [n, ...]; all axes behind the first are one vector."""
         if reference.shape != other.shape:
             self._missing += len(reference)
@@ -65,7 +66,7 @@ class EmbeddingSum:
         return MeasureResult(min(max(agreement, 0.0), 1.0), MEASURE, details, interval)
 
 
-def spearman(one: Floats, other: Floats) -> float | None:
+def spearman(one: Float64s, other: Float64s) -> float | None:
     """Rank correlation of the entries above the diagonals of two [n, n]; None where one is constant."""
     from scipy.stats import rankdata
 
@@ -78,20 +79,20 @@ def spearman(one: Floats, other: Floats) -> float | None:
     return min(float(x @ y) / norm, 1.0) if norm > 0 else None
 
 
-def _similarities(x: Floats) -> Floats:
+def _similarities(x: Float64s) -> Float64s:
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     unit = x / np.where(norms > 0, norms, 1)
     return np.asarray(unit @ unit.T)
 
 
-def _cosines(a: Floats, b: Floats) -> Floats:
+def _cosines(a: Float64s, b: Float64s) -> Float64s:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = np.einsum("ij,ij->i", a, b) / np.where(norms > 0, norms, 1)
     # Equal vectors agree to the last bit, zero ones included.
     return np.where((a == b).all(axis=1), 1.0, np.clip(cosines, -1.0, 1.0))
 
 
-def _same_neighbour(one: Floats, other: Floats) -> float | None:
+def _same_neighbour(one: Float64s, other: Float64s) -> float | None:
     if len(one) < 3:
         return None
     nearest = []

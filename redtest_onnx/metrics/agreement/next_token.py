@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
+from redtest_onnx.arrays import Counted, Float64s, Numbers
+from redtest_onnx.metrics.agreement.base import MeasureResult, as_float64
 from redtest_onnx.metrics.agreement.classes import top_class
 from redtest_onnx.metrics.agreement.intervals import share_interval
 
@@ -25,7 +26,7 @@ class NextTokenMeasure:
     def __init__(self, scale: Scale = "logits") -> None:
         self._scale = scale
 
-    def observe(self, reference: Values, counted: Counted = None) -> None:
+    def observe(self, reference: Numbers, counted: Counted = None) -> None:
         """Nothing has to be known of the reference beforehand."""
 
     def start(self) -> NextTokenSum:
@@ -41,7 +42,7 @@ class NextTokenSum:
         self._same = self._positions = self._compared = self._samples = 0
         self._divergence = 0.0
 
-    def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
+    def add(self, reference: Numbers, other: Numbers, counted: Counted = None) -> None:
         """Add one batch of both models, [n, ..., tokens]."""
         shape = reference.shape[:-1]
         use = np.ones(shape, dtype=np.bool_)
@@ -74,7 +75,7 @@ class NextTokenSum:
         return MeasureResult(same, MEASURE, details, share_interval(same, self._samples))
 
 
-def log_probabilities(scores: Values, scale: Scale) -> Floats:
+def log_probabilities(scores: Numbers, scale: Scale) -> Float64s:
     """[..., tokens] float64 logarithms of a softmax over the last axis, or of probabilities as they are."""
     x = as_float64(scores)
     if scale == "probabilities":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.metrics.agreement.base import Counted, Floats, MeasureResult, Values, as_float64
+from redtest_onnx.arrays import Counted, Float64s, Numbers
+from redtest_onnx.metrics.agreement.base import MeasureResult, as_float64
 from redtest_onnx.metrics.agreement.intervals import Interval, mean_interval
 
 Weights = npt.NDArray[np.bool_]
@@ -28,16 +29,16 @@ class ValuesMeasure:
     """
 
     def __init__(self) -> None:
-        self._elements: Floats | None = None  # sums per element, about the first sample
-        self._channels: Floats | None = None  # sums per entry of the last axis, likewise
-        self._first: Floats | None = None
-        self._level: Floats | None = None
-        self._positions: Floats | None = None  # values per entry of the last axis
+        self._elements: Float64s | None = None  # sums per element, about the first sample
+        self._channels: Float64s | None = None  # sums per entry of the last axis, likewise
+        self._first: Float64s | None = None
+        self._level: Float64s | None = None
+        self._positions: Float64s | None = None  # values per entry of the last axis
         self._samples = self._finite = self._seen = 0
         self._squares = self._energy = 0.0
         self._even = True
 
-    def observe(self, reference: Values, counted: Counted = None) -> None:
+    def observe(self, reference: Numbers, counted: Counted = None) -> None:
         """Show a batch [n, ...] of the reference."""
         if not len(reference):
             return
@@ -100,14 +101,14 @@ class ValuesSum:
         centre: that mean, per element or per entry of the last axis; None where it is unknown.
     """
 
-    def __init__(self, variance: float, expected: int, centre: Floats | None = None) -> None:
+    def __init__(self, variance: float, expected: int, centre: Float64s | None = None) -> None:
         self._variance, self._expected, self._centre = variance, expected, centre
         self._samples = 0
         self._score = self._error = self._scale = self._largest = 0.0
         self._moments = np.zeros(3)  # sums of r^2, r q and q^2, see `_interval`
         self._finite = True
 
-    def add(self, reference: Values, other: Values, counted: Counted = None) -> None:
+    def add(self, reference: Numbers, other: Numbers, counted: Counted = None) -> None:
         """Add one batch of both models, [n, ...]."""
         self._samples += len(reference)
         if reference.shape != other.shape:
@@ -149,7 +150,7 @@ class ValuesSum:
         agreement = min(max(self._score / self._samples, 0.0), 1.0)
         return MeasureResult(agreement, MEASURE, details, self._interval())
 
-    def _own_spread(self, a: Floats, weight: Weights, scale: Floats) -> Floats:
+    def _own_spread(self, a: Float64s, weight: Weights, scale: Float64s) -> Float64s:
         """[n] squared distance of each sample from the reference's mean, relative to the average one."""
         if self._centre is None or self._centre.shape not in (a.shape[1:], a.shape[-1:]):
             return np.ones(len(a))
@@ -163,7 +164,7 @@ class ValuesSum:
                 own = np.einsum("ij,ij->i", apart, apart)
             own = np.maximum(own, 0.0)
         known = (scale > 0) & np.isfinite(own)
-        relative: Floats = np.divide(own, scale, out=np.ones(len(a)), where=known)
+        relative: Float64s = np.divide(own, scale, out=np.ones(len(a)), where=known)
         return relative
 
     def _interval(self) -> Interval | None:
@@ -176,13 +177,13 @@ class ValuesSum:
         return mean_interval(1 - ratio, float(squares) / max(self._samples - 1, 1), self._samples)
 
 
-def _rows(values: Values) -> Floats:
+def _rows(values: Numbers) -> Float64s:
     """[n, ..., channels]; single values get an axis of one channel."""
     x = as_float64(values)
     return x.reshape(len(x), 1) if x.ndim == 1 else x
 
 
-def _weights(x: Floats, counted: Counted) -> Weights:
+def _weights(x: Float64s, counted: Counted) -> Weights:
     if counted is None or counted.shape != x.shape[: counted.ndim]:
         return np.ones(x.shape, dtype=np.bool_)
     trailing = counted.reshape(*counted.shape, *(1,) * (x.ndim - counted.ndim))

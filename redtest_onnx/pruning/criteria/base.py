@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model

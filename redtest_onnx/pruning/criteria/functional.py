@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted
 from redtest_onnx.data.batching import batches, counting
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.plan import Plan, Step
-from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.pruning.repair.positions import counted_rows
 from redtest_onnx.runtime.evaluate import Evaluator
 from redtest_onnx.runtime.session import Session
 

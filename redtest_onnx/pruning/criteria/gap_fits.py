@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Counted, Numbers
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.pruning.repair.equations import usable_scale
 from redtest_onnx.pruning.repair.operator_rows import in_channel_order, operator_rows
-from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.session import RunOptions, Session
-
-Values = npt.NDArray[Any]
-Float64s = npt.NDArray[np.float64]
 
 _ROWS = 15  # per unknown
 _RIDGE = 3e-3  # of the mean of the diagonal
@@ -41,8 +36,8 @@ class GapFits:
         self._session = None if operator.geometry is None else _convolution(model, operator, options)
 
     def solve(
-        self, inputs: Sequence[Values], errors: Sequence[Sequence[Values]], counted: Sequence[Counted]
-    ) -> list[tuple[Values, Values]] | None:
+        self, inputs: Sequence[Numbers], errors: Sequence[Sequence[Numbers]], counted: Sequence[Counted]
+    ) -> list[tuple[Numbers, Numbers]] | None:
         """Weights and biases whose outputs come near to each of several errors.
 
         Args:
@@ -80,7 +75,7 @@ class GapFits:
             found.append((rows_of_weights.astype(np.float32), biases.astype(np.float32)))
         return found
 
-    def output(self, x: Values, correction: tuple[Values, Values]) -> Values:
+    def output(self, x: Numbers, correction: tuple[Numbers, Numbers]) -> Numbers:
         """What a correction adds to the target, [n, ...] float32."""
         weight, bias = correction
         if self._session is None:
@@ -89,7 +84,7 @@ class GapFits:
         return np.asarray(self._session.run(feeds)["y"])
 
 
-def _stacked(errors: Sequence[Values], groups: int, axis: int) -> Values:
+def _stacked(errors: Sequence[Numbers], groups: int, axis: int) -> Numbers:
     """Errors for several goals behind one another within each group of channels."""
     if groups == 1:
         return np.concatenate(errors, axis=axis)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Numbers
 from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.criteria.base import CriterionContext, criterion
@@ -18,8 +18,7 @@ from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.positions import silenced
 from redtest_onnx.pruning.repair.targets import before_activation, bend_alike
 
-Values = npt.NDArray[Any]
-Runs = list[Values]
+Runs = list[Numbers]
 
 _SAMPLES, _FEWEST = 192, 48  # two thirds to fit to
 _STATE_BYTES = 64 << 20
@@ -175,8 +174,8 @@ class StageSearch:
         size = 4 * int(np.prod(shape, dtype=np.int64)) // (self._bench.resolved.batch or 1)
         return min(_SAMPLES, max(_FEWEST, _STATE_BYTES // max(size, 1)))
 
-    def _cut(self, value: Values, run: int) -> Values:
-        found: Values = self._runner.counting(value, run) if value.ndim else value
+    def _cut(self, value: Numbers, run: int) -> Numbers:
+        found: Numbers = self._runner.counting(value, run) if value.ndim else value
         return found
 
     def _beam(self) -> list[_State]:
@@ -213,7 +212,7 @@ class StageSearch:
             (state,) = self._next(state, [stop - start])
         return state
 
-    def _computed(self, position: int, state: _State | None) -> list[dict[str, Values]]:
+    def _computed(self, position: int, state: _State | None) -> list[dict[str, Numbers]]:
         """What the operator in front of a position reads, and what lies in front of its activation there."""
         before = self._before[position][0]
         operator = self._operators.get(before)
@@ -229,7 +228,7 @@ class StageSearch:
             found.append({name: self._cut(values[name], run) for name in names})
         return found
 
-    def _filled(self, value: Values, run: int) -> Values:
+    def _filled(self, value: Numbers, run: int) -> Numbers:
         """Values of a whole run again, where a fixed batch wants more samples than count."""
         fixed = self._bench.fixed_batch
         if fixed is None or self._runner.counts[run] == fixed or not value.ndim:
@@ -247,7 +246,7 @@ class StageSearch:
         fitted = [
             gap for gap in gaps if (removed or gap) and operator is not None and self._fits_gap(start, gap)
         ]
-        corrections: dict[int, tuple[Values, Values]] = {}
+        corrections: dict[int, tuple[Numbers, Numbers]] = {}
         if fitted and operator is not None:
             if start not in self._fits:
                 self._fits[start] = GapFits(
@@ -297,7 +296,7 @@ class StageSearch:
         original = self._original[end]
         return _finite(sum(self._squares(values[run], original[run], run) for run in self._judged))
 
-    def _squares(self, values: Values, original: Values, run: int) -> float:
+    def _squares(self, values: Numbers, original: Numbers, run: int) -> float:
         apart = silenced(values.astype(np.float64) - original.astype(np.float64), self._counted[run])
         return float(np.square(apart).sum())
 
@@ -311,7 +310,7 @@ class StageSearch:
         outputs = outputs or [end]
         part = self._runner.part(outputs, {end: self._original[end][0]})
 
-        def computed(values: Runs) -> list[dict[str, Values]]:
+        def computed(values: Runs) -> list[dict[str, Numbers]]:
             found = [(run, part(run, {end: self._filled(values[run], run)})) for run in self._judged]
             return [{name: self._cut(out[name], run) for name in outputs} for run, out in found]
 

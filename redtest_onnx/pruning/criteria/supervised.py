@@ -7,15 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted
 from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.layers.layer import Layer
-from redtest_onnx.metrics.least_squares import PENALTIES
+from redtest_onnx.metrics.least_squares import best_fit
 from redtest_onnx.metrics.ridge import NormalEquations
 from redtest_onnx.pruning.criteria.base import CriterionContext, ScoredLayer, criterion
 from redtest_onnx.pruning.criteria.modularity import NEIGHBOURS, modularity
-from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.pruning.repair.positions import counted_rows
 from redtest_onnx.runtime.session import Session
 
 Features = npt.NDArray[np.float32]
@@ -44,24 +45,33 @@ def by_probe(context: CriterionContext) -> list[ScoredLayer]:
 
 
 def linear_accuracy(features: npt.NDArray[np.generic], labels: Labels) -> float:
-    """Accuracy of a ridge classifier that was fitted to every other sample, on the samples in between.
+    """Accuracy of a ridge classifier on a random half of the samples, which neither it nor its penalty saw.
+
+    The penalty is chosen by the squared error on half of the others, and the classifier then fitted to all of
+    these. Where no penalty helps there, the answer is their commonest class.
 
     Args:
-        features: [n, p].
+        features: [n, p], any real dtype.
         labels: [n] classes.
+
+    Returns:
+        A share of 1; 0 of fewer than two samples.
     """
-    classes = np.unique(labels)
-    goals = (labels[:, None] == classes[None, :]).astype(np.float64)
-    spread = features.std(axis=0)
-    scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    equations = NormalEquations(scaled.shape[1], len(classes))
-    equations.add(scaled[::2, None], goals[::2, None])
-    best = 0.0
-    for penalty in PENALTIES:
-        fit = equations.solve(penalty)
-        answers = classes[(scaled[1::2] @ fit.weight[0] + fit.bias[0]).argmax(axis=1)]
-        best = max(best, float(np.mean(answers == labels[1::2])))
-    return best
+    order = np.random.default_rng(0).permutation(len(labels))
+    judged, fitted = np.array_split(order, 2)
+    if not len(fitted):
+        return 0.0
+    classes, found = np.unique(labels, return_inverse=True)
+    goals = np.eye(len(classes))[found]
+    spread = features[fitted].std(axis=0)
+    scaled = (features - features[fitted].mean(axis=0)) / np.where(spread > 0, spread, 1)
+    sums = []
+    for part in np.array_split(fitted, 2):
+        sums.append(NormalEquations(scaled.shape[1], len(classes)))
+        sums[-1].add(scaled[part, None], goals[part, None])
+    fit = best_fit(*sums)
+    scores = goals[fitted].mean(axis=0) if fit is None else scaled[judged] @ fit.weight[0] + fit.bias[0]
+    return float(np.mean(scores.argmax(axis=-1) == found[judged]))
 
 
 def _least_gain(context: CriterionContext, quality: Callable[[Features, Labels], float]) -> list[ScoredLayer]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted, Float64s, Values
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.few_rows import FewRows
 from redtest_onnx.metrics.least_squares import best_fit
@@ -23,13 +24,11 @@ from redtest_onnx.pruning.repair.operator_rows import (
     in_channel_order,
     token_rows,
 )
-from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.pruning.repair.positions import counted_rows
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.session_room import return_memory
 from redtest_onnx.runtime.threads import Beside, in_threads, thread_count
 
-Values = npt.NDArray[np.generic]
-Float64s = npt.NDArray[np.float64]
 Gathered = tuple[Values, Values]
 Number = TypeVar("Number", bound=np.generic)
 Kind = TypeVar("Kind", NormalEquations, FewRows)
@@ -98,7 +97,6 @@ class Equations:
         self._each: Each = partial(in_threads, threads=options.threads)
         self._sums: Beside[NormalEquations] = Beside(1)
         self._runs = 0
-        self._inputs_known = False
 
     def add(self, x: Values, error: Values, counted: Counted = None) -> bool:
         """Add what the operator reads and the error at its target; False if their shapes don't fit.
@@ -152,7 +150,7 @@ class Equations:
 
     def _sum(self, part: NormalEquations, run: OperatorRows) -> None:
         def summed(block: slice) -> NormalEquations:
-            return part.sums(*run.gather(block), targets_only=self._inputs_known)
+            return part.sums(*run.gather(block))
 
         assert self._pair is not None
         assert isinstance(self._pair[0], NormalEquations)
@@ -161,7 +159,7 @@ class Equations:
         if part.shift is None:
             rows = run.gather(next(blocks))
             part.choose_shift(*rows)
-            self._sums.do(partial(part.sums, *rows, targets_only=self._inputs_known), part.include)
+            self._sums.do(partial(part.sums, *rows), part.include)
         for block in blocks:
             self._sums.do(partial(summed, block), part.include)
 
@@ -210,7 +208,6 @@ class Equations:
             train, check = self._pair
             # Both are of one kind.
             self._pair = (train.without_targets(), check.without_targets())  # type: ignore[assignment]
-            self._inputs_known = True
 
     def solve(self, *, diagnose: bool = False) -> Correction | None:
         """The correction; None where none helps on the rows that check it.

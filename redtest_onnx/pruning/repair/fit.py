@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.apply import AdapterInsertion, apply_with_adapters
 from redtest_onnx.pruning.plan import Plan

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Float32s, Float64s, Numbers
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.repair.equations import Correction, Equations, inverse_scale
@@ -40,9 +40,6 @@ from redtest_onnx.pruning.repair.working_model import WorkingModel
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.threads import in_threads
 
-Values = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Float32s = npt.NDArray[np.float32]
 Result = TypeVar("Result")
 
 _LENGTHS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -72,7 +69,7 @@ class JointRefit:
         working: WorkingModel,
         pair: tuple[LinearOperator, LinearOperator],
         values: PairValues,
-        goal: Callable[[int], Values],
+        goal: Callable[[int], Numbers],
         density: int,
         known: KnownValues | None = None,
     ) -> None:
@@ -104,7 +101,7 @@ class JointRefit:
             before = left
         return count
 
-    def _given(self, run: int, inner: Values | None = None) -> dict[str, Values]:
+    def _given(self, run: int, inner: Numbers | None = None) -> dict[str, Numbers]:
         return {self._first.target: self._values.inner[run] if inner is None else inner}
 
     def _step(self, behind: Part) -> float | None:
@@ -125,7 +122,7 @@ class JointRefit:
             return None
         self._working.correct(self._first, length * weight, length * bias)
 
-        def moved(k: int) -> Values:
+        def moved(k: int) -> Numbers:
             move = moves[k] if k < len(moves) else self._moved(k, weight, bias)
             return _along(self._values.inner[k], move, length)
 
@@ -137,12 +134,12 @@ class JointRefit:
         runs = range(len(self._values.inner) if count is None else count)
         return in_threads(function, runs, self._workers)
 
-    def _answer(self, behind: Part) -> tuple[Correction, Floats, list[float]] | None:
+    def _answer(self, behind: Part) -> tuple[Correction, Float64s, list[float]] | None:
         """The fit to what the second operator asks of the first, the curvature, and errors of some runs."""
         weight = effective_weight(self._second, self._working.weight(self._second))
         kernel = weight.astype(np.float32)
         self._equations.start_again()
-        moments: list[Floats] = []
+        moments: list[Float64s] = []
         errors: list[float] = []
         seen = 0
         for k, asked in enumerate(self._each(lambda run: self._asked(run, behind, kernel))):
@@ -178,7 +175,7 @@ class JointRefit:
         rows = channels.reshape(-1, channels.shape[-1]) if kept is None else channels[kept]
         return _Asked(wish, _energy(error), (rows.T @ rows).astype(np.float64) / len(rows))
 
-    def _back(self, error: Float32s, kernel: Float32s, between: Values) -> Float32s:
+    def _back(self, error: Float32s, kernel: Float32s, between: Numbers) -> Float32s:
         """The error behind the second operator, sent back through it."""
         size = out = ()
         if self._second.geometry is not None:
@@ -215,20 +212,20 @@ class JointRefit:
         slope: Float32s = (ends[0] - ends[1]) / np.float32(2 * _SLOPE_STEP)
         return slope
 
-    def _opened(self, model: Model, fed: Values) -> Session:
+    def _opened(self, model: Model, fed: Numbers) -> Session:
         options = for_size(self._options, [fed.nbytes])
         options = options if self._workers == 1 else replace(options, threads=1)
         return Session(model, options, use="beside")
 
-    def _applied(self, run: int, inner: Values) -> Values:
+    def _applied(self, run: int, inner: Numbers) -> Numbers:
         """The function between the operators, at other outputs of the first."""
         with self._opening:
             if self._function is None:
                 self._function = self._runner.part([self._second.input], self._given(0))
-        found: Values = self._function(run, self._given(run, inner))[self._second.input]
+        found: Numbers = self._function(run, self._given(run, inner))[self._second.input]
         return found
 
-    def _moved(self, run: int, weight: Floats, bias: Floats) -> Float32s:
+    def _moved(self, run: int, weight: Float64s, bias: Float64s) -> Float32s:
         """What the first operator gives more after a whole step, of one run."""
         x, inner = self._values.inputs[run].astype(np.float32), self._values.inner[run]
         geometry = self._first.geometry
@@ -278,7 +275,7 @@ class JointRefit:
         """Solve the second operator for what the first gives now; whether its weights changed."""
         equations = Equations(self._second, self._samples, self._options, density=self._density)
 
-        def rows(run: int) -> tuple[Values, Values]:
+        def rows(run: int) -> tuple[Numbers, Numbers]:
             now, second = behind(run, self._given(run)), self._second
             read, target = (self._runner.counting(now[n], run) for n in (second.input, second.target))
             return read, self._goal(run).astype(np.float32) - target
@@ -303,20 +300,20 @@ class _Asked:
         moments: [C, C] of the slopes of the function between them.
     """
 
-    wish: Values
+    wish: Numbers
     error: float
-    moments: Floats
+    moments: Float64s
 
 
 @dataclass(frozen=True)
 class _Step:
     """A direction for the first operator of a pair: [M, p] and [M] at its target."""
 
-    weight: Floats
-    bias: Floats
+    weight: Float64s
+    bias: Float64s
 
 
-def _weighed(fit: Correction, curvature: Floats, first: LinearOperator) -> _Step:
+def _weighed(fit: Correction, curvature: Float64s, first: LinearOperator) -> _Step:
     """The fit in the metric of what the channels do: less where they do much already."""
     mean = float(np.trace(curvature)) / len(curvature)
     if mean <= 0:
@@ -329,12 +326,12 @@ def _weighed(fit: Correction, curvature: Floats, first: LinearOperator) -> _Step
     return _Step(inverse @ fit.weight / mean, inverse @ fit.bias / mean)
 
 
-def _along(inner: Values, move: Float32s, length: float) -> Values:
+def _along(inner: Numbers, move: Float32s, length: float) -> Numbers:
     """Outputs after so many steps, in their own type."""
     return np.asarray(inner + np.float32(length) * move, inner.dtype)
 
 
-def _energy(values: Values) -> float:
+def _energy(values: Numbers) -> float:
     """Sum of squares, in float64."""
     flat = values.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):

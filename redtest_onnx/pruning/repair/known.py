@@ -6,12 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from redtest_onnx.arrays import Values
 from redtest_onnx.runtime.session import Session
-
-Values = npt.NDArray[np.generic]
 
 _SESSIONS = 8  # of single operators; ONNX Runtime keeps the memory of the largest run of each
 _SMALL_RUN = 1 << 21  # bytes in and out of a run up to which its session is worth keeping

@@ -9,12 +9,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted, Float64s, Values
 from redtest_onnx.graph.linear_operators import Geometry, LinearOperator
 from redtest_onnx.pruning.repair.im2col import Window, patches, values_at
-from redtest_onnx.pruning.repair.positions import Counted, counted_rows
+from redtest_onnx.pruning.repair.positions import counted_rows
 
-Values = npt.NDArray[np.generic]
-Float64s = npt.NDArray[np.float64]
 Gathered = tuple[Values, Values]
 Number = TypeVar("Number", bound=np.generic)
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy.typing as npt
-
+from redtest_onnx.arrays import Numbers
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
 from redtest_onnx.pruning.repair.equations import FINAL_ROWS
-
-Values = npt.NDArray[Any]
 
 _SAMPLES_PER_DENSITY = 2  # samples held at least, whatever rows they give, per row per unknown
 HELD_SHARE = 3
@@ -68,13 +64,13 @@ class PairValues:
     """
 
     limit: int = 1 << 29
-    inputs: list[Values] = field(default_factory=list)
-    inner: list[Values] = field(default_factory=list)
+    inputs: list[Numbers] = field(default_factory=list)
+    inner: list[Numbers] = field(default_factory=list)
     full: bool = False
     _held: int = 0
     _positions: int = 0
 
-    def hold(self, inputs: Values, inner: Values, first: LinearOperator, density: int) -> None:
+    def hold(self, inputs: Numbers, inner: Numbers, first: LinearOperator, density: int) -> None:
         """Take in the next run, unless those that are held suffice or it is too much.
 
         Rows are taken from all over the samples: of each, no more than a quarter of its positions count. A

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from redtest_onnx.data.batching import Indices, batches, counting
+from redtest_onnx.arrays import Counted, Indices
+from redtest_onnx.data.batching import batches, counting
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.subgraph import Fence, live, segment
-from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.devices import resolve_device
 from redtest_onnx.runtime.outputs.arrange import BATCH
 from redtest_onnx.runtime.session import RunOptions, Session

@@ -7,8 +7,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from redtest_onnx.arrays import Counted
+
 Number = TypeVar("Number", bound=np.generic)
-Counted = npt.NDArray[np.bool_] | None
 """[n, positions] which positions count; None: all."""
 
 

@@ -17,9 +17,8 @@ from threading import Lock
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices, Values
 from redtest_onnx.graph.index import GraphIndex, index_of
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.graph.model import Model
@@ -39,7 +38,6 @@ from redtest_onnx.runtime.threads import one_blas_thread
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Progress
 
-Values = npt.NDArray[np.generic]
 Scope = Literal["all", "gaps"]
 
 log = logging.getLogger(__name__)

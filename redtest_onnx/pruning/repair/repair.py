@@ -196,16 +196,9 @@ class _Repairs:
             if asked == "auto" and name == "refit" and attempt.loss[0] >= 2 * self._error_of(attempt):
                 trained, offered = self._trained_unasked(attempt)
                 if offered.method == "distil":
-                    return trained, offered
+                    return self._within_limit(trained, offered)
         if not tried:
             return self._nothing("; ".join(self._failed))
-        limit = self._settings.max_drop
-        # A last fit may lose more on held-out samples than the short one that the plan was chosen by.
-        if limit is not None and tried[0].loss[0] > limit:
-            fits = short_fit(asked, self._fit)
-            short = self._attempt(fits.method, fits)
-            if short is not None and short.loss[0] <= limit:
-                return short.model, self._described(short)
         chosen = tried[0]
         for other in tried[1:]:
             if other.loss[0] + self._error_of(chosen) < chosen.loss[0]:
@@ -213,7 +206,18 @@ class _Repairs:
         model, found = chosen.model, self._described(chosen)
         if asked == "auto" and not self._beats_plain(chosen):
             model, found = self._nothing("no repair was better on held-out samples")
-        return model, replace(found, training=offered.training, offer=offered.offer)
+        return self._within_limit(model, replace(found, training=offered.training, offer=offered.offer))
+
+    def _within_limit(self, model: Workbench, found: Repair) -> tuple[Workbench, Repair]:
+        """The short fit that the plan was chosen by, where what the last fits came to loses too much."""
+        limit = self._settings.max_drop
+        if limit is None or found.loss is None or found.loss <= limit:
+            return model, found
+        fits = short_fit(self._settings.method, self._fit)
+        short = self._attempt(fits.method, fits)
+        if short is None or short.loss[0] > limit:
+            return model, found
+        return short.model, replace(self._described(short), training=found.training, offer=found.offer)
 
     def distilled(self) -> tuple[Workbench, Repair]:
         """A short refit with training behind it, or the better refit where held-out samples agree no more."""

@@ -9,8 +9,8 @@ piece of work to the next, so that what a dead one was doing can be done again b
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -53,6 +53,26 @@ class FitShards:
 
 
 @dataclass(frozen=True)
+class ShardPiece:
+    """What is asked of one shard: the number of its samples, or the sums of an operator over them.
+
+    Attributes:
+        file: the shard.
+        number: its place among all.
+        operator: position of the operator; None where samples are counted.
+        samples: number of samples of all shards, for the sums.
+    """
+
+    file: str
+    number: int
+    operator: int | None = None
+    samples: int = 0
+
+    def __str__(self) -> str:
+        return self.file
+
+
+@dataclass(frozen=True)
 class ShardSums:
     """Sums the equations of one operator over one shard; called in whatever process an engine runs it.
 
@@ -68,21 +88,18 @@ class ShardSums:
     goals: Mapping[str, str]
 
     @one_blas_thread(solvers=True)
-    def __call__(self, name: str) -> int | Equations | None:
-        """One piece: "count:SHARD" gives the number of its samples, "OPERATOR:SAMPLES:SHARD" the sums.
+    def __call__(self, piece: ShardPiece) -> int | Equations | None:
+        """The number of samples, or the sums; None where shapes don't fit.
 
         Raises:
             InputError: the shard can't be read or doesn't fit the model.
         """
-        what, *rest = name.split(":")
-        shard = int(rest[-1])
-        bench = self.shards.open_shard(self.shards.files[shard])
-        if what == "count":
+        bench = self.shards.open_shard(piece.file)
+        if piece.operator is None:
             return len(bench.data)
-        position, samples = int(what), int(rest[0])
         original = bench.opened
-        model = load(self.folder / f"{position}.onnx")
-        operator = linear_operators(model)[position]
+        model = load(self.folder / f"{piece.operator}.onnx")
+        operator = linear_operators(model)[piece.operator]
         indices = np.arange(len(bench.data), dtype=np.int64)
         size = min(samples_per_fit(original), -(-len(indices) // CHECK_EVERY))
         before, now = (
@@ -90,7 +107,7 @@ class ShardSums:
         )
         goal = self.goals.get(operator.target, operator.target)
         wanted = before.part([goal])
-        equations = Equations(operator, samples, now.options, seed=shard)
+        equations = Equations(operator, piece.samples, now.options, seed=piece.number)
         names = [operator.input, operator.output, operator.target]
         for run, found in enumerate(now.values(names)):
             aim = before.counting(np.asarray(wanted(run)[goal]), run)
@@ -139,11 +156,13 @@ def refit_over_shards(
     with tempfile.TemporaryDirectory(prefix="redtest-onnx-fit-", dir=Path(shards.files[0]).parent) as scratch:
         work = ShardSums(shards, Path(scratch), goals)
         with shards.engine.open(work) as engine:
-            counts = _collected(engine, "count", shards)
+            pieces = [ShardPiece(file, number) for number, file in enumerate(shards.files)]
+            counts = _collected(engine, pieces)
             samples = sum(count for count in counts if isinstance(count, int))
             for k, (position, operator) in enumerate(todo):
                 save(working.result(), Path(scratch) / f"{position}.onnx", force=True)
-                parts = _collected(engine, f"{position}:{samples}", shards)
+                asked = [replace(piece, operator=position, samples=samples) for piece in pieces]
+                parts = _collected(engine, asked)
                 (Path(scratch) / f"{position}.onnx").unlink()
                 sums = [part for part in parts if isinstance(part, Equations)]
                 whole = len(sums) == len(parts)
@@ -158,14 +177,12 @@ def refit_over_shards(
 
 
 def _collected(
-    engine: Engine[int | Equations | None], what: str, shards: FitShards
+    engine: Engine[ShardPiece, int | Equations | None], pieces: Sequence[ShardPiece]
 ) -> list[int | Equations | None]:
     """What all shards give, in their order, whichever came first."""
-    names = [f"{what}:{shard}" for shard in range(len(shards.files))]
-    found: dict[str, int | Equations | None] = {}
-    for finished in run_on(engine, names):
+    found: dict[ShardPiece, int | Equations | None] = {}
+    for finished in run_on(engine, pieces):
         if finished.error is not None:
-            shard = int(finished.name.rpartition(":")[2])
-            raise InputError(finished.error, where=shards.files[shard])
-        found[finished.name] = finished.value
-    return [found[name] for name in names]
+            raise InputError(finished.error, where=finished.piece.file)
+        found[finished.piece] = finished.value
+    return [found[piece] for piece in pieces]

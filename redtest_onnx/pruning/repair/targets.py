@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Numbers
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.graph.tensors import is_external
 from redtest_onnx.pruning.plan import Plan
-
-Values = npt.NDArray[Any]
 
 _ROUNDING = 64  # steps of rounding that sums over several layers leave
 _SAME_SLOPES = 0.25  # mean difference of slopes that a goal may ignore
@@ -97,7 +95,7 @@ def is_only_rectified(index: GraphIndex, tensor: str) -> bool:
     return bool(readers) and rectified and tensor not in index.outputs
 
 
-def is_reached(goal: Values, now: Values, *, rectified: bool) -> bool:
+def is_reached(goal: Numbers, now: Numbers, *, rectified: bool) -> bool:
     """Whether values differ from their goal by rounding alone.
 
     Args:

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Float64s
 from redtest_onnx.graph.index import index_of
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.weights import change_operands
 from redtest_onnx.pruning.repair.equations import inverse_scale
-
-Float64s = npt.NDArray[np.float64]
 
 
 class WorkingModel:

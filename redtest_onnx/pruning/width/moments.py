@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices, portions
+from redtest_onnx.arrays import Counted, Float64s, Indices, Values
+from redtest_onnx.data.batching import portions
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.graph.linear_operators import LinearOperator
 from redtest_onnx.metrics.elimination import LinearReader, fitted
 from redtest_onnx.pruning.repair.operator_models import effective_weight
 from redtest_onnx.pruning.repair.operator_rows import operator_rows
 from redtest_onnx.pruning.repair.partial_runner import PartialRunner, samples_per_fit
-from redtest_onnx.pruning.repair.positions import Counted
 from redtest_onnx.runtime.workbench import Workbench
-
-Float64s = npt.NDArray[np.float64]
-Values = npt.NDArray[np.generic]
 
 LARGEST = 2304
 """Rows of a covariance that holds every place of a channel; of larger ones places are put together."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redtest_onnx.data.batching import Indices
+from redtest_onnx.arrays import Indices
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.metrics.elimination import Elimination, eliminate
 from redtest_onnx.pruning.criteria.gap_fits import GapFits

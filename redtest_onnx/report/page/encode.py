@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from redtest_onnx.arrays import Float64s
 from redtest_onnx.report.page.model import Matrix
 from redtest_onnx.report.page.palette import png
-
-Float64s = npt.NDArray[np.float64]
 
 _FINE = 150_000  # values up to which two bytes each are spent
 _BUDGET = 800_000  # bytes that all matrices of a page may take before base64 makes them a third larger

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from redtest_onnx.metrics.agreement.base import Counted, Values
+from redtest_onnx.arrays import Counted, Numbers
 from redtest_onnx.runtime.outputs.kinds import JudgedTensor, ModelOutput
 
 BATCH = 64
@@ -33,7 +33,7 @@ def samples_per_run(
     return max(1, min(BATCH, int(_BYTES / max(each, 1)), run))
 
 
-def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values | None:
+def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Numbers | None:
     """The values of a tensor, [count, ..., classes]; None for what can only be compared element by element.
 
     Args:
@@ -72,7 +72,9 @@ def rows_of(tensor: JudgedTensor, value: Any, size: int, count: int) -> Values |
     return moved[:count]
 
 
-def counted_positions(tensor: JudgedTensor, feeds: Mapping[str, Values], rows: Values, count: int) -> Counted:
+def counted_positions(
+    tensor: JudgedTensor, feeds: Mapping[str, Numbers], rows: Numbers, count: int
+) -> Counted:
     """[count, T] which positions count, from a mask [N, T], ids with padding or lengths [N]; None: all.
 
     Args:
@@ -97,7 +99,7 @@ def counted_positions(tensor: JudgedTensor, feeds: Mapping[str, Values], rows: V
     return np.asarray(found | ~found.any(axis=1, keepdims=True))
 
 
-def without_uncounted(rows: Values, counted: Counted) -> Values:
+def without_uncounted(rows: Numbers, counted: Counted) -> Numbers:
     """The values with 0 at positions that don't count, so that they have no part in sums; NaN goes, too."""
     if counted is None or counted.all():
         return rows
@@ -105,7 +107,7 @@ def without_uncounted(rows: Values, counted: Counted) -> Values:
     return np.where(kept, rows, np.zeros((), rows.dtype))
 
 
-def _array(value: Any, size: int) -> Values | None:
+def _array(value: Any, size: int) -> Numbers | None:
     """Arrays as they are; of lists, what has a row per sample."""
     if isinstance(value, np.ndarray):
         return value if value.dtype.kind in "fiub" else None
@@ -122,7 +124,7 @@ def _array(value: Any, size: int) -> Values | None:
     return np.concatenate([item.reshape(-1) for item in value])[None]
 
 
-def _table(rows: list[dict[Any, Any]]) -> Values | None:
+def _table(rows: list[dict[Any, Any]]) -> Numbers | None:
     keys = list(rows[0])
     if any(list(row) != keys for row in rows) or not all(
         isinstance(v, float | int) for v in rows[0].values()

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from redtest_onnx.bridge.device import full_float32
-from redtest_onnx.metrics.cka import combine, hsic_matrix, u_centre
+from redtest_onnx.metrics.cka import combine
 from redtest_onnx.metrics.grams import linear_gram
 from redtest_onnx.metrics.msrs import msrs
+from redtest_onnx.metrics.packed import PackedGrams
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def redundancy(
         batch = torch.from_numpy(images[start : start + size]).to(device)
         with full_float32():
             outputs = network.layers(batch)[1]  # type: ignore[operator]
-        stack.append(hsic_matrix(u_centre(np.stack([linear_gram(_pooled(x)) for x in outputs]))))
+        grams = (linear_gram(_pooled(x)) for x in outputs)
+        stack.append(PackedGrams.of(grams, len(outputs), size).hsic())
     similarity = combine(np.stack(stack))
     score = msrs(similarity, alpha, threshold)
     undefined = int(np.isnan(np.diagonal(similarity)).sum())

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from redtest_onnx.arrays import Indices
 from redtest_onnx.bridge.device import torch_threads
 from redtest_onnx.bridge.write_back import from_torch
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.data.batching import batches
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.signature import fixed_batch

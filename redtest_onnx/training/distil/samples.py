@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from redtest_onnx.data.batching import Indices, batches
+from redtest_onnx.arrays import Indices
+from redtest_onnx.data.batching import batches
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.graph.masks import Mask
 from redtest_onnx.training.axes import SampleAxes

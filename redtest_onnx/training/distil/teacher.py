@@ -9,13 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from redtest_onnx.arrays import ArraysByName
 from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.probe.taps import expose
 from redtest_onnx.runtime.session import RunOptions, Session
 from redtest_onnx.training.axes import SampleAxes
 from redtest_onnx.training.positions import fitted_to, holds_positions
-
-Feeds = Mapping[str, npt.NDArray[np.generic]]
 
 
 class Teacher:
@@ -45,7 +44,7 @@ class Teacher:
         self._by_position: set[str] = set()
 
     def answers(
-        self, feeds: Feeds, rows: npt.NDArray[np.int64] | None, counted: Tensor | None = None
+        self, feeds: ArraysByName, rows: npt.NDArray[np.int64] | None, counted: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Values by name for some samples, which are in front.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from redtest_onnx.arrays import Flags, Numbers
 from redtest_onnx.errors import InternalError
 from redtest_onnx.graph.index import GraphIndex
 from redtest_onnx.graph.linear_operators import LinearOperator, linear_operators
@@ -16,7 +17,7 @@ from redtest_onnx.graph.model import Model
 from redtest_onnx.graph.weights import store
 from redtest_onnx.runtime.session import Session
 from redtest_onnx.runtime.workbench import Workbench
-from redtest_onnx.weight_sparsity.channels.follow import ChannelTensor, Consumer, Flags, Link, Values, follow
+from redtest_onnx.weight_sparsity.channels.follow import ChannelTensor, Consumer, Link, follow
 from redtest_onnx.weight_sparsity.scope import Scope
 
 _SAMPLES = 16
@@ -114,11 +115,11 @@ def _goes(model: Model, link: Link, operators: dict[int, LinearOperator]) -> Fla
     return goes
 
 
-def _weight(model: Model, consumer: Consumer) -> Values:
+def _weight(model: Model, consumer: Consumer) -> Numbers:
     return model.value(model.initializers[model.graph.node[consumer.weight.node].input[1]])
 
 
-def _by_channel(weight: Values, consumer: Consumer, link: Link) -> Values:
+def _by_channel(weight: Numbers, consumer: Consumer, link: Link) -> Numbers:
     """[channels, outputs, places] the weights that read each channel."""
     turned = np.moveaxis(weight, consumer.weight.axis, 0)
     outputs = turned.shape[1]
@@ -191,13 +192,13 @@ class _Cutter:
         old = self._value(self.graph.node[i].input[position])
         self._set(i, position, np.take(old, places, axis=axis))
 
-    def _value(self, name: str) -> Values:
+    def _value(self, name: str) -> Numbers:
         tensor = self.model.graph.initializer
         stored = next((t for t in tensor if t.name == name), None) or self.scope.stored(name)
         assert stored is not None
         return self.model.value(stored)
 
-    def _set(self, i: int, position: int, values: Values, name: str | None = None) -> None:
+    def _set(self, i: int, position: int, values: Numbers, name: str | None = None) -> None:
         """Give an input of a node other values, without touching those of other nodes."""
         node = self.graph.node[i]
         old = node.input[position] if position < len(node.input) else ""
@@ -238,7 +239,7 @@ class _Cutter:
                     dims[carried.axis].dim_value = size // before * after
 
 
-def _shape(old: Values, new: Values) -> tuple[int, ...]:
+def _shape(old: Numbers, new: Numbers) -> tuple[int, ...]:
     return old.shape if old.size == new.size else (-1,)
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from redtest_onnx.arrays import Flags, Numbers
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.model import Model
 from redtest_onnx.weight_sparsity.scope import Scope
-
-Values = npt.NDArray[Any]
-Flags = npt.NDArray[np.bool_]
 
 # One operand, one result, each number by itself; their other inputs are single numbers.
 _POINTWISE = ops.ACTIVATION | ops.CARRIERS | {"Dropout", "Neg", "Abs", "Sqrt", "Exp"}
@@ -38,7 +34,7 @@ class ChannelTensor:
     axis: int
     block: int
     varies: Flags
-    constant: Values
+    constant: Numbers
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ class _Follower:
         block = weight.shape[operand.axis] // self.link.channels
         self.link.consumers.append(Consumer(operand, replace(carried, block=block), _is_padded(node)))
 
-    def _visit_depthwise(self, i: int, node: onnx.NodeProto, weight: Values, carried: ChannelTensor) -> None:
+    def _visit_depthwise(self, i: int, node: onnx.NodeProto, weight: Numbers, carried: ChannelTensor) -> None:
         channels = self.link.channels
         self.link.operands.append(self._operand(i, 1, node.input[1], 0, channels))
         bias = np.zeros(channels, weight.dtype)
@@ -250,7 +246,7 @@ class _Follower:
         made = replace(carried, varies=varies | broken, constant=np.where(broken, 0, constant))
         self.link.tensors[node.output[0]] = made
 
-    def _computed(self, node: onnx.NodeProto, carried: ChannelTensor, varies: Flags) -> Values:
+    def _computed(self, node: onnx.NodeProto, carried: ChannelTensor, varies: Flags) -> Numbers:
         """[channels] what a node makes of the constants."""
         graph = onnx.helper.make_graph(
             [node],
@@ -278,14 +274,14 @@ class _Follower:
             raise _BrokenError from error
         return np.asarray(made).reshape(self.link.channels)
 
-    def _weight(self, node: onnx.NodeProto) -> Values:
+    def _weight(self, node: onnx.NodeProto) -> Numbers:
         """The stored float weights of a linear operator, its second input."""
         tensor = self.index.initializers.get(node.input[1]) if len(node.input) > 1 else None
         if tensor is None or tensor.data_type not in _FLOATS:
             raise _BrokenError
         return self.model.value(tensor)
 
-    def _value(self, name: str) -> Values:
+    def _value(self, name: str) -> Numbers:
         tensor = self.scope.stored(name)
         if tensor is None or name in self.scope.input_dependent:
             raise _BrokenError

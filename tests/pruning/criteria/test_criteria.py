@@ -59,3 +59,18 @@ def test_a_linear_classifier_tells_separable_classes_apart() -> None:
     apart = np.eye(3)[labels] + 0.01 * rng.normal(size=(200, 3))
     assert linear_accuracy(apart, labels) == 1.0
     assert linear_accuracy(rng.normal(size=(200, 3)), labels) < 0.6
+
+
+def test_a_linear_classifier_is_not_chosen_on_the_samples_that_judge_it() -> None:
+    """Of labels that nothing tells, the answers are right as often as chance, on average."""
+    found = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        found.append(linear_accuracy(rng.normal(size=(40, 30)), rng.permutation(np.arange(40) % 2)))
+    assert np.mean(found) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_linear_classifier_sees_all_classes_of_samples_in_turn() -> None:
+    labels = np.arange(240) % 4
+    assert linear_accuracy(np.eye(4)[labels], labels) == 1.0
+    assert linear_accuracy(np.zeros((240, 4)), labels) < 0.35

@@ -96,3 +96,22 @@ def test_memory_is_given_back_with_the_last_reference(samples: int) -> None:
         assert [reference() for reference in held] == [None] * 3
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_errors_that_are_not_finite_in_one_pass_leave_nothing_in_the_other(broken: int) -> None:
+    """The first pass may lack rows that the second has, and the other way round."""
+    operator, rng = product(), np.random.default_rng(4)
+    x = rng.normal(size=(40, 3)).astype(np.float32)
+    errors = [(x @ rng.normal(size=(3, 2))).astype(np.float32) for _ in range(2)]
+    errors[broken][5], errors[broken][35] = np.inf, np.nan
+    again, anew = Equations(operator, 40, CPU), Equations(operator, 40, CPU)
+    assert again.add(x, errors[0])
+    again.start_again()
+    assert again.add(x, errors[1])
+    assert anew.add(x, errors[1])
+    found, expected = again.solve(), anew.solve()
+    assert found is not None
+    assert expected is not None
+    assert found.rows == expected.rows
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-5)

@@ -82,6 +82,7 @@ def decided(
     failing: Sequence[str] = (),
     allows: Callable[[int], bool] = lambda k: True,
     offer: TrainingOffer | None = None,
+    max_drop: float | None = None,
 ) -> tuple[Repair, list[str]]:
     """What is done where plain removal and the repairs have these losses, and which repairs were tried."""
     pairs = [loss if isinstance(loss, tuple) else (loss, loss) for loss in losses]
@@ -114,7 +115,7 @@ def decided(
         bench(),
         pruned,
         plan(),
-        RepairSettings(method),
+        RepairSettings(method, max_drop=max_drop),
         allows=lambda candidate: allows(next(count)),  # type: ignore[arg-type]
     )
     assert not judge.losses
@@ -295,3 +296,23 @@ def test_adapters_are_put_in_and_fitted_in_one_round() -> None:
     assert max(refit.rounds for refit in others) > 0
     assert told == [(k, len(told) - 1, "repairing") for k in range(len(told))]
     assert len(told) >= len(refits) > 0
+
+
+def test_what_loses_more_than_it_may_gives_way_to_the_short_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: a refit, one with training behind it, or plain removal."""
+    found, tried = decided(monkeypatch, "refit", 0.9, 0.5, 0.005, max_drop=0.01)
+    assert (found.method, found.loss, tried) == ("refit", 0.005, ["refit"] * 2)
+    accepted = TrainingOffer(1.0, True, True)
+    found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.3, 0.005, offer=accepted, max_drop=0.01)
+    assert (found.method, found.loss, tried) == ("refit", 0.005, ["refit", "training", "refit"])
+    assert found.training == UnlabelledTraining(3, 1.0, 0.5, 0.25)
+    found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.6, 0.005, max_drop=0.01)
+    assert (found.loss, tried) == (0.005, ["refit", "adapter", "refit"])
+    assert found.offer == TrainingOffer(1.0, True, False)  # which is told as without a limit
+    found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.6, 0.1, max_drop=0.01)
+    assert (found.method, found.loss) == ("refit", 0.5)  # the short fit breaks the limit, too
+
+
+def test_an_adapter_within_the_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.005, max_drop=0.01)
+    assert (found.method, found.loss, tried) == ("adapter", 0.005, ["refit", "adapter"])
