@@ -183,6 +183,33 @@ def best_rows(g: Graph, boxes: str, scores: str) -> str:
     return g("GatherElements", boxes, places, axis=1)
 
 
+def experts(seed: int, batch: int | str = "N") -> rt.Model:
+    """Each position asks the two best of four experts, whose answers are weighted and summed."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 12))
+    for _ in range(2):
+        g("TopK", g("Softmax", g.dense(h, 12, 4), axis=-1), g.store([2], np.int64), outputs=2)
+        weights, best = g.nodes[-1].output
+        chosen = g("Gather", g.matrix(4, 12, 12), best)
+        answers = g("MatMul", g("Unsqueeze", h, g.store([2, 3], np.int64)), chosen)
+        weighted = g("Mul", answers, g("Unsqueeze", weights, g.store([3, 4], np.int64)))
+        h = g("Add", h, g("ReduceSum", weighted, g.store([2, 3], np.int64), keepdims=0))
+    g("Identity", g.dense(h, 12, 6), to="y")
+    return g.model(floats("y"))
+
+
+def experts_and_best(seed: int, batch: int | str = "N") -> rt.Model:
+    """Experts inside, and at the end the three best scores in order."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 8), 8, 12))
+    g("TopK", g.dense(h, 12, 4), g.store([2], np.int64), outputs=2)
+    chosen = g("Gather", g.matrix(4, 12), g.nodes[-1].output[1])
+    h = g("Add", h, g("ReduceSum", chosen, g.store([1], np.int64), keepdims=0))
+    g("TopK", g.dense(h, 12, 6), g.store([3], np.int64), outputs=2)
+    g("Identity", g.nodes[-1].output[0], to="y")
+    return g.model(floats("y"))
+
+
 def decoder(seed: int, batch: int | str = "N") -> rt.Model:
     g = Graph(seed, batch)
     ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
@@ -339,6 +366,8 @@ CASES: dict[str, Case] = {
     "compressed boxes": Case(detections(compress), "detections"),
     "gathered boxes": Case(detections(nonzero), "detections"),
     "best boxes": Case(detections(best_rows), "detections"),
+    "experts inside": Case(experts, "tokens", 2, SHARE),
+    "experts inside, the best scores": Case(experts_and_best, "detections"),
     "labels": Case(labels, "elements", None, SHARE),
     "table and strings": Case(strings_and_table, "classes", 1, SHARE),
     "list": Case(listed, "elements"),

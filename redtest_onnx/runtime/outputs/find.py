@@ -19,6 +19,7 @@ from redtest_onnx.runtime.outputs.kinds import (
     OutputKind,
     check_output_kinds,
 )
+from redtest_onnx.runtime.outputs.order import orderless_picks
 from redtest_onnx.runtime.outputs.rows import DataDependentPart, data_dependent_part
 from redtest_onnx.runtime.outputs.text import position_mask
 from redtest_onnx.runtime.outputs.trace import trace_output
@@ -42,7 +43,8 @@ def find_outputs(bench: Workbench) -> tuple[ModelOutput, ...]:
     """
     model, kinds = bench.view.model, dict(bench.options.output_kinds)
     axes = bench.resolved.batch_axes
-    graph = OutputGraph(model, bench.index, bench.shapes, axes, bench.data.labelled, bench.mask)
+    orderless = orderless_picks(bench)
+    graph = OutputGraph(model, bench.index, bench.shapes, axes, bench.data.labelled, bench.mask, orderless)
     ranks = {spec.name: rank_of(graph, spec) for spec in model.outputs}
     check_output_kinds(kinds, ranks)
     found = [_output(graph, spec, kinds.get(spec.name)) for spec in model.outputs]
@@ -78,7 +80,7 @@ def _output(graph: OutputGraph, spec: TensorSpec, said: OutputKind | None) -> Mo
             steers=False,
             note="not judged: it does not depend on the layers",
         )
-    part = data_dependent_part(index, graph.shapes, name)
+    part = data_dependent_part(index, graph.shapes, name, graph.orderless.get(name, frozenset()))
     if part is not None:
         return _in_front(graph, name, part)
     if rank is None or spec.dtype == 0:

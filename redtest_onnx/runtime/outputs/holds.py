@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -26,7 +26,10 @@ _COARSEST = 8  # maps of scores are at most so many times smaller than the image
 
 @dataclass(frozen=True)
 class OutputGraph:
-    """What the finding looks at; `mask` says which positions of sequences count."""
+    """What the finding looks at.
+
+    `mask` says which positions of sequences count, `orderless` which choices leave no order in an output.
+    """
 
     model: Model
     index: GraphIndex
@@ -34,6 +37,7 @@ class OutputGraph:
     sample_axes: Mapping[str, int]
     labelled: bool
     mask: Mask | None = None
+    orderless: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:

@@ -63,16 +63,19 @@ def sized_by_value(index: GraphIndex) -> frozenset[str]:
     return frozenset(reached)
 
 
-def data_dependent_part(index: GraphIndex, shapes: Shapes, output: str) -> DataDependentPart | None:
+def data_dependent_part(
+    index: GraphIndex, shapes: Shapes, output: str, orderless: frozenset[int] = frozenset()
+) -> DataDependentPart | None:
     """What an output's rows depend on; None where their number and order are the same for all values.
 
     Args:
         index: the graph.
         shapes: types of its tensors.
         output: the output.
+        orderless: nodes whose order doesn't reach it, see `runtime.outputs.order`.
     """
     above = _ancestors(index, output)
-    picks = [i for i in sorted(above) if picks_by_value(index, i)]
+    picks = [i for i in sorted(above - orderless) if picks_by_value(index, i)]
     # Behind the last one only; a size or an order that a later layer takes back is none of the output's.
     picks = [i for i in picks if not _fixed_again(index, i, output, above)]
     if not picks:
