@@ -306,6 +306,34 @@ def boxes_beside_scores(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(floats("out_a"), floats("out_b"))
 
 
+def enlarged(channels: int, size: int = 4) -> Callable[..., rt.Model]:
+    """[N, channels, size, size] -> three colours twice as fine: super-resolution, a decoder."""
+
+    def build(seed: int, batch: int | str = "N") -> rt.Model:
+        g = Graph(seed, batch)
+        h = g("Relu", g.conv(g.feed("x", channels, size, size), channels, 12))
+        g.conv(g("DepthToSpace", g.conv(h, 12, 16), blocksize=2), 4, 3, to="y")
+        return g.model(floats("y"))
+
+    return build
+
+
+def two_classes_of_pixels(seed: int, batch: int | str = "N") -> rt.Model:
+    """Colours come last, scores of two classes second."""
+    g = Graph(seed, batch)
+    x = g("Transpose", g.feed("x", 8, 8, 3), perm=[0, 3, 1, 2])
+    g.conv(g("Relu", g.conv(x, 3, 8)), 8, 2, to="y")
+    return g.model(floats("y"))
+
+
+def generator(seed: int, batch: int | str = "N") -> rt.Model:
+    """A vector becomes an image."""
+    g = Graph(seed, batch)
+    h = g("Relu", g.dense(g.feed("x", 8), 8, 64))
+    g.conv(g("Reshape", h, g.store([-1, 4, 4, 4], np.int64)), 4, 3, to="y")
+    return g.model(floats("y"))
+
+
 def autoencoder(seed: int, batch: int | str = "N") -> rt.Model:
     g = Graph(seed, batch)
     g.dense(g("Relu", g.dense(g.feed("x", 12), 12, 5)), 5, 12, to="y")
@@ -351,6 +379,10 @@ CASES: dict[str, Case] = {
     "landmarks": Case(vector(as_is, 10, "landmarks"), "values"),
     "bounded": Case(vector(lambda g, x: g("Sigmoid", x)), "values"),
     "hidden states": Case(sequence(layer_norm(6), name="last_hidden_state"), "values"),
+    "segmentation of colours that come last": Case(two_classes_of_pixels, "dense", 1, 0.8),
+    "finer than the image": Case(enlarged(3), "values"),
+    "image of latent values": Case(enlarged(7), "values"),
+    "image of a vector": Case(generator, "values"),
     "super-resolution": Case(image(as_is, 3), "values"),
     "depth": Case(image(as_is, 1, name="depth"), "values"),
     "boxes beside scores in one": Case(mixed_columns, "values"),
