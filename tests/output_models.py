@@ -210,6 +210,19 @@ def experts_and_best(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(floats("y"))
 
 
+def chosen_queries(seed: int, batch: int | str = "N") -> rt.Model:
+    """The three best positions become queries, on which further layers work."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 12))
+    g("TopK", g("Squeeze", g.dense(h, 12, 1), g.store([2], np.int64)), g.store([3], np.int64), outputs=2)
+    best = g("Unsqueeze", g.nodes[-1].output[1], g.store([2], np.int64))
+    q = g("GatherElements", h, g("Expand", best, g.store([1, 1, 12], np.int64)), axis=1)
+    for _ in range(2):
+        q = g("Add", q, g("Tanh", g.dense(q, 12, 12)))
+    g.dense(q, 12, 6, to="y")
+    return g.model(floats("y"))
+
+
 def decoder(seed: int, batch: int | str = "N") -> rt.Model:
     g = Graph(seed, batch)
     ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
@@ -398,6 +411,7 @@ CASES: dict[str, Case] = {
     "compressed boxes": Case(detections(compress), "detections"),
     "gathered boxes": Case(detections(nonzero), "detections"),
     "best boxes": Case(detections(best_rows), "detections"),
+    "queries chosen inside": Case(chosen_queries, "detections"),
     "experts inside": Case(experts, "tokens", 2, SHARE),
     "experts inside, the best scores": Case(experts_and_best, "detections"),
     "labels": Case(labels, "elements", None, SHARE),

@@ -131,14 +131,17 @@ def _positions(graph: OutputGraph, output: ModelOutput) -> int:
 def _in_front(graph: OutputGraph, name: str, part: DataDependentPart) -> ModelOutput:
     """An output whose rows depend on values: the tensors in front of that part stand for it."""
     tensors = []
-    for tensor, reader, position in part.front:
+    # Layers behind a choice of as many rows change these, which keep their places while it is the same.
+    itself = [(name, "", 0)] if part.layers_behind and part.keeps_sizes else []
+    for tensor, reader, position in (*part.front, *itself):
         rank = len(graph.shapes.sizes.get(tensor, (0, 0)))
         kind, axis, why = kind_of(graph, tensor, rank)
         # Rows of all positions together look like samples: only a softmax tells that they hold classes.
         sure = kind in SCORES and why.startswith(("softmax", "log-softmax"))
         judged = _judged(graph, tensor, kind if sure else "values", axis if sure else None)
-        tensors.append(replace(judged, reader=(reader, position)))
+        tensors.append(replace(judged, reader=(reader, position)) if reader else judged)
     names = ", ".join(tensor for tensor, _, _ in part.front)
+    names += ", and itself: layers lie behind" if itself else ""
     return ModelOutput(
         name,
         "detections",

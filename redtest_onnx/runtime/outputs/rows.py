@@ -36,11 +36,13 @@ class DataDependentPart:
         front: the last floating-point tensors in front of it, each with the first output of a node of the
             part that reads it and the position among that node's inputs.
         layers_behind: whether operators with weights lie behind: then the front does not tell all.
+        keeps_sizes: whether there are as many rows for all values, in another order only.
     """
 
     name: str
     front: tuple[tuple[str, str, int], ...]
     layers_behind: bool
+    keeps_sizes: bool
 
 
 def picks_by_value(index: GraphIndex, node: int) -> bool:
@@ -87,7 +89,8 @@ def data_dependent_part(
     front = _front(index, shapes, part)
     layers = any(i in index.weighted for i in part)
     name = ops.qualified(index.nodes[picks[0]])
-    return DataDependentPart(name, front, layers) if front else None
+    fixed = all(index.nodes[i].op_type == "TopK" for i in picks)
+    return DataDependentPart(name, front, layers, fixed) if front else None
 
 
 def _ancestors(index: GraphIndex, output: str) -> set[int]:

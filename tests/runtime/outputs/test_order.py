@@ -26,3 +26,11 @@ def test_the_choice_at_the_end_is_told_from_the_one_inside(tmp_path: Path) -> No
 
 def test_best_rows_in_order_are_no_sum(tmp_path: Path) -> None:
     assert not orderless_picks(bench_of(CASES["best boxes"].build(0), tmp_path))
+
+
+def test_layers_behind_chosen_rows_count(tmp_path: Path) -> None:
+    """Queries of a detector that are chosen by value: what its decoder does to them is judged."""
+    (output,) = bench_of(CASES["queries chosen inside"].build(0), tmp_path).outputs
+    assert output.kind == "detections"
+    assert (output.tensors[-1].name, output.tensors[-1].reader) == ("y", None)
+    assert len(output.tensors) > 1
