@@ -121,3 +121,16 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path, compressed: bool) -> Non
     feeds = data.inputs([5, 0])["x"]
     assert feeds.dtype == np.float32
     np.testing.assert_array_equal(feeds, x[[5, 0]].astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["sequence", "optional"])
+def test_inputs_that_are_no_tensors_are_refused_as_what_they_are(kind: str) -> None:
+    net = Net(opset=18, x=["n", 4])
+    first = net("ConcatFromSequence", "x", axis=0) if kind == "sequence" else net("OptionalGetElement", "x")
+    proto = net.model(net("MatMul", first, net.weight(4, 2))).proto
+    inside = helper.make_tensor_type_proto(TensorProto.FLOAT, ["n", 4])
+    make = helper.make_sequence_type_proto if kind == "sequence" else helper.make_optional_type_proto
+    proto.graph.input[0].CopyFrom(helper.make_value_info("x", make(inside)))
+    with pytest.raises(rt.InputError, match="'x' is no tensor") as error:
+        rt.analyze(rt.Model(proto), options=rt.RunOptions("cpu", 1))
+    assert "shapes" not in str(error.value)
