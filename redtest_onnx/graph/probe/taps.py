@@ -146,7 +146,7 @@ def build_reversed_picks(model: Model, picks: Collection[int]) -> Model:
             if name:
                 kept.output[k] = f"{base}/{k}"
                 proto.graph.node.append(
-                    helper.make_node("Slice", [kept.output[k], *bounds], [name], name=name)
+                    helper.make_node("Slice", [kept.output[k], *bounds], [name], name=f"{base}/{k}")
                 )
     return model_of(model, proto, model.graph.initializer)
 

@@ -17,6 +17,14 @@ def test_layers_behind_a_choice_of_experts_count(tmp_path: Path) -> None:
     assert len(orderless_picks(bench)["y"]) == 2
 
 
+def test_nodes_may_be_called_like_what_they_make(tmp_path: Path) -> None:
+    """As TensorFlow's are; ONNX Runtime takes no name twice."""
+    model = CASES["experts inside"].build(0)
+    for node in model.proto.graph.node:
+        node.name = node.output[0]
+    assert orderless_picks(bench_of(model, tmp_path))
+
+
 def test_the_choice_at_the_end_is_told_from_the_one_inside(tmp_path: Path) -> None:
     bench = bench_of(experts_and_best(0), tmp_path)
     (output,) = bench.outputs
