@@ -183,6 +183,46 @@ def best_rows(g: Graph, boxes: str, scores: str) -> str:
     return g("GatherElements", boxes, places, axis=1)
 
 
+def experts(seed: int, batch: int | str = "N") -> rt.Model:
+    """Each position asks the two best of four experts, whose answers are weighted and summed."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 12))
+    for _ in range(2):
+        g("TopK", g("Softmax", g.dense(h, 12, 4), axis=-1), g.store([2], np.int64), outputs=2)
+        weights, best = g.nodes[-1].output
+        chosen = g("Gather", g.matrix(4, 12, 12), best)
+        answers = g("MatMul", g("Unsqueeze", h, g.store([2, 3], np.int64)), chosen)
+        weighted = g("Mul", answers, g("Unsqueeze", weights, g.store([3, 4], np.int64)))
+        h = g("Add", h, g("ReduceSum", weighted, g.store([2, 3], np.int64), keepdims=0))
+    g("Identity", g.dense(h, 12, 6), to="y")
+    return g.model(floats("y"))
+
+
+def experts_and_best(seed: int, batch: int | str = "N") -> rt.Model:
+    """Experts inside, and at the end the three best scores in order."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 8), 8, 12))
+    g("TopK", g.dense(h, 12, 4), g.store([2], np.int64), outputs=2)
+    chosen = g("Gather", g.matrix(4, 12), g.nodes[-1].output[1])
+    h = g("Add", h, g("ReduceSum", chosen, g.store([1], np.int64), keepdims=0))
+    g("TopK", g.dense(h, 12, 6), g.store([3], np.int64), outputs=2)
+    g("Identity", g.nodes[-1].output[0], to="y")
+    return g.model(floats("y"))
+
+
+def chosen_queries(seed: int, batch: int | str = "N") -> rt.Model:
+    """The three best positions become queries, on which further layers work."""
+    g = Graph(seed, batch)
+    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 12))
+    g("TopK", g("Squeeze", g.dense(h, 12, 1), g.store([2], np.int64)), g.store([3], np.int64), outputs=2)
+    best = g("Unsqueeze", g.nodes[-1].output[1], g.store([2], np.int64))
+    q = g("GatherElements", h, g("Expand", best, g.store([1, 1, 12], np.int64)), axis=1)
+    for _ in range(2):
+        q = g("Add", q, g("Tanh", g.dense(q, 12, 12)))
+    g.dense(q, 12, 6, to="y")
+    return g.model(floats("y"))
+
+
 def decoder(seed: int, batch: int | str = "N") -> rt.Model:
     g = Graph(seed, batch)
     ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
@@ -279,6 +319,34 @@ def boxes_beside_scores(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(floats("out_a"), floats("out_b"))
 
 
+def enlarged(channels: int, size: int = 4) -> Callable[..., rt.Model]:
+    """[N, channels, size, size] -> three colours twice as fine: super-resolution, a decoder."""
+
+    def build(seed: int, batch: int | str = "N") -> rt.Model:
+        g = Graph(seed, batch)
+        h = g("Relu", g.conv(g.feed("x", channels, size, size), channels, 12))
+        g.conv(g("DepthToSpace", g.conv(h, 12, 16), blocksize=2), 4, 3, to="y")
+        return g.model(floats("y"))
+
+    return build
+
+
+def two_classes_of_pixels(seed: int, batch: int | str = "N") -> rt.Model:
+    """Colours come last, scores of two classes second."""
+    g = Graph(seed, batch)
+    x = g("Transpose", g.feed("x", 8, 8, 3), perm=[0, 3, 1, 2])
+    g.conv(g("Relu", g.conv(x, 3, 8)), 8, 2, to="y")
+    return g.model(floats("y"))
+
+
+def generator(seed: int, batch: int | str = "N") -> rt.Model:
+    """A vector becomes an image."""
+    g = Graph(seed, batch)
+    h = g("Relu", g.dense(g.feed("x", 8), 8, 64))
+    g.conv(g("Reshape", h, g.store([-1, 4, 4, 4], np.int64)), 4, 3, to="y")
+    return g.model(floats("y"))
+
+
 def autoencoder(seed: int, batch: int | str = "N") -> rt.Model:
     g = Graph(seed, batch)
     g.dense(g("Relu", g.dense(g.feed("x", 12), 12, 5)), 5, 12, to="y")
@@ -324,6 +392,10 @@ CASES: dict[str, Case] = {
     "landmarks": Case(vector(as_is, 10, "landmarks"), "values"),
     "bounded": Case(vector(lambda g, x: g("Sigmoid", x)), "values"),
     "hidden states": Case(sequence(layer_norm(6), name="last_hidden_state"), "values"),
+    "segmentation of colours that come last": Case(two_classes_of_pixels, "dense", 1, 0.8),
+    "finer than the image": Case(enlarged(3), "values"),
+    "image of latent values": Case(enlarged(7), "values"),
+    "image of a vector": Case(generator, "values"),
     "super-resolution": Case(image(as_is, 3), "values"),
     "depth": Case(image(as_is, 1, name="depth"), "values"),
     "boxes beside scores in one": Case(mixed_columns, "values"),
@@ -339,6 +411,9 @@ CASES: dict[str, Case] = {
     "compressed boxes": Case(detections(compress), "detections"),
     "gathered boxes": Case(detections(nonzero), "detections"),
     "best boxes": Case(detections(best_rows), "detections"),
+    "queries chosen inside": Case(chosen_queries, "detections"),
+    "experts inside": Case(experts, "tokens", 2, SHARE),
+    "experts inside, the best scores": Case(experts_and_best, "detections"),
     "labels": Case(labels, "elements", None, SHARE),
     "table and strings": Case(strings_and_table, "classes", 1, SHARE),
     "list": Case(listed, "elements"),

@@ -164,11 +164,12 @@ class Subject:
         if not self.data.synthetic:
             for name in floats:
                 rng = np.random.default_rng([*name.encode()])
-                made_up[name] = rng.standard_normal(made_up[name].shape).astype(made_up[name].dtype)
+                made_up[name] = np.asarray(rng.standard_normal(made_up[name].shape), made_up[name].dtype)
         scale = {"zero": 0.0, "random": 1.0, "large": _LARGE}
         kinds = {
             kind: {
-                name: (value * factor).astype(value.dtype) if name in floats else value
+                # A single number times a number is no array any more.
+                name: np.asarray(value * factor, value.dtype) if name in floats else value
                 for name, value in made_up.items()
             }
             for kind, factor in scale.items()

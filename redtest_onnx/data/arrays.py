@@ -308,6 +308,8 @@ def fit_array(
         return InputArray(array, axis, target)
     if array.dtype.kind == "f" and target.kind == "V":
         return InputArray(array, axis, target)  # bfloat16 and narrower, which .npz files can't hold
+    if array.dtype.kind == "U" and target == np.dtype(object):
+        return InputArray(array, axis, target)  # files without pickles hold strings of a fixed length
     if array.dtype.kind == target.kind and array.dtype.kind in "fiu":
         log.info("%s: %s is converted from %s to %s", source, spec.name, array.dtype, target)
         if target.kind in "iu" and array.size:

@@ -30,6 +30,12 @@ def count_macs(index: GraphIndex, shapes: Shapes, nodes: Iterable[int] | None = 
     return total // shapes.samples
 
 
+def sizes_counted(index: GraphIndex) -> frozenset[str]:
+    """Tensors whose sizes `count_macs` may need: what operators that multiply read and make."""
+    multiplying = (node for node in index.nodes if ops.qualified(node) in _RULES)
+    return frozenset(name for node in multiplying for name in (*node.input, *node.output) if name)
+
+
 def _node_macs(node: onnx.NodeProto, sizes: Mapping[str, Shape]) -> int | None:
     rule = _RULES.get(ops.qualified(node))
     if rule is None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import onnx
 
 from redtest_onnx.graph import operators as ops
+from redtest_onnx.graph.element_types import add_element_types
 from redtest_onnx.graph.model import Model, subgraphs
 from redtest_onnx.graph.reduced import without_weights
+from redtest_onnx.graph.runtime_operators import default_opset
 
 Shape = tuple[int, ...]
 Symbols = tuple[int | str, ...]
@@ -98,6 +100,8 @@ def _inferred(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
             sizes[stored.name], dtypes[stored.name] = tuple(stored.dims), stored.data_type
     for name in clashing:
         del sizes[name]
+    for graph in _all_graphs(model.graph):
+        add_element_types(graph.node, default_opset(model.proto), dtypes)
     return Shapes(sizes, dtypes, _symbolic(model))
 
 

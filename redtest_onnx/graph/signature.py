@@ -269,6 +269,12 @@ class _SizeChooser:
 
     def plan(self, spec: TensorSpec) -> InputPlan:
         """How one input is fed."""
+        if not spec.dtype:
+            raise InputError(
+                f"input {spec.name!r} is no tensor, but a list, a table or something that may be missing",
+                where=self._model.label,
+                hint="export the model with tensors as inputs",
+            )
         if spec.shape is None:
             raise InputError(
                 f"input {spec.name!r} declares no shape",

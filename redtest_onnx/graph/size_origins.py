@@ -25,6 +25,7 @@ _SAME_SHAPE = (
 )
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "Min", "Max"})
 _ROWS = frozenset({"MatMul", "MatMulInteger", ops.MS + "MatMulNBits", ops.MS + "FusedMatMul"})
+_CHOICES = frozenset({"Shape", "Gather", "Slice"})
 _AXES = 4  # more no attention has
 
 Size = tuple[tuple[str, int], ...]
@@ -132,7 +133,7 @@ class SizeOrigins:
         if axis >= len(parts):
             return None
         part = parts[axis]
-        if isinstance(part, tuple):
+        if part is None or isinstance(part, tuple):
             return part
         if part == 0 and not ops.attribute(node, "allowzero", 0):
             return self.of(node.input[0], axis)
@@ -153,13 +154,13 @@ class SizeOrigins:
 
     def _same(self, one: int | Size | None, other: Size) -> bool:
         """Whether two sizes are equal: of one origin, or of inputs whose sizes are declared by one symbol."""
-        if not isinstance(one, tuple):
+        if one is None or isinstance(one, int):
             return False
         symbols = [sorted(str(self._symbols.get(origin, origin)) for origin in size) for size in (one, other)]
         return symbols[0] == symbols[1]
 
     def _target(self, name: str) -> list[int | Size | None]:
-        """The sizes that a reshape asks for: numbers, or where they come from; empty if all are unknown."""
+        """The sizes that a reshape asks for: numbers, origins or None; empty if their places are unknown."""
         stored = constant(self._model, self._index, name)
         if stored is not None:
             return [int(size) for size in stored.reshape(-1)]
@@ -169,31 +170,46 @@ class SizeOrigins:
         found: list[int | Size | None] = []
         for part in self._index.nodes[producer].input:
             value = constant(self._model, self._index, part)
-            if value is not None:
-                found.extend(int(size) for size in value.reshape(-1))
-                continue
-            found.append(self._single(part))  # None where it is computed, as height times width is
+            sizes = self._read_off(part) if value is None else [int(size) for size in value.reshape(-1)]
+            if sizes is None:
+                return []  # how many sizes these are isn't known, so what is behind them has no place
+            found.extend(sizes)
         return found
 
-    def _single(self, name: str) -> Size | None:
-        """The origin of a size that is read off a tensor and handed on."""
+    def _read_off(self, name: str) -> Sequence[Size | None] | None:
+        """The origins of sizes that are read off a tensor; None if even their number is unknown."""
+        last = name
         for _ in range(3):
-            producer = self._index.producer.get(name)
-            if producer is None:
-                return None
-            node = self._index.nodes[producer]
-            if node.op_type == "Gather":
-                shape = self._index.producer.get(node.input[0])
-                position = constant(self._model, self._index, node.input[1])
-                if shape is None or self._index.nodes[shape].op_type != "Shape" or position is None:
-                    return None
-                tensor = self._index.nodes[shape].input[0]
-                axis = self.axis(tensor, int(position.reshape(-1)[0]))
-                return self.of(tensor, axis) if axis is not None else None
-            if node.op_type not in ("Unsqueeze", "Reshape", "Cast", "Identity"):
-                return None
-            name = node.input[0]
-        return None
+            producer = self._index.producer.get(last)
+            node = None if producer is None else self._index.nodes[producer]
+            if node is None or node.op_type not in ("Unsqueeze", "Reshape", "Cast", "Identity"):
+                break
+            last = node.input[0]
+        found = self._chosen(node) if node is not None and node.op_type in _CHOICES else None
+        if found is not None:
+            return found
+        counted = _numbers(self._static[name]) if name in self._static else None
+        return None if counted is None else [None] * prod(counted)
+
+    def _chosen(self, node: onnx.NodeProto) -> Sequence[Size | None] | None:
+        """The origins of the sizes that a Shape gives, or that a Gather or a Slice takes of one."""
+        producer = self._index.producer.get(node.input[0])
+        shape = node if node.op_type == "Shape" or producer is None else self._index.nodes[producer]
+        if shape.op_type != "Shape" or shape.attribute:
+            return None
+        tensor = shape.input[0]
+        constants = [constant(self._model, self._index, name) for name in node.input[1:]]
+        given = [[int(value) for value in stored.reshape(-1)] for stored in constants if stored is not None]
+        if len(given) < len(constants):
+            return None
+        if node.op_type == "Gather":
+            axes = [self.axis(tensor, place) for place in given[0]]
+            return [None if axis is None else self.of(tensor, axis) for axis in axes]
+        if tensor not in self._static or (node.op_type == "Slice" and len(given) < 2):
+            return None
+        step = given[3][0] if len(given) > 3 else 1
+        bounds = slice(given[0][0], given[1][0], step) if given else slice(None)
+        return [self.of(tensor, axis) for axis in range(len(self._static[tensor]))[bounds]]
 
 
 def _numbers(sizes: Sequence[object]) -> list[int] | None:

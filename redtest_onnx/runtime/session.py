@@ -291,6 +291,8 @@ class Session:
         Raises:
             InputError: as `run`.
         """
+        if any(array.dtype.kind in "OUS" for array in feeds.values()):
+            return self.run(feeds)  # strings can't be bound
         take = array_taker(self.place)
         on_device = self.place.kind == "cuda" and take is not None
         memory = (devices.CUDA_MEMORY, self.place.index) if on_device else ("cpu", 0)

@@ -11,6 +11,7 @@ from redtest_onnx.data.dataset import Feeds
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.index import index_of
+from redtest_onnx.graph.macs import sizes_counted
 from redtest_onnx.graph.model import FLOAT, Model, element_bits
 from redtest_onnx.graph.probe.constants import PREFIX
 from redtest_onnx.graph.probe.taps import build_shape_probe, find_batch_axis
@@ -134,10 +135,12 @@ def _sizes(model: Model, feeds: Feeds, options: RunOptions) -> Shapes:
     index = index_of(model)
     shapes = infer_shapes(model, {name: array.shape for name, array in model.own_feeds(feeds).items()})
     _check_sizes(model, shapes)
+    # Queries that are stored work on one another, too: their values depend on no input, only their number.
+    wanted = index.activations | index.input_dependent | sizes_counted(index)
     unknown = [
         name
         for name, node in index.producer.items()
-        if (name in index.activations or name in index.input_dependent)
+        if name in wanted
         and name not in shapes.sizes
         and ops.qualified(index.nodes[node]) not in ops.NO_TENSOR
     ]

@@ -239,13 +239,14 @@ def _tensors(model: Model) -> set[str]:
 def _trained_tensors(model: Model) -> list[str]:
     """The floating-point outputs; for detections, whose rows depend on values, what lies in front.
 
+    Where layers lie behind a choice of as many rows, as in mixtures of experts, they learn from the output.
     Caches of single layers follow the layers in front of them; in a pruned model they have other numbers.
     """
     shapes, found = infer_shapes(model, {}), dict[str, None]()
     caches = {cache.output for cache in find_caches(model) if cache.number is not None}
     for spec in [spec for spec in model.outputs if spec.name not in caches] or model.outputs:
         part = data_dependent_part(index_of(model), shapes, spec.name)
-        if part is not None:
+        if part is not None and not (part.layers_behind and part.keeps_sizes and spec.dtype in _FLOATS):
             found.update(dict.fromkeys(name for name, _, _ in part.front))
         elif spec.dtype in _FLOATS:
             found[spec.name] = None

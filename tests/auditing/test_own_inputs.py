@@ -113,3 +113,13 @@ def test_stored_masks_of_minus_infinity_are_no_broken_weights(lost: float) -> No
     weights = np.where(np.eye(4) > 0, lost, 1).astype(np.float32)
     other = Net(opset=18, x=["N", 4])
     assert "RT043" in rules_of(other.model(other("MatMul", "x", other.store(weights))))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_single_number_is_an_input_like_others(given: bool) -> None:
+    """Such as a threshold or the strength of noise."""
+    net = Net(opset=18, x=["N", 4], strength=[])
+    model = net.model(net("MatMul", net("Mul", "x", "strength"), net.weight(4, 2)))
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.normal(size=(8, 4)).astype(np.float32), "strength": np.array(0.5, np.float32)}
+    assert "RT060" not in (rules_of(model, feeds) if given else rules_of(model))

@@ -167,6 +167,23 @@ def test_a_fixed_number_of_samples_costs_as_much_for_each(tmp_path: Path) -> Non
     assert fixed.peak_activation_bytes == 4 * (opened.peak_activation_bytes or 0)
 
 
+def test_stored_queries_that_work_on_one_another_cost_something() -> None:
+    """Their sizes are seen in a run only, and their values depend on no input."""
+    net = Net(x=["n", 4, 8])
+    count = net("Gather", net("Shape", "x"), net.store([0], np.int64))
+    sizes = net("Concat", count, net.store([5, 8], np.int64), axis=0)
+    # An exporter's way to say "-1 keeps a size" hides what inference could tell.
+    asked = net(
+        "Where", net("Equal", sizes, net.store([-1] * 3, np.int64)), net.store([1] * 3, np.int64), sizes
+    )
+    queries = net("MatMul", net("Expand", net.weight(1, 5, 8), asked), net.weight(8, 8))
+    keys = net("Transpose", "x", perm=[0, 2, 1])
+    out = net("MatMul", net("Add", queries, net("Relu", queries)), keys, name="out")
+    model = net.model(out)
+    bench = Workbench(model, rt.open_data(None, model), rt.RunOptions("cpu", 1))
+    assert bench.cost.macs == 5 * 8 * 8 + 5 * 4 * 8
+
+
 def test_parameters_are_what_was_learned() -> None:
     net = Net(x=[1, 4, 8, 8])
     c = net("Conv", "x", net.weight(4, 4, 3, 3), net.weight(4))

@@ -18,6 +18,7 @@ from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.session import Session, Use
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import AnalysisSettings
+from tests.nets import Net
 
 CPU = rt.RunOptions("cpu")
 
@@ -40,6 +41,27 @@ def test_a_model_the_runtime_refuses() -> None:
         Session(model("NoSuchOperator"))
     with pytest.raises(rt.InputError, match="refuses the model"):
         Session(model(opset=99))
+
+
+def test_strings_are_taken_by_all_that_runs_models(tmp_path: Path) -> None:
+    net = Net(x=["n", 3])
+    kind = net.add_input("kind", TensorProto.STRING, ["n", 1])
+    keys = {"keys_strings": ["a", "b", "c"], "values_floats": [0.0, 1.0, 2.0]}
+    code = net("LabelEncoder", kind, domain="ai.onnx.ml", **keys)
+    row = net("Concat", code, "x", axis=1)
+    for _ in range(3):
+        row = net("Add", row, net("Relu", net("Gemm", row, net.weight(4, 4), net.weight(4))))
+    proto = net.model(net("Gemm", row, net.weight(4, 2), net.weight(2))).proto
+    proto.opset_import[1].version = 2
+    strings = rt.Model(proto)
+    random = np.random.default_rng(0)
+    kinds, x = random.choice(["a", "b", "c"], (40, 1)), random.normal(size=(40, 3)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", kind=kinds, x=x)
+    data = rt.open_data(tmp_path / "data.npz", strings)
+    assert data.inputs(np.arange(2))["kind"].tolist() == kinds[:2].tolist()
+    analysis = rt.analyze(strings, data, options=CPU)
+    assert np.isfinite(analysis.similarity).all()
+    assert len(rt.analyze(strings, options=CPU).layers) == len(analysis.layers)
 
 
 def test_a_run_that_fails_names_the_inputs() -> None:

@@ -155,3 +155,16 @@ def test_what_a_file_denotes_of_its_axes_is_believed(said: list[str], axis: int 
     for dim, word in zip(model.graph.input[0].type.tensor_type.shape.dim, said, strict=True):
         dim.denotation = word
     assert batch_axes(model) == {"x": axis}
+
+
+@pytest.mark.parametrize("kind", ["sequence", "optional"])
+def test_inputs_that_are_no_tensors_are_refused_as_what_they_are(kind: str) -> None:
+    net = Net(opset=18, x=["n", 4])
+    first = net("ConcatFromSequence", "x", axis=0) if kind == "sequence" else net("OptionalGetElement", "x")
+    proto = net.model(net("MatMul", first, net.weight(4, 2))).proto
+    inside = helper.make_tensor_type_proto(TensorProto.FLOAT, ["n", 4])
+    make = helper.make_sequence_type_proto if kind == "sequence" else helper.make_optional_type_proto
+    proto.graph.input[0].CopyFrom(helper.make_value_info("x", make(inside)))
+    with pytest.raises(rt.InputError, match="'x' is no tensor") as error:
+        rt.analyze(rt.Model(proto), options=rt.RunOptions("cpu", 1))
+    assert "shapes" not in str(error.value)

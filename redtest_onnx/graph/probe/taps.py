@@ -6,11 +6,11 @@ reductions next to their producers ONNX Runtime frees the activations as early a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.model import Model
@@ -121,6 +121,34 @@ def expose(model: Model, names: Iterable[str]) -> Model:
     """A copy of the model whose outputs are the given tensors as they are."""
     outputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]
     return _with_outputs(model, {}, outputs)
+
+
+def build_reversed_picks(model: Model, picks: Collection[int]) -> Model:
+    """A copy of the model in which the given TopK nodes, by their places, give their choice in reverse order.
+
+    Needs operator set 10, where slices can go backwards.
+    """
+    proto = copied_without(model.proto, {"graph"})
+    proto.graph.CopyFrom(copied_without(model.graph, {"initializer", "node", "value_info"}))
+    for place, node in enumerate(model.graph.node):
+        kept = proto.graph.node.add()
+        kept.CopyFrom(node)
+        if place not in picks:
+            continue
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        base = f"{PREFIX}reversed{place}"
+        for name, value in (("start", -1), ("end", np.iinfo(np.int64).min), ("axis", axis), ("step", -1)):
+            array = numpy_helper.from_array(np.array([value], np.int64))
+            made = f"{base}/{name}"
+            proto.graph.node.append(helper.make_node("Constant", [], [made], name=made, value=array))
+        bounds = [f"{base}/{name}" for name in ("start", "end", "axis", "step")]
+        for k, name in enumerate(node.output):
+            if name:
+                kept.output[k] = f"{base}/{k}"
+                proto.graph.node.append(
+                    helper.make_node("Slice", [kept.output[k], *bounds], [name], name=f"{base}/{k}")
+                )
+    return model_of(model, proto, model.graph.initializer)
 
 
 def _with_outputs(

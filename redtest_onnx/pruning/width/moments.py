@@ -111,6 +111,8 @@ class _Moments:
         a, b = x.astype(np.float64), target.astype(np.float64)
         finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
         a, b = a[finite], b[finite]
+        if not len(a):
+            return
         channels = a.shape[1] // self._taps
         a = a.reshape(len(a), self._taps, channels).swapaxes(1, 2).reshape(len(a), -1)
         self._hit += len(b)
@@ -119,7 +121,7 @@ class _Moments:
         if self._together:
             a = a.reshape(len(a), len(self._weight), -1).swapaxes(1, 2).reshape(-1, len(self._weight))
         if self._shift is None:
-            self._shift = a.mean(axis=0) if len(a) else np.zeros(a.shape[1])
+            self._shift = a.mean(axis=0)
         a -= self._shift
         self._count += len(a)
         self._x += a.sum(axis=0)

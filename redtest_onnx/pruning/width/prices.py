@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redtest_onnx.arrays import Indices
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.metrics.elimination import Elimination, eliminate
 from redtest_onnx.pruning.criteria.gap_fits import GapFits
@@ -93,8 +94,8 @@ class _Effects:
         self._bench, self._index = bench, bench.index
         size = max(1, min(samples_per_fit(bench), len(indices)))
         self._runner = PartialRunner(bench, indices, size=size)
-        floats = [name for name in self._index.outputs if bench.shapes.is_float(name)]
-        self._outputs = floats or list(self._index.outputs)
+        floats = [name for name in self._arrays() if bench.shapes.is_float(name)]
+        self._outputs = floats or self._arrays()
         self._reference = [
             {name: self._cut(found[name], run) for name in self._outputs}
             for run, found in enumerate(self._runner.values(self._outputs))
@@ -128,6 +129,18 @@ class _Effects:
         shares = [errors[name] / max(sizes[name], 1e-30) for name in self._outputs]
         mean = float(np.mean(shares))
         return min(mean, 1.0) if np.isfinite(mean) else 1.0
+
+    def _arrays(self) -> list[str]:
+        """The outputs; of a list, a table or something that may be missing what it is made of."""
+        found, stack = dict[str, None](), list(reversed(self._index.outputs))
+        while stack:
+            name = stack.pop()
+            node = self._index.nodes[self._index.producer[name]] if name in self._index.producer else None
+            if node is not None and ops.qualified(node) in ops.NO_TENSOR:
+                stack.extend(read for read in reversed(node.input) if read)
+            elif name in self._bench.shapes.sizes:
+                found[name] = None
+        return list(found)
 
     def _cut(self, value: Any, run: int) -> npt.NDArray[np.float64]:
         cut = self._runner.counting(value, run) if value.ndim else value

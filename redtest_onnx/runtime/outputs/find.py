@@ -19,6 +19,7 @@ from redtest_onnx.runtime.outputs.kinds import (
     OutputKind,
     check_output_kinds,
 )
+from redtest_onnx.runtime.outputs.order import orderless_picks
 from redtest_onnx.runtime.outputs.rows import DataDependentPart, data_dependent_part
 from redtest_onnx.runtime.outputs.text import position_mask
 from redtest_onnx.runtime.outputs.trace import trace_output
@@ -42,7 +43,8 @@ def find_outputs(bench: Workbench) -> tuple[ModelOutput, ...]:
     """
     model, kinds = bench.view.model, dict(bench.options.output_kinds)
     axes = bench.resolved.batch_axes
-    graph = OutputGraph(model, bench.index, bench.shapes, axes, bench.data.labelled, bench.mask)
+    orderless = orderless_picks(bench)
+    graph = OutputGraph(model, bench.index, bench.shapes, axes, bench.data.labelled, bench.mask, orderless)
     ranks = {spec.name: rank_of(graph, spec) for spec in model.outputs}
     check_output_kinds(kinds, ranks)
     found = [_output(graph, spec, kinds.get(spec.name)) for spec in model.outputs]
@@ -78,7 +80,7 @@ def _output(graph: OutputGraph, spec: TensorSpec, said: OutputKind | None) -> Mo
             steers=False,
             note="not judged: it does not depend on the layers",
         )
-    part = data_dependent_part(index, graph.shapes, name)
+    part = data_dependent_part(index, graph.shapes, name, graph.orderless.get(name, frozenset()))
     if part is not None:
         return _in_front(graph, name, part)
     if rank is None or spec.dtype == 0:
@@ -129,14 +131,17 @@ def _positions(graph: OutputGraph, output: ModelOutput) -> int:
 def _in_front(graph: OutputGraph, name: str, part: DataDependentPart) -> ModelOutput:
     """An output whose rows depend on values: the tensors in front of that part stand for it."""
     tensors = []
-    for tensor, reader, position in part.front:
+    # Layers behind a choice of as many rows change these, which keep their places while it is the same.
+    itself = [(name, "", 0)] if part.layers_behind and part.keeps_sizes else []
+    for tensor, reader, position in (*part.front, *itself):
         rank = len(graph.shapes.sizes.get(tensor, (0, 0)))
         kind, axis, why = kind_of(graph, tensor, rank)
         # Rows of all positions together look like samples: only a softmax tells that they hold classes.
         sure = kind in SCORES and why.startswith(("softmax", "log-softmax"))
         judged = _judged(graph, tensor, kind if sure else "values", axis if sure else None)
-        tensors.append(replace(judged, reader=(reader, position)))
+        tensors.append(replace(judged, reader=(reader, position)) if reader else judged)
     names = ", ".join(tensor for tensor, _, _ in part.front)
+    names += ", and itself: layers lie behind" if itself else ""
     return ModelOutput(
         name,
         "detections",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -21,12 +21,16 @@ from redtest_onnx.runtime.shapes import WHOLE
 
 _CLASS_METADATA = re.compile(r"^(names|classes|class_names|labels|id2label|categories)$", re.IGNORECASE)
 _WIDE = 64  # entries of a vector that are more than a handful of numbers
+_IMAGE = 4  # channels of colours and transparency
 _COARSEST = 8  # maps of scores are at most so many times smaller than the image
 
 
 @dataclass(frozen=True)
 class OutputGraph:
-    """What the finding looks at; `mask` says which positions of sequences count."""
+    """What the finding looks at.
+
+    `mask` says which positions of sequences count, `orderless` which choices leave no order in an output.
+    """
 
     model: Model
     index: GraphIndex
@@ -34,6 +38,7 @@ class OutputGraph:
     sample_axes: Mapping[str, int]
     labelled: bool
     mask: Mask | None = None
+    orderless: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:
@@ -166,6 +171,12 @@ def _looks_like_map(graph: OutputGraph, name: str, axis: int) -> bool:
     inputs = [graph.shapes.sizes.get(spec.name, ()) for spec in graph.model.inputs]
     images = [shape for shape in inputs if len(shape) == len(sizes)]
     own = extent(sizes, axis)
+    if sizes[axis] <= _IMAGE and not graph.labelled and not graph.names_classes:
+        vectors = bool(inputs) and all(len(shape) <= 2 for shape in inputs)
+        # The channels of an input may be its second axis or its last one.
+        finest = [max(extent(shape, 1), extent(shape, len(shape) - 1)) for shape in images]
+        if vectors or (finest and max(finest) < own):
+            return False  # an image that is enlarged, or made of latent values
     for shape in images:
         channels = {shape[1], shape[-1]}
         if sizes[axis] in channels and own == extent(shape, 1 if shape[1] == sizes[axis] else len(shape) - 1):

@@ -36,11 +36,13 @@ class DataDependentPart:
         front: the last floating-point tensors in front of it, each with the first output of a node of the
             part that reads it and the position among that node's inputs.
         layers_behind: whether operators with weights lie behind: then the front does not tell all.
+        keeps_sizes: whether there are as many rows for all values, in another order only.
     """
 
     name: str
     front: tuple[tuple[str, str, int], ...]
     layers_behind: bool
+    keeps_sizes: bool
 
 
 def picks_by_value(index: GraphIndex, node: int) -> bool:
@@ -63,16 +65,19 @@ def sized_by_value(index: GraphIndex) -> frozenset[str]:
     return frozenset(reached)
 
 
-def data_dependent_part(index: GraphIndex, shapes: Shapes, output: str) -> DataDependentPart | None:
+def data_dependent_part(
+    index: GraphIndex, shapes: Shapes, output: str, orderless: frozenset[int] = frozenset()
+) -> DataDependentPart | None:
     """What an output's rows depend on; None where their number and order are the same for all values.
 
     Args:
         index: the graph.
         shapes: types of its tensors.
         output: the output.
+        orderless: nodes whose order doesn't reach it, see `runtime.outputs.order`.
     """
     above = _ancestors(index, output)
-    picks = [i for i in sorted(above) if picks_by_value(index, i)]
+    picks = [i for i in sorted(above - orderless) if picks_by_value(index, i)]
     # Behind the last one only; a size or an order that a later layer takes back is none of the output's.
     picks = [i for i in picks if not _fixed_again(index, i, output, above)]
     if not picks:
@@ -84,7 +89,8 @@ def data_dependent_part(index: GraphIndex, shapes: Shapes, output: str) -> DataD
     front = _front(index, shapes, part)
     layers = any(i in index.weighted for i in part)
     name = ops.qualified(index.nodes[picks[0]])
-    return DataDependentPart(name, front, layers) if front else None
+    fixed = all(index.nodes[i].op_type == "TopK" for i in picks)
+    return DataDependentPart(name, front, layers, fixed) if front else None
 
 
 def _ancestors(index: GraphIndex, output: str) -> set[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import redtest_onnx as rt
@@ -165,3 +166,34 @@ def test_names_lead_to_operators() -> None:
     index = index_of(bench.model)
     for width in inner_widths(bench.model).found:
         assert index.nodes[width.producers[0].node].name == width.name
+
+
+def _dense(end: str) -> Workbench:
+    """A hidden layer whose scores a list hands out, or whose logarithm is no number anywhere."""
+    net = Net(x=["n", 6])
+    hidden = net("Relu", net("Gemm", "x", net.weight(6, 12), net.weight(12)))
+    scores = net("Gemm", hidden, net.weight(12, 4), net.weight(4))
+    if end == "list":
+        out = net("SequenceConstruct", scores, net("Relu", scores), name="out")
+        proto = net.model(out).proto
+        value = onnx.helper.make_tensor_sequence_value_info("out", onnx.TensorProto.FLOAT, None)
+        proto.graph.output[0].CopyFrom(value)
+        model = rt.Model(proto)
+    else:
+        nothing = net("Log", net("Sub", net("Neg", net("Abs", scores)), net.store(1.0)))
+        second = net("Relu", net("Gemm", nothing, net.weight(4, 12), net.weight(12)))
+        model = net.model(net("Gemm", second, net.weight(12, 4), net.weight(4), name="out"))
+    data = {"x": np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)}
+    return Workbench(model, rt.open_data(data, model), CPU)
+
+
+def test_lists_are_priced_by_what_is_in_them() -> None:
+    bench = _dense("list")
+    (price,) = width_prices(bench, inner_widths(bench.model).found)
+    assert 0 < price.effect <= 1
+
+
+def test_values_that_are_no_numbers_have_no_price() -> None:
+    bench = _dense("no numbers")
+    found = inner_widths(bench.model).found
+    assert len(width_prices(bench, found)) < len(found)
