@@ -103,9 +103,7 @@ def command(
     data = options.data_options_of(values)
     Outputs.of(named, force=given.force, reads=(*data.reads(*models), metrics), models=models)
     measurement = ModelMeasurement(
-        data=data.data,
-        images=data.images,
-        shapes=dict(data.input_shape),
+        samples=data.open,
         settings=AnalysisSettings(**values),
         options=run,
         latency=settings.cost == "latency",

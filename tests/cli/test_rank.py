@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from nets import Net
+from PIL import Image
 
 from redtest_onnx.cli.main import run
 
@@ -110,6 +111,27 @@ def test_workers_find_the_same(tmp_path: Path, data: Path, capsys: pytest.Captur
     (tmp_path / "broken.onnx").write_bytes(b"")
     options = ("rank", tmp_path, "--data", data, "--samples", 24)
     assert document(*options, capsys=capsys) == document(*options, "--workers", 2, capsys=capsys)
+
+
+def test_samples_are_prepared_as_in_other_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images = tmp_path / "model.onnx", tmp_path / "images"
+    model.write_bytes(small_model(3, 3).SerializeToString())
+    rng = np.random.default_rng(0)
+    for k in range(24):
+        file = images / str(k % 3) / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (4, 4), np.uint8)).save(file)
+    prepared = tmp_path / "prepared.json"
+    prepared.write_text(json.dumps({"image_mean": [0.9], "image_std": [0.1]}))
+    options = ("rank", model, "--data", images, "--samples", 24)
+
+    def msrs(*more: object) -> float:
+        value: float = document(*options, *more, capsys=capsys)["ranking"][0]["msrs"]
+        return value
+
+    assert msrs("--preprocess", prepared) == msrs("--mean", 0.9, "--std", 0.1) != msrs()
 
 
 def test_picture_and_refusals(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
