@@ -111,11 +111,11 @@ def command(
     )
     candidates: list[Candidate]
     failed: list[UnrankedEntry] = []
+    if data.data and not any(path.suffix not in _RUNS for path in models):
+        raise InputError(
+            "--data measures MODELS, and there are none", hint="give models, or leave --data out"
+        )
     if metrics and not models:
-        if data.data:
-            raise InputError(
-                "--data measures MODELS, and there are none", hint="give models, or leave --data out"
-            )
         candidates = table_candidates(metrics)
     else:
         with screen.progress() as progress:

@@ -223,6 +223,8 @@ def test_nothing_to_rank_is_refused(tmp_path: Path, data: Path, capsys: pytest.C
     table.write_text(ROWS, encoding="utf-8")
     assert call("rank", "--metrics", table, "--data", data) == 2
     assert "--data measures MODELS" in capsys.readouterr().err
+    assert call("rank", tmp_path / "search.sqlite", "--data", data) == 2
+    assert "--data measures MODELS" in capsys.readouterr().err
     assert call("rank", "--metrics", table, "--cost", "parameters") == 2
     columns = "name, accuracy, latency_ms, macs, msrs, jacob_cov"
     assert f"has no column parameters (found: {columns})" in capsys.readouterr().err
