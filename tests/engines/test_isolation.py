@@ -99,7 +99,10 @@ def test_neither_do_those_of_ray(folder: Path) -> None:
 
 def test_the_trace_tells(folder: Path) -> None:
     """What is tested here would be seen: without isolation the folder's numpy.py is what is imported."""
-    subprocess.run([sys.executable, "-c", "import numpy"], cwd=folder, capture_output=True, check=False)
+    # Whatever ran before in this process may have turned isolation on.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, "-c", "import numpy"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=False, env=env)
     assert (folder.parent / "trace").exists()
 
 
