@@ -180,6 +180,9 @@ def test_budgets_together_are_met_by_one_command(tmp_path: Path, monkeypatch: py
     findings = audited(embedded("resnet")(), tmp_path, limits).findings
     advised = {one.rule: one.fix for one in findings if one.rule in ("RT051", "RT053", "RT056", "RT071")}
     assert len(advised) == 4
+    said = {one.rule: one.message for one in findings}
+    assert said["RT053"].endswith("million MACs, 1.2 million are allowed")
+    assert said["RT051"].startswith("weights of 0.86")
     (command,) = set(advised.values())
     assert "--target params=0.45 --target macs=0.61 -o" in command
     execute(command, tmp_path, monkeypatch)

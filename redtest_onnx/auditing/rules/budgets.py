@@ -94,7 +94,8 @@ def slow_start(subject: Subject) -> Iterator[Problem]:
     """Measured time from file to first answer."""
     limit = subject.profile.budgets.cold_start_ms
     if limit is not None and subject.cold_start is not None and subject.cold_start > limit:
-        yield Problem(f"{digits(subject.cold_start)} ms, {digits(limit)} ms are allowed", "cold start")
+        found = digits(subject.cold_start)
+        yield Problem(f"a first answer after {found} ms, {digits(limit)} ms are allowed", "cold start")
 
 
 @rule(
@@ -184,21 +185,27 @@ class _Limit:
 
 
 def _simple(
-    cause: str, found: float | None, allowed: float | None, target: str | None, unit: str, margin: float = 0.0
+    cause: str,
+    found: float | None,
+    allowed: float | None,
+    target: str | None,
+    unit: str,
+    words: str,
+    margin: float = 0.0,
 ) -> _Limit:
     share = allowed / found if found and allowed is not None else 1.0
-    words = "" if found is None else f"{digits(found)} {unit}"
+    words = "" if found is None else words.format(f"{digits(found)} {unit}")
     return _Limit(cause, found, allowed, target, floor(100 * share) / 100 - margin, unit, words)
 
 
 def _file(subject: Subject) -> _Limit:
     found, allowed = subject.model.file_bytes / _MEGA, subject.profile.budgets.file_mb
-    return _simple("size", found, allowed, "size", "MB")
+    return _simple("size", found, allowed, "size", "MB", "a file of {}")
 
 
 def _weights(subject: Subject) -> _Limit:
     found, allowed = subject.cost.parameter_bytes / _MEGA, subject.profile.budgets.weights_mb
-    return _simple("params", found, allowed, "params", "MB")
+    return _simple("params", found, allowed, "params", "MB", "weights of {}")
 
 
 def _peak(subject: Subject) -> float | None:
@@ -208,20 +215,22 @@ def _peak(subject: Subject) -> float | None:
 
 def _activations(subject: Subject) -> _Limit:
     # Removing layers seldom lowers the peak of activations.
-    return _simple("activations", _peak(subject), subject.profile.budgets.activations_mb, None, "MB")
+    allowed = subject.profile.budgets.activations_mb
+    return _simple("activations", _peak(subject), allowed, None, "MB", "activations of {}")
 
 
 def _macs(subject: Subject) -> _Limit:
     macs = subject.cost.macs
     found = None if macs is None else macs / _MEGA
-    return _simple("macs", found, subject.profile.budgets.macs_m, "macs", "million")
+    return _simple("macs", found, subject.profile.budgets.macs_m, "macs", "million", "{} MACs")
 
 
 def _latency(subject: Subject) -> _Limit:
     allowed = subject.profile.budgets.latency_ms
     measured = subject.latency if allowed is not None and subject.runs else None
     found = None if measured is None else measured.p50
-    return _simple("latency", found, allowed, "latency", "ms", _TIMING_MARGIN)  # timings vary
+    words = "a latency of {}"
+    return _simple("latency", found, allowed, "latency", "ms", words, _TIMING_MARGIN)  # timings vary
 
 
 def _memory(subject: Subject) -> _Limit:
