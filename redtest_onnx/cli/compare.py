@@ -126,6 +126,8 @@ def command(
     screen = replace(given, form=tables or "table").screen(taken=tables is None)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    saved = holds_activations(first)
+    _refuse_unused(saved, second)
     compared = (first, *([] if second is None else [second]))
     Outputs.of(
         {"--png": png, "--html": html, "--json": json_path},
@@ -135,7 +137,7 @@ def command(
     )
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
-    if holds_activations(first):
+    if saved:
         layers: Comparison | None = _arrays(first, second or first, settings)
     else:
         sides = _sides(screen, first, second, source, asked.other_data, settings, run)
@@ -147,22 +149,17 @@ def command(
                     *sides, settings, diverges_below=asked.diverges_below, progress=progress
                 )
                 layers = files.layers
+    if layers is None and (png or html or tables is None):
+        raise InputError(
+            "the similarity of layers can't be measured, which pages, pictures and summaries show",
+            where=str(first),
+            hint="leave out --html, --png and --format; --json holds the rest",
+        )
     titles = first.name, (second or asked.other_data or first).name
     beside: tuple[Table, ...] = ()
     notes: list[str] = []
     if files is not None:
-        found = files_table(files.files, titles), tensor_table(files.tensors, every=asked.all_tensors)
-        beside = tuple(table for table in found if table.rows)  # of equal models no tensor differs
-        about_files, about_tensors = (
-            files_notes(files.files),
-            tensor_words(files.tensors, every=asked.all_tensors),
-        )
-        notes = [*about_files, *about_tensors]
-        screen.detail(beside[0])
-        screen.show(*about_files)
-        for table in beside[1:]:
-            screen.detail(table)
-        screen.show(*about_tensors)
+        beside, notes = _show_files(screen, files, titles, every=asked.all_tensors)
     if layers is not None:
         if tables is None and json_path != "-":
             summary = compare_markdown(layers, titles, beside[:1], notes)
@@ -178,6 +175,34 @@ def command(
         write_json(files_document(files, titles), json_path)
     elif json_path and layers is not None:
         write_json(compare_document(layers, titles), json_path)
+
+
+def _show_files(
+    screen: Screen, files: FileComparison, titles: tuple[str, str], *, every: bool
+) -> tuple[tuple[Table, ...], list[str]]:
+    """Show what was found of two files; the tables and the words, for pages."""
+    found = files_table(files.files, titles), tensor_table(files.tensors, every=every)
+    tables = tuple(table for table in found if table.rows)  # of equal models no tensor differs
+    about_files, about_tensors = files_notes(files.files), tensor_words(files.tensors, every=every)
+    screen.detail(tables[0])
+    screen.show(*about_files)
+    for table in tables[1:]:
+        screen.detail(table)
+    screen.show(*about_tensors)
+    return tables, [*about_files, *about_tensors]
+
+
+def _refuse_unused(saved: bool, second: Path | None) -> None:
+    """Refuse options that do nothing without two models: those of tensors, and samples beside activations."""
+    unused = {}
+    if saved or second is None:
+        unused = dict.fromkeys(("diverges_below", "all_tensors"), "tensors are compared of two models")
+    if saved:
+        unused |= dict.fromkeys(("data", "other_data"), "saved activations are compared as they are")
+    context = click.get_current_context()
+    for name, why in unused.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"--{name.replace('_', '-')} does nothing here: {why}", hint="leave it out")
 
 
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
