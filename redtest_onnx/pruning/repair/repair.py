@@ -205,7 +205,8 @@ class _Repairs:
             fits = short_fit(asked, self._fit)
             short = self._attempt(fits.method, fits)
             if short is not None and short.loss[0] <= limit:
-                return short.model, self._described(short)
+                found = self._described(short)
+                return short.model, replace(found, training=offered.training, offer=offered.offer)
         chosen = tried[0]
         for other in tried[1:]:
             if other.loss[0] + self._error_of(chosen) < chosen.loss[0]:
