@@ -119,9 +119,10 @@ def schemas_page() -> str:
             f"| `{name}` | `{title}` | [{name}.schema.json](../schemas/{name}.schema.json) | {fields} |"
         )
     parts.append(
-        "\nFolders and two more commands write documents of their own, which have no schema yet: "
-        "`redtest-onnx/analyze-folder/1` (`analyze FOLDER`), `redtest-onnx/curve-folder/1` (`prune FOLDER "
-        "--curve`), `redtest-onnx/expose/1` and `redtest-onnx/finetune/1`."
+        "\nFolders, series, plans and two more commands write documents of their own, which have no schema "
+        "yet: `redtest-onnx/analyze-folder/1` (`analyze FOLDER`), `redtest-onnx/curve/1` (`prune --curve`), "
+        "`redtest-onnx/curve-folder/1` (`prune FOLDER --curve`), `redtest-onnx/plan/1` (`prune --dry-run "
+        "--plan`), `redtest-onnx/expose/1` and `redtest-onnx/finetune/1`."
     )
     return "\n".join(parts) + "\n"
 

@@ -13,6 +13,16 @@ from redtest_onnx.bridge.untie import Untie, chosen
 from redtest_onnx.graph.model import Model
 
 
+def check_trainable(model: Model) -> None:
+    """Check a model's operators without converting it, before other work is done for its training.
+
+    Raises:
+        InputError: it holds operators that can't be trained; all are named at once.
+    """
+    prepared = prepare(model, ())
+    check_operators(prepared.graph, prepared.opsets, model.label)
+
+
 def to_torch(model: Model, *, batch_norm: BatchNorm = "train", untie: Untie = "none") -> OnnxModule:
     """Make a PyTorch module that computes what the model computes and can be trained.
 

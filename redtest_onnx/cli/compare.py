@@ -133,6 +133,8 @@ def command(
     screen = replace(given, form=tables or "table").screen(taken=tables is None)
     run = options.run_options_of(values)
     source = options.data_options_of(values)
+    saved = holds_activations(first)
+    _refuse_unused(saved, second)
     compared = (first, *([] if second is None else [second]))
     Outputs.of(
         {"--png": png, "--html": html, "--json": json_path},
@@ -142,7 +144,7 @@ def command(
     )
     settings = AnalysisSettings(**values)
     files: FileComparison | None = None
-    if holds_activations(first):
+    if saved:
         layers: Comparison | None = _arrays(first, second or first, settings)
     else:
         sides = _sides(screen, first, second, source, asked.other_data, settings, run)
@@ -154,22 +156,17 @@ def command(
                     *sides, settings, diverges_below=asked.diverges_below, progress=progress
                 )
                 layers = files.layers
+    if layers is None and (png or html or tables is None):
+        raise InputError(
+            "the similarity of layers can't be measured, which pages, pictures and summaries show",
+            where=str(first),
+            hint="leave out --html, --png and --format; --json holds the rest",
+        )
     titles = first.name, (second or asked.other_data or first).name
     beside: tuple[Table, ...] = ()
     notes: list[str] = []
     if files is not None:
-        found = files_table(files.files, titles), tensor_table(files.tensors, every=asked.all_tensors)
-        beside = tuple(table for table in found if table.rows)  # of equal models no tensor differs
-        about_files, about_tensors = (
-            files_notes(files.files),
-            tensor_words(files.tensors, every=asked.all_tensors),
-        )
-        notes = [*about_files, *about_tensors]
-        screen.detail(beside[0])
-        screen.show(*about_files)
-        for table in beside[1:]:
-            screen.detail(table)
-        screen.show(*about_tensors)
+        beside, notes = _show_files(screen, files, titles, every=asked.all_tensors)
     if layers is not None:
         if tables is None and json_path != "-":
             summary = compare_markdown(layers, titles, beside[:1], notes)
@@ -187,14 +184,34 @@ def command(
         write_json(compare_document(layers, titles), json_path)
 
 
+def _show_files(
+    screen: Screen, files: FileComparison, titles: tuple[str, str], *, every: bool
+) -> tuple[tuple[Table, ...], list[str]]:
+    """Show what was found of two files; the tables and the words, for pages."""
+    found = files_table(files.files, titles), tensor_table(files.tensors, every=every)
+    tables = tuple(table for table in found if table.rows)  # of equal models no tensor differs
+    about_files, about_tensors = files_notes(files.files), tensor_words(files.tensors, every=every)
+    screen.detail(tables[0])
+    screen.show(*about_files)
+    for table in tables[1:]:
+        screen.detail(table)
+    screen.show(*about_tensors)
+    return tables, [*about_files, *about_tensors]
+
+
+def _refuse_unused(saved: bool, second: Path | None) -> None:
+    """Refuse options that do nothing without two models: those of tensors, and of runs beside activations."""
+    for name, flag in given_options(click.get_current_context()).items():
+        if saved and name not in _OF_ACTIVATIONS:
+            why, instead = "saved activations are compared as they are", "; `expose --save` may save fewer"
+        elif second is None and name in ("diverges_below", "all_tensors"):
+            why, instead = "tensors are compared of two models", ""
+        else:
+            continue
+        raise InputError(f"{flag} does nothing here: {why}", hint=f"leave it out{instead}")
+
+
 def _arrays(first: Path, second: Path, settings: AnalysisSettings) -> Comparison:
-    given = given_options(click.get_current_context())
-    if wrong := [flag for name, flag in given.items() if name not in _OF_ACTIVATIONS]:
-        raise InputError(
-            f"{wrong[0]} does nothing here: of saved activations, all samples are compared at once",
-            where=str(first),
-            hint="give two files or folders of activations; `expose --save` may save fewer samples",
-        )
     if not holds_activations(second):
         raise InputError(
             f"activations can't be compared with {second.name}",

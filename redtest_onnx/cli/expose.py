@@ -87,6 +87,8 @@ def command(
         raise InputError(
             "nothing to write", hint="give -o OUT.onnx for the model, --save FILE for the values"
         )
+    if asked.samples is not None and values_path is None:
+        raise InputError("--samples counts those whose values are written", hint="give --save FILE, too")
     named = {"--output": output, "--save": values_path, "--json": given.json_path}
     source = options.data_options_of(values)
     outputs = Outputs.of(named, force=given.force, reads=(model, *source.reads(model)))

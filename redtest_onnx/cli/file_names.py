@@ -45,12 +45,7 @@ class OutputName(FileName):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path."""
         path = super().convert(value, param, ctx)
-        if os.fspath(value) == "-":
-            raise OutputError(
-                f"{_flag(param)} can't go to stdout",
-                where="-",
-                hint="name a file; of outputs only --json takes -",
-            )
+        refuse_stdout(_flag(param), path)
         self.check(os.fspath(value), path, _flag(param))
         return path
 
@@ -133,6 +128,29 @@ PICTURE = SuffixedName(*FIGURE_SUFFIXES)
 VALUES = ValuesName()
 SEARCH = SuffixedName(".sqlite", ".db")
 JSON = JsonName()
+
+
+def refuse_stdout(flag: str, path: Path) -> None:
+    """Refuse the name that stands for stdout where a file is written.
+
+    Raises:
+        OutputError: naming the option.
+    """
+    if os.fspath(path) == "-":
+        raise OutputError(
+            f"{flag} can't go to stdout", where="-", hint="name a file; of outputs only --json takes -"
+        )
+
+
+def check_plan_name(path: Path) -> None:
+    """Refuse what --plan names unless it may be a plan that is written: a document with its suffix, or none.
+
+    Raises:
+        OutputError: stdout, or another suffix.
+    """
+    refuse_stdout("--plan", path)
+    if path.suffix:
+        check_suffix("--plan", path, (".json",))
 
 
 def check_model_name(path: Path) -> None:

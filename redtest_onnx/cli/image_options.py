@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from redtest_onnx.cli.parameters import Numbers, Resize, Size
+from redtest_onnx.cli.sample_options import ARRAYS, reads_others
 from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.image_pipeline import (
     INTERPOLATIONS,
@@ -42,8 +43,7 @@ IMAGE_OPTIONS = (
 )
 _NAMES = ("mean", "std", "scale", "size", "resize", "crop", "interpolation", "resampler", "pad", "layout")
 # These hold numbers or texts, whatever the model.
-_NO_IMAGES = frozenset({".npz", ".npy", ".txt", ".tsv"})
-_OTHER_SAMPLES = ("other_data", "eval_data", "val_data", "fit_data")
+_NO_IMAGES = ARRAYS | {".txt", ".tsv"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class GivenImageOptions:
         """
         names = [name for name in _NAMES if values.get(name) not in (None, (), False, "auto")]
         names += ["preprocess"] if values.get("preprocess") else []
-        context = click.get_current_context(silent=True)
-        mixed = context is not None and any(context.params.get(name) for name in _OTHER_SAMPLES)
+        mixed = reads_others()
         given = cls(tuple(f"--{name}" for name in names), mixed)
         data: Path | None = values.get("data")
         if data is not None and data.suffix.lower() in _NO_IMAGES and not mixed:

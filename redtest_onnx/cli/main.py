@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import sys
@@ -11,14 +10,12 @@ from types import FrameType
 
 import click
 
-from redtest_onnx.cli.closed_pipes import outlive_readers
+from redtest_onnx.cli.closed_pipes import FULL, outlive_readers
 from redtest_onnx.cli.interrupts import watch_for_interrupts
 from redtest_onnx.cli.words import in_flags
 from redtest_onnx.engines.isolation import keep_working_folder_out
 from redtest_onnx.errors import InternalError, RedtestError, nearest
 from redtest_onnx.text import plain, plain_lines
-
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 # Name -> what `--help` says of it; the module of the same name holds the command.
 COMMANDS = {
@@ -94,6 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = cli.main(arguments, prog_name="redtest-onnx", standalone_mode=False, obj=given)
+        sys.stdout.flush()  # here a full disk has its message and its exit code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -108,7 +106,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"{what}\n  please report this as a bug, with the model if you can", err=True)
         return 3
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             where = f"{error.filename}: " if error.filename else ""
             click.echo(
                 f"error: {plain(str(where))}the disk is full\n  try: free some space there, or set TMPDIR to "

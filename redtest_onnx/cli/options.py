@@ -20,6 +20,7 @@ from redtest_onnx.cli.running_options import device_option as device_option
 from redtest_onnx.cli.running_options import output_kind_option as output_kind_option
 from redtest_onnx.cli.running_options import run_options as run_options
 from redtest_onnx.cli.running_options import run_options_of as run_options_of
+from redtest_onnx.cli.sample_options import refuse_other_kinds
 from redtest_onnx.cli.text_options import TEXT_OPTIONS, text_options_of
 from redtest_onnx.data.arrays import splits
 from redtest_onnx.data.dataset import Dataset, WithMask
@@ -307,6 +308,7 @@ def format_option(function: Command) -> Command:
 def data_options_of(values: dict[str, Any]) -> DataOptions:
     """Take the data options out of a command's values."""
     given = GivenImageOptions.of(values)
+    refuse_other_kinds(values)
     images = image_options_of(values, values.pop("layout"))
     names = ("data", "preprocess", "sample_rate", "input_shape")
     found = {name: values.pop(name) for name in names}

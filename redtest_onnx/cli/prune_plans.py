@@ -10,7 +10,7 @@ from redtest_onnx.documents.base import write_json
 from redtest_onnx.layers.layer import Layer
 from redtest_onnx.pruning.documents import plan_document
 from redtest_onnx.pruning.plan import Plan
-from redtest_onnx.report.prunings import plan_table, removal_words, widths_table
+from redtest_onnx.report.prunings import plan_table, removal_sentence, widths_table
 from redtest_onnx.report.tables import layer_table
 from redtest_onnx.runtime.workbench import Workbench
 from redtest_onnx.similarity.analyze import Analysis
@@ -49,9 +49,7 @@ def show_plan(
     if plan.empty:
         screen.explain(f"Nothing is removed and nothing is written: {reason}.")
         return
-    removed = removal_words(plan, analysis.layers)
-    one = len(plan.steps) == 1 and not plan.widths
-    screen.show(f"{removed} {'is' if one else 'are'} removed (criterion {plan.criterion}):")
+    screen.show(f"{removal_sentence(plan, analysis.layers)} (criterion {plan.criterion}):")
     for table in (plan_table(plan) if plan.steps else None, widths_table(plan)):
         if table is not None:
             (screen.show if alone else screen.detail)(table)

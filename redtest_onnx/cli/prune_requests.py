@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from redtest_onnx.cli.file_names import check_model_name
+from redtest_onnx.cli.file_names import check_model_name, check_plan_name
 from redtest_onnx.cli.fit_options import check_fit
 from redtest_onnx.cli.model_request import ModelRequest
 from redtest_onnx.cli.outputs import Outputs
@@ -151,6 +151,8 @@ class PruneRequest(ModelRequest):
         }
         named |= {f"--model-explorer ({file.name})": file for file in explorer_files(self.explorer)}
         if self.dry_run:
+            if self.plan_path is not None:
+                check_plan_name(self.plan_path)
             named["--plan"] = self.plan_path
         elif not self.model.is_dir() and series is None:
             check_model_name(self.file)

@@ -21,7 +21,7 @@ from redtest_onnx.graph.scratch import scratch_folder
 from redtest_onnx.graph.writing import is_stream
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.prune import plan, prune
-from redtest_onnx.pruning.units import removed_of
+from redtest_onnx.report.prunings import removal_sentence
 from redtest_onnx.report.table import Table
 from redtest_onnx.report.weight_pruning import iteration_table, pruning_words, stage_table
 from redtest_onnx.runtime.workbench import Workbench
@@ -141,6 +141,5 @@ def _without_layers(screen: Screen, bench: Workbench, values: dict[str, Any]) ->
         chosen, analysis = plan(bench, Budget(remove=values["remove_layers"]), progress=progress)
         pruned = prune(bench, chosen, analysis, progress=progress)
     names = ", ".join(step.region for step in chosen.steps)
-    verb = "is" if len(chosen.steps) == 1 else "are"
-    screen.show(f"{removed_of(chosen, analysis.layers)} {verb} removed: {names}.")
+    screen.show(f"{removal_sentence(chosen, analysis.layers)}: {names}.")
     return pruned.model

@@ -102,9 +102,7 @@ def command(
     data = options.data_options_of(values)
     Outputs.of(named, force=given.force, reads=(*data.reads(*models), metrics), models=models)
     measurement = ModelMeasurement(
-        data=data.data,
-        images=data.images,
-        shapes=dict(data.input_shape),
+        samples=data.open,
         settings=AnalysisSettings(**values),
         options=run,
         latency=settings.cost == "latency",
@@ -112,11 +110,11 @@ def command(
     )
     candidates: list[Candidate]
     failed: list[UnrankedEntry] = []
+    if data.data and not any(path.suffix not in _RUNS for path in models):
+        raise InputError(
+            "--data measures MODELS, and there are none", hint="give models, or leave --data out"
+        )
     if table is not None and not models:
-        if data.data:
-            raise InputError(
-                "--data measures MODELS, and there are none", hint="give models, or leave --data out"
-            )
         candidates = table.candidates()
     else:
         with screen.progress() as progress:

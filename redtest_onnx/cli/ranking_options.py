@@ -141,6 +141,6 @@ def _expected(fit: ExpectedMsrs) -> str:
     """What MSRS networks of a depth have here."""
     low, high = fit.depths
     if len(fit.coefficients) == 1:
-        return f"The mean MSRS of {fit.points} candidates is {fit}."
+        return f"The mean MSRS of {plural(fit.points, 'candidate')} is {fit}."
     source = f"{fit.points} candidates of {low} to {high} layers"
     return f"MSRS over the number of layers L: {fit}, fitted to {source} (r2 {fit.r2:.2f}); not in the score."

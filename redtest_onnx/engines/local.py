@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Self
 
@@ -64,7 +67,8 @@ class Processes(Generic[Piece, Result]):
     def submit(self, piece: Piece) -> None:
         """Begin a piece, or queue it."""
         try:
-            future = self._pool.submit(attempt, self._work, piece)
+            with _uninterrupted_starts():
+                future = self._pool.submit(attempt, self._work, piece)
         except BrokenProcessPool:
             self._recover([piece])
         else:
@@ -94,7 +98,7 @@ class Processes(Generic[Piece, Result]):
         # Threads of PyTorch and ONNX Runtime do not survive a fork.
         keep_working_folder_out()
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.slots, context, initializer=_end_with_parent)
+        return ProcessPoolExecutor(self.slots, context, initializer=_end_quietly)
 
     def _recover(self, lost: list[Piece]) -> None:
         """A new pool for what the broken one had not finished."""
@@ -109,6 +113,33 @@ class Processes(Generic[Piece, Result]):
             else:
                 text = f"its process died {_ATTEMPTS} times, out of memory perhaps"
                 self._failed.append(JobResult(piece, error=text))
+
+
+@contextmanager
+def _uninterrupted_starts() -> Iterator[None]:
+    """Let processes that are started in the block wait with Ctrl-C until `_end_quietly`.
+
+    A terminal sends it to all processes, and one that imports modules answers with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_quietly() -> None:
+    """Let this process end at Ctrl-C without a word, which is the driver's, and when the driver dies."""
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # else a job in the background ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

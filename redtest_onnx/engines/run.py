@@ -9,6 +9,7 @@ from typing import Literal
 from redtest_onnx.checks import Positive, check_settings
 from redtest_onnx.engines.base import Engine, JobResult, Piece, Result, Work
 from redtest_onnx.engines.ray import RayEngine
+from redtest_onnx.errors import InputError
 
 EngineName = Literal["local", "ray"]
 
@@ -34,10 +35,12 @@ class EngineOptions:
         """The engine for a kind of work.
 
         Raises:
-            InputError: Ray is not installed.
+            InputError: Ray is not installed, or an address is given for local work.
         """
         if self.engine == "ray":
             return RayEngine(work, self.address)
+        if self.address is not None:
+            raise InputError("@address is that of a Ray cluster", hint="@engine=ray uses it")
         # Here, since most commands need no pool of processes, which is slow to import.
         from redtest_onnx.engines.local import Inline, Processes
 

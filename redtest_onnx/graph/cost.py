@@ -42,13 +42,19 @@ class Cost:
     run_samples: int = 1
 
 
-def model_cost(index: GraphIndex, shapes: Shapes) -> Cost:
-    """The cost of a graph at the given sizes."""
+def model_cost(index: GraphIndex, shapes: Shapes, held: Iterable[str] = ()) -> Cost:
+    """The cost of a graph at the given sizes.
+
+    Args:
+        index: the graph.
+        shapes: of its tensors.
+        held: tensors that are kept to the end as outputs are, see `peak_activation_bytes`.
+    """
     return Cost(
         count_parameters(index),
         parameter_bytes(index),
         count_macs(index, shapes),
-        peak_activation_bytes(index, shapes),
+        peak_activation_bytes(index, shapes, held),
         run_samples=shapes.samples,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate
 from math import prod
 
@@ -16,17 +17,23 @@ from redtest_onnx.graph.shapes import Shape, Shapes
 _IN_PLACE = ops.POINTWISE | ops.RESHAPES | {"BatchNormalization"}
 
 
-def peak_activation_bytes(index: GraphIndex, shapes: Shapes) -> int | None:
+def peak_activation_bytes(index: GraphIndex, shapes: Shapes, held: Iterable[str] = ()) -> int | None:
     """Memory of activations at its peak, as ONNX Runtime plans it; None if a shape is unknown.
 
     Nodes run in graph order. A node that may works in place; else its output takes a buffer that is free
     and was planned for the same shape, and that buffer is held until then. What a branch or body needs for
     itself is held while its node runs; of several branches, what the largest needs.
+
+    Args:
+        index: the graph.
+        shapes: of its tensors.
+        held: tensors that are kept to the end as outputs are, such as caches that the file gives and a view
+            of it does not.
     """
     constant = {
         name for name in index.producer if name not in index.input_dependent
     } | index.initializers.keys()
-    plan = _BufferPlan(index, shapes)
+    plan = _BufferPlan(index, shapes, index.producer.keys() & set(held))
     for value in index.graph.input:
         if value.name not in constant:
             plan.feed(value.name)
@@ -60,10 +67,11 @@ def _inside(node: onnx.NodeProto, child: onnx.GraphProto, shapes: Shapes) -> Sha
 class _BufferPlan:
     """Which tensors share a buffer, and how long each buffer is held."""
 
-    def __init__(self, index: GraphIndex, shapes: Shapes) -> None:
+    def __init__(self, index: GraphIndex, shapes: Shapes, held: Iterable[str]) -> None:
         self._index, self._shapes = index, shapes
+        self._outputs = {*index.outputs, *held}
         self._left = {name: len(readers) for name, readers in index.readers.items()}
-        for name in index.outputs:
+        for name in self._outputs:
             self._left[name] = self._left.get(name, 0) + 1
         self._owner: dict[str, int] = {}  # buffer of each tensor
         self._sizes: list[int] = []
@@ -100,7 +108,7 @@ class _BufferPlan:
             else:
                 self._owner[name] = inherited
                 self._users[inherited] += 1
-            last = len(self._index.nodes) if name in self._index.outputs else i
+            last = len(self._index.nodes) if name in self._outputs else i
             self._until[self._owner[name]] = max(self._until[self._owner[name]], last)
         for name in (*self._index.reads[i], *(name for name in made if not self._left.get(name))):
             if name in self._owner:
@@ -137,7 +145,7 @@ class _BufferPlan:
 
     def _reused(self, name: str) -> int | None:
         key = self._key(name)
-        if key is None or name in self._index.outputs:
+        if key is None or name in self._outputs:
             return None
         found = next((k for k, (planned, _) in enumerate(self._free) if planned == key), None)
         return None if found is None else self._free.pop(found)[1]

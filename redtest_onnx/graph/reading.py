@@ -92,8 +92,14 @@ def read_text(path: Path) -> str:
         if len(content) > _LARGEST:
             raise InputError(f"is larger than {_LARGEST >> 20} MiB", where=str(path), hint="check the path")
         return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read ({_reason(error)})", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"is not UTF-8 text (at byte {error.start:,})",
+            where=str(path),
+            hint="check the path; if it is text, save it as UTF-8",
+        ) from error
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror or error})", where=str(path)) from error
 
 
 def read_json(path: Path) -> Any:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redtest_onnx.data.images import ImageOptions
-from redtest_onnx.data.open import open_data
+from redtest_onnx.data.dataset import Dataset
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.errors import InputError
 from redtest_onnx.graph.files import load
-from redtest_onnx.graph.shapes import Shape
+from redtest_onnx.graph.model import Model
 from redtest_onnx.ranking.candidate import Candidate
 from redtest_onnx.ranking.table import AccuracyTable, candidate_values
 from redtest_onnx.runtime.latency import measure_latency
@@ -29,18 +28,14 @@ class ModelMeasurement:
     """Measures a model file; called in whatever process an engine runs it.
 
     Attributes:
-        data: samples for all models; synthetic if None.
-        images: how image files become inputs.
-        shapes: sizes of synthetic inputs.
+        samples: opens the samples for a model.
         settings: of the similarity analysis.
         options: device and threads.
         latency: whether to time the model.
         metrics: table whose numbers take the place of measured ones, by file name; None for none.
     """
 
-    data: Path | None
-    images: ImageOptions
-    shapes: Mapping[str, Shape]
+    samples: Callable[[Model], Dataset]
     settings: AnalysisSettings
     options: RunOptions
     latency: bool
@@ -53,14 +48,7 @@ class ModelMeasurement:
             InputError: it is no model, or does not run on the data.
         """
         model = load(path)
-        data = open_data(
-            self.data,
-            model,
-            images=self.images,
-            shapes=dict(self.shapes),
-            seed=self.settings.seed,
-        )
-        with Workbench(model, data, self.options, seed=self.settings.seed) as bench:
+        with Workbench(model, self.samples(model), self.options, seed=self.settings.seed) as bench:
             candidate = measure_candidate(path, bench, self.settings, timed=self.latency)
         return replace(candidate, **_known(self.metrics, Path(path)))
 

@@ -77,6 +77,12 @@ def removal_words(plan: Plan, layers: Sequence[Layer]) -> str:
     return f"{words} and {gone:,} of {before:,} channels of {inside}"
 
 
+def removal_sentence(plan: Plan, layers: Sequence[Layer]) -> str:
+    """The same with its verb: "1 of 12 layers is removed"."""
+    one = len(plan.steps) == 1 and not plan.widths
+    return f"{removal_words(plan, layers)} {'is' if one else 'are'} removed"
+
+
 def repair_words(repair: Repair) -> str:
     """What was fitted, to what, and what held-out samples say of it."""
     if repair.reason is not None:

@@ -124,8 +124,16 @@ class AccuracySum:
         answers, labels = np.concatenate(self._answers), np.concatenate(self._labels)
         accuracy = float(np.mean(answers == labels))
         chance = _chance(answers, labels)
-        steers = accuracy > chance + 2 * sqrt(chance * (1 - chance) / len(labels)) or accuracy == 1.0
-        if warn and not steers:
+        margin = 2 * sqrt(chance * (1 - chance) / len(labels))
+        alike = chance == 1.0  # a model that gives this one class whatever it sees loses nothing
+        steers = accuracy > chance + margin or (accuracy == 1.0 and not alike)
+        if warn and alike:
+            log.warning(
+                "all labels are of one class, and %s gives it each time: accuracy decides nothing here, "
+                "agreement with the original does; give samples of all classes",
+                self._label,
+            )
+        elif warn and not steers:
             log.warning(
                 "%s is right on %.1f%% of these labels, no better than chance (%.1f%%): check that the "
                 "labels count classes as the model does and that inputs are preprocessed as in training; "

@@ -228,10 +228,10 @@ class Workbench:
     @cached_property
     def cost(self) -> Cost:
         """What the model stores, and what a run through the branches it takes costs."""
-        cost = replace(model_cost(self.index, self.shapes), at=sizes_note(self.data))
-        if self.view.model is self.model:
+        outputs, stored = (spec.name for spec in self.model.outputs), index_of(self.model)
+        cost = replace(model_cost(self.index, self.shapes, outputs), at=sizes_note(self.data))
+        if self.view.model is self.model:  # else the view gives no caches, and not all branches
             return cost
-        stored = index_of(self.model)
         return replace(cost, parameters=count_parameters(stored), parameter_bytes=parameter_bytes(stored))
 
     @cached_property

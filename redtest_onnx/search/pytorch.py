@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.runtime.interrupt import delayed_interrupts
 
 
 def require_torch() -> Any:
@@ -14,7 +15,8 @@ def require_torch() -> Any:
         InputError: it is not installed.
     """
     try:
-        import torch
+        with delayed_interrupts():
+            import torch
     except ImportError as error:
         raise InputError(
             "building and training networks needs PyTorch", hint='pip install "redtest-onnx[nas]"'

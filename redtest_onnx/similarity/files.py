@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from redtest_onnx.documents.base import Document
@@ -14,6 +15,7 @@ from redtest_onnx.similarity.analyze import AnalysisSettings
 from redtest_onnx.similarity.compare import Comparison, compare, on_same_samples
 from redtest_onnx.similarity.documents import files_document
 from redtest_onnx.similarity.measure import Progress
+from redtest_onnx.similarity.selection import select_layers
 from redtest_onnx.similarity.side_by_side import SideBySide, measure_side_by_side
 from redtest_onnx.similarity.tensors import DIVERGES_BELOW, TensorComparison, compare_tensors
 
@@ -69,8 +71,15 @@ def compare_files(
         progress: called as work is done.
 
     Raises:
-        InputError: different numbers of samples, or a file doesn't run on its data.
+        InputError: different numbers of samples, a file doesn't run on its data, no layer of one is called
+            as the settings say, or `diverges_below` is no number.
     """
+    if isnan(diverges_below):
+        raise InputError("@diverges_below is nan; it must be a number")
+    settings = settings or AnalysisSettings()
+    if settings.layers not in ("auto", "all"):
+        for side in (first, second):
+            select_layers(side, settings.layers, settings.granularity)  # what is named has to be there
     first, second = on_same_samples(first, second)
     files = measure_side_by_side(first, second)
     tensors = compare_tensors(first, second, diverges_below=diverges_below, progress=progress)

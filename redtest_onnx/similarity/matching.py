@@ -59,20 +59,18 @@ def number_tensors(index: GraphIndex, shapes: Shapes) -> list[NumberTensor]:
 def match_tensors(first: Sequence[NumberTensor], second: Sequence[NumberTensor]) -> list[TensorMatch]:
     """Pairs in the order of the first graph: by name, else by operator and sizes in the same order.
 
-    A floating-point tensor also matches its quantised self, whose name quantisers derive from its own.
+    A floating-point tensor also matches its quantised self, whose name quantisers derive from its own, and
+    that alone where another operator makes what has its name: a quantiser that leaves a rectifier to the
+    rounding gives the rectifier's name to what was its input.
     """
-    named: dict[str, NumberTensor] = {}
-    for tensor in second:
-        plain = _SUFFIX.sub("", tensor.name)
-        if plain not in named or tensor.name == plain:
-            named[plain] = tensor
+    others = _by_plain_name(second)
     matches, matched, taken = [], set(), set()
-    for tensor in first:
-        other = named.get(tensor.name) or named.get(_SUFFIX.sub("", tensor.name))
-        if other is not None and _same_sizes(tensor, other) and other.name not in taken:
-            matches.append(TensorMatch(tensor, other, "name"))
-            matched.add(tensor.name)
-            taken.add(other.name)
+    for plain, ours in _by_plain_name(first).items():
+        pair = _namesakes(plain, ours, others.get(plain, []))
+        if pair is not None:
+            matches.append(TensorMatch(*pair, "name"))
+            matched.add(pair[0].name)
+            taken.add(pair[1].name)
     left = [tensor for tensor in first if tensor.name not in matched]
     right = [tensor for tensor in second if tensor.name not in taken]
     keys = [[f"{t.op} {t.shape}" for t in side if t.shape is not None] for side in (left, right)]
@@ -82,6 +80,28 @@ def match_tensors(first: Sequence[NumberTensor], second: Sequence[NumberTensor])
         for k in range(block.size):
             matches.append(TensorMatch(sides[0][block.a + k], sides[1][block.b + k], "position"))
     return sorted(matches, key=lambda match: match.first.order)
+
+
+def _by_plain_name(tensors: Sequence[NumberTensor]) -> dict[str, list[NumberTensor]]:
+    """Tensors by their name without what quantisers append to it."""
+    found: dict[str, list[NumberTensor]] = {}
+    for tensor in tensors:
+        found.setdefault(_SUFFIX.sub("", tensor.name), []).append(tensor)
+    return found
+
+
+def _namesakes(
+    plain: str, first: Sequence[NumberTensor], second: Sequence[NumberTensor]
+) -> tuple[NumberTensor, NumberTensor] | None:
+    """Of the tensors that have a name but for suffixes, the two that hold the same; None without any."""
+
+    def unlike(pair: tuple[NumberTensor, NumberTensor]) -> int:
+        one, other = pair
+        rounded = (one.name != plain) + (other.name != plain)
+        return rounded or (0 if one.op == other.op else 3)
+
+    pairs = ((one, other) for one in first for other in second if _same_sizes(one, other))
+    return min(pairs, key=unlike, default=None)
 
 
 def _numbers(index: GraphIndex, shapes: Shapes) -> Iterator[NumberTensor]:

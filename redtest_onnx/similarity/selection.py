@@ -28,5 +28,6 @@ def select_layers(bench: Workbench, which: str, granularity: GranularityChoice =
             return tuple(replace(layer, index=i) for i, layer in enumerate(chosen))
     raise InputError(
         f"no layer is called {which!r}",
+        where=bench.label,
         hint="`inspect` with @layers=all lists all names; * stands for any part of one",
     )

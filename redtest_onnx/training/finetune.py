@@ -18,6 +18,7 @@ from redtest_onnx.bridge.statistics import check_statistics
 from redtest_onnx.bridge.verify import Verification, verify
 from redtest_onnx.bridge.write_back import from_torch
 from redtest_onnx.data.dataset import Dataset, Subset
+from redtest_onnx.data.fingerprint import fingerprint
 from redtest_onnx.data.splits import sample_indices
 from redtest_onnx.documents.base import Document
 from redtest_onnx.documents.result import Result
@@ -338,7 +339,7 @@ def _checkpoint(
     identity = {
         "model": bench.digest,
         "teacher": teacher.sha256 if teacher else None,
-        "data": [bench.data.source, len(bench.data)],
+        "data": fingerprint(bench.data),  # the same file may be called by another path
         "settings": settings.fixed(),
     }
     checkpoint = Checkpoint(file.path, identity, file.resume)

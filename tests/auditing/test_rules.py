@@ -136,7 +136,7 @@ def test_weights_are_taken_from_the_inputs_by_the_advised_command(
     (finding,) = (one for one in result.findings if one.rule == "RT083")
     execute(finding.fix, tmp_path, monkeypatch)
     (tmp_path / "after").mkdir()
-    again = audited(onnx.load(tmp_path / "model.fixed.onnx"), tmp_path / "after", {})
+    again = audited(onnx.load(tmp_path / "model.constant.onnx"), tmp_path / "after", {})
     assert "RT083" not in found(again)
 
 
@@ -173,6 +173,29 @@ def test_a_latency_budget_is_met_by_the_advised_command(
     assert "--target latency=0." in finding.fix
     execute(finding.fix, tmp_path, monkeypatch)
     assert len(onnx.load(tmp_path / "model.pruned.onnx").graph.node) < len(embedded("resnet")().graph.node)
+
+
+def test_budgets_together_are_met_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = budget(macs_m=1.2, weights_mb=0.5, memory_mb=0.4, msrs=90)
+    findings = audited(embedded("resnet")(), tmp_path, limits).findings
+    advised = {one.rule: one.fix for one in findings if one.rule in ("RT051", "RT053", "RT056", "RT071")}
+    assert len(advised) == 4
+    said = {one.rule: one.message for one in findings}
+    assert said["RT053"].endswith("million MACs, 1.2 million are allowed")
+    assert said["RT051"].startswith("weights of 0.86")
+    (command,) = set(advised.values())
+    assert "--target params=0.45 --target macs=0.61 -o" in command
+    execute(command, tmp_path, monkeypatch)
+    pruned = onnx.load(tmp_path / "model.pruned.onnx")
+    assert {"RT051", "RT053", "RT056"}.isdisjoint(found(audited(pruned, tmp_path, limits)))
+
+
+def test_rules_that_are_off_ask_for_nothing(tmp_path: Path) -> None:
+    limits = {**budget(macs_m=1.2, weights_mb=0.5), "severities": {"RT051": "off"}}
+    findings = audited(embedded("resnet")(), tmp_path, limits).findings
+    (fix,) = (one.fix for one in findings if one.rule == "RT053")
+    assert "macs=" in fix
+    assert "params=" not in fix
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -72,3 +72,41 @@ def test_the_exit_code_is_that_of_the_verdict(
 def test_help_and_versions_may_be_cut(tmp_path: Path) -> None:
     for arguments in (["prune", "--help-all"], ["--version"], ["completion", "bash"]):
         assert head(arguments, tmp_path, lines=0) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such file")
+@pytest.mark.parametrize(
+    "arguments", [["inspect", MODEL], ["inspect", MODEL, "--json", "-"], ["prune", "--help-all"]]
+)
+def test_results_that_find_no_room_are_told_once(arguments: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "redtest_onnx", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(MODELS.parent)},
+            timeout=SECONDS,
+            check=False,
+        )
+    said = done.stderr.decode()
+    assert done.returncode == 2, said
+    assert said.startswith("error: stdout: the disk is full")
+    assert said.count("the disk is full") == 1
+    assert "Exception" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such file")
+def test_remarks_that_find_no_room_are_left_out(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "redtest_onnx", *PRUNE, "-v"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(MODELS.parent)},
+            timeout=SECONDS,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert (tmp_path / "y.onnx").exists()

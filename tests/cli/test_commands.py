@@ -182,6 +182,7 @@ def bad_files(folder: Path) -> None:
             "--criterion is 'guess'; it must be one of 'redtest',",
         ),
         ([RESNET, "--data", DATA, "--plan", "missing.json"], "no such file"),
+        ([RESNET, "--data", DATA, "--plan", DATA], "digits.npz: is not UTF-8 text (at byte "),
         ([RESNET, "--input-shape", "foo:1,2"], "--input-shape names foo"),
     ],
     ids=lambda value: " ".join(map(str, value)).replace(str(MODELS), "") if isinstance(value, list) else None,

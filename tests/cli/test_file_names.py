@@ -32,6 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["prune", MODEL, "-o", "-"], "-: --output can't go to stdout"),
         (["prune", MODEL, "-o", ""], "'--output': the name is empty"),
         (["prune", MODEL, "--curve", "-"], "--curve can't go to stdout"),
+        (["prune", MODEL, "--dry-run", "--plan", "-"], "-: --plan can't go to stdout"),
+        (["prune", MODEL, "--dry-run", "--plan", "x.onnx"], "--plan writes .json, not files of .onnx"),
         (["finetune", MODEL, "-o", "x.txt"], "--output writes .onnx"),
         (["finetune", MODEL, "--log", "-"], "--log can't go to stdout"),
         (["sparsity", MODEL, "--method", "one-shot", "-o", "x.txt"], "--output writes .onnx"),

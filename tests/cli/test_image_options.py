@@ -65,6 +65,24 @@ def test_every_command_refuses_them(command: str, folder: Path, capsys: pytest.C
     assert "--mean, --std are for images, and it holds none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("data", "option", "value", "kind"),
+    [
+        (DATA, "--sample-rate", "8000", "sounds"),
+        ("texts.txt", "--sample-rate", "8000", "sounds"),
+        ("d.npy", "--tokenizer", "none.json", "texts and tables"),
+        (DATA, "--max-length", "8", "texts and tables"),
+        (DATA, "--label-column", "label", "texts and tables"),
+        ("d.npy", "--input-shape", "input:2,1,8,8", "synthetic inputs"),
+    ],
+)
+def test_options_for_other_kinds_of_samples_are_refused(
+    data: str, option: str, value: str, kind: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", MODEL, "--data", data, option, value]) == 2
+    assert f"{data}: {option} is for {kind}" in capsys.readouterr().err
+
+
 def test_a_search_refuses_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["search", "--data", DATA, "--crop", "8"]) == 2
     assert "--crop is for images" in capsys.readouterr().err

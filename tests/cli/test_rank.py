@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from nets import Net
+from PIL import Image
 
 from redtest_onnx.cli.main import run
 
@@ -112,6 +113,27 @@ def test_workers_find_the_same(tmp_path: Path, data: Path, capsys: pytest.Captur
     assert document(*options, capsys=capsys) == document(*options, "--workers", 2, capsys=capsys)
 
 
+def test_samples_are_prepared_as_in_other_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images = tmp_path / "model.onnx", tmp_path / "images"
+    model.write_bytes(small_model(3, 3).SerializeToString())
+    rng = np.random.default_rng(0)
+    for k in range(24):
+        file = images / str(k % 3) / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (4, 4), np.uint8)).save(file)
+    prepared = tmp_path / "prepared.json"
+    prepared.write_text(json.dumps({"image_mean": [0.9], "image_std": [0.1]}))
+    options = ("rank", model, "--data", images, "--samples", 24)
+
+    def msrs(*more: object) -> float:
+        value: float = document(*options, *more, capsys=capsys)["ranking"][0]["msrs"]
+        return value
+
+    assert msrs("--preprocess", prepared) == msrs("--mean", 0.9, "--std", 0.1) != msrs()
+
+
 def test_picture_and_refusals(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(small_model(3, 3).SerializeToString())
@@ -200,6 +222,8 @@ def test_nothing_to_rank_is_refused(tmp_path: Path, data: Path, capsys: pytest.C
     table = tmp_path / "table.csv"
     table.write_text(ROWS, encoding="utf-8")
     assert call("rank", "--metrics", table, "--data", data) == 2
+    assert "--data measures MODELS" in capsys.readouterr().err
+    assert call("rank", tmp_path / "search.sqlite", "--data", data) == 2
     assert "--data measures MODELS" in capsys.readouterr().err
     assert call("rank", "--metrics", table, "--cost", "parameters") == 2
     columns = "name, accuracy, latency_ms, macs, msrs, jacob_cov"

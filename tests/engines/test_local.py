@@ -33,6 +33,11 @@ def test_all_work_is_done_once(workers: int) -> None:
     )
 
 
+def test_an_address_without_its_engine_is_refused() -> None:
+    with pytest.raises(InputError, match="that of a Ray cluster"):
+        list(run_all(ChainWork(), NAMES, EngineOptions(address="auto")))
+
+
 def test_two_workers_work_at_the_same_time(tmp_path: Path) -> None:
     names = [str(tmp_path / name) for name in ("a", "b")]
     finished = run_all(meet, names, EngineOptions(workers=2))
@@ -90,3 +95,43 @@ def test_a_bug_is_not_swallowed() -> None:
     for workers in (1, 2):
         with pytest.raises(ValueError, match="no bug"):
             list(run_all(raise_bug, ["a", "b"], EngineOptions(workers=workers)))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of POSIX sends Ctrl-C to a group")
+def test_workers_that_still_import_answer_ctrl_c_without_a_word(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    (tmp_path / "slow_work.py").write_text(
+        "import pathlib, sys, time\n"
+        "if 'driver' not in sys.argv:\n"
+        f"    pathlib.Path({str(begun)!r}).touch()\n"
+        "    time.sleep(30)\n"
+        "def work(name):\n    return name\n"
+    )
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import signal, sys\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    sys.argv.append('driver')\n"
+        "    from slow_work import work\n"
+        "    sys.argv.pop()\n"
+        "    from redtest_onnx.engines.run import EngineOptions, run_all\n"
+        "    try:\n"
+        "        list(run_all(work, ['a', 'b'], EngineOptions(workers=2)))\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit('interrupted')\n"
+    )
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, str(driver)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), root])},
+    ) as process:
+        end = monotonic() + 60
+        while not begun.exists() and monotonic() < end:
+            sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert said == "interrupted\n"

@@ -18,6 +18,7 @@ from redtest_onnx.pruning import prune as pruning
 from redtest_onnx.pruning.budget import Budget
 from redtest_onnx.pruning.limits import Limits
 from redtest_onnx.pruning.repair import repair as repairs
+from redtest_onnx.pruning.repair.distilled import TrainingOffer
 from redtest_onnx.runtime.session import RunOptions
 from redtest_onnx.runtime.workbench import Workbench
 
@@ -140,6 +141,20 @@ def test_the_limit_of_the_search_holds_behind_the_last_fit() -> None:
     assert free.loss is not None
     assert held.loss is not None
     assert free.loss > 0.01 >= held.loss
+
+
+def test_what_training_could_bring_is_said_beside_the_short_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = TrainingOffer(1e12, True, False)
+    monkeypatch.setattr("redtest_onnx.pruning.repair.repair.training_offer", lambda *_: offer)
+    monkeypatch.setattr("redtest_onnx.pruning.repair.repair._standard_error", lambda *_: 0.001)
+    model = rt.load(MODELS / "vgg_digits.onnx")
+    bench = Workbench(model, rt.open_data(MODELS / "digits.npz", model), CPU)
+    budget, settings = Budget(), pruning.PruneSettings()
+    chosen, _ = pruning.plan(bench, budget, pruning.PruneSettings(repair="refit"))
+    held = pruning.rewrite(bench, chosen, settings, limits=Limits(bench, max_drop=budget.max_drop))[1]
+    assert held.loss is not None
+    assert held.loss <= 0.01
+    assert held.offer == offer
 
 
 def test_a_loss_above_the_limit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

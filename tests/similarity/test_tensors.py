@@ -144,6 +144,31 @@ def test_nan_and_infinity_are_no_numbers(tmp_path: Path) -> None:
     assert same.tensors[-1].snr_db == inf
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_rectifier_that_the_rounding_replaces_is_held_against_what_is_rounded(
+    swapped: bool, tmp_path: Path
+) -> None:
+    plain, rounded = Graph(0), Graph(0)
+    for g in (plain, rounded):
+        x = g.feed("x", 8)
+        for k in range(3):
+            weight = g.store(g.random.normal(size=(8, 8)) / 3)
+            if g is plain:
+                x = g("Relu", g("MatMul", x, weight), to=f"r{k}")
+                continue
+            scale, zero = g.store(0.02), g.store(0, np.uint8)
+            exact = g("MatMul", x, weight, to=f"r{k}")
+            x = g("QuantizeLinear", exact, scale, zero, to=f"r{k}_QuantizeLinear_Output")
+            x = g("DequantizeLinear", x, scale, zero, to=f"r{k}_DequantizeLinear_Output")
+        g("Identity", x, to="y")
+    models = [g.model(floats("y")) for g in (plain, rounded)]
+    found = compare_tensors(*benches(tmp_path, *(reversed(models) if swapped else models)))
+    by_name = {item.first if not swapped else item.second: item for item in found.tensors}
+    assert {"r0", "r1", "r2"} <= by_name.keys()
+    assert all(by_name[f"r{k}"].snr_db > 25 for k in range(3))
+    assert found.first_divergent is None
+
+
 @pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
 def test_float_against_int8(form: str, tmp_path: Path) -> None:
     from onnxruntime import quantization as q

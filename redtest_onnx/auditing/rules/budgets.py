@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from redtest_onnx.text import digits
 _MEGA = 1e6
 _TIMING_MARGIN = 0.05
 _SIMILAR = 0.98  # layers this similar to the last kept one are worth a try
+_SMALLEST = 0.01  # share that a target may ask for
 _REMOVED = 0.9  # what the advice takes out, so that what is left is clearly less similar
 
 
@@ -27,7 +29,7 @@ _REMOVED = 0.9  # what the advice takes out, so that what is left is clearly les
 )
 def file_too_large(subject: Subject) -> Iterator[Problem]:
     """Bytes on disk."""
-    yield from _over(subject, "size", subject.model.file_bytes / _MEGA, subject.profile.budgets.file_mb, "MB")
+    yield from _over(subject, "RT050")
 
 
 @rule(
@@ -39,8 +41,7 @@ def file_too_large(subject: Subject) -> Iterator[Problem]:
 )
 def weights_too_large(subject: Subject) -> Iterator[Problem]:
     """Bytes of stored values."""
-    found, limit = subject.cost.parameter_bytes / _MEGA, subject.profile.budgets.weights_mb
-    yield from _over(subject, "params", found, limit, "MB")
+    yield from _over(subject, "RT051")
 
 
 @rule(
@@ -52,9 +53,7 @@ def weights_too_large(subject: Subject) -> Iterator[Problem]:
 )
 def activations_too_large(subject: Subject) -> Iterator[Problem]:
     """Peak of live activations, computed."""
-    peak = subject.cost.peak_activation_bytes
-    if peak is not None:
-        yield from _over(subject, "activations", peak / _MEGA, subject.profile.budgets.activations_mb, "MB")
+    yield from _over(subject, "RT052")
 
 
 @rule(
@@ -66,9 +65,7 @@ def activations_too_large(subject: Subject) -> Iterator[Problem]:
 )
 def too_many_macs(subject: Subject) -> Iterator[Problem]:
     """Multiply-accumulates of one sample."""
-    macs = subject.cost.macs
-    if macs is not None:
-        yield from _over(subject, "macs", macs / _MEGA, subject.profile.budgets.macs_m, "million")
+    yield from _over(subject, "RT053")
 
 
 @rule(
@@ -81,8 +78,7 @@ def too_many_macs(subject: Subject) -> Iterator[Problem]:
 )
 def too_slow(subject: Subject) -> Iterator[Problem]:
     """Measured latency."""
-    if subject.profile.budgets.latency_ms is not None and subject.latency is not None:
-        yield from _over(subject, "latency", subject.latency.p50, subject.profile.budgets.latency_ms, "ms")
+    yield from _over(subject, "RT054")
 
 
 @rule(
@@ -98,7 +94,8 @@ def slow_start(subject: Subject) -> Iterator[Problem]:
     """Measured time from file to first answer."""
     limit = subject.profile.budgets.cold_start_ms
     if limit is not None and subject.cold_start is not None and subject.cold_start > limit:
-        yield Problem(f"{digits(subject.cold_start)} ms, {digits(limit)} ms are allowed", "cold start")
+        found = digits(subject.cold_start)
+        yield Problem(f"a first answer after {found} ms, {digits(limit)} ms are allowed", "cold start")
 
 
 @rule(
@@ -110,17 +107,7 @@ def slow_start(subject: Subject) -> Iterator[Problem]:
 )
 def memory_too_large(subject: Subject) -> Iterator[Problem]:
     """Stored values and computed peak."""
-    weights, peak = subject.cost.parameter_bytes / _MEGA, subject.cost.peak_activation_bytes
-    limit = subject.profile.budgets.memory_mb
-    if limit is None or peak is None or weights + peak / _MEGA <= limit:
-        return
-    share = floor(100 * (limit - peak / _MEGA) / weights) / 100 if weights else 0.0
-    yield Problem(
-        f"{digits(weights)} MB of weights and {digits(peak / _MEGA)} MB of activations, "
-        f"{digits(limit)} MB are allowed",
-        "memory",
-        fix=_prune(subject, "--target", f"params={share:.2f}") if share >= 0.01 else None,
-    )
+    yield from _over(subject, "RT056")
 
 
 @rule(
@@ -164,30 +151,146 @@ def redundant(subject: Subject) -> Iterator[Problem]:
 )
 def redundancy_over_budget(subject: Subject) -> Iterator[Problem]:
     """The score against the profile."""
-    limit, analysis = subject.profile.budgets.msrs, subject.analysis
-    if limit is not None and analysis is not None and analysis.redundancy.value > limit:
+    limit, value = subject.profile.budgets.msrs, _msrs_over(subject)
+    if value is not None:
+        yield Problem(f"MSRS {value:.1f}, {limit:g} is allowed", "msrs", fix=_prune(subject))
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """A quantity beside what the profile allows of it.
+
+    Attributes:
+        cause: what the problem is told from others by.
+        found: the quantity; None where it is not known.
+        allowed: the most there may be; None where that is not limited.
+        target: what a pruning counts of it; None where removing layers seldom helps.
+        share: how much of that may be left.
+        unit: of both numbers.
+        words: the quantity, as it is told.
+    """
+
+    cause: str
+    found: float | None
+    allowed: float | None
+    target: str | None
+    share: float
+    unit: str
+    words: str
+
+    @property
+    def over(self) -> bool:
+        """Whether the profile does not allow that much."""
+        return self.found is not None and self.allowed is not None and self.found > self.allowed
+
+
+def _simple(
+    cause: str,
+    found: float | None,
+    allowed: float | None,
+    target: str | None,
+    unit: str,
+    words: str,
+    margin: float = 0.0,
+) -> _Limit:
+    share = allowed / found if found and allowed is not None else 1.0
+    words = "" if found is None else words.format(f"{digits(found)} {unit}")
+    return _Limit(cause, found, allowed, target, floor(100 * share) / 100 - margin, unit, words)
+
+
+def _file(subject: Subject) -> _Limit:
+    found, allowed = subject.model.file_bytes / _MEGA, subject.profile.budgets.file_mb
+    return _simple("size", found, allowed, "size", "MB", "a file of {}")
+
+
+def _weights(subject: Subject) -> _Limit:
+    found, allowed = subject.cost.parameter_bytes / _MEGA, subject.profile.budgets.weights_mb
+    return _simple("params", found, allowed, "params", "MB", "weights of {}")
+
+
+def _peak(subject: Subject) -> float | None:
+    peak = subject.cost.peak_activation_bytes
+    return None if peak is None else peak / _MEGA
+
+
+def _activations(subject: Subject) -> _Limit:
+    # Removing layers seldom lowers the peak of activations.
+    allowed = subject.profile.budgets.activations_mb
+    return _simple("activations", _peak(subject), allowed, None, "MB", "activations of {}")
+
+
+def _macs(subject: Subject) -> _Limit:
+    macs = subject.cost.macs
+    found = None if macs is None else macs / _MEGA
+    return _simple("macs", found, subject.profile.budgets.macs_m, "macs", "million", "{} MACs")
+
+
+def _latency(subject: Subject) -> _Limit:
+    allowed = subject.profile.budgets.latency_ms
+    measured = subject.latency if allowed is not None and subject.runs else None
+    found = None if measured is None else measured.p50
+    words = "a latency of {}"
+    return _simple("latency", found, allowed, "latency", "ms", words, _TIMING_MARGIN)  # timings vary
+
+
+def _memory(subject: Subject) -> _Limit:
+    weights, peak = subject.cost.parameter_bytes / _MEGA, _peak(subject)
+    allowed = subject.profile.budgets.memory_mb
+    found = None if peak is None else weights + peak
+    share = 0.0
+    if peak is not None and allowed is not None and weights:
+        share = floor(100 * (allowed - peak) / weights) / 100
+    words = f"{digits(weights)} MB of weights and {digits(peak or 0.0)} MB of activations"
+    return _Limit("memory", found, allowed, "params", share, "MB", words)
+
+
+_LIMITS: dict[str, Callable[[Subject], _Limit]] = {
+    "RT050": _file,
+    "RT051": _weights,
+    "RT052": _activations,
+    "RT053": _macs,
+    "RT054": _latency,
+    "RT056": _memory,
+}
+
+
+def _over(subject: Subject, rule_id: str) -> Iterator[Problem]:
+    limit = _LIMITS[rule_id](subject)
+    if limit.over and limit.allowed is not None:
+        fix = _prune(subject) if _helps(limit) else None
         yield Problem(
-            f"MSRS {analysis.redundancy.value:.1f}, {limit:g} is allowed",
-            "msrs",
-            fix=_prune(subject, "--threshold", str(_REMOVED)),
+            f"{limit.words}, {digits(limit.allowed)} {limit.unit} are allowed", limit.cause, fix=fix
         )
 
 
-def _over(subject: Subject, quantity: str, found: float, limit: float | None, unit: str) -> Iterator[Problem]:
-    if limit is None or found <= limit:
-        return
-    share = floor(100 * limit / found) / 100
-    # Removing layers seldom lowers the peak of activations, and timings vary.
-    share = share - _TIMING_MARGIN if quantity == "latency" else share
-    able = share >= 0.01 and quantity != "activations"
-    fix = _prune(subject, "--target", f"{quantity}={share:.2f}") if able else None
-    yield Problem(f"{digits(found)} {unit}, {digits(limit)} {unit} are allowed", quantity, fix=fix)
+def _helps(limit: _Limit) -> bool:
+    return limit.target is not None and limit.share >= _SMALLEST
 
 
-def _prune(subject: Subject, *how: str) -> str:
+def _msrs_over(subject: Subject) -> float | None:
+    """The score where it is above what the profile allows."""
+    limit, analysis = subject.profile.budgets.msrs, subject.analysis
+    value = None if limit is None or analysis is None else analysis.redundancy.value
+    return value if value is not None and limit is not None and value > limit else None
+
+
+def _prune(subject: Subject) -> str:
+    """The command that meets all budgets that are exceeded and that removing layers helps to meet.
+
+    It is one command, since a second one would write the same file, and would not keep to what the first is
+    for. Where sizes are limited, MSRS is lowered with them.
+    """
     data: tuple[str, ...] = subject.given
     if not data and not subject.data.synthetic:
         data = "--data", _path_of(subject.data.source)
+    off = {rule_id for rule_id, severity in subject.profile.severities.items() if severity == "off"}
+    shares: dict[str, float] = {}
+    for limit in (of(subject) for rule_id, of in _LIMITS.items() if rule_id not in off):
+        if limit.over and limit.target is not None and _helps(limit):
+            shares[limit.target] = min(limit.share, shares.get(limit.target, 1.0))
+    how = [word for what, share in shares.items() for word in ("--target", f"{what}={share:.2f}")]
+    if not how and "RT071" not in off and subject.runs and _msrs_over(subject) is not None:
+        how = ["--threshold", str(_REMOVED)]
     return shlex.join(["redtest-onnx", "prune", subject.label, *data, *how, "-o", subject.beside("pruned")])
 
 

@@ -82,7 +82,7 @@ def weights_as_inputs(subject: Subject) -> Iterator[Problem]:
     """Inputs that are initializers."""
     names = tuple(v.name for v in subject.model.graph.input if v.name in subject.index.initializers)
     if names:
-        command = [*_REMOVE, "--input", subject.label, "--output", subject.beside("fixed")]
+        command = [*_REMOVE, "--input", subject.label, "--output", subject.beside("constant")]
         yield Problem(
             f"{len(names)} weights are inputs as well", "inputs", tensors=names, fix=shlex.join(command)
         )

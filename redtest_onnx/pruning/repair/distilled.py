@@ -89,6 +89,19 @@ def require_training() -> None:
         )
 
 
+def require_trainable(model: Model) -> None:
+    """Check that PyTorch is there and can run a model, before any work is done for its training.
+
+    Raises:
+        RuntimeUnavailableError: PyTorch is not there, or can't be imported.
+        InputError: operators that PyTorch can't run here.
+    """
+    require_training()
+    from redtest_onnx.bridge import check_trainable
+
+    check_trainable(model)
+
+
 def distilled(
     bench: Workbench, refitted: Model, settings: DistilSettings, progress: Progress | None = None
 ) -> tuple[Model, UnlabelledTraining]:

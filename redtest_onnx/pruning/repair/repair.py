@@ -21,7 +21,7 @@ from redtest_onnx.pruning.repair.distilled import (
     TrainingOffer,
     UnlabelledTraining,
     distilled,
-    require_training,
+    require_trainable,
     training_offer,
 )
 from redtest_onnx.pruning.repair.fit import FitSettings, Fitted, Method, fit_to_original, short_fit
@@ -134,7 +134,7 @@ def repair(
         reason = "synthetic inputs tell nothing about the data the model works on"
         return bench.successor(pruned), Repair("none", reason=reason)
     if method == "distil":
-        require_training()
+        require_trainable(pruned)
     repairs = _Repairs(bench, pruned, plan, settings, allows, progress)
     return repairs.distilled() if method == "distil" else repairs.best()
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from nets import Net
 
 import redtest_onnx as rt
 from redtest_onnx.cli.main import run
 from redtest_onnx.data.dataset import Subset
+from redtest_onnx.graph.files import parse
 from redtest_onnx.pruning.apply import apply_plan
 from redtest_onnx.pruning.plan import Plan, Step
 from redtest_onnx.pruning.repair import repair as module
@@ -159,3 +161,18 @@ def test_without_pytorch_it_is_refused_before_any_work(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "fit_to_original", lambda *_: pytest.fail("work was done"))
     with pytest.raises(rt.RedtestError, match="needs PyTorch"):
         repair(bench, pruned, plan, RepairSettings("distil"))
+
+
+def test_operators_that_pytorch_lacks_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, pruned, plan = case("vit")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(pruned.proto)
+    scale = onnx.numpy_helper.from_array(np.float32(0.1), "scale")
+    proto.graph.initializer.append(scale)
+    last = proto.graph.node[-1].output[0]
+    proto.graph.node[-1].output[0] = "exact"
+    proto.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["exact", "scale"], ["rounded"]))
+    proto.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["rounded", "scale"], [last]))
+    monkeypatch.setattr(module, "fit_to_original", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(rt.RedtestError, match="because of its operators"):
+        repair(bench, parse(proto), plan, RepairSettings("distil"))

@@ -106,7 +106,7 @@ def decided(
     monkeypatch.setattr(module, "distilled", trained)
     monkeypatch.setattr(module, "drop", lambda reference, result: result.loss)
     monkeypatch.setattr(Workbench, "evaluator", lambda self, indices=None: judge)
-    monkeypatch.setattr(module, "require_training", lambda: None)
+    monkeypatch.setattr(module, "require_trainable", lambda model: None)
     found_offer = offer or TrainingOffer(1.0, True, False)
     monkeypatch.setattr(module, "training_offer", lambda *_: found_offer)
     pruned = apply_plan(bench(), plan())
