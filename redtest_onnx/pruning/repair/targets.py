@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,9 @@ from redtest_onnx.graph.surgery import adapter_output
 from redtest_onnx.graph.tensors import is_external
 from redtest_onnx.pruning.plan import Plan
 
-_ROUNDING = 64  # steps of rounding that sums over several layers leave
+# Steps of rounding by which sums over several layers differ, by bytes of a value. Those of half precision are
+# formed in single precision, and fifty layers differ by half a step.
+_ROUNDING = {2: 4, 4: 64, 8: 64}
 _SAME_SLOPES = 0.25  # mean difference of slopes that a goal may ignore
 _ADAPTER_LENGTH = 2  # a convolution with its bias, or a product with the bias behind it
 
@@ -105,12 +108,13 @@ def is_reached(goal: Numbers, now: Numbers, *, rectified: bool) -> bool:
     """
     if goal.dtype.kind != "f" or now.dtype.kind != "f":
         return False
-    steps = _ROUNDING * max(float(np.finfo(each.dtype).eps) for each in (goal, now))
+    steps = max(_ROUNDING[each.dtype.itemsize] * float(np.finfo(each.dtype).eps) for each in (goal, now))
     goal, now = goal.astype(np.float32, copy=False), now.astype(np.float32, copy=False)
     if rectified:
         goal, now = np.maximum(goal, 0), np.maximum(now, 0)
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.linalg.norm(goal - now)) <= steps * float(np.linalg.norm(goal))
+        apart, whole = float(np.linalg.norm(goal - now)), float(np.linalg.norm(goal))
+    return isfinite(whole) and apart <= steps * whole
 
 
 def changed_tensors(original: GraphIndex, pruned: GraphIndex, narrowed: Iterable[str] = ()) -> frozenset[str]:

@@ -310,3 +310,19 @@ def test_weights_that_are_right_are_not_turned(tmp_path: Path) -> None:
     for tensor in repaired.graph.initializer:
         [before] = [other for other in model.graph.initializer if other.name == tensor.name]
         assert np.array_equal(model.value(before), repaired.value(tensor))
+
+
+def test_small_losses_of_half_precision_are_fitted(tmp_path: Path) -> None:
+    """A block that adds three hundredths, which is far more than rounding to float16 leaves."""
+
+    net = Net(x=("n", 6))
+    narrow = net("Cast", "x", to=TensorProto.FLOAT16)
+    weights = [factor * noise(6, width) for factor, width in ((1, 6), (0.015, 6), (1, 3))]
+    first, block, last = (net.store(values, np.float16) for values in weights)
+    source = net("MatMul", narrow, first, name="h0")
+    behind = net("Add", net("MatMul", source, block), source, name="h1")
+    net("Cast", net("MatMul", behind, last), to=TensorProto.FLOAT, name="y")
+    model, data = saved(tmp_path, net, "y", noise(400, 6))
+    plain = apply_plan(Workbench(model, data, CPU), Plan("test", model.sha256, (GAP,)))
+    assert error(model, plain, data) > 0.01
+    assert error(model, without(model, data, "h0", "h1"), data) < 2e-3

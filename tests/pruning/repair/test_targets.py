@@ -150,6 +150,8 @@ def test_only_positive_parts_count_in_front_of_a_rectifier() -> None:
 def test_what_is_not_finite_is_not_reached() -> None:
     values = np.array([1, np.nan], np.float32)
     assert not is_reached(values, values, rectified=True)
+    large = np.array([1e30, 1], np.float32)  # whose squares are not
+    assert not is_reached(large, 2 * large, rectified=True)
 
 
 def test_a_tensor_that_another_node_reads_is_not_only_rectified() -> None:
