@@ -6,26 +6,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.cost import count_macs, learned_values
 from redtest_onnx.graph.inner_width import InnerWidth
 from redtest_onnx.pruning.targets import Quantity
 from redtest_onnx.runtime.workbench import Workbench
 
 Removed = Mapping[str, int]
-"""Number of channels that go, by name of the inner width."""
+"""Number of channels that are removed, by name of the inner width."""
 
 
 @dataclass(frozen=True)
 class _Term:
     """Something whose size is in proportion to the channels of one inner width or of two.
 
-    Where others read it, too, it is kept, and what loses channels gets a smaller one of its own.
+    A place that reads it and loses channels gets a smaller one of its own; the old one is removed once no
+    place reads it.
+
+    Attributes:
+        quantity: what it counts as.
+        size: how much, with all channels.
+        places: the inner widths of each place that may lose channels.
+        kept: whether other places read it, too.
     """
 
     quantity: Quantity
     size: int
-    widths: tuple[str, ...]
-    shared: bool = False
+    places: tuple[tuple[str, ...], ...]
+    kept: bool = False
 
 
 class WidthSavings:
@@ -51,20 +59,37 @@ class WidthSavings:
                 operands.setdefault((operand.node, operand.position), []).append(width.name)
         self._terms: dict[str, list[_Term]] = {name: [] for name in self._channels}
         for term in (*self._macs(nodes), *self._parameters(operands)):
-            for name in term.widths:
+            for name in {name for names in term.places for name in names}:
                 self._terms[name].append(term)
 
     def _macs(self, nodes: Mapping[int, list[str]]) -> Iterator[_Term]:
         for node, names in nodes.items():
             macs = count_macs(self._bench.index, self._bench.shapes, [node])
-            yield _Term("macs", macs or 0, tuple(names))
+            yield _Term("macs", macs or 0, (tuple(names),))
 
     def _parameters(self, operands: Mapping[tuple[int, int], list[str]]) -> Iterator[_Term]:
         index = self._bench.index
+        places: dict[str, list[tuple[str, ...]]] = {}
         for (node, position), names in operands.items():
             tensor = index.source(index.nodes[node].input[position])
-            shared = index.readers[tensor] != (node,)
-            yield _Term("params", learned_values(index, tensor), tuple(names), shared)
+            places.setdefault(tensor, []).append(tuple(names))
+        for tensor, found in places.items():
+            kept = len(found) < self._reads(tensor)
+            yield _Term("params", learned_values(index, tensor), tuple(found), kept)
+
+    def _reads(self, tensor: str) -> int:
+        """How often a tensor is read, its copies by Identity nodes included."""
+        index, count, stack = self._bench.index, 0, [tensor]
+        while stack:
+            name = stack.pop()
+            count += name in index.outputs
+            for i in index.readers.get(name, ()):
+                node = index.nodes[i]
+                if ops.qualified(node) == "Identity":
+                    stack.append(node.output[0])
+                else:
+                    count += max(list(node.input).count(name), 1)  # branches read what is no input of theirs
+        return count
 
     def gone(self, quantity: Quantity, removed: Removed) -> int:
         """How much of a quantity goes with some channels."""
@@ -81,8 +106,10 @@ class WidthSavings:
         )
 
     def _lost(self, term: _Term, removed: Removed) -> float:
-        """How much of a term goes; below 0 for copies that are made."""
-        share = prod(1 - removed.get(name, 0) / self._channels[name] for name in term.widths)
-        if term.shared:
-            return -term.size * share if share < 1 else 0.0
-        return term.size * (1 - share)
+        """How much less a term is; below 0 where the old one is kept beside smaller ones."""
+        shares = [
+            prod(1 - removed.get(name, 0) / self._channels[name] for name in names) for names in term.places
+        ]
+        smaller = [share for share in shares if share < 1]
+        dropped = not term.kept and len(smaller) == len(shares)
+        return term.size * (dropped - sum(smaller))
