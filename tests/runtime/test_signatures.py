@@ -11,6 +11,7 @@ from nets import Net
 from onnx import TensorProto, helper
 
 import redtest_onnx as rt
+from redtest_onnx.graph.denotations import denote_axes
 from redtest_onnx.graph.signature import batch_axes, fixed_batch
 from redtest_onnx.graph.surgery import Removal, remove_regions
 from redtest_onnx.runtime.workbench import Workbench
@@ -148,13 +149,32 @@ def test_samples_are_where_they_were_once_no_recurrent_operator_remains(
 
 
 @pytest.mark.parametrize(
-    ("said", "axis"), [(["", "DATA_BATCH", ""], 1), (["DATA_CHANNEL", "", ""], None), (["", "", ""], 0)]
+    ("said", "axis"),
+    [
+        (["", "DATA_BATCH", ""], 1),
+        (["DATA_CHANNEL", "", ""], None),
+        (["", "", ""], 0),
+        (["N", "T", "C"], 0),
+    ],
 )
 def test_what_a_file_denotes_of_its_axes_is_believed(said: list[str], axis: int | None) -> None:
     model = two_inputs(("x", TensorProto.FLOAT, ["a", "b", 8]))
     for dim, word in zip(model.graph.input[0].type.tensor_type.shape.dim, said, strict=True):
         dim.denotation = word
     assert batch_axes(model) == {"x": axis}
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [(1, ["T", "DATA_BATCH", "C"]), (None, ["DATA_FEATURE", "N", "C"]), (0, ["T", "N", "C"])],
+)
+def test_words_of_a_files_own_say_nothing_and_make_room(axis: int | None, said: list[str]) -> None:
+    info = two_inputs(("x", TensorProto.FLOAT, ["a", "b", 8])).graph.input[0]
+    dims = info.type.tensor_type.shape.dim
+    for dim, word in zip(dims, "TNC", strict=True):
+        dim.denotation = word
+    denote_axes([info], {"x": axis})
+    assert [dim.denotation for dim in dims] == said
 
 
 @pytest.mark.parametrize("kind", ["sequence", "optional"])
