@@ -38,12 +38,13 @@ def orderless_picks(bench: Workbench) -> Mapping[str, frozenset[int]]:
     if not picks or model.opsets.get("ai.onnx", 0) < _OPSET:
         return {}
     try:
-        plain = Session(model, bench.options).run(bench.sample)
+        plain = Session(model, bench.options, use="once").run(bench.sample)
         found: dict[str, frozenset[int]] = {}
         # Choices inside the network first: one at its end, such as the best boxes, has an order of its own.
         for tried in (frozenset(picks), frozenset(i for i in picks if _weighted_behind(index, i))):
             if tried and tried not in found.values():
-                turned = Session(build_reversed_picks(model, tried), bench.options).run(bench.sample)
+                other = build_reversed_picks(model, tried)
+                turned = Session(other, bench.options, use="once").run(bench.sample)
                 found = {
                     name: tried for name in plain if name not in found and _same(plain[name], turned[name])
                 } | found
