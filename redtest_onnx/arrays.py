@@ -19,7 +19,7 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 Counted: TypeAlias = Flags | None
-"""Which positions of sequences count; None: all."""
+"""[n, positions] which positions of sequences count, of the leading axes where there are more; None: all."""
 
 Values: TypeAlias = npt.NDArray[np.generic]
 """Elements of any type, which are not computed with before that is looked at."""

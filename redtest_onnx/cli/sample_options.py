@@ -12,7 +12,7 @@ from redtest_onnx.errors import InputError
 
 # Other samples than --data, which the options may be for.
 _OTHER_SAMPLES = ("other_data", "eval_data", "val_data", "fit_data")
-ARRAYS = frozenset({".npz", ".npy"})  # they hold numbers, whatever the model
+ARRAYS = frozenset({".npz", ".npy"})  # they hold what the model takes, whatever that is
 _TEXTS = frozenset({".txt", ".tsv"})
 _OF_TEXTS = ("text_column", "pair_column", "label_column", "tokenizer", "max_length")
 _KINDS = {

@@ -133,9 +133,8 @@ def _uninterrupted_starts() -> Iterator[None]:
 
 def _end_quietly() -> None:
     """Let this process end at Ctrl-C without a word, which is the driver's, and when the driver dies."""
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # else a job in the background ignores it
+    # A job in the background ignores it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

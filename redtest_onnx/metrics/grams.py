@@ -51,7 +51,16 @@ def centre(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     Raises:
         InputError: not two axes, or no samples.
     """
-    return _centred(features, dtype)
+    _check_matrix(features)
+    xp = namespace(features)
+    own = xp.result_type(features.dtype, xp.float32)
+    values = features.astype(own if dtype is None else dtype, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        varies = beyond_rounding(values.min(axis=0), values.max(axis=0), features.dtype)
+        centred: Array = values - values.mean(axis=0)
+        centred -= centred.mean(axis=0)  # a large mean is rounded itself
+        centred *= varies
+        return centred
 
 
 def only_rounding(largest: float, level: float, features: int, dtype: npt.DTypeLike) -> bool:
@@ -88,20 +97,6 @@ def beyond_rounding(low: Array, high: Array, dtype: npt.DTypeLike) -> Array:
 
 def _noise(dtype: npt.DTypeLike) -> float:
     return _NOISE_STEPS * float(np.finfo(np.result_type(dtype, np.float32)).eps)
-
-
-def _centred(features: Array, dtype: npt.DTypeLike | None) -> Array:
-    """Features less their mean, 0 where they are noise."""
-    _check_matrix(features)
-    xp = namespace(features)
-    own = xp.result_type(features.dtype, xp.float32)
-    values = features.astype(own if dtype is None else dtype, copy=False)
-    with np.errstate(invalid="ignore", over="ignore"):
-        varies = beyond_rounding(values.min(axis=0), values.max(axis=0), features.dtype)
-        centred: Array = values - values.mean(axis=0)
-        centred -= centred.mean(axis=0)  # a large mean is rounded itself
-        centred *= varies
-        return centred
 
 
 def linear_gram(features: Array) -> Array:
@@ -193,7 +188,7 @@ def _gram(features: Array, dtype: npt.DTypeLike | None = None) -> Array:
     step = max(1, _BLOCK_ELEMENTS // samples)
     total = None
     for start in range(0, width, step):
-        block = _centred(features[:, start : start + step], dtype)
+        block = centre(features[:, start : start + step], dtype)
         # Squares of very small or large float32 values leave its range.
         scale = xp.maximum(block.max(), -block.min())
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so, without words

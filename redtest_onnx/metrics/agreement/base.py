@@ -11,8 +11,6 @@ import numpy as np
 from redtest_onnx.arrays import Counted, Float64s, Numbers
 from redtest_onnx.metrics.agreement.intervals import Interval
 
-"""[n, ...] which positions of the leading axes count; None: all."""
-
 
 @dataclass(frozen=True)
 class MeasureResult:

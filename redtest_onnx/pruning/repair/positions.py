@@ -10,7 +10,6 @@ import numpy.typing as npt
 from redtest_onnx.arrays import Counted
 
 Number = TypeVar("Number", bound=np.generic)
-"""[n, positions] which positions count; None: all."""
 
 
 def counted_rows(values: npt.NDArray[np.generic], counted: Counted) -> npt.NDArray[np.bool_] | None:
