@@ -131,7 +131,7 @@ def training_words(repair: Repair) -> str:
     took = f"{plural(training.steps, 'step')} in {training.seconds:.0f} s"
     if repair.method == "distil":
         return f"Then trained without labels, {took}."
-    return f"Training without labels, {took}, made held-out samples agree no more: it is not kept."
+    return f"Training without labels, {took}, is not kept: held-out samples lose no less with it."
 
 
 def _offer_words(offer: TrainingOffer) -> str:

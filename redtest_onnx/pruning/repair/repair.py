@@ -136,7 +136,7 @@ def repair(
     if method == "distil":
         require_trainable(pruned)
     repairs = _Repairs(bench, pruned, plan, settings, allows, progress)
-    return repairs.distilled() if method == "distil" else repairs.best()
+    return repairs.within_limit(*(repairs.distilled() if method == "distil" else repairs.best()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +196,7 @@ class _Repairs:
             if asked == "auto" and name == "refit" and attempt.loss[0] >= 2 * self._error_of(attempt):
                 trained, offered = self._trained_unasked(attempt)
                 if offered.method == "distil":
-                    return self._within_limit(trained, offered)
+                    return trained, offered
         if not tried:
             return self._nothing("; ".join(self._failed))
         chosen = tried[0]
@@ -206,9 +206,9 @@ class _Repairs:
         model, found = chosen.model, self._described(chosen)
         if asked == "auto" and not self._beats_plain(chosen):
             model, found = self._nothing("no repair was better on held-out samples")
-        return self._within_limit(model, replace(found, training=offered.training, offer=offered.offer))
+        return model, replace(found, training=offered.training, offer=offered.offer)
 
-    def _within_limit(self, model: Workbench, found: Repair) -> tuple[Workbench, Repair]:
+    def within_limit(self, model: Workbench, found: Repair) -> tuple[Workbench, Repair]:
         """The short fit that the plan was chosen by, where what the last fits came to loses too much."""
         limit = self._settings.max_drop
         if limit is None or found.loss is None or found.loss <= limit:

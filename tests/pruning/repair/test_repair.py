@@ -311,6 +311,9 @@ def test_what_loses_more_than_it_may_gives_way_to_the_short_fit(monkeypatch: pyt
     assert found.offer == TrainingOffer(1.0, True, False)  # which is told as without a limit
     found, tried = decided(monkeypatch, "auto", 0.9, 0.5, 0.6, 0.1, max_drop=0.01)
     assert (found.method, found.loss) == ("refit", 0.5)  # the short fit breaks the limit, too
+    found, tried = decided(monkeypatch, "distil", 0.9, 0.5, 0.3, 0.005, max_drop=0.01)
+    assert (found.method, found.loss, tried) == ("refit", 0.005, ["distil", "training", "refit"])
+    assert "is not kept: held-out samples lose no less with it" in repair_words(found)
 
 
 def test_an_adapter_within_the_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
