@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -262,7 +262,7 @@ def sparsity(
 
 
 def rank(
-    models: Mapping[str, ModelLike] | Sequence[ModelLike] | ModelLike,
+    models: Mapping[str, ModelLike] | Iterable[ModelLike] | ModelLike,
     data: DataLike = None,
     settings: RankingSettings | None = None,
     *,
@@ -288,7 +288,7 @@ def rank(
     check("similarity", similarity, AnalysisSettings | None)
     settings, similarity = settings or RankingSettings(), similarity or AnalysisSettings()
     if not isinstance(models, Mapping):
-        one = isinstance(models, str | bytes) or not isinstance(models, Sequence)
+        one = isinstance(models, str | bytes) or not isinstance(models, Iterable)
         models = _named([models] if one else models)  # type: ignore[list-item,arg-type]
     candidates = []
     for name, model in models.items():
@@ -298,7 +298,7 @@ def rank(
     return rank_candidates(candidates, settings)
 
 
-def _named(models: Sequence[ModelLike]) -> dict[str, ModelLike]:
+def _named(models: Iterable[ModelLike]) -> dict[str, ModelLike]:
     """Models by their labels, numbered where they are called alike."""
     found: dict[str, ModelLike] = {}
     for k, model in enumerate(models):

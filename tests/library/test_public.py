@@ -111,6 +111,8 @@ def test_one_model_alone_is_ranked(folder: Path) -> None:
     for one in (str(path), path, path.read_bytes(), rt.load(path)):
         found = rt.rank(one, folder / "data.npz", similarity=QUICK, options=CPU)
         assert len(found.rows) == 1
+    several = rt.rank(folder.glob("m.onnx"), folder / "data.npz", similarity=QUICK, options=CPU)
+    assert len(several.rows) == 1
 
 
 @pytest.mark.parametrize(
