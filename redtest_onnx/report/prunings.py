@@ -94,8 +94,8 @@ def repair_words(repair: Repair) -> str:
     if not repair.refits and repair.method != "none" and repair.training is None:
         return (
             "Nothing was refitted: no operator behind the removed layers has weights that can be solved for "
-            "(quantised and computed ones can't), what they give is what it was, or no correction helped on "
-            "samples held back from the fit."
+            "(quantised and computed ones can't), their outputs are the original's already, or no correction "
+            "helped on samples held back from the fit."
         )
     adapters = sum(is_adapter(refit.operator) for refit in repair.refits)
     fitted = f"Refitted {plural(len(repair.refits) - adapters, 'operator')}"

@@ -141,7 +141,7 @@ def _in_front(graph: OutputGraph, name: str, part: DataDependentPart) -> ModelOu
         judged = _judged(graph, tensor, kind if sure else "values", axis if sure else None)
         tensors.append(replace(judged, reader=(reader, position)) if reader else judged)
     names = ", ".join(tensor for tensor, _, _ in part.front)
-    names += ", and itself: layers lie behind" if itself else ""
+    names += "; and at the output, since layers lie behind" if itself else ""
     return ModelOutput(
         name,
         "detections",
