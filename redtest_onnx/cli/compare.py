@@ -203,7 +203,10 @@ def _refuse_unused(saved: bool, second: Path | None) -> None:
     """Refuse options that do nothing without two models: those of tensors, and of runs beside activations."""
     for name, flag in given_options(click.get_current_context()).items():
         if saved and name not in _OF_ACTIVATIONS:
-            why, instead = "saved activations are compared as they are", "; `expose --save` may save fewer"
+            why, instead = (
+                "saved activations are compared as they are",
+                "; `expose --save` chooses tensors and samples",
+            )
         elif second is None and name in ("diverges_below", "all_tensors"):
             why, instead = "tensors are compared of two models", ""
         else:
