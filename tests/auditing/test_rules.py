@@ -37,6 +37,7 @@ from redtest_onnx.auditing.registry import rules
 from redtest_onnx.auditing.rules.weights import int8_decibels
 from redtest_onnx.auditing.run import audit
 from redtest_onnx.cli.main import run
+from redtest_onnx.graph import macs
 from redtest_onnx.metrics.pqi import pq_index
 from redtest_onnx.runtime.latency import measure_latency
 from redtest_onnx.runtime.workbench import Workbench
@@ -298,3 +299,16 @@ def test_an_infinite_activation_does_not_exceed_float16(tmp_path: Path) -> None:
     masked = net("Where", net.store(np.arange(8) < 5, np.bool_), scores, net.store(-np.inf))
     net("Softmax", masked, name="y", axis=-1)
     assert "RT063" not in found(audited(finished(net, "y"), tmp_path, {}))
+
+
+def test_shares_of_what_is_unknown_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["RT070"]
+    words = [
+        one.message for one in audited(case.bad(), tmp_path, case.profile).findings if one.rule == "RT070"
+    ]
+    assert "% of the MACs" in words[0]
+    monkeypatch.setattr(macs, "_node_macs", lambda *_: None)  # as of loops that run as often as data say
+    words = [
+        one.message for one in audited(case.bad(), tmp_path, case.profile).findings if one.rule == "RT070"
+    ]
+    assert "% of the parameters (MSRS" in words[0]

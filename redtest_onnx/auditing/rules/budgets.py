@@ -126,13 +126,14 @@ def redundant(subject: Subject) -> Iterator[Problem]:
     gone = [layer for layer, _ in analysis.repeated(_SIMILAR, lambda layer: layer.removable)]
     if gone:
         parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
-        macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
+        held = f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters"
+        if subject.cost.macs:  # else some layers' are known, and no total that they are a share of
+            macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
+            held += f" and {macs / subject.cost.macs:.0%} of the MACs"
         origin = "synthetic inputs; measure on real ones" if analysis.synthetic else analysis.source
         verb = "repeats" if len(gone) == 1 else "repeat"
         yield Problem(
-            f"{len(gone)} of {len(analysis.layers)} layers {verb} the one before, with "
-            f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters and "
-            f"{macs / max(subject.cost.macs or 1, 1):.0%} of the MACs "
+            f"{len(gone)} of {len(analysis.layers)} layers {verb} the one before, with {held} "
             f"(MSRS {analysis.redundancy.value:.1f}, on {origin})",
             "layers",
             tensors=tuple(layer.name for layer in gone),

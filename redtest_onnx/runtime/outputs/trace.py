@@ -28,6 +28,7 @@ _LINEAR = frozenset(ops.WEIGHT_INPUTS) - {"Gather", "LSTM", "GRU", "RNN"} - ops.
 _POOLING = frozenset(
     {"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax"}
 )
+_SCORES: frozenset[Maker] = frozenset({"softmax", "log-softmax", "linear"})
 _LONGEST = 64
 
 
@@ -109,7 +110,8 @@ def _end(index: GraphIndex, shapes: Shapes, way: _Way, i: int, opset: int) -> Tr
         return way.found("linear", i, 1 if kind in _CHANNELS_FIRST else rank - 1)
     source = _source(index, shapes, node, kind)
     if source is None:
-        return way.found("other", i)
+        heads = _heads(index, shapes, node, opset) if kind in ("Add", "Sum", "Mean") else None
+        return way.found("other", i) if heads is None else way.found(heads.maker, heads.node, heads.axis)
     way.behind.append(kind)
     way.axes = _moved(index, shapes, way, node, kind, source)
     way.tensor = source
@@ -129,6 +131,18 @@ def _source(index: GraphIndex, shapes: Shapes, node: onnx.NodeProto, kind: str) 
         # A quantised product times its scale, computed on the way.
         reads = [name for name in reads if not _is_scale(index, shapes, name)]
     return reads[0] if len(set(reads)) == 1 else None
+
+
+def _heads(index: GraphIndex, shapes: Shapes, node: onnx.NodeProto, opset: int) -> Trace | None:
+    """What several heads have in common whose scores are added up, as those of DeiT; None for other sums."""
+    sizes = {shapes.sizes.get(name) for name in node.input}
+    rank = len(next(iter(sizes)) or ())
+    if len(sizes) > 1 or not rank or any(len(index.readers[name]) > 1 for name in node.input):
+        return None
+    first, *others = (trace_output(index, shapes, name, rank, opset) for name in node.input)
+    alike = all((other.maker, other.axis) == (first.maker, first.axis) for other in others)
+    raw = all({"Add", "Cast", "Identity"}.issuperset(trace.behind) for trace in (first, *others))
+    return first if alike and raw and first.axis is not None and first.maker in _SCORES else None
 
 
 def _is_scale(index: GraphIndex, shapes: Shapes, name: str) -> bool:

@@ -54,6 +54,24 @@ def test_the_vector_that_a_model_of_one_vector_gives_is_one_sample_s(
     assert bench.evaluator().match_sets(rt.Model(model.proto)).agreement.value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("heads", "kind"),
+    [("logits", "classes"), ("probabilities", "classes"), ("residual", "values"), ("mixed", "values")],
+)
+def test_heads_whose_scores_are_added_up_score_classes(heads: str, kind: str) -> None:
+    net = Net(x=["n", 20])
+    first, second = (net("Gemm", net("Relu", "x"), net.weight(20, 4), net.weight(4)) for _ in range(2))
+    if heads == "probabilities":
+        first, second = net("Softmax", first), net("Softmax", second)
+    elif heads == "residual":  # the second head reads the first one
+        second = net("Gemm", net("Relu", first), net.weight(4, 4), net.weight(4))
+    elif heads == "mixed":
+        second = net("Tanh", second)
+    model = net.model(net("Div", net("Add", first, second), net.store(np.float32(2))))
+    output = Workbench(model, rt.open_data({"x": vectors()}, model), CPU).outputs[0]
+    assert output.kind == kind, output.why
+
+
 def test_one_number_of_a_model_of_one_vector_is_a_value() -> None:
     net = Net(x=[20])
     model = net.model(net("MatMul", "x", net.weight(20, 1)))
