@@ -139,9 +139,9 @@ class Samples:
         return slice(step * self.batch_size, (step + 1) * self.batch_size)
 
     def _runs(self, positions: Indices) -> tuple[Batch, ...]:
-        size = 1 if self.axes.one else self.fixed or len(positions)
+        size = 1 if self.axes.one else self.fixed or max(len(positions), 1)
         # Each is read by itself: samples of a batch need not be as long as one another.
-        parts = [positions[k : k + size] for k in range(0, len(positions), size)]
+        parts = [positions[k : k + size] for k in range(0, max(len(positions), 1), size)]
         return tuple(self._batch(part, len(part)) for part in parts)
 
     def _batch(self, positions: Indices, count: int) -> Batch:

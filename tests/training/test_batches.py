@@ -137,3 +137,8 @@ def test_samples_of_other_sizes_are_read_one_run_at_a_time(limit: int) -> None:
         runs = [run.inputs["x"] for step in samples.shuffled(0, epoch) for run in step]
         assert sorted(run.shape[1] for run in runs) == list(range(3, 11))
         assert all((run == run.shape[1] - 3).all() for run in runs)
+
+
+def test_a_process_without_samples_gets_an_empty_batch() -> None:
+    samples = Samples(Counted(), np.arange(2), 2, axes=SampleAxes({"x": 0, "shared": None}))
+    assert [[len(batch) for batch in runs] for runs in samples.shuffled(0, 0, share=(2, 3))] == [[0]]
