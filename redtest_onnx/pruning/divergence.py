@@ -86,7 +86,8 @@ def first_divergence(
     wanted = [*made, *(parts[0] if parts else ())]
     first = _run(expose(rewritten, wanted), feeds, options)
     handed_on = {**feeds, **{name: first[name] for name in made}}
-    given = {name: handed_on[source] for name, source in stand_ins.items()}
+    # An encoder that no layer reads any more is no part of the graph, nor what took its layers' place.
+    given = {name: handed_on[source] for name, source in stand_ins.items() if source in handed_on}
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
     known, share = {**feeds, **given}, _tolerance(original)
     for k, names in enumerate(parts):
