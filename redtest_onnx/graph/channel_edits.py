@@ -163,6 +163,8 @@ class _Cutter:
                 if value.name == old:
                     kind = value.type.tensor_type.elem_type
                     value.CopyFrom(onnx.helper.make_tensor_value_info(old, kind, values.shape))
+                elif self._index.handed_on.get(value.name) == old:
+                    value.type.tensor_type.ClearField("shape")
             return
         own = self._graph.initializer.add()
         own.CopyFrom(

@@ -169,6 +169,17 @@ class GraphIndex:
             name = self.nodes[maker].input[0]
         return name
 
+    @cached_property
+    def handed_on(self) -> dict[str, str]:
+        """Initializers that copies and transpositions alone hand on, by the tensors that these make."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if ops.qualified(node) in ("Identity", "Transpose"):
+                name = found.get(node.input[0], node.input[0])
+                if name in self.initializers and name not in self.input_dependent:
+                    found[node.output[0]] = name
+        return found
+
     def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once no node reads the tensors `unread`, while `kept` stay in use."""
         gone = set(unread)

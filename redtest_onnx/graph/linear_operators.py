@@ -59,6 +59,8 @@ class LinearOperator:
         target: the last tensor that its output enters affinely: behind bias, normalisation and the sum with
             a shortcut. To correct `target` by D, the operator must add D / scale to its own output.
         scale: [q] factor per output channel between the operator's output and `target`.
+        weight: node and position among its inputs that read the stored weights: the operator itself, or what
+            hands them on to it alone.
         transposed: whether a matrix is stored as [outputs, inputs].
         bias: node and position among its inputs that read an additive constant per channel; None where
             there is none.
@@ -73,6 +75,7 @@ class LinearOperator:
     output: str
     target: str
     scale: Float64s
+    weight: Pair
     transposed: bool
     bias: Pair | None
     bias_scale: Float64s
@@ -87,7 +90,8 @@ class LinearOperator:
 
     def weight_of(self, model: Model) -> onnx.TensorProto:
         """Its weights in a model of the same structure; a repair may have given it weights of its own."""
-        return model.initializers[model.graph.node[self.node].input[1]]
+        node, position = self.weight
+        return model.initializers[model.graph.node[node].input[position]]
 
     def bias_of(self, model: Model) -> onnx.TensorProto | None:
         """Its additive constant in a model of the same structure."""
@@ -114,8 +118,10 @@ def linear_operators(model: Model) -> list[LinearOperator]:
 def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
     node = index.nodes[i]
     kind = ops.qualified(node)
-    weight = index.initializers.get(node.input[1]) if len(node.input) > 1 else None
-    if kind not in ("Conv", "Gemm", "MatMul") or weight is None or weight.data_type not in _SOLVABLE:
+    if kind not in ("Conv", "Gemm", "MatMul") or (found := _weight(index, i)) is None:
+        return None
+    weight, place, turned = found
+    if weight.data_type not in _SOLVABLE or (turned and kind == "Conv"):
         return None
     if kind == "Conv" and len(weight.dims) not in (3, 4):
         return None
@@ -123,7 +129,7 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         return None
     if kind == "Gemm" and any(ops.attribute(node, k, d) != d for k, d in _GEMM_DEFAULTS.items()):
         return None
-    transposed = kind == "Gemm" and ops.attribute(node, "transB", 0) == 1
+    transposed = turned != (kind == "Gemm" and ops.attribute(node, "transB", 0) == 1)
     outputs = weight.dims[0] if kind == "Conv" or transposed else weight.dims[1]
     own = len(node.input) > 2 and _is_bias(index, node.input[2], outputs)
     bias: Pair | None = (i, 2) if own else None
@@ -143,12 +149,32 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         output=node.output[0],
         target=target,
         scale=scale,
+        weight=place,
         transposed=transposed,
         bias=bias,
         bias_scale=bias_scale,
         geometry=_geometry(node, weight) if kind == "Conv" else None,
         groups=int(str(ops.attribute(node, "group", 1))) if kind == "Conv" else 1,
     )
+
+
+def _weight(index: GraphIndex, i: int) -> tuple[onnx.TensorProto, Pair, bool] | None:
+    """An operator's stored weights, who reads them, and whether a transposition lies in between.
+
+    PyTorch's exporter writes one in front of each matrix product where it doesn't optimise.
+    """
+    place, turned = (i, 1), False
+    name = index.nodes[i].input[1]
+    while name in index.handed_on and index.readers[name] == (place[0],) and name not in index.outputs:
+        place = index.producer[name], 0
+        maker = index.nodes[place[0]]
+        if maker.op_type == "Transpose":
+            if ops.attribute(maker, "perm", [1, 0]) != [1, 0]:
+                return None
+            turned = not turned
+        name = maker.input[0]
+    stored = index.initializers.get(name)
+    return None if stored is None else (stored, place, turned)
 
 
 _SOLVABLE = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)

@@ -61,7 +61,7 @@ class WorkingModel:
         if operator.kind != "Conv" and not operator.transposed:
             change = change.T
         with np.errstate(over="ignore"):
-            self._store(operator.node, 1, (stored + change.reshape(stored.shape)).astype(stored.dtype))
+            self._store(*operator.weight, (stored + change.reshape(stored.shape)).astype(stored.dtype))
         constant = operator.bias_of(self.model)
         if operator.bias is not None and constant is not None:
             old: npt.NDArray[Any] = self.model.value(constant)
@@ -99,4 +99,4 @@ def shared_operators(model: Model) -> set[int]:
 
 def _operands(operator: LinearOperator) -> list[tuple[int, int]]:
     """Nodes and positions of what a fit may change."""
-    return [(operator.node, 1), *([operator.bias] if operator.bias is not None else [])]
+    return [operator.weight, *([operator.bias] if operator.bias is not None else [])]
