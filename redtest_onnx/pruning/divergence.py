@@ -81,7 +81,9 @@ def first_divergence(
     index, kept = bench.index, index_of(rewritten)
     stand_ins = _stand_ins(steps, kept)
     made = [name for name in dict.fromkeys(stand_ins.values()) if name in kept.producer]
-    common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
+    # Weights are taken as they are stored, and so are those that are handed on.
+    compared = index.producer.keys() - index.handed_on.keys() - stand_ins.keys()
+    common = [name for name in index.producer if name in kept.producer and name in compared]
     parts = list(portions(common, lambda name: _bytes(bench.shapes, name), _HELD))
     wanted = [*made, *(parts[0] if parts else ())]
     first = _run(expose(rewritten, wanted), feeds, options)

@@ -95,3 +95,28 @@ def test_inner_widths_are_cut_in_what_is_stored() -> None:
     ]
     x = {"x": np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)}
     np.testing.assert_allclose(Session(cut).run(x)["y"], Session(silent).run(x)["y"], rtol=1e-5, atol=1e-6)
+
+
+def test_biases_and_normalisations_are_found_behind_copies() -> None:
+    """PyTorch's TorchScript exporter stores equal values once and copies them to the others."""
+    net = Net(x=("n", 4), image=("n", 3, 5, 5))
+    bias, ones = net.store(np.zeros(4)), net.store(np.ones(4))
+    biases = [net("Identity", bias) for _ in range(4)]
+    y = net("Add", net("Relu", net("Add", biases[0], net("MatMul", "x", net.weight(4, 4)))), "x", name="y")
+    z = net("Gemm", y, net.weight(4, 4), biases[1], name="z")
+    conv = net("Conv", "image", net.weight(4, 3, 1, 1))
+    copied = net("Identity", ones)
+    net("BatchNormalization", conv, copied, biases[2], biases[3], ones, name="normed")
+    model = net.model(z, "normed")
+    found = linear_operators(model)
+    assert all(operator.bias_of(model) is model.initializers[bias] for operator in found)
+    places = [model.graph.node[operator.bias[0]].output[0] for operator in found if operator.bias]
+    assert places == biases[:3]
+    assert found[2].target == "normed"
+
+
+def test_channels_of_weights_that_are_handed_on_are_taken() -> None:
+    x = {"x": np.random.default_rng(1).normal(size=(160, 6)).astype(np.float32)}
+    pruning = rt.prune(blocks(2), x, targets={"params": 0.9}, width=True)
+    assert pruning.plan.widths
+    assert pruning.after.cost.parameters < pruning.before.cost.parameters
