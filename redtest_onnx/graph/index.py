@@ -58,6 +58,11 @@ class GraphIndex:
                 found.setdefault(name, []).append(i)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
+    def value_readers(self, name: str) -> tuple[int, ...]:
+        """Indices of the nodes that read a tensor's values, not its sizes alone."""
+        found = self.readers.get(name, ())
+        return tuple(i for i in found if ops.qualified(self.nodes[i]) not in ops.SIZE_ONLY)
+
     @cached_property
     def input_dependent(self) -> frozenset[str]:
         """Tensors whose values depend on what the caller feeds, not only on its sizes."""

@@ -193,7 +193,7 @@ class _Walk:
         """The weights of an operator, which nothing else may read."""
         weight = operator.weight_of(self._graph.model)
         node = operator.weight[0]
-        shared = self._index.readers[weight.name] != (node,) or weight.name in self._index.outputs
+        shared = self._index.value_readers(weight.name) != (node,) or weight.name in self._index.outputs
         if shared or list(self._index.nodes[node].input).count(weight.name) > 1:
             raise _RefusedError(f"other nodes read the weights of {self._describe(operator.node)}, too")
         return weight

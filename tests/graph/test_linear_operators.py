@@ -12,6 +12,7 @@ from redtest_onnx.graph.channel_edits import keep_channels, silence_channels
 from redtest_onnx.graph.inner_widths import inner_widths
 from redtest_onnx.graph.linear_operators import linear_operators
 from redtest_onnx.pruning.prune import PruneSettings
+from redtest_onnx.pruning.repair.working_model import shared_operators
 from redtest_onnx.runtime.session import Session
 
 
@@ -120,3 +121,24 @@ def test_channels_of_weights_that_are_handed_on_are_taken() -> None:
     pruning = rt.prune(blocks(2), x, targets={"params": 0.9}, width=True)
     assert pruning.plan.widths
     assert pruning.after.cost.parameters < pruning.before.cost.parameters
+
+
+@pytest.mark.parametrize("kind", ["Shape", "part of it", "Size"])
+def test_reading_the_sizes_of_weights_is_no_other_use_of_them(kind: str) -> None:
+    """They are changed in place, and what was read of them remains where channels are taken."""
+    net = Net(x=("n", 6))
+    first = net.weight(6, 8)
+    hidden = net("Relu", net("MatMul", "x", first))
+    sizes = net(
+        "Size" if kind == "Size" else "Shape", first, **({"start": 1} if kind == "part of it" else {})
+    )
+    out = net("MatMul", hidden, net.weight(8, 3))
+    model = net.model(net("Mul", out, net("ReduceSum", net("Cast", sizes, to=1), keepdims=0), name="y"))
+    assert not shared_operators(model)
+    (width,) = inner_widths(model).found
+    kept = {width.name: np.array([0, 2, 3, 6])}
+    cut, silent = keep_channels(model, kept), silence_channels(model, kept)
+    onnx.checker.check_model(cut.proto, full_check=True)
+    assert [list(tensor.dims) for tensor in cut.graph.initializer] == [[6, 4], [4, 3]]
+    x = {"x": np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)}
+    np.testing.assert_allclose(Session(cut).run(x)["y"], Session(silent).run(x)["y"], rtol=1e-5)

@@ -53,10 +53,7 @@ def gap_goals(index: GraphIndex, plan: Plan, adapted: frozenset[str] = frozenset
 def is_read_outside(index: GraphIndex, start: str, end: str) -> bool:
     """Whether nodes that don't lie between two tensors read the values of the first, not its sizes alone."""
     gap = index.between(start, end)
-    return any(
-        reader not in gap and ops.qualified(index.nodes[reader]) not in ops.SIZE_ONLY
-        for reader in index.readers.get(start, ())
-    )
+    return any(reader not in gap for reader in index.value_readers(start))
 
 
 def bend_alike(index: GraphIndex, start: str, end: str) -> bool:

@@ -38,7 +38,7 @@ class WorkingModel:
             for node, position in _operands(operator):
                 name = model.graph.node[node].input[position]
                 self._original_names[node, position] = name
-                if len(index.readers[name]) > 1:
+                if len(index.value_readers(name)) > 1:
                     own = proto.graph.initializer.add()
                     own.CopyFrom(index.initializers[name])
                     own.name = f"{name}/{model.graph.node[node].output[0]}"
@@ -93,7 +93,7 @@ def shared_operators(model: Model) -> set[int]:
         node
         for operator in linear_operators(model)
         for node, position in _operands(operator)
-        if len(index.readers[model.graph.node[node].input[position]]) > 1
+        if len(index.value_readers(model.graph.node[node].input[position])) > 1
     }
 
 
