@@ -246,6 +246,17 @@ def causal_decoder(seed: int, batch: int | str = "N") -> rt.Model:
     return g.model(floats("logits"))
 
 
+def capped_decoder(seed: int, batch: int | str = "N") -> rt.Model:
+    """Its scores bend towards 5, as Gemma's towards 30."""
+    g = Graph(seed, batch)
+    ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
+    h = g("Gather", g.matrix(20, 8), ids)
+    past = g("Trilu", g.store(np.full((6, 6), 1 / 6)), upper=0)
+    logits = g.dense(g("Tanh", g("Add", h, g("MatMul", past, h))), 8, 20)
+    g("Mul", g("Tanh", g("Div", logits, g.store(5.0))), g.store(5.0), to="logits")
+    return g.model(floats("logits"))
+
+
 def tagger(seed: int, batch: int | str = "N") -> rt.Model:
     """Classes per token; a mask leaves positions out."""
     g = Graph(seed, batch)
@@ -380,6 +391,7 @@ CASES: dict[str, Case] = {
     "masked tokens": Case(tagger, "tokens", 2, SHARE),
     "decoder": Case(decoder, "next-token", 2, SHARE),
     "decoder without cache": Case(causal_decoder, "next-token", 2, SHARE),
+    "decoder with a soft cap": Case(capped_decoder, "next-token", 2, SHARE),
     "unit length": Case(vector(unit_length, 12), "embedding", None, 0.3),
     "unit length, clipped": Case(vector(unit_length_clipped, 12), "embedding", None, 0.3),
     "normalised by batch": Case(vector(batch_norm(12), 12), "embedding", None, 0.3),

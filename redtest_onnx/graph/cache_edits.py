@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.caches import (
     Cache,
     ancestors,
@@ -23,7 +24,7 @@ from redtest_onnx.graph.caches import (
     role_of,
 )
 from redtest_onnx.graph.index import GraphIndex, index_of, reads
-from redtest_onnx.graph.model import Model, subgraphs
+from redtest_onnx.graph.model import Dim, Model, TensorSpec, subgraphs
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _redirect_sizes(
                 for cache in remaining
                 if cache.input
                 and role_of(cache.input) == role_of(name)
-                and inputs[cache.input].shape == inputs[name].shape
+                and _sizes_read(node, inputs[cache.input]) == _sizes_read(node, inputs[name])
             ]
             if not is_size_node(node) or not same:
                 why = (
@@ -201,6 +202,15 @@ def _redirect_sizes(
             node.input[k] = same[0]
         for child in subgraphs([node]):
             _redirect_sizes(child, dropped, remaining, original)
+
+
+def _sizes_read(node: onnx.NodeProto, spec: TensorSpec) -> tuple[Dim, ...] | None:
+    """The declared sizes that a node reads of a cache."""
+    if spec.shape is None or node.op_type != "Shape":
+        return spec.shape
+    start, end = ops.attribute(node, "start", 0), ops.attribute(node, "end")
+    assert isinstance(start, int)
+    return spec.shape[start : end if isinstance(end, int) else None]
 
 
 def _new_numbers(remaining: Sequence[Cache], caches: Sequence[Cache]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import onnx
 
 from redtest_onnx.arrays import Indices
 from redtest_onnx.errors import InputError
+from redtest_onnx.graph import operators as ops
 from redtest_onnx.graph.edits import finished
 from redtest_onnx.graph.index import GraphIndex, index_of, reads
 from redtest_onnx.graph.inner_width import ChannelPlace, InnerWidth
@@ -153,16 +154,32 @@ class _Cutter:
         if shape[1] != -1:
             self._set(i, 1, np.array([0 if shape[0] == -1 else shape[0], -1], np.int64))
 
+    def _fix_sizes(self, name: str) -> None:
+        """Let what reads a stored operand's sizes keep those that it has."""
+        for reader in self._index.readers.get(name, ()):
+            node, dims = self._graph.node[reader], list(self._stored[name].dims)
+            kind = ops.qualified(node)
+            if kind in ops.SIZE_ONLY:
+                start, end = ops.attribute(node, "start", 0), ops.attribute(node, "end")
+                assert isinstance(start, int)
+                part = dims[start : end if isinstance(end, int) else None]
+                sizes = np.prod(dims) if kind == "Size" else part
+                value = onnx.numpy_helper.from_array(np.array(sizes, np.int64))
+                node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, name=node.name, value=value))
+
     def _set(self, i: int, position: int, values: npt.NDArray[np.generic]) -> None:
         node = self._graph.node[i]
         old = node.input[position]
-        alone = self._index.readers.get(old, (i,)) == (i,) and list(node.input).count(old) == 1
+        alone = self._index.value_readers(old) in ((), (i,)) and list(node.input).count(old) == 1
         if old in self._stored and alone and old not in self._index.outputs:
+            self._fix_sizes(old)
             store(self._stored[old], values)
             for value in self._declared:  # exporters before IR version 4 list stored values as inputs, too
                 if value.name == old:
                     kind = value.type.tensor_type.elem_type
                     value.CopyFrom(onnx.helper.make_tensor_value_info(old, kind, values.shape))
+                elif self._index.handed_on.get(value.name) == old:
+                    value.type.tensor_type.ClearField("shape")
             return
         own = self._graph.initializer.add()
         own.CopyFrom(

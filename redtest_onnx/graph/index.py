@@ -58,6 +58,11 @@ class GraphIndex:
                 found.setdefault(name, []).append(i)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
+    def value_readers(self, name: str) -> tuple[int, ...]:
+        """Indices of the nodes that read a tensor's values, not its sizes alone."""
+        found = self.readers.get(name, ())
+        return tuple(i for i in found if ops.qualified(self.nodes[i]) not in ops.SIZE_ONLY)
+
     @cached_property
     def input_dependent(self) -> frozenset[str]:
         """Tensors whose values depend on what the caller feeds, not only on its sizes."""
@@ -168,6 +173,17 @@ class GraphIndex:
         ) == "Identity":
             name = self.nodes[maker].input[0]
         return name
+
+    @cached_property
+    def handed_on(self) -> dict[str, str]:
+        """Initializers that copies and transpositions alone hand on, by the tensors that these make."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if ops.qualified(node) in ("Identity", "Transpose"):
+                name = found.get(node.input[0], node.input[0])
+                if name in self.initializers and name not in self.input_dependent:
+                    found[node.output[0]] = name
+        return found
 
     def dead_nodes_if_unread(self, unread: Iterable[str], kept: Iterable[str] = ()) -> frozenset[int]:
         """Nodes that nothing needs once no node reads the tensors `unread`, while `kept` stay in use."""

@@ -182,7 +182,7 @@ class _Walk:
         weight = self._own_weight(operator)
         rows = operator.kind == "Conv" or operator.transposed
         self._found.producers[operator.node] = operator
-        self._operand(operator.node, 1, 0 if rows else 1)
+        self._operand(*operator.weight, 0 if rows else 1)
         rank = {"Conv": len(weight.dims), "Gemm": 2}.get(operator.kind)
         place = ChannelPlace(1 - len(weight.dims) if operator.kind == "Conv" else -1, rank)
         if len(node.input) > 2 and node.input[2]:
@@ -192,8 +192,9 @@ class _Walk:
     def _own_weight(self, operator: LinearOperator) -> onnx.TensorProto:
         """The weights of an operator, which nothing else may read."""
         weight = operator.weight_of(self._graph.model)
-        shared = self._index.readers[weight.name] != (operator.node,) or weight.name in self._index.outputs
-        if shared or list(self._index.nodes[operator.node].input).count(weight.name) > 1:
+        node = operator.weight[0]
+        shared = self._index.value_readers(weight.name) != (node,) or weight.name in self._index.outputs
+        if shared or list(self._index.nodes[node].input).count(weight.name) > 1:
             raise _RefusedError(f"other nodes read the weights of {self._describe(operator.node)}, too")
         return weight
 
@@ -223,9 +224,13 @@ class _Walk:
         kind, operator = ops.qualified(node), self._graph.operators.get(i)
         if name not in node.input:
             raise _RefusedError(f"a branch of {self._describe(i)} reads them")
-        if operator is not None and self._is_depthwise(operator) and place.axis == -len(self._dims(i)) + 1:
+        if (
+            operator is not None
+            and self._is_depthwise(operator)
+            and place.axis == 1 - len(operator.weight_of(self._graph.model).dims)
+        ):
             self._own_weight(operator)
-            self._operand(i, 1, 0)
+            self._operand(*operator.weight, 0)
             if len(node.input) > 2 and node.input[2]:
                 self._constant(i, 2, ChannelPlace(-1, None))
             self._found.depthwise.add(i)
@@ -249,9 +254,6 @@ class _Walk:
         else:
             raise _RefusedError(f"{self._describe(i)} does not work on each channel by itself")
 
-    def _dims(self, i: int) -> list[int]:
-        return list(self._index.initializers[self._index.nodes[i].input[1]].dims)
-
     def _consume(self, operator: LinearOperator, place: ChannelPlace) -> None:
         i, weight = operator.node, self._own_weight(operator)
         if operator.groups != 1:
@@ -263,7 +265,7 @@ class _Walk:
         size = weight.dims[axis]
         if size % self._channels or (place.block == 1 and size != self._channels):
             raise _RefusedError(f"{self._describe(i)} reads {size} channels")
-        self._found.consumers[i] = operator, ChannelOperand(i, 1, axis), size // self._channels
+        self._found.consumers[i] = operator, ChannelOperand(*operator.weight, axis), size // self._channels
 
     def _read_channelwise(self, i: int, node: onnx.NodeProto, kind: str, place: ChannelPlace) -> None:
         joined = self._index.activation_inputs(i)

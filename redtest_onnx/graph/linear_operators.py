@@ -59,6 +59,8 @@ class LinearOperator:
         target: the last tensor that its output enters affinely: behind bias, normalisation and the sum with
             a shortcut. To correct `target` by D, the operator must add D / scale to its own output.
         scale: [q] factor per output channel between the operator's output and `target`.
+        weight: node and position among its inputs that read the stored weights: the operator itself, or what
+            hands them on to it alone.
         transposed: whether a matrix is stored as [outputs, inputs].
         bias: node and position among its inputs that read an additive constant per channel; None where
             there is none.
@@ -73,6 +75,7 @@ class LinearOperator:
     output: str
     target: str
     scale: Float64s
+    weight: Pair
     transposed: bool
     bias: Pair | None
     bias_scale: Float64s
@@ -87,7 +90,8 @@ class LinearOperator:
 
     def weight_of(self, model: Model) -> onnx.TensorProto:
         """Its weights in a model of the same structure; a repair may have given it weights of its own."""
-        return model.initializers[model.graph.node[self.node].input[1]]
+        node, position = self.weight
+        return model.initializers[model.graph.node[node].input[position]]
 
     def bias_of(self, model: Model) -> onnx.TensorProto | None:
         """Its additive constant in a model of the same structure."""
@@ -114,8 +118,10 @@ def linear_operators(model: Model) -> list[LinearOperator]:
 def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
     node = index.nodes[i]
     kind = ops.qualified(node)
-    weight = index.initializers.get(node.input[1]) if len(node.input) > 1 else None
-    if kind not in ("Conv", "Gemm", "MatMul") or weight is None or weight.data_type not in _SOLVABLE:
+    if kind not in ("Conv", "Gemm", "MatMul") or (stored := _operand(index, i, 1)) is None:
+        return None
+    weight = stored.tensor
+    if weight.data_type not in _SOLVABLE or (stored.turned and kind == "Conv"):
         return None
     if kind == "Conv" and len(weight.dims) not in (3, 4):
         return None
@@ -123,18 +129,18 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         return None
     if kind == "Gemm" and any(ops.attribute(node, k, d) != d for k, d in _GEMM_DEFAULTS.items()):
         return None
-    transposed = kind == "Gemm" and ops.attribute(node, "transB", 0) == 1
+    transposed = stored.turned != (kind == "Gemm" and ops.attribute(node, "transB", 0) == 1)
     outputs = weight.dims[0] if kind == "Conv" or transposed else weight.dims[1]
-    own = len(node.input) > 2 and _is_bias(index, node.input[2], outputs)
-    bias: Pair | None = (i, 2) if own else None
+    own = _operand(index, i, 2)
+    bias = own.place if own is not None and _is_bias(own, outputs) else None
     scale, bias_scale = np.ones(outputs), np.ones(outputs)
     target = node.output[0]
     behind = len(weight.dims) - 2 if kind == "Conv" else 0
     while (step := _affine_step(model, index, target, outputs, behind)) is not None:
         scale = scale * step.factor
         bias_scale = bias_scale * step.factor
-        if bias is None and step.constant is not None and _adds(index, step) == outputs:
-            bias, bias_scale = (step.node, step.constant), np.ones(outputs)
+        if bias is None and step.constant is not None and step.constant.size == outputs:
+            bias, bias_scale = step.constant.place, np.ones(outputs)
         target = step.output
     return LinearOperator(
         node=i,
@@ -143,6 +149,7 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
         output=node.output[0],
         target=target,
         scale=scale,
+        weight=stored.place,
         transposed=transposed,
         bias=bias,
         bias_scale=bias_scale,
@@ -151,17 +158,49 @@ def _describe(model: Model, index: GraphIndex, i: int) -> LinearOperator | None:
     )
 
 
+@dataclass(frozen=True)
+class _Operand:
+    """A stored operand: its tensor, who reads that, and whether a transposition lies in between."""
+
+    tensor: onnx.TensorProto
+    place: Pair
+    turned: bool
+
+    @property
+    def size(self) -> int:
+        """Number of its values."""
+        return int(np.prod(self.tensor.dims))
+
+
+def _operand(index: GraphIndex, node: int, position: int) -> _Operand | None:
+    """What is stored for an input of a node, or handed on to it alone; None for anything else.
+
+    PyTorch's exporters hand on what several operators share, and transpose weights where they don't optimise.
+    """
+    place, turned = (node, position), False
+    name = index.nodes[node].input[position] if position < len(index.nodes[node].input) else ""
+    while name in index.handed_on and index.readers[name] == (place[0],) and name not in index.outputs:
+        place = index.producer[name], 0
+        maker = index.nodes[place[0]]
+        if maker.op_type == "Transpose":
+            if ops.attribute(maker, "perm", [1, 0]) != [1, 0]:
+                return None
+            turned = not turned
+        name = maker.input[0]
+    stored = index.initializers.get(name)
+    return None if stored is None else _Operand(stored, place, turned)
+
+
 _SOLVABLE = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 _GEMM_DEFAULTS: dict[str, object] = {"alpha": 1.0, "beta": 1.0, "transA": 0}
 
 
 @dataclass(frozen=True)
 class _Affine:
-    """An affine operator: its node, factor per channel, which input it adds (or none), and its output."""
+    """An affine operator: its factor per channel, what it adds if that is stored, and its output."""
 
-    node: int
     factor: Float64s
-    constant: int | None
+    constant: _Operand | None
     output: str
 
 
@@ -176,56 +215,44 @@ def _affine_step(model: Model, index: GraphIndex, tensor: str, outputs: int, beh
     reader = readers[0]
     node = index.nodes[reader]
     if node.op_type == "BatchNormalization" and behind:
-        if any(name not in index.initializers for name in node.input[1:5]):
+        stored = [index.initializers.get(index.source(name)) for name in (node.input[1], node.input[4])]
+        beta = _operand(index, reader, 2)
+        if beta is None or None in stored:
             return None
-        gamma, _, _, variance = (
-            model.value(index.initializers[name]).astype(np.float64) for name in node.input[1:5]
-        )
+        gamma, variance = (model.value(tensor).astype(np.float64) for tensor in stored if tensor is not None)
         epsilon = float(str(ops.attribute(node, "epsilon", 1e-5)))
         if gamma.shape != variance.shape:
             return None
-        return _Affine(reader, gamma / np.sqrt(variance + epsilon), 2, node.output[0])
+        return _Affine(gamma / np.sqrt(variance + epsilon), beta, node.output[0])
     if node.op_type not in ("Add", "Mul") or list(node.input).count(tensor) != 1:
         return None
     position = 1 if node.input[0] == tensor else 0
     other = node.input[position]
-    constant = index.initializers.get(other)
+    constant = _operand(index, reader, position)
     per_channel = constant is not None and _per_channel(constant, outputs, behind)
     if node.op_type == "Mul":
         if constant is None or not per_channel:
             return None
-        factor = np.broadcast_to(model.value(constant).astype(np.float64).reshape(-1), (outputs,))
-        return _Affine(reader, factor, None, node.output[0])
+        factor = np.broadcast_to(model.value(constant.tensor).astype(np.float64).reshape(-1), (outputs,))
+        return _Affine(factor, None, node.output[0])
     if other in index.activations:
-        return _Affine(reader, np.ones(outputs), None, node.output[0])
+        return _Affine(np.ones(outputs), None, node.output[0])
     if constant is not None and per_channel:
-        return _Affine(reader, np.ones(outputs), position, node.output[0])
+        return _Affine(np.ones(outputs), constant, node.output[0])
     return None
 
 
-def _adds(index: GraphIndex, step: _Affine) -> int:
-    """How many values the constant of an affine operator has."""
-    return 0 if step.constant is None else _size(index, index.nodes[step.node].input[step.constant])
+def _is_bias(stored: _Operand, outputs: int) -> bool:
+    """Whether an operand holds a value per channel of the last axis, and one for all samples."""
+    dims = stored.tensor.dims
+    return stored.size == outputs and (not dims or dims[-1] == outputs)
 
 
-def _is_bias(index: GraphIndex, name: str, outputs: int) -> bool:
-    """Whether an initializer holds a value per channel of the last axis, and one for all samples."""
-    stored = index.initializers.get(name)
-    if stored is None or _size(index, name) != outputs:
-        return False
-    return not stored.dims or stored.dims[-1] == outputs
-
-
-def _size(index: GraphIndex, name: str) -> int:
-    """Number of values of an initializer; 0 for anything else."""
-    stored = index.initializers.get(name)
-    return 0 if stored is None else int(np.prod(stored.dims))
-
-
-def _per_channel(constant: onnx.TensorProto, outputs: int, behind: int) -> bool:
+def _per_channel(constant: _Operand, outputs: int, behind: int) -> bool:
     """Whether a constant is one value, or one for each channel of the operator's output."""
-    sizes = list(constant.dims)
-    count = int(np.prod(sizes))
+    sizes, count = list(constant.tensor.dims), constant.size
+    if constant.turned:
+        sizes.reverse()
     return count == 1 or (count == outputs and len(sizes) > behind and sizes[-1 - behind] == outputs)
 
 

@@ -138,7 +138,7 @@ def _matrix(index: GraphIndex, node: onnx.NodeProto) -> tuple[int, ...]:
     if ops.qualified(node) == ops.MS + "MatMulNBits":
         return tuple(int(str(ops.attribute(node, size))) for size in ("K", "N"))
     for name in node.input[1:2]:
-        stored = index.initializers.get(name)
+        stored = index.initializers.get(index.handed_on.get(name, name))
         if stored is not None and len(stored.dims) == 2:
             return tuple(stored.dims)
     return ()

@@ -13,11 +13,15 @@ from redtest_onnx.graph.weights_file import model_of
 
 
 def live(index: GraphIndex, node: int) -> tuple[str, ...]:
-    """Tensors fed or made before a node that it or a later one reads: all the rest of the graph needs."""
+    """Tensors fed or made before a node that it or a later one reads: all the rest of the graph needs.
+
+    Not those that are stored or handed on from what is stored: a fit may have changed it since.
+    """
     made_later = {name for later in index.nodes[node:] for name in later.output}
     wanted = dict.fromkeys(name for reads in index.reads[node:] for name in reads)
     wanted.update(dict.fromkeys(index.outputs))
-    return tuple(name for name in wanted if name not in made_later and name not in index.initializers)
+    known = made_later.union(index.initializers, index.handed_on)
+    return tuple(name for name in wanted if name not in known)
 
 
 _RESHAPE_BY_TENSOR = 5  # operator set since when Reshape reads its shape

@@ -31,7 +31,7 @@ def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[
     """
     if not changes:
         return model
-    readers = index_of(model).readers
+    index = index_of(model)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -39,7 +39,7 @@ def change_operands(model: Model, changes: Mapping[tuple[int, str], npt.NDArray[
         tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
         tensor.doc_string = stored[name].doc_string
         tensor.metadata_props.extend(stored[name].metadata_props)
-        if readers[name] == (node,):
+        if index.value_readers(name) == (node,):
             stored[name].CopyFrom(tensor)
             continue
         tensor.name = f"{name}/{proto.graph.node[node].output[0]}"

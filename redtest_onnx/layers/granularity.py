@@ -102,9 +102,7 @@ def _following(index: GraphIndex, tensor: str) -> int | None:
 
 def _reshaping(index: GraphIndex, tensor: str) -> int | None:
     """The only reader of a tensor's values, if that reshapes them, perhaps to sizes read off the tensor."""
-    readers = index.readers.get(tensor, ())
-    values = [i for i in readers if ops.qualified(index.nodes[i]) not in ops.SIZE_ONLY]
-    return _only(index, tensor, values, RESHAPING)
+    return _only(index, tensor, index.value_readers(tensor), RESHAPING)
 
 
 def _only(index: GraphIndex, tensor: str, readers: Sequence[int], kinds: frozenset[str]) -> int | None:

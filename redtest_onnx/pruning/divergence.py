@@ -81,12 +81,15 @@ def first_divergence(
     index, kept = bench.index, index_of(rewritten)
     stand_ins = _stand_ins(steps, kept)
     made = [name for name in dict.fromkeys(stand_ins.values()) if name in kept.producer]
-    common = [name for name in index.producer if name in kept.producer and name not in stand_ins]
+    # Weights are taken as they are stored, and so are those that are handed on.
+    compared = index.producer.keys() - index.handed_on.keys() - stand_ins.keys()
+    common = [name for name in index.producer if name in kept.producer and name in compared]
     parts = list(portions(common, lambda name: _bytes(bench.shapes, name), _HELD))
     wanted = [*made, *(parts[0] if parts else ())]
     first = _run(expose(rewritten, wanted), feeds, options)
     handed_on = {**feeds, **{name: first[name] for name in made}}
-    given = {name: handed_on[source] for name, source in stand_ins.items()}
+    # An encoder that no layer reads any more is no part of the graph, nor what took its layers' place.
+    given = {name: handed_on[source] for name, source in stand_ins.items() if source in handed_on}
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in given.items()}
     known, share = {**feeds, **given}, _tolerance(original)
     for k, names in enumerate(parts):

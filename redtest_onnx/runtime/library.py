@@ -14,8 +14,9 @@ from typing import Any
 
 import onnx
 
+from redtest_onnx.arrays import ArraysByName
 from redtest_onnx.errors import InputError, RuntimeUnavailableError
-from redtest_onnx.graph.model import first_line
+from redtest_onnx.graph.model import TensorSpec, first_line
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ _KINDS: Iterable[str] = (
 # What ONNX Runtime's allocators, CUDA and the C++ library say when memory is used up.
 # A message of ONNX Runtime begins with the place in its sources, and what it calls the kind of failure.
 _PLACE = re.compile(r"^\S+\.(?:cc|h|cpp):\d+ .*?\) (?=[A-Z\[])(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?")
+_PLACE_INSIDE = re.compile(r"(?<=Status Message: )\S+\.(?:cc|h|cpp):\d+ .*?\) (?=\S)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "alloc_failed")
 
@@ -84,7 +86,7 @@ def failures(ort: Any) -> tuple[type[BaseException], ...]:
 def reason(error: BaseException) -> str:
     """The first line of what ONNX Runtime says, without the place in its sources."""
     lines = str(error).strip().splitlines()
-    return _PLACE.sub("", lines[0])[:300] if lines else type(error).__name__
+    return _PLACE_INSIDE.sub("", _PLACE.sub("", lines[0]))[:300] if lines else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -100,6 +102,28 @@ def out_of_memory(error: BaseException, where: str | None, device: str) -> Input
         where=where,
         hint="take fewer samples per batch, or pooling mean"
         + ("" if device == "the CPU" else "; or run on the CPU, which often has more memory"),
+    )
+
+
+def failed_run(
+    error: BaseException, where: str | None, declared: Iterable[TensorSpec], feeds: ArraysByName
+) -> InputError:
+    """The error that users see when a run fails on what is fed."""
+    given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
+    # That texts are longer than a table of positions shows as a failed operator somewhere inside.
+    ids = any(array.ndim == 2 and array.dtype.kind == "i" for array in feeds.values())
+    shorten = "; if it takes fewer tokens, @max_length cuts texts" if ids else ""
+    # A run that fails at a node was not refused for the sizes of its inputs, which the file declares.
+    inside = "while running" in str(error)
+    is_open = any(not isinstance(size, int) for spec in declared for size in spec.shape or ())
+    traced = (
+        "; sizes that its file declares open may be fixed inside, as tracing an example does: give inputs of "
+        "the example's sizes, or export the model again"
+    )
+    return InputError(
+        f"the run failed: {reason(error)}",
+        where=where,
+        hint=f"check that these inputs fit the model: {given}{shorten}{traced if inside and is_open else ''}",
     )
 
 

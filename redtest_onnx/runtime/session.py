@@ -17,7 +17,7 @@ import onnx
 
 from redtest_onnx.arrays import ArraysByName
 from redtest_onnx.checks import Natural, check_settings
-from redtest_onnx.errors import InputError, RefusedModelError, RuntimeUnavailableError
+from redtest_onnx.errors import RefusedModelError, RuntimeUnavailableError
 from redtest_onnx.graph.bfloat16 import holds_bfloat16, in_float32
 from redtest_onnx.graph.model import Model, TensorSpec, first_line
 from redtest_onnx.graph.stored import loadable
@@ -30,6 +30,7 @@ from redtest_onnx.runtime.devices import check_device, execution_providers, reso
 from redtest_onnx.runtime.interrupt import stoppable
 from redtest_onnx.runtime.latency_command import command_words
 from redtest_onnx.runtime.library import (
+    failed_run,
     failures,
     is_out_of_memory,
     onnxruntime,
@@ -321,15 +322,7 @@ class Session:
         except failures(onnxruntime()) as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error, self.label, str(self.place)) from error
-            given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
-            # That texts are longer than a table of positions shows as a failed operator somewhere inside.
-            ids = any(array.ndim == 2 and array.dtype.kind == "i" for array in feeds.values())
-            shorten = "; if it takes fewer tokens, @max_length cuts texts" if ids else ""
-            raise InputError(
-                f"the run failed: {first_line(error)}",
-                where=self.label,
-                hint=f"check that these inputs fit the model: {given}{shorten}",
-            ) from error
+            raise failed_run(error, self.label, self.model.inputs, feeds) from error
 
 
 def _owned(value: Any) -> Any:

@@ -38,6 +38,19 @@ def test_outputs_of_undeclared_width_are_as_wide_as_their_matrix() -> None:
     assert scores_next_tokens(causal_decoder(scores=None, packed=True))
 
 
+def test_a_head_that_is_handed_on_tells_the_width_too() -> None:
+    model = causal_decoder(scores=None)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    [head] = [node for node in proto.graph.node if node.output[0] == "logits"]
+    [stored] = [tensor for tensor in proto.graph.initializer if tensor.name == head.input[1]]
+    stored.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(stored).T.copy(), stored.name))
+    turned = onnx.helper.make_node("Transpose", [stored.name], ["turned"], perm=[1, 0])
+    head.input[1] = "turned"
+    proto.graph.node.insert(0, turned)
+    assert scores_next_tokens(rt.Model(proto))
+
+
 def test_other_widths_are_no_scores_of_tokens() -> None:
     assert not scores_next_tokens(causal_decoder(scores=WORDS - 1))
     assert not scores_next_tokens(encoder(1))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 
 import redtest_onnx as rt
@@ -117,6 +118,31 @@ def test_lengths_are_read_from_a_cache_that_is_left() -> None:
     assert generate(Session(pruned, CPU), PROMPT, 5).agree
     with pytest.raises(InputError, match="the length of the past is read from it"):
         without(bench, *blocks)
+
+
+def test_the_number_of_samples_is_read_from_any_cache_that_is_left() -> None:
+    """PyTorch's exporter gives the length of each cache a name of its own."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(plain_decoder().proto)
+    graph, node = proto.graph, onnx.helper.make_node
+    for k, value in enumerate((*graph.input, *graph.output)):
+        for size in value.type.tensor_type.shape.dim:
+            if "past" in size.dim_param and value.name != "attention_mask":
+                size.dim_param = f"length{k}"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, WIDTH]), "rest"))
+    [words] = [k for k, each in enumerate(graph.node) if each.output[0] == "words"]
+    graph.node[words].output[0] = "flat"
+    for each in (
+        node("Reshape", ["flat", "sizes"], ["words"]),
+        node("Concat", ["n", "rest"], ["sizes"], axis=0),
+        node("Shape", ["past_key_values.1.key"], ["n"], start=0, end=1, name="batch"),
+    ):
+        graph.node.insert(words + 1, each)
+    bench = bench_of(Model(proto))
+    block = next(layer for layer in bench.layers("block") if layer.name == "layers.1")
+    pruned = without(bench, block).model
+    shape = next(each for each in pruned.graph.node if each.output[0] == "n")
+    assert shape.input[0] == "past_key_values.0.key"
 
 
 def test_synthetic_caches_have_the_head_size_of_the_graph() -> None:

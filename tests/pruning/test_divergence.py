@@ -50,6 +50,23 @@ def test_what_was_only_shortened_does_not_diverge(names: list[str]) -> None:
     verify_removal(bench, pruned, plan)
 
 
+def test_layers_of_a_part_that_no_layer_reads_any_more_do_not_diverge() -> None:
+    """As those of an encoder, once all that attends to it was removed with them."""
+    net = Net(x=("n", 6), side=("n", 6))
+    side = net("MatMul", "side", net.weight(6, 6), name="s0")
+    side = net("Add", side, net("MatMul", side, net.weight(6, 6)), name="s1")
+    h = net("MatMul", "x", net.weight(6, 6), name="h0")
+    read = net("Mul", net("MatMul", h, net.weight(6, 6)), net("Relu", side))
+    h = net("Add", h, read, name="h1")
+    model = net.model(net("MatMul", h, net.weight(6, 3), name="y"))
+    bench = Workbench(model, rt.open_data(None, model), CPU)
+    steps = (Step("side", "s0", "s1", "bypass", None, 0, 0), Step("main", "h0", "h1", "bypass", None, 0, 0))
+    plan = Plan("test", model.sha256, steps)
+    pruned = apply_plan(bench, plan)
+    assert len(pruned.graph.node) == 2
+    verify_removal(bench, pruned, plan)
+
+
 def test_large_tensors_are_held_against_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, pruned, plan = removed(["p1"])
     monkeypatch.setattr(divergence, "_HELD", 1)

@@ -68,6 +68,17 @@ def test_a_run_that_fails_names_the_inputs() -> None:
     with pytest.raises(rt.InputError, match="the run failed") as error:
         Session(model(), rt.RunOptions("cpu")).run({"x": np.zeros((1, 3), np.float32)})
     assert "float32[1, 3]" in str(error.value)
+    assert "fixed inside" not in str(error.value)  # the file says which sizes it takes
+
+
+def test_a_run_that_fails_tells_of_sizes_that_are_only_declared_open() -> None:
+    """As in files that were traced with one example."""
+    net = Net(x=("n", "t", 4))
+    traced = net.model(net("Add", "x", net.weight(1, 6, 4), name="y"))
+    session = Session(traced, rt.RunOptions("cpu"))
+    with pytest.raises(rt.InputError, match="fixed inside"):
+        session.run({"x": np.zeros((1, 5, 4), np.float32)})
+    session.run({"x": np.zeros((2, 6, 4), np.float32)})
 
 
 @pytest.mark.parametrize(

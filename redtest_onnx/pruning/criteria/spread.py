@@ -16,7 +16,7 @@ from redtest_onnx.pruning.criteria.gap_fits import GapFits
 from redtest_onnx.pruning.criteria.layer_sets import LayerSets, PricedSet, cheapest_of_each_size
 from redtest_onnx.pruning.repair.partial_runner import Part, PartialRunner
 from redtest_onnx.pruning.repair.positions import silenced
-from redtest_onnx.pruning.repair.targets import before_activation, bend_alike
+from redtest_onnx.pruning.repair.targets import before_activation, bend_alike, is_read_outside
 
 Runs = list[Numbers]
 
@@ -279,8 +279,7 @@ class StageSearch:
         if gap == 0:
             return True
         first, last = self._ends[start], self._ends[start + gap]
-        inside = self._index.between(first, last)
-        alone = all(reader in inside for reader in self._index.readers.get(first, ()))
+        alone = not is_read_outside(self._index, first, last)
         same = self._before[start][1] == self._before[start + gap][1]
         return alone and same and bend_alike(self._index, first, last)
 

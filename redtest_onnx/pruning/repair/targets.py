@@ -44,13 +44,18 @@ def gap_goals(index: GraphIndex, plan: Plan, adapted: frozenset[str] = frozenset
         start = next((first for first, last in ends.items() if last == step.input), step.input)
         ends[start] = step.tensor
     for start, end in ends.items():
-        gap = index.between(start, end)
-        if any(reader not in gap for reader in index.readers.get(start, ())):
+        if is_read_outside(index, start, end):
             continue  # other nodes still read the old values
         (before, first), (behind, last) = before_activation(index, start), before_activation(index, end)
         if first == last and bend_alike(index, start, end):
             goals[before] = behind
     return goals
+
+
+def is_read_outside(index: GraphIndex, start: str, end: str) -> bool:
+    """Whether nodes that don't lie between two tensors read the values of the first, not its sizes alone."""
+    gap = index.between(start, end)
+    return any(reader not in gap for reader in index.value_readers(start))
 
 
 def bend_alike(index: GraphIndex, start: str, end: str) -> bool:

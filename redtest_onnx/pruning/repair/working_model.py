@@ -38,7 +38,7 @@ class WorkingModel:
             for node, position in _operands(operator):
                 name = model.graph.node[node].input[position]
                 self._original_names[node, position] = name
-                if len(index.readers[name]) > 1:
+                if len(index.value_readers(name)) > 1:
                     own = proto.graph.initializer.add()
                     own.CopyFrom(index.initializers[name])
                     own.name = f"{name}/{model.graph.node[node].output[0]}"
@@ -61,7 +61,7 @@ class WorkingModel:
         if operator.kind != "Conv" and not operator.transposed:
             change = change.T
         with np.errstate(over="ignore"):
-            self._store(operator.node, 1, (stored + change.reshape(stored.shape)).astype(stored.dtype))
+            self._store(*operator.weight, (stored + change.reshape(stored.shape)).astype(stored.dtype))
         constant = operator.bias_of(self.model)
         if operator.bias is not None and constant is not None:
             old: npt.NDArray[Any] = self.model.value(constant)
@@ -93,10 +93,10 @@ def shared_operators(model: Model) -> set[int]:
         node
         for operator in linear_operators(model)
         for node, position in _operands(operator)
-        if len(index.readers[model.graph.node[node].input[position]]) > 1
+        if len(index.value_readers(model.graph.node[node].input[position])) > 1
     }
 
 
 def _operands(operator: LinearOperator) -> list[tuple[int, int]]:
     """Nodes and positions of what a fit may change."""
-    return [(operator.node, 1), *([operator.bias] if operator.bias is not None else [])]
+    return [operator.weight, *([operator.bias] if operator.bias is not None else [])]

@@ -43,14 +43,17 @@ def plan_with_widths(
         progress: called as work is done.
 
     Raises:
-        InputError: there are no samples, or no inner widths, or the model is one of several branches.
+        InputError: there are no samples, or no inner widths and layers alone don't do.
         NegativeVerdictError: the targets can't be reached.
     """
-    search = _Search(context, budget, criterion, progress)
+    widths = _free_widths(context, budget)
+    search = _Search(context, budget, criterion, width_prices(context.bench, widths, progress), progress)
     found = {part: search.division(part) for part in PARTS}
     tried = {part: item for part, item in found.items() if item is not None}
     if not tried:
-        raise _unreachable(context, budget)
+        raise _unreachable(context, budget) if widths else _no_channels(context)
+    if not widths:
+        log.warning("%s: layers alone bring the target", _no_channels(context).what)
     best = min(tried, key=lambda part: (tried[part][1], -part))
     for part in (best + _NEIGHBOUR, best - _NEIGHBOUR):
         beside = search.division(part) if 0 <= part <= 1 else None
@@ -88,12 +91,17 @@ class _Search:
     """Makes divisions of a budget and judges them."""
 
     def __init__(
-        self, context: CriterionContext, budget: Budget, criterion: str, progress: Progress | None
+        self,
+        context: CriterionContext,
+        budget: Budget,
+        criterion: str,
+        prices: list[WidthPrices],
+        progress: Progress | None,
     ) -> None:
         self._context, self._budget, self._criterion = context, budget, criterion
         self._progress = progress
         self._bench = context.bench
-        self._prices = width_prices(self._bench, _free_widths(context, budget), progress)
+        self._prices = prices
         self._known: dict[str, float] = {}
 
     def division(self, part: float) -> Division | None:
@@ -133,7 +141,7 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
     """The inner widths that may lose channels: none of which a part lies in a protected layer.
 
     Raises:
-        InputError: there are none, or nothing tells which channels matter.
+        InputError: nothing tells which channels matter.
     """
     bench = context.bench
     if bench.data.synthetic:
@@ -150,21 +158,23 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
     for layer in context.analysis.layers:
         if not free(layer):
             kept |= bench.index.between(layer.input, layer.exit)
-    widths = [
+    return [
         width
         for width in found.found
         if kept.isdisjoint(operator.node for operator in (*width.producers, *width.consumers))
         and all(_flattens(bench, node) for node in width.reshapes)
     ]
-    if not widths:
-        reasons = [f"{name}: {reason}" for name, reason in found.refused.items()]
-        why = "; @protect keeps what could go" if found.found else f" ({reasons[0]})" if reasons else ""
-        raise InputError(
-            f"no channels can be taken from the inside of a layer{why}",
-            where=bench.label,
-            hint="leave out @width",
-        )
-    return widths
+
+
+def _no_channels(context: CriterionContext) -> InputError:
+    found = inner_widths(context.bench.model)
+    reasons = [f"{name}: {reason}" for name, reason in found.refused.items()]
+    why = "; @protect keeps what could go" if found.found else f" ({reasons[0]})" if reasons else ""
+    return InputError(
+        f"no channels can be taken from the inside of a layer{why}",
+        where=context.bench.label,
+        hint="leave out @width",
+    )
 
 
 def _flattens(bench: Workbench, node: int) -> bool:

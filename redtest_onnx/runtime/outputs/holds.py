@@ -86,7 +86,8 @@ def kind_of(graph: OutputGraph, name: str, rank: int) -> tuple[Kind, int | None,
         return "values", None, f"it has the sizes of the input {source!r}"
     if vector:
         return _vector(graph, name, trace, axis)
-    if trace.maker == "linear" and axis is not None and classes > 1 and _is_raw(trace):
+    raw = _is_raw(trace) or _is_capped(graph, trace, classes)
+    if trace.maker == "linear" and axis is not None and classes > 1 and raw:
         if rank == 3:
             if said != "classes" and _is_head_of_detector(graph, name, axis):
                 return "values", None, "it stands beside another output of the same positions of an image"
@@ -151,6 +152,13 @@ def _is_raw(trace: Trace) -> bool:
     return set(trace.behind).isdisjoint(ops.ACTIVATION - {"Erf"}) or set(trace.behind) & ops.ACTIVATION == {
         "Clip"
     }
+
+
+def _is_capped(graph: OutputGraph, trace: Trace, classes: int) -> bool:
+    """Whether scores of a decoder's tokens bend towards a limit, as Gemma's, which keeps their order."""
+    functions = [kind for kind in trace.behind if kind in ops.ACTIVATION]
+    scaled = "Mul" in trace.behind[: trace.behind.index("Tanh")] if functions == ["Tanh"] else False
+    return scaled and decoder_vocabulary(graph.model) == classes
 
 
 def _is_head_of_detector(graph: OutputGraph, name: str, axis: int) -> bool:

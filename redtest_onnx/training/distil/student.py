@@ -156,6 +156,6 @@ def trainable_operators(model: Model) -> list[LinearOperator]:
     for operator in linear_operators(model):
         constant = operator.bias_of(model)
         own = [operator.weight_of(model), *([constant] if constant is not None else [])]
-        if all(len(index.readers.get(tensor.name, ())) == 1 for tensor in own):
+        if all(len(index.value_readers(tensor.name)) == 1 for tensor in own):
             found.append(operator)
     return found

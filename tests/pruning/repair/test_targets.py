@@ -75,6 +75,14 @@ def test_where_others_read_the_old_values_there_is_no_goal() -> None:
     assert gap_goals(GraphIndex(model.graph), plan(("r0", "r1"))) == {}
 
 
+def test_reading_a_size_is_reading_no_values() -> None:
+    net = Net(x=("n", 4))
+    first = net("Relu", net("MatMul", "x", net.weight(4, 4), name="p0"), name="r0")
+    second = net("Relu", net("MatMul", first, net.weight(4, 4), name="p1"), name="r1")
+    model = net.model(net("Reshape", second, net("Shape", first), name="y"))
+    assert gap_goals(GraphIndex(model.graph), plan(("r0", "r1"))) == {"p0": "p1"}
+
+
 @pytest.mark.parametrize("kind", ["LeakyRelu", "PRelu"])
 @pytest.mark.parametrize(
     ("first", "second", "alike"), [(0.1, 0.1, True), (0.2, 0.3, True), (0.05, 0.9, False)]

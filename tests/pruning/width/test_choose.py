@@ -224,6 +224,22 @@ def test_what_cannot_be_done_is_refused_before_any_work() -> None:
         rt.plan(model, data, **{**how, "targets": {"params": 0.001}})
 
 
+def test_layers_alone_do_where_no_channels_can_be_taken(caplog: pytest.LogCaptureFixture) -> None:
+    """One product a layer, whose channels the shortcut holds."""
+    net, rng = Net(x=("n", 6)), np.random.default_rng(4)
+    x = net("MatMul", "x", net.weight(6, 6))
+    for _ in range(4):
+        x = net("Add", x, net("Relu", net("MatMul", x, net.weight(6, 6))))
+    model = net.model(net("MatMul", x, net.weight(6, 3), name="y"))
+    data = {"x": rng.normal(size=(60, 6)).astype(np.float32)}
+    plan = rt.plan(model, data, targets={"params": 0.7}, width=True, options=CPU)
+    assert plan.steps
+    assert not plan.widths
+    assert "layers alone" in caplog.text
+    with pytest.raises(InputError, match="no channels can be taken"):
+        rt.plan(model, data, targets={"params": 0.1}, width=True, options=CPU)
+
+
 def test_models_with_branches_are_refused() -> None:
     model = merged_decoder(2)
     bench = Workbench(model, open_data(None, model), CPU)

@@ -280,3 +280,21 @@ def test_a_model_that_does_not_run_is_refused_as_such(tmp_path: Path) -> None:
     path.write_bytes(net.model("y").proto.SerializeToString())
     assert run(["sparsity", str(path), "--method", "one-shot", "-o", str(tmp_path / "o.onnx"), "-q"]) == 2
     assert not (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "Add"])
+def test_what_is_folded_is_added_to_a_bias_that_is_handed_on(kind: str) -> None:
+    """The bias itself loses the channels that the next operator doesn't need."""
+    net = Net(x=["n", 4])
+    first, second, shared = net.weight(6, 4), net.weight(6, 6), net.store(np.full(6, 0.7))
+    hidden = net("Relu", net("Gemm", "x", first, shared, transB=1))
+    bias = net("Identity", shared)
+    if kind == "Gemm":
+        hidden = net("Gemm", hidden, second, bias, transB=1)
+    else:
+        hidden = net("Add", net("MatMul", hidden, second), bias)
+    out = net("MatMul", net("Relu", hidden), net.weight(6, 3))
+    without(net, first, [0, 5])
+    without(net, second, [2], axis=0 if kind == "Gemm" else 1)
+    result = compacted(net.model(out))
+    assert sum(cut.folded for cut in result.cuts) > 1
