@@ -112,6 +112,8 @@ def repair_words(repair: Repair) -> str:
                 f" (its outputs differ from the original's by {repair.difference:.0%}, "
                 f"by {repair.difference_plain or 0:.0%} without)"
             )
+            if repair.difference > (repair.difference_plain or 0):
+                lost += ", which makes it worse; --repair auto keeps what loses least"
     words = f"{fitted} on {plural(repair.fitted_on, 'sample')}{lost}."
     poor = [f for f in repair.refits if (f.rank or 0) < f.unknowns and f.rows < 2 * f.unknowns]
     if poor:

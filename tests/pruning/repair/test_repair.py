@@ -167,6 +167,14 @@ def test_auto_keeps_plain_removal_where_no_repair_is_better(monkeypatch: pytest.
     assert nearer.method == "refit"  # the outputs decide where losses are the same
 
 
+def test_a_repair_that_was_asked_for_and_makes_it_worse_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    worse, _ = decided(monkeypatch, "refit", (0.5, 0.2), (0.6, 0.9))
+    assert worse.method == "refit"
+    assert "by 90%, by 20% without), which makes it worse; --repair auto keeps" in repair_words(worse)
+    better, _ = decided(monkeypatch, "refit", (0.5, 0.9), (0.6, 0.2))
+    assert "worse" not in repair_words(better)
+
+
 def test_less_than_the_noise_of_the_losses_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = _standard_error(0.5, sizes()[1])
     more, _ = decided(monkeypatch, "auto", (0.5, 0.9), (0.5 + 0.9 * noise, 0.2), (0.9, 0.9))
