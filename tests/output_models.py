@@ -9,6 +9,17 @@ import numpy as np
 from onnx import TensorProto, helper
 from output_graph import Graph as Graph
 from output_graph import floats as floats
+from picking_models import (
+    best_rows,
+    chosen_queries,
+    compress,
+    detections,
+    experts,
+    experts_and_best,
+    non_max_suppression,
+    nonzero,
+)
+from token_models import capped_decoder, causal_decoder, decoder, tagger
 
 import redtest_onnx as rt
 
@@ -138,134 +149,6 @@ def mixed_columns(seed: int, batch: int | str = "N") -> rt.Model:
     scores = g("Sigmoid", g.dense(h, 16, 3))
     g("Transpose", g("Concat", boxes, scores, axis=2), to="y", perm=[0, 2, 1])
     return g.model(floats("y"))
-
-
-def detections(pick: Callable[[Graph, str, str], str]) -> Callable[..., rt.Model]:
-    """Boxes [N, 5, 4] and scores [N, 1, 5], of which `pick` chooses rows."""
-
-    def build(seed: int, batch: int | str = "N") -> rt.Model:
-        g = Graph(seed, batch)
-        h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 16))
-        corner = g.dense(h, 16, 2)
-        size = g("Exp", g.dense(h, 16, 2))
-        boxes = g("Concat", corner, g("Add", corner, size), axis=2)
-        scores = g("Transpose", g("Sigmoid", g.dense(h, 16, 1)), perm=[0, 2, 1])
-        g("Identity", pick(g, boxes, scores), to="y")
-        return g.model(floats("y"))
-
-    return build
-
-
-def non_max_suppression(g: Graph, boxes: str, scores: str) -> str:
-    limits = g.store([5], np.int64), g.store([0.5]), g.store([0.4])
-    chosen = g("NonMaxSuppression", boxes, scores, *limits)
-    return g("GatherND", boxes, g("Gather", chosen, g.store([0, 2], np.int64), axis=1))
-
-
-def compress(g: Graph, boxes: str, scores: str) -> str:
-    flat = g("Reshape", scores, g.store([-1], np.int64))
-    rows = g("Reshape", boxes, g.store([-1, 4], np.int64))
-    return g("Compress", rows, g("Greater", flat, g.store(0.5)), axis=0)
-
-
-def nonzero(g: Graph, boxes: str, scores: str) -> str:
-    flat = g("Reshape", scores, g.store([-1], np.int64))
-    rows = g("Reshape", boxes, g.store([-1, 4], np.int64))
-    places = g("Transpose", g("NonZero", g("Greater", flat, g.store(0.5))))
-    return g("GatherND", rows, places)
-
-
-def best_rows(g: Graph, boxes: str, scores: str) -> str:
-    """The three best boxes of each sample: as many for all values, but in another order."""
-    g("TopK", g("Squeeze", scores, g.store([1], np.int64)), g.store([3], np.int64), outputs=2)
-    best = f"{g.nodes[-1].output[1]}"
-    places = g("Expand", g("Unsqueeze", best, g.store([2], np.int64)), g.store([1, 1, 4], np.int64))
-    return g("GatherElements", boxes, places, axis=1)
-
-
-def experts(seed: int, batch: int | str = "N") -> rt.Model:
-    """Each position asks the two best of four experts, whose answers are weighted and summed."""
-    g = Graph(seed, batch)
-    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 12))
-    for _ in range(2):
-        g("TopK", g("Softmax", g.dense(h, 12, 4), axis=-1), g.store([2], np.int64), outputs=2)
-        weights, best = g.nodes[-1].output
-        chosen = g("Gather", g.matrix(4, 12, 12), best)
-        answers = g("MatMul", g("Unsqueeze", h, g.store([2, 3], np.int64)), chosen)
-        weighted = g("Mul", answers, g("Unsqueeze", weights, g.store([3, 4], np.int64)))
-        h = g("Add", h, g("ReduceSum", weighted, g.store([2, 3], np.int64), keepdims=0))
-    g("Identity", g.dense(h, 12, 6), to="y")
-    return g.model(floats("y"))
-
-
-def experts_and_best(seed: int, batch: int | str = "N") -> rt.Model:
-    """Experts inside, and at the end the three best scores in order."""
-    g = Graph(seed, batch)
-    h = g("Tanh", g.dense(g.feed("x", 8), 8, 12))
-    g("TopK", g.dense(h, 12, 4), g.store([2], np.int64), outputs=2)
-    chosen = g("Gather", g.matrix(4, 12), g.nodes[-1].output[1])
-    h = g("Add", h, g("ReduceSum", chosen, g.store([1], np.int64), keepdims=0))
-    g("TopK", g.dense(h, 12, 6), g.store([3], np.int64), outputs=2)
-    g("Identity", g.nodes[-1].output[0], to="y")
-    return g.model(floats("y"))
-
-
-def chosen_queries(seed: int, batch: int | str = "N") -> rt.Model:
-    """The three best positions become queries, on which further layers work."""
-    g = Graph(seed, batch)
-    h = g("Tanh", g.dense(g.feed("x", 5, 8), 8, 12))
-    g("TopK", g("Squeeze", g.dense(h, 12, 1), g.store([2], np.int64)), g.store([3], np.int64), outputs=2)
-    best = g("Unsqueeze", g.nodes[-1].output[1], g.store([2], np.int64))
-    q = g("GatherElements", h, g("Expand", best, g.store([1, 1, 12], np.int64)), axis=1)
-    for _ in range(2):
-        q = g("Add", q, g("Tanh", g.dense(q, 12, 12)))
-    g.dense(q, 12, 6, to="y")
-    return g.model(floats("y"))
-
-
-def decoder(seed: int, batch: int | str = "N") -> rt.Model:
-    g = Graph(seed, batch)
-    ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
-    past = g.feed("past_key_values.0.key", 1, 2, 8)
-    h = g("Gather", g.matrix(20, 8), ids)
-    keys = g("Unsqueeze", g.dense(h, 8, 8), g.store([1], np.int64))
-    present = g("Concat", past, keys, axis=2, to="present.0.key")
-    summed = g("ReduceMean", present, axes=[1, 2], keepdims=0)
-    h = g("Add", h, g("Unsqueeze", summed, g.store([1], np.int64)))
-    g.dense(g("Tanh", h), 8, 20, to="logits")
-    return g.model(floats("logits"), floats("present.0.key"))
-
-
-def causal_decoder(seed: int, batch: int | str = "N") -> rt.Model:
-    """Without a cache; ids are looked up as rows of six, as T5 and OPT do it."""
-    g = Graph(seed, batch)
-    ids = g("Reshape", g.feed("input_ids", 6, dtype=TensorProto.INT64), g.store([-1, 6], np.int64))
-    h = g("Gather", g.matrix(20, 8), ids)
-    past = g("Trilu", g.store(np.full((6, 6), 1 / 6)), upper=0)
-    g.dense(g("Tanh", g("Add", h, g("MatMul", past, h))), 8, 20, to="logits")
-    return g.model(floats("logits"))
-
-
-def capped_decoder(seed: int, batch: int | str = "N") -> rt.Model:
-    """Its scores bend towards 5, as Gemma's towards 30."""
-    g = Graph(seed, batch)
-    ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
-    h = g("Gather", g.matrix(20, 8), ids)
-    past = g("Trilu", g.store(np.full((6, 6), 1 / 6)), upper=0)
-    logits = g.dense(g("Tanh", g("Add", h, g("MatMul", past, h))), 8, 20)
-    g("Mul", g("Tanh", g("Div", logits, g.store(5.0))), g.store(5.0), to="logits")
-    return g.model(floats("logits"))
-
-
-def tagger(seed: int, batch: int | str = "N") -> rt.Model:
-    """Classes per token; a mask leaves positions out."""
-    g = Graph(seed, batch)
-    ids = g.feed("input_ids", 6, dtype=TensorProto.INT64)
-    mask = g.feed("attention_mask", 6, dtype=TensorProto.INT64)
-    h = g("Gather", g.matrix(20, 8), ids)
-    h = g("Mul", h, g("Unsqueeze", g.cast(mask), g.store([2], np.int64)))
-    g.dense(g("Tanh", h), 8, 5, to="logits")
-    return g.model(floats("logits"))
 
 
 def labels(seed: int, batch: int | str = "N") -> rt.Model:

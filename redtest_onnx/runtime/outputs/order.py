@@ -1,8 +1,8 @@
 """Whether the order in which a model picks its best candidates reaches an output, or is summed up inside.
 
 A detector gives its best rows in order: they are judged in front of the choice. A mixture of experts sums
-over the experts it picks, a graph of nearest neighbours takes their largest: the output tells nothing of the
-order and is judged as any other. A run in which TopK gives its choice backwards tells one from the other.
+over the experts it picks, a network over nearest neighbours takes their maximum: the output does not depend
+on the order and is judged as any other. A run in which TopK gives its choice backwards tells these apart.
 """
 
 from __future__ import annotations

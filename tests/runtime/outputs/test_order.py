@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from output_models import CASES, experts_and_best
+from output_models import CASES
+from picking_models import experts_and_best
 
 from redtest_onnx.runtime.outputs.order import orderless_picks
 from tests.runtime.outputs.test_kinds import bench_of
