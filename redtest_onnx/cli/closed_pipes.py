@@ -16,7 +16,7 @@ FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _CLOSED = {errno.EPIPE, *([errno.EINVAL] if sys.platform == "win32" else [])}
 
 
-class PatientFile(io.FileIO):
+class PipeSafeFile(io.FileIO):
     """A file whose descriptor leads nowhere once its reader has closed it, or its disk is full.
 
     The descriptor itself is turned, so that all that writes to it goes on: buffers that are emptied when
@@ -58,18 +58,18 @@ def outlive_readers() -> None:
     Otherwise the first line too many ends the command: files that it was about to write are missing, and the
     exit code is 1, which stands for a verdict.
     """
-    sys.stdout = _patient(sys.stdout, "stdout")
-    sys.stderr = _patient(sys.stderr, None)
+    sys.stdout = _pipe_safe(sys.stdout, "stdout")
+    sys.stderr = _pipe_safe(sys.stderr, None)
 
 
-def _patient(stream: TextIO, called: str | None) -> TextIO:
-    """The stream on a patient file; itself where it is a terminal, which stays, or a program's own."""
+def _pipe_safe(stream: TextIO, called: str | None) -> TextIO:
+    """The stream on a file that outlives its reader; itself where it is a terminal, or a program's own."""
     ours = stream in (sys.__stdout__, sys.__stderr__)
     if not ours or not isinstance(stream, io.TextIOWrapper) or stream.isatty():
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(PatientFile(stream.fileno(), called)),
+        io.BufferedWriter(PipeSafeFile(stream.fileno(), called)),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,

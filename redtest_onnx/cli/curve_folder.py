@@ -115,7 +115,7 @@ def curve_folder(work: CurveOfModel, engine: EngineOptions, screen: Screen, json
     told = [f"{len(failed)} have no series:", *lines] if failed else []
     limit = f"{max((found.document['max_drop'] for found in made.values()), default=0):.1%}"
     without = [
-        f"None of {path} stays within {limit} loss on held-out samples: nothing is chosen of its "
+        f"None of {path} is within {limit} loss on held-out samples: nothing is chosen of its "
         f"{plural(len(found.files), 'model')}."
         for path, found in sorted(made.items())
         if found.removed is None

@@ -91,7 +91,7 @@ def command(model: Path, files: FinetuneFiles, given: OutputOptions, **values: A
     """Fine-tune MODEL in PyTorch; the graph stays as it is, only weights change.
 
     It learns from the labels of the data, from a teacher, or from both. Part of the data is held out to
-    choose the best epoch. An interrupted run goes on with --resume and ends with the same weights. To train
+    choose the best epoch. An interrupted run continues with --resume and ends with the same weights. To train
     on several GPUs or machines: torchrun --nproc-per-node 2 --no-python -- redtest-onnx finetune ...
     """
     given.start_log()

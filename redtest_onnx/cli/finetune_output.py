@@ -42,7 +42,7 @@ def check_folder(model: Path, output: Path, *, force: bool) -> None:
 
 @contextmanager
 def kept_if_interrupted(screen: Screen, checkpoint: Path) -> Iterator[None]:
-    """Say how a training that is interrupted goes on, once there is something to go on from.
+    """Say how a training that is interrupted is resumed, once there is something to resume.
 
     Args:
         screen: where.
@@ -52,9 +52,11 @@ def kept_if_interrupted(screen: Screen, checkpoint: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if checkpoint.exists():
-            screen.note(f"The state is kept in {checkpoint}; the same command with --resume goes on from it.")
+            screen.note(
+                f"The state is kept in {checkpoint}; the same command with --resume continues from it."
+            )
         else:
-            screen.note(f"There is nothing to go on from: {checkpoint} was not written yet.")
+            screen.note(f"There is nothing to resume: {checkpoint} was not written yet.")
         raise
 
 

@@ -129,7 +129,5 @@ def _skipped(curve: Curve) -> list[str]:
 
 def _choice(curve: Curve, files: list[Path]) -> str:
     if curve.chosen is None:
-        return (
-            f"None stays within {curve.max_drop:.1%} loss on held-out samples; all are in {files[0].parent}."
-        )
+        return f"None is within {curve.max_drop:.1%} loss on held-out samples; all are in {files[0].parent}."
     return chosen_words(curve, str(files[curve.chosen]))

@@ -113,17 +113,17 @@ def refuse_begun(path: Path) -> None:
         with Store.open(path):
             pass
     except InputError:
-        return  # whatever it is, it can't be gone on with
+        return  # whatever it is, it can't be continued
     raise OutputError(
         "holds a search already",
         where=str(path),
-        hint=f"--resume {path} goes on with it; --force throws it away",
+        hint=f"--resume {path} continues it; --force throws it away",
     )
 
 
 @contextmanager
 def kept_if_interrupted(screen: Screen, store: Store, settings: SearchSettings, path: Path) -> Iterator[None]:
-    """Say how a search that is interrupted goes on.
+    """Say how a search that is interrupted is resumed.
 
     Args:
         screen: where.
@@ -140,7 +140,7 @@ def kept_if_interrupted(screen: Screen, store: Store, settings: SearchSettings, 
             place: str | None = getattr(settings, name)
             if place is not None and _has_to_be_named(name, place, path):
                 command += [f"--{name}", place]
-        screen.note(f"{path} holds the results of {kept}; to go on from there: {shlex.join(command)}")
+        screen.note(f"{path} holds the results of {kept}; to continue from there: {shlex.join(command)}")
         raise
 
 

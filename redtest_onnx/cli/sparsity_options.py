@@ -152,7 +152,7 @@ def pruning_options(function: options.Command) -> options.Command:
             help="Largest loss of accuracy on held-out samples, with training.",
         ),
         click.option(
-            "--checkpoints", type=file_names.OUTPUT, help="Folder to keep iterations in, and to go on from."
+            "--checkpoints", type=file_names.OUTPUT, help="Folder to keep iterations in, and to resume from."
         ),
         click.option("--keep-channels", is_flag=True, help="Leave channels that became zero in the graph."),
         click.option("--protect", multiple=True, metavar="GLOB", help="Tensors that stay; may be repeated."),

@@ -52,5 +52,5 @@ def kept_if_interrupted(screen: Screen, bench: Workbench, output: Path) -> Itera
             write_atomic(path, known.plan.save)
             options.append(f"--plan {path}")
         if options:
-            screen.note(f"What was found is kept; the same command with {' '.join(options)} goes on from it.")
+            screen.note(f"What was found is kept; the same command with {' '.join(options)} continues.")
         raise

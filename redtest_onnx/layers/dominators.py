@@ -146,7 +146,7 @@ def _expand(index: GraphIndex, dominators: dict[str, str], chain: list[FlowStep]
 
 
 def _feeds_others(index: GraphIndex, step: FlowStep) -> bool:
-    """Whether others read what is made inside a step, so that it can't go as a whole."""
+    """Whether others read what is made inside a step, so that it can't be removed as a whole."""
     return any(
         name in index.outputs or not step.nodes.issuperset(index.readers.get(name, ()))
         for i in step.nodes

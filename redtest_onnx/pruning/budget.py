@@ -104,7 +104,7 @@ class Budget:
 
 
 def _as_tuple(values: Any) -> Any:
-    """Several values as a tuple; what is none stays for the check of settings."""
+    """Several values as a tuple; what is none is left to the check of settings."""
     return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 
@@ -214,7 +214,7 @@ def no_candidates(
     if budget.threshold is not None:
         return f"no layer that can go scores at least {budget.threshold:g}; a lower @threshold takes more"
     why = f"{unfitted(analysis.layers, allowed)}{_undefined(criterion, analysis)}"
-    kept = "; @protect keeps what could go" if budget.protect and not why else ""
+    kept = "; @protect keeps what could be removed" if budget.protect and not why else ""
     return f"no layer is a candidate{why}{kept}"
 
 

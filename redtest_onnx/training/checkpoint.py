@@ -106,7 +106,7 @@ class Checkpoint:
             raise OutputError(
                 "holds an interrupted run",
                 where=str(self.path),
-                hint="@resume=True goes on with it; delete the file to start anew",
+                hint="@resume=True continues it; delete the file to start anew",
             )
 
     def save(self, progress: Progress, parts: State) -> None:
@@ -115,7 +115,7 @@ class Checkpoint:
         write_atomic(self.path, lambda path: torch.save(state, path))
 
     def load(self) -> tuple[Progress, State] | None:
-        """The state to go on from; None where there is none.
+        """The state to continue from; None where there is none.
 
         Raises:
             InputError: no checkpoint, or one of another model, other data or other settings.

@@ -136,7 +136,7 @@ class CheckpointFile:
 
     Attributes:
         path: the file, removed at the end.
-        resume: go on from it.
+        resume: continue from it.
     """
 
     path: Path

@@ -178,9 +178,9 @@ def test_an_interrupted_training_says_how_it_goes_on(epochs: int, tmp_path: Path
     assert result.returncode == 130, result.stderr
     kept = tmp_path / "tuned.checkpoint"
     assert kept.exists() is (epochs > 0)
-    said = "There is nothing to go on from"
+    said = "There is nothing to resume"
     if epochs:
-        said = f"The state is kept in {kept}; the same command with --resume goes on from it."
+        said = f"The state is kept in {kept}; the same command with --resume continues from it."
         assert run([*arguments, "--resume", "-q"]) == 0
         assert output.exists()
     assert said in result.stderr
@@ -226,9 +226,9 @@ def test_an_interrupted_search_says_how_it_goes_on(tmp_path: Path) -> None:
     )
     result = interrupt(code, signal.SIGINT, tmp_path)
     assert result.returncode == 130, result.stderr
-    told = next(line for line in result.stderr.splitlines() if "to go on from there: " in line)
+    told = next(line for line in result.stderr.splitlines() if "to continue from there: " in line)
     assert told.startswith(f"{store} holds the results of 1 architecture;")
-    program, *command = shlex.split(told.partition("to go on from there: ")[2])
+    program, *command = shlex.split(told.partition("to continue from there: ")[2])
     assert program == "redtest-onnx"
     assert command == ["search", "--resume", str(store), "--metrics", str(table)]
     assert run([*command, "-q"]) == 0

@@ -67,7 +67,7 @@ def test_a_search_and_its_continuation(tmp_path: Path, capsys: pytest.CaptureFix
     assert call("search", *QUICK, "--output", whole) == 2
     said = capsys.readouterr().err
     assert "holds a search already" in said
-    assert f"try: --resume {whole} goes on with it" in said
+    assert f"try: --resume {whole} continues it" in said
     assert whole.read_bytes() == content
 
 

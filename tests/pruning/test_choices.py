@@ -165,5 +165,5 @@ def test_why_there_is_no_candidate(limits: dict[str, float], words: str) -> None
     found = no_candidates(context(), lambda layer: layer.action != "adapter", "tail", budget)
     assert found.startswith(words)
     kept = no_candidates(context(), lambda layer: True, "tail", Budget(remove=1, protect=("*",)))
-    assert kept == "no layer is a candidate; @protect keeps what could go"
+    assert kept == "no layer is a candidate; @protect keeps what could be removed"
     assert no_candidates(context(), lambda layer: True, "tail", Budget(remove=1)) == "no layer is a candidate"

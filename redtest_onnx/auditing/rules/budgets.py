@@ -123,20 +123,20 @@ def redundant(subject: Subject) -> Iterator[Problem]:
     analysis = subject.analysis
     if analysis is None:
         return
-    gone = [layer for layer, _ in analysis.repeated(_SIMILAR, lambda layer: layer.removable)]
-    if gone:
-        parameters = sum(layer.parameters - layer.added_parameters for layer in gone)
+    repeated = [layer for layer, _ in analysis.repeated(_SIMILAR, lambda layer: layer.removable)]
+    if repeated:
+        parameters = sum(layer.parameters - layer.added_parameters for layer in repeated)
         held = f"{parameters / max(subject.cost.parameters, 1):.0%} of the parameters"
         if subject.cost.macs:  # else some layers' are known, and no total that they are a share of
-            macs = sum((layer.macs or 0) - layer.added_macs for layer in gone)
+            macs = sum((layer.macs or 0) - layer.added_macs for layer in repeated)
             held += f" and {macs / subject.cost.macs:.0%} of the MACs"
         origin = "synthetic inputs; measure on real ones" if analysis.synthetic else analysis.source
-        verb = "repeats" if len(gone) == 1 else "repeat"
+        verb = "repeats" if len(repeated) == 1 else "repeat"
         yield Problem(
-            f"{len(gone)} of {len(analysis.layers)} layers {verb} the one before, with {held} "
+            f"{len(repeated)} of {len(analysis.layers)} layers {verb} the one before, with {held} "
             f"(MSRS {analysis.redundancy.value:.1f}, on {origin})",
             "layers",
-            tensors=tuple(layer.name for layer in gone),
+            tensors=tuple(layer.name for layer in repeated),
             fix=None if analysis.synthetic else _prune(subject),
         )
 

@@ -169,7 +169,7 @@ def _free_widths(context: CriterionContext, budget: Budget) -> list[InnerWidth]:
 def _no_channels(context: CriterionContext) -> InputError:
     found = inner_widths(context.bench.model)
     reasons = [f"{name}: {reason}" for name, reason in found.refused.items()]
-    why = "; @protect keeps what could go" if found.found else f" ({reasons[0]})" if reasons else ""
+    why = "; @protect keeps what could be removed" if found.found else f" ({reasons[0]})" if reasons else ""
     return InputError(
         f"no channels can be taken from the inside of a layer{why}",
         where=context.bench.label,

@@ -35,7 +35,7 @@ class WidthFill:
         for quantity, share in self._targets:
             layers = sum((s.parameters if quantity == "params" else s.macs or 0) for s in plan.steps)
             total = self._totals[quantity]
-            left = total - layers - self._savings.gone(quantity, removed)
+            left = total - layers - self._savings.saved(quantity, removed)
             if left > share * total:
                 found[quantity] = left - share * total
         return found
@@ -95,6 +95,6 @@ class WidthFill:
             channels,
             tuple(int(k) for k in item.elimination.kept(channels - count)),
             item.price(count),
-            self._savings.gone("params", alone),
-            self._savings.gone("macs", alone) if self._totals["macs"] else None,
+            self._savings.saved("params", alone),
+            self._savings.saved("macs", alone) if self._totals["macs"] else None,
         )

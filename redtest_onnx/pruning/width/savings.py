@@ -91,8 +91,8 @@ class WidthSavings:
                     count += max(list(node.input).count(name), 1)  # branches read what is no input of theirs
         return count
 
-    def gone(self, quantity: Quantity, removed: Removed) -> int:
-        """How much of a quantity goes with some channels."""
+    def saved(self, quantity: Quantity, removed: Removed) -> int:
+        """How much of a quantity is removed with some channels."""
         terms = {id(term): term for name in removed for term in self._terms[name]}
         return round(sum(self._lost(term, removed) for term in terms.values() if term.quantity == quantity))
 

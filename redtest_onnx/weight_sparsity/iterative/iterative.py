@@ -86,7 +86,7 @@ def prune_iteratively(
             progress(record.number + 1, settings.iterations + 1, f"{words}, accuracy {record.accuracy:.2%}")
     if best is None:
         raise NegativeVerdictError(
-            f"no iteration stays within {max_drop:.1%} of an accuracy of {reference:.2%}",
+            f"no iteration is within {max_drop:.1%} of an accuracy of {reference:.2%}",
             where=bench.label,
             hint="allow a larger @max_drop, train longer with @epochs, or prune less in an iteration",
         )

@@ -133,11 +133,11 @@ def test_savings_are_those_of_the_narrower_model() -> None:
     smaller = bench.successor(keep_channels(bench.model, kept)).cost
     assert smaller.macs is not None
     assert bench.cost.macs is not None
-    assert savings.gone("params", removed) == bench.cost.parameters - smaller.parameters
-    assert savings.gone("macs", removed) == bench.cost.macs - smaller.macs
+    assert savings.saved("params", removed) == bench.cost.parameters - smaller.parameters
+    assert savings.saved("macs", removed) == bench.cost.macs - smaller.macs
     alone = {widths[0].name: 3}
     gain = savings.gain("macs", alone, widths[1].name, 2)
-    assert gain == pytest.approx(savings.gone("macs", removed) - savings.gone("macs", alone))
+    assert gain == pytest.approx(savings.saved("macs", removed) - savings.saved("macs", alone))
 
 
 @pytest.mark.parametrize("targets", [(("macs", 0.6),), (("params", 0.5), ("macs", 0.7)), (("params", 1.0),)])

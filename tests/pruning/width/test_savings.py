@@ -40,7 +40,7 @@ def test_parameters_are_counted_exactly(blocks: int, copied: bool, read: bool, t
     for chosen in (widths[:1], widths):
         smaller = keep_channels(model, {width.name: np.arange(2, 8) for width in chosen})
         found = before - count_parameters(GraphIndex(smaller.graph))
-        assert savings.gone("params", {width.name: 2 for width in chosen}) == found
+        assert savings.saved("params", {width.name: 2 for width in chosen}) == found
     first = {width.name: 2 for width in widths[:-1]}
-    more = savings.gone("params", first | {widths[-1].name: 2}) - savings.gone("params", first)
+    more = savings.saved("params", first | {widths[-1].name: 2}) - savings.saved("params", first)
     assert savings.gain("params", first, widths[-1].name, 2) == pytest.approx(more)

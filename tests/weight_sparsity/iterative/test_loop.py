@@ -226,7 +226,7 @@ def test_time_first_models_are_trained_on_whole_samples(batch: int | str) -> Non
 
 def test_nothing_good_enough_is_a_negative_verdict() -> None:
     hopeless = settings("lottery", rule=Amount(1.0), iterations=1)
-    with pytest.raises(NegativeVerdictError, match="no iteration stays within"):
+    with pytest.raises(NegativeVerdictError, match="no iteration is within"):
         prune_iteratively(BENCH, WEIGHTS, hopeless)
 
 
