@@ -93,8 +93,7 @@ def test_models_without_a_choice_are_explained(tmp_path: Path, capsys: pytest.Ca
     path = tmp_path / "models" / "a.onnx"
     count = len([*out.glob("a.*.onnx")])
     assert (
-        f"None of {path} is within 0.0% loss on held-out samples: nothing is chosen of its {count} "
-        in shown
+        f"None of {path} is within 0.0% loss on held-out samples: nothing is chosen of its {count} " in shown
     )
 
 
